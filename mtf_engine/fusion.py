@@ -1,0 +1,36 @@
+"""Formula 1: the final score of an item from its predictions and an action."""
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from mtf_engine.spec import FusionSpec
+
+PREDICTION_FLOOR = 1e-6
+
+
+def log_final_score(spec: FusionSpec, actions: Any, predictions: Any, xp: ModuleType = np) -> Any:
+    """Returns `sum_i pow_i * log(prediction_i + bias_i)`, the logarithm of the paper's formula 1.
+
+    Actions [n, d] lie in [-1, 1]; predictions are [n, p], or [n, k, p] for k candidates a request, and give
+    scores [n] or [n, k]. Predictions are floored at 1e-6, so the logarithm exists. A prediction without a
+    pow dimension has pow 0, one without a bias dimension bias 0. `xp` is numpy, or torch for tensors.
+    """
+    pows, biases = _weights(spec, actions, xp)
+    if predictions.ndim == 3:
+        pows, biases = pows[:, None, :], biases[:, None, :]
+    return (pows * xp.log(predictions.clip(PREDICTION_FLOOR) + biases)).sum(-1)
+
+
+def _weights(spec: FusionSpec, actions: Any, xp: ModuleType) -> tuple[Any, Any]:
+    """Returns real pows and biases, each [n, p], for actions [n, d]."""
+    centre = np.float32([(d.high + d.low) / 2 for d in spec.dimensions])
+    half_range = np.float32([(d.high - d.low) / 2 for d in spec.dimensions])
+    real = actions * xp.asarray(half_range) + xp.asarray(centre)
+    return tuple(real @ xp.asarray(_placement(spec, kind)) for kind in ("pow", "bias"))  # type: ignore[return-value]
+
+
+def _placement(spec: FusionSpec, kind: str) -> np.ndarray:
+    """Returns the 0/1 matrix [d, p] that sends each dimension of `kind` to its prediction."""
+    return np.float32([[d.kind == kind and d.prediction == p for p in spec.predictions] for d in spec.dimensions])

@@ -1,0 +1,1 @@
+"""Logs: their schema, importers, validation and the DuckDB files they are stored in."""

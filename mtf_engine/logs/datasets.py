@@ -1,0 +1,323 @@
+"""Datasets: immutable DuckDB files, written once by `write_dataset` and read by `Dataset`."""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from mtf_engine.logs.schema import (
+    ACTION_COLUMNS,
+    Columns,
+    DatasetMeta,
+    SCALAR_TYPES,
+    EvaluationRows,
+    Ledger,
+    Tables,
+    Transitions,
+    UserLog,
+)
+from mtf_engine.spec import Refusal
+
+STORAGE_VERSION = "v1.5.0"
+"""Read by DuckDB 1.5 and 2.0 alike."""
+
+TABLES = ("requests", "impressions", "candidates")
+ORDER = {
+    "requests": "user_id, request_id",
+    "impressions": "user_id, request_id, position",
+    "candidates": "request_id",
+}
+HASH_ROWS = 65_536
+
+
+def write_dataset(folder: Path, dataset_id: str, meta: DatasetMeta, batches: Iterable[Tables]) -> Ledger:
+    """Returns the ledger of the dataset written to `folder/<dataset_id>.duckdb`; all of it or nothing.
+
+    Rows are staged as they come, then clustered by user, so memory is bounded by a batch. The file appears
+    under its name in one step; a process killed before leaves temp files only.
+    """
+    final, temp, stage = (folder / f"{p}{dataset_id}{s}.duckdb" for p, s in (("", ""), (".", ".tmp"), (".", ".tmp.stage")))
+    try:
+        with duckdb.connect() as con:
+            con.execute("SET preserve_insertion_order = true")
+            con.execute(f"SET temp_directory = '{_quoted(folder / f'.{dataset_id}.tmp.spill')}'")
+            for name, path in (("stage", stage), ("final", temp)):
+                con.execute(f"ATTACH '{_quoted(path)}' AS {name} (STORAGE_VERSION '{STORAGE_VERSION}')")
+            for batch in batches:
+                _stage(con, batch)
+            for table in _tables(con, "stage"):
+                con.execute(f"CREATE TABLE final.{table} AS SELECT * FROM stage.{table} ORDER BY {ORDER[table]}")
+            digest = _content_hash(con, "final")
+            con.execute("CREATE TABLE final.meta AS SELECT ? AS meta, ? AS content_hash", [meta.model_dump_json(), digest])
+            counts = [con.sql(f"SELECT count(*) FROM final.{t}").fetchall()[0][0] for t in TABLES[:2]]
+            con.execute("CHECKPOINT final")
+        os.replace(temp, final)
+    finally:
+        for path in folder.glob(f".{dataset_id}.tmp*"):
+            with contextlib.suppress(IsADirectoryError):
+                path.unlink()
+    return Ledger(dataset_id=dataset_id, n_requests=counts[0], n_impressions=counts[1], content_hash=digest)
+
+
+def _stage(con: duckdb.DuckDBPyConnection, batch: Tables) -> None:
+    known = _tables(con, "stage")
+    for name in TABLES:
+        columns = getattr(batch, name)
+        if columns is None:
+            continue
+        con.register("batch", _arrow(columns))
+        into = f"INSERT INTO stage.{name}" if name in known else f"CREATE TABLE stage.{name} AS"
+        con.execute(f"{into} SELECT * FROM batch")
+        con.unregister("batch")
+
+
+def _arrow(columns: Columns) -> pa.Table:
+    """Returns an Arrow table in which an array [n, width] becomes a column of fixed-size lists."""
+    return pa.table(
+        {
+            name: pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+            if values.ndim == 2
+            else pa.array(values, SCALAR_TYPES.get(name), from_pandas=True)
+            for name, values in columns.items()
+        }
+    )
+
+
+def _tables(con: duckdb.DuckDBPyConnection, database: str) -> list[str]:
+    found = con.sql(
+        "SELECT table_name FROM duckdb_tables() WHERE database_name = ?", params=[database]
+    ).fetchall()
+    return [t for t in TABLES if (t,) in found]
+
+
+def _content_hash(con: duckdb.DuckDBPyConnection, database: str) -> str:
+    """Returns the SHA-256 of all rows in stored order, independent of DuckDB's and Arrow's encodings."""
+    digest = hashlib.sha256()
+    for table in _tables(con, database):
+        for batch in con.sql(f"SELECT * FROM {database}.{table}").to_arrow_reader(HASH_ROWS):
+            for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                digest.update(f"{table}.{name}:{len(column)}".encode())
+                digest.update(_bytes(column))
+    return digest.hexdigest()
+
+
+def _bytes(column: pa.Array) -> bytes:
+    if pa.types.is_fixed_size_list(column.type):
+        column = column.flatten()
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return "\0".join("\1" if value is None else value for value in column.to_pylist()).encode()
+    return np.ascontiguousarray(column.to_numpy(zero_copy_only=False)).tobytes()
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")
+
+
+class Dataset:
+    """A dataset file, opened read-only for each query, so any number of processes may read it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path, ledger: Ledger | None = None) -> Self:
+        """Returns the dataset at `path`; a Refusal where it is missing or is not what the ledger says."""
+        if not path.is_file():
+            raise Refusal(f"the dataset file {path.name} is missing; restore it or delete the dataset")
+        dataset = cls(path)
+        if ledger is not None:
+            found = (dataset.n_requests, dataset.n_impressions, dataset.content_hash)
+            if found != (ledger.n_requests, ledger.n_impressions, ledger.content_hash):
+                raise Refusal(
+                    f"the dataset file {path.name} is not the one that was written (rows or content hash differ); "
+                    "restore it or delete the dataset"
+                )
+        return dataset
+
+    @contextlib.contextmanager
+    def _connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with duckdb.connect() as con:
+            try:
+                con.execute(f"ATTACH '{_quoted(self.path)}' AS dataset (READ_ONLY)")
+            except duckdb.Error as error:
+                raise Refusal(f"the dataset file {self.path.name} cannot be read: {str(error).splitlines()[0]}") from None
+            con.execute("USE dataset")
+            yield con
+
+    def query(self, sql: str, params: Sequence[Any] = ()) -> pd.DataFrame:
+        """Returns the result of read-only SQL over requests, impressions, candidates and meta."""
+        with self._connect() as con:
+            return con.sql(sql, params=list(params)).df()
+
+    def arrays(self, sql: str, params: Sequence[Any] = ()) -> dict[str, np.ndarray]:
+        """Returns the columns of a query as arrays; list columns are float32 [n, width], NaN where absent."""
+        with self._connect() as con:
+            table = con.sql(sql, params=list(params)).to_arrow_table()
+        return {name: _numpy(table[name].combine_chunks()) for name in table.column_names}
+
+    @cached_property
+    def _head(self) -> dict[str, Any]:
+        counts = ", ".join(f"(SELECT count(*) FROM {t}) AS n_{t}" for t in TABLES[:2])
+        return self.query(
+            f"SELECT meta, content_hash, {counts}, (SELECT count(DISTINCT user_id) FROM requests) AS n_users FROM meta"
+        ).to_dict("records")[0]
+
+    @cached_property
+    def meta(self) -> DatasetMeta:
+        return DatasetMeta.model_validate_json(self._head["meta"])
+
+    @property
+    def content_hash(self) -> str:
+        return self._head["content_hash"]
+
+    @property
+    def n_requests(self) -> int:
+        return int(self._head["n_requests"])
+
+    @property
+    def n_impressions(self) -> int:
+        return int(self._head["n_impressions"])
+
+    @property
+    def n_users(self) -> int:
+        return int(self._head["n_users"])
+
+    def recompute_content_hash(self) -> str:
+        """Returns the hash of the rows as they are in the file now; reads all of it."""
+        with self._connect() as con:
+            return _content_hash(con, "dataset")
+
+    @cached_property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self.query("SELECT DISTINCT split FROM requests WHERE split IS NOT NULL ORDER BY split")["split"])
+
+    def transitions(self, split: str = "train") -> Transitions:
+        """Returns the steps of `split` (of all rows where the dataset has no split) for training."""
+        rows = self.arrays(
+            "SELECT session_id, step, observation, action, baseline_action, lower, upper, reward, terminal, truncated "
+            "FROM requests WHERE split IS NULL OR split = ? ORDER BY session_id, step",
+            [split],
+        )
+        if not len(rows["reward"]):
+            raise Refusal(f"the dataset {self.meta.name} has no {split} rows to train on")
+        if np.isnan(rows["action"]).all():
+            raise Refusal(
+                f"the dataset {self.meta.name} has no actions to learn from; explore on it first: "
+                "dataset collect --env replay --from it"
+            )
+        return _transitions(rows, self.meta)
+
+    def evaluation_rows(self, split: str | None = None) -> EvaluationRows:
+        """Returns requests and impressions of `split`; by default test rows, else validation, else all."""
+        split = split or next((s for s in ("test", "validation") if s in self.splits), "all")
+        where = "split = ?" if split != "all" else "?::VARCHAR IS NOT NULL"
+        requests = self.arrays(
+            f"SELECT request_id, user_id, segment, observation, {', '.join(ACTION_COLUMNS)} "
+            f"FROM requests WHERE {where} ORDER BY user_id, request_id",
+            [split],
+        )
+        impressions = self.arrays(
+            "SELECT i.request_id, i.predictions, i.reward, i.label FROM impressions i "
+            f"SEMI JOIN (SELECT request_id FROM requests WHERE {where}) r USING (request_id) "
+            "ORDER BY i.user_id, i.request_id, i.position",
+            [split],
+        )
+        by_id = np.argsort(requests["request_id"], kind="stable")
+        request = by_id[np.searchsorted(requests["request_id"], impressions["request_id"], sorter=by_id)]
+        actions = {k: None if np.isnan(requests[k]).all() else requests[k] for k in ACTION_COLUMNS}
+        return EvaluationRows(
+            split=split,
+            request_id=requests["request_id"],
+            user=pd.factorize(requests["user_id"])[0],
+            segment=requests["segment"],
+            observations=requests["observation"],
+            baseline_actions=actions["baseline_action"],
+            lower=actions["lower"],
+            upper=actions["upper"],
+            request=request,
+            predictions=impressions["predictions"],
+            reward=impressions["reward"],
+            label=impressions["label"].astype(bool),
+            fusion=self.meta.fusion,
+            feature_names=self.meta.feature_names,
+        )
+
+    def user_log(self, split: str = "train") -> UserLog:
+        """Returns the impressions of `split` by user and time."""
+        if self.meta.encoder is None:
+            raise Refusal(f"the dataset {self.meta.name} brought its own observations, so replay cannot encode new ones")
+        rows = self.arrays(
+            "SELECT i.user_id, r.segment, r.observation, epoch(r.timestamp) AS seconds, i.item_id, i.predictions, "
+            f"{', '.join(_identifier(f'i.{s}') for s in self.meta.signals)}, i.reward, i.label "
+            "FROM impressions i JOIN requests r USING (request_id) WHERE r.split IS NULL OR r.split = ? "
+            "ORDER BY i.user_id, i.request_id, i.position",
+            [split],
+        )
+        if not len(rows["reward"]):
+            raise Refusal(f"the dataset {self.meta.name} has no {split} rows to replay")
+        user, users = pd.factorize(rows["user_id"])
+        first = np.flatnonzero(np.diff(user, prepend=-1))
+        n_profile = len(self.meta.encoder.profile_names)
+        return UserLog(
+            users=np.asarray(users),
+            segments=rows["segment"][first],
+            profiles=rows["observation"][first, :n_profile],
+            first=np.append(first, len(user)),
+            user=user,
+            seconds=rows["seconds"],
+            item_id=rows["item_id"],
+            predictions=rows["predictions"],
+            signals=np.stack([rows[s] for s in self.meta.signals], axis=1).astype(np.float32),
+            reward=rows["reward"],
+            label=rows["label"].astype(bool),
+        )
+
+
+def _identifier(name: str) -> str:
+    """Returns `table.column` with the column quoted, so that a column may have any name."""
+    table, column = name.split(".", 1)
+    return f'{table}."{column.replace(chr(34), chr(34) * 2)}"'
+
+
+def _numpy(column: pa.Array) -> np.ndarray:
+    if pa.types.is_fixed_size_list(column.type):
+        return column.flatten().to_numpy(zero_copy_only=False).reshape(-1, column.type.list_size)
+    return column.to_numpy(zero_copy_only=False)
+
+
+def _transitions(rows: dict[str, np.ndarray], meta: DatasetMeta) -> Transitions:
+    session, terminal = rows["session_id"], rows["terminal"].astype(bool)
+    n = len(session)
+    follows = np.append(session[1:] == session[:-1], False)
+    keep = (follows | terminal) & ~np.isnan(rows["action"][:, 0])
+    successor = np.where(follows, np.minimum(np.arange(n) + 1, n - 1), 0)
+
+    def after(name: str) -> np.ndarray:
+        return np.where((follows & ~terminal)[keep, None], rows[name][successor][keep], np.float32(0))
+
+    return Transitions(
+        observations=rows["observation"][keep],
+        actions=rows["action"][keep],
+        rewards=rows["reward"][keep].astype(np.float32),
+        next_observations=after("observation"),
+        terminals=terminal[keep],
+        baseline_actions=rows["baseline_action"][keep],
+        lower=rows["lower"][keep],
+        upper=rows["upper"][keep],
+        next_baseline_actions=after("baseline_action"),
+        next_lower=after("lower"),
+        next_upper=after("upper"),
+        session_starts=np.flatnonzero(np.diff(session[keep], prepend=session[keep][:1] - 1)),
+        fusion=meta.fusion,
+        feature_names=meta.feature_names,
+        numeric_mask=meta.numeric_mask,
+        n_left_out=int((~keep & ~np.isnan(rows["action"][:, 0])).sum()),
+    )

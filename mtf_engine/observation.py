@@ -1,0 +1,125 @@
+"""The observation: a user's profile and pooled history, encoded the same way everywhere."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from mtf_engine.spec import Spec
+
+HISTORY = 100
+"""At most this many past impressions of a user enter an observation."""
+
+MISSING = "missing"
+"""The category of a blank or never seen categorical value."""
+
+
+class ObservationEncoder(Spec):
+    """Turns profiles and histories into observations in natural units; a policy standardises them itself.
+
+    Features, in order: each numeric profile feature and whether it is missing; each categorical one-hot with
+    "missing" as a category of its own; the mean of each signal over the last 5, 20 and 100 impressions; their
+    count; log(1 + seconds since the last request) and whether there was none; the request's index in the
+    session and how many are left after it.
+    """
+
+    signals: tuple[str, ...]
+    numeric: tuple[str, ...] = ()
+    fill: tuple[float, ...] = Field(default=(), description="value of each numeric feature where it is missing")
+    categorical: dict[str, tuple[str, ...]] = Field(default_factory=dict, description="vocabularies")
+    windows: tuple[int, ...] = (5, 20, HISTORY)
+
+    @classmethod
+    def fit(
+        cls,
+        profiles: pd.DataFrame,
+        signals: Sequence[str],
+        numeric: Sequence[str] = (),
+        categorical: Sequence[str] = (),
+    ) -> Self:
+        """Returns the encoder whose fill values and vocabularies come from the training users' `profiles`."""
+        fill = profiles[list(numeric)].astype("float64").mean().fillna(0)
+        vocabularies = {c: tuple(sorted(profiles[c].dropna().astype(str).unique())) for c in categorical}
+        return cls(
+            signals=tuple(signals), numeric=tuple(numeric), fill=tuple(fill), categorical=vocabularies
+        )
+
+    @cached_property
+    def profile_names(self) -> tuple[str, ...]:
+        numeric = [name for n in self.numeric for name in (n, f"{n}_missing")]
+        one_hot = [f"{c}={value}" for c, values in self.categorical.items() for value in (*values, MISSING)]
+        return (*numeric, *one_hot)
+
+    @cached_property
+    def feature_names(self) -> tuple[str, ...]:
+        pooled = [f"{s}_mean_{w}" for w in self.windows for s in self.signals]
+        context = ("history_count", "log_seconds_since_last", "no_history", "request_index", "requests_left")
+        return (*self.profile_names, *pooled, *context)
+
+    @property
+    def n_features(self) -> int:
+        return len(self.feature_names)
+
+    @cached_property
+    def numeric_mask(self) -> tuple[bool, ...]:
+        """Which features a policy standardises: all but the 0/1 ones."""
+        binary = {f"{n}_missing" for n in self.numeric} | {"no_history"}
+        binary |= set(self.profile_names[2 * len(self.numeric) :])
+        return tuple(name not in binary for name in self.feature_names)
+
+    def profile(self, profiles: pd.DataFrame) -> np.ndarray:
+        """Returns the profile part of the observation, float32 [n, p], for one row a user."""
+        columns = []
+        for name, fill in zip(self.numeric, self.fill, strict=True):
+            values = profiles[name].to_numpy("float64", na_value=np.nan)
+            columns += [np.where(np.isnan(values), fill, values), np.isnan(values)]
+        for name, vocabulary in self.categorical.items():
+            codes = pd.Categorical(profiles[name].astype("str"), categories=vocabulary).codes
+            columns += list(np.eye(len(vocabulary) + 1)[codes].T)
+        return np.float32(columns).T.reshape(len(profiles), len(self.profile_names))
+
+    def observe(
+        self,
+        profile: np.ndarray,
+        history: np.ndarray,
+        counts: np.ndarray,
+        seconds_since_last: np.ndarray,
+        step: np.ndarray,
+        requests_left: np.ndarray,
+    ) -> np.ndarray:
+        """Returns observations, float32 [n, n_features].
+
+        `profile` [n, p]; `history` [n, HISTORY, n_signals] with the newest impression last and zeros in front;
+        `counts` [n] impressions in it; `seconds_since_last` [n], NaN where there is no last request; `step`
+        [n] from 0; `requests_left` [n] in the session after this one.
+        """
+        pooled, total, start = [], np.zeros((len(history), history.shape[2]), np.float32), HISTORY
+        for window in self.windows:
+            total = total + history[:, HISTORY - window : start].sum(axis=1)
+            start = HISTORY - window
+            pooled.append(total / np.maximum(np.minimum(counts, window), 1)[:, None].astype(np.float32))
+        none = np.isnan(seconds_since_last)
+        elapsed = np.log1p(np.where(none, 0, seconds_since_last))
+        context = np.stack([counts, elapsed, none, step, requests_left], axis=1)
+        return np.concatenate([profile, *pooled, context], axis=1, dtype=np.float32, casting="same_kind")
+
+
+def push(history: np.ndarray, counts: np.ndarray, shown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns history [n, HISTORY, S] and counts [n] with the impressions `shown` [n, k, S] appended."""
+    kept = np.concatenate([history, shown], axis=1, dtype=np.float32)[:, -HISTORY:]
+    return kept, np.minimum(counts + shown.shape[1], HISTORY)
+
+
+def log_history(values: np.ndarray, first: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns history [n, HISTORY, S] and counts [n]: the last impressions among rows first[i]:stop[i].
+
+    `values` [m, S] are all impressions sorted by user and time; `first` is where the user's rows begin and
+    `stop` where the request's own impressions begin.
+    """
+    rows = stop[:, None] - HISTORY + np.arange(HISTORY)
+    known = rows >= first[:, None]
+    history = np.where(known[:, :, None], values[np.maximum(rows, 0)], np.float32(0))
+    return history, np.minimum(stop - first, HISTORY)

@@ -1,0 +1,253 @@
+"""The small mutable rows (datasets, runs, plans) and the workspace folder they describe."""
+
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import sqlalchemy as sa
+from pydantic import Field
+
+from mtf_engine.spec import BoundsPlan, Refusal, Spec
+
+BASELINE = "baseline"
+Kind = Literal["import", "collect", "train", "evaluate", "export"]
+WRITES_DATASET = ("import", "collect")
+
+
+class RunState(StrEnum):
+    """Where a run stands. `interrupted` means that its worker died; it can be resumed."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+
+    @property
+    def is_finished(self) -> bool:
+        return self not in (RunState.QUEUED, RunState.RUNNING)
+
+    @property
+    def can_resume(self) -> bool:
+        return self.is_finished and self is not RunState.COMPLETED
+
+
+class DatasetRow(Spec):
+    """One stored dataset: what its file must hold (`content_hash`, row counts) and where it came from."""
+
+    id: str
+    name: str
+    source: str
+    created_at: datetime
+    n_requests: int
+    n_impressions: int
+    content_hash: str
+    run_id: str | None = None
+    meta: dict[str, Any] = {}
+
+
+class RunRow(Spec):
+    """One run. `dataset_id` is the dataset it reads, or the one it writes (import, collect)."""
+
+    id: str
+    kind: Kind
+    name: str
+    state: RunState
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    config: dict[str, Any]
+    dataset_id: str | None = None
+    algo: str | None = None
+    seed: int | None = None
+    step: int = 0
+    n_steps: int = 0
+    pid: int | None = None
+    error: str | None = None
+    result: dict[str, Any] | None = None
+    cancel_requested_at: datetime | None = None
+    tags: list[str] = []
+    note: str = ""
+    archived: bool = False
+
+    @property
+    def seconds(self) -> float | None:
+        """Working time so far, or until the end; None for a run that has not started."""
+        if self.started_at is None:
+            return None
+        return ((self.finished_at or now()) - self.started_at).total_seconds()
+
+    def public(self) -> dict[str, Any]:
+        """Returns what the command line shows of a run: no process id, no path."""
+        shown = self.model_dump(mode="json", exclude={"pid", "cancel_requested_at"})
+        return {"run_id": shown.pop("id"), **shown, "seconds": self.seconds}
+
+
+class PlanRow(Spec):
+    """A bounds plan with a name and a note."""
+
+    name: str
+    plan: BoundsPlan
+    note: str = ""
+    created_at: datetime
+
+
+class _UTC(sa.TypeDecorator[datetime]):
+    """Aware datetimes, stored as naive UTC so that every database returns what was written."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        return value and value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        return value and value.replace(tzinfo=UTC)
+
+
+_metadata = sa.MetaData()
+_datasets = sa.Table(
+    "datasets",
+    _metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False),
+    sa.Column("source", sa.String, nullable=False),
+    sa.Column("created_at", _UTC, nullable=False),
+    sa.Column("n_requests", sa.BigInteger, nullable=False),
+    sa.Column("n_impressions", sa.BigInteger, nullable=False),
+    sa.Column("content_hash", sa.String, nullable=False),
+    sa.Column("run_id", sa.String),
+    sa.Column("meta", sa.JSON, nullable=False),
+)
+_runs = sa.Table(
+    "runs",
+    _metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("name", sa.String, nullable=False),
+    sa.Column("state", sa.String, nullable=False, index=True),
+    sa.Column("created_at", _UTC, nullable=False),
+    sa.Column("started_at", _UTC),
+    sa.Column("finished_at", _UTC),
+    sa.Column("config", sa.JSON, nullable=False),
+    sa.Column("dataset_id", sa.String, index=True),
+    sa.Column("algo", sa.String),
+    sa.Column("seed", sa.BigInteger),
+    sa.Column("step", sa.BigInteger, nullable=False),
+    sa.Column("n_steps", sa.BigInteger, nullable=False),
+    sa.Column("pid", sa.BigInteger),
+    sa.Column("error", sa.Text),
+    sa.Column("result", sa.JSON(none_as_null=True)),
+    sa.Column("cancel_requested_at", _UTC),
+    sa.Column("tags", sa.JSON, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("archived", sa.Boolean, nullable=False),
+)
+_plans = sa.Table(
+    "plans",
+    _metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("plan", sa.JSON, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("created_at", _UTC, nullable=False),
+)
+
+
+def now() -> datetime:
+    """Returns the present, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def new_id(kind: str) -> str:
+    """Returns a fresh id such as `train-1f00ba77`; names given by users are labels, never ids."""
+    return f"{kind}-{secrets.token_hex(4)}"
+
+
+class Registry:
+    """The rows behind a database URL. Every call opens its own connection, so any thread may call."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = sa.create_engine(url, poolclass=sa.NullPool)
+        if self._engine.dialect.name == "sqlite":
+            sa.event.listen(self._engine, "connect", _configure_sqlite)
+        _metadata.create_all(self._engine)
+
+    def add_dataset(self, row: DatasetRow) -> None:
+        """Adds `row`, in place of one with the same id (an import that was resumed)."""
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(_datasets).where(_datasets.c.id == row.id))
+            connection.execute(sa.insert(_datasets).values(row.model_dump()))
+
+    def datasets(self) -> list[DatasetRow]:
+        """Returns all datasets, newest first."""
+        query = sa.select(_datasets).order_by(_datasets.c.created_at.desc(), _datasets.c.id)
+        return [DatasetRow(**row) for row in self._rows(query)]
+
+    def delete_dataset(self, dataset_id: str) -> None:
+        self._execute(sa.delete(_datasets).where(_datasets.c.id == dataset_id))
+
+    def add_run(self, row: RunRow) -> None:
+        self._execute(sa.insert(_runs).values(row.model_dump()))
+
+    def runs(self, *states: RunState, kind: str | None = None, dataset_id: str | None = None) -> list[RunRow]:
+        """Returns the runs in any of `states` (default all), newest first."""
+        query = sa.select(_runs).order_by(_runs.c.created_at.desc(), _runs.c.id)
+        if states:
+            query = query.where(_runs.c.state.in_(states))
+        if kind:
+            query = query.where(_runs.c.kind == kind)
+        if dataset_id:
+            query = query.where(_runs.c.dataset_id == dataset_id)
+        return [RunRow(**row) for row in self._rows(query)]
+
+    def run(self, run_id: str) -> RunRow:
+        """Returns the run `run_id`; Refusal if there is none."""
+        rows = self._rows(sa.select(_runs).where(_runs.c.id == run_id))
+        if not rows:
+            raise Refusal(f"there is no run {run_id!r}; `runs list` shows those there are")
+        return RunRow(**rows[0])
+
+    def update_run(self, run_id: str, *expected: RunState, **values: Any) -> bool:
+        """Sets columns of a run, provided it is in one of the `expected` states; returns whether it was."""
+        statement = sa.update(_runs).where(_runs.c.id == run_id).values(values)
+        if expected:
+            statement = statement.where(_runs.c.state.in_(expected))
+        return self._execute(statement) == 1
+
+    def delete_run(self, run_id: str) -> None:
+        self._execute(sa.delete(_runs).where(_runs.c.id == run_id))
+
+    def save_plan(self, name: str, plan: BoundsPlan, note: str = "") -> None:
+        """Stores `plan` under `name`, in place of an earlier one of that name."""
+        row = PlanRow(name=name, plan=plan, note=note, created_at=now()).model_dump(exclude={"plan"})
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(_plans).where(_plans.c.name == name))
+            connection.execute(sa.insert(_plans).values(row, plan=plan.model_dump(mode="json")))
+
+    def plans(self) -> list[PlanRow]:
+        """Returns all bounds plans by name."""
+        return [PlanRow(**row) for row in self._rows(sa.select(_plans).order_by(_plans.c.name))]
+
+    def delete_plan(self, name: str) -> None:
+        self._execute(sa.delete(_plans).where(_plans.c.name == name))
+
+    def _rows(self, query: sa.Select[Any]) -> list[Mapping[str, Any]]:
+        with self._engine.connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def _execute(self, statement: sa.Executable) -> int:
+        with self._engine.begin() as connection:
+            return connection.execute(statement).rowcount  # type: ignore[attr-defined]
+
+
+def _configure_sqlite(connection: Any, _record: object) -> None:
+    """Readers never wait for a writer (WAL); a second writer waits up to a minute for the first."""
+    connection.execute("PRAGMA busy_timeout = 60000")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
