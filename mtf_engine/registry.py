@@ -2,14 +2,15 @@
 
 import os
 import secrets
+import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import sqlalchemy as sa
+from filelock import FileLock
 from pydantic import Field
 
 from mtf_engine.spec import BoundsPlan, Refusal, Spec
@@ -49,7 +50,7 @@ class DatasetRow(Spec):
     n_impressions: int
     content_hash: str
     run_id: str | None = None
-    meta: dict[str, Any] = {}
+    meta: dict[str, Any] = Field(default_factory=dict)
 
 
 class RunRow(Spec):
@@ -72,7 +73,7 @@ class RunRow(Spec):
     error: str | None = None
     result: dict[str, Any] | None = None
     cancel_requested_at: datetime | None = None
-    tags: list[str] = []
+    tags: list[str] = Field(default_factory=list)
     note: str = ""
     archived: bool = False
 
@@ -111,6 +112,7 @@ class _UTC(sa.TypeDecorator[datetime]):
         return value and value.replace(tzinfo=UTC)
 
 
+_STATE = sa.Enum(RunState, native_enum=False, values_callable=list)
 _metadata = sa.MetaData()
 _datasets = sa.Table(
     "datasets",
@@ -131,7 +133,7 @@ _runs = sa.Table(
     sa.Column("id", sa.String, primary_key=True),
     sa.Column("kind", sa.String, nullable=False),
     sa.Column("name", sa.String, nullable=False),
-    sa.Column("state", sa.String, nullable=False, index=True),
+    sa.Column("state", _STATE, nullable=False, index=True),
     sa.Column("created_at", _UTC, nullable=False),
     sa.Column("started_at", _UTC),
     sa.Column("finished_at", _UTC),
@@ -176,7 +178,11 @@ class Registry:
         self._engine = sa.create_engine(url, poolclass=sa.NullPool)
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _configure_sqlite)
-        _metadata.create_all(self._engine)
+        with self._engine.begin() as connection:
+            for table in _metadata.sorted_tables:
+                connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
+                for index in table.indexes:
+                    connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
 
     def add_dataset(self, row: DatasetRow) -> None:
         """Adds `row`, in place of one with the same id (an import that was resumed)."""
@@ -225,10 +231,10 @@ class Registry:
 
     def save_plan(self, name: str, plan: BoundsPlan, note: str = "") -> None:
         """Stores `plan` under `name`, in place of an earlier one of that name."""
-        row = PlanRow(name=name, plan=plan, note=note, created_at=now()).model_dump(exclude={"plan"})
+        row = {"name": name, "plan": plan.model_dump(mode="json"), "note": note, "created_at": now()}
         with self._engine.begin() as connection:
             connection.execute(sa.delete(_plans).where(_plans.c.name == name))
-            connection.execute(sa.insert(_plans).values(row, plan=plan.model_dump(mode="json")))
+            connection.execute(sa.insert(_plans).values(row))
 
     def plans(self) -> list[PlanRow]:
         """Returns all bounds plans by name."""
@@ -251,3 +257,75 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
     connection.execute("PRAGMA busy_timeout = 60000")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
+
+
+class Workspace:
+    """A folder with datasets, runs and their registry; created on first use.
+
+    `path` defaults to the environment's MTF_WORKSPACE, else `data`. The registry is `registry.sqlite` in it,
+    unless MTF_REGISTRY_URL names another database.
+    """
+
+    def __init__(self, path: Path | str | None = None) -> None:
+        self.path = Path(path or os.environ.get("MTF_WORKSPACE") or "data").absolute()
+        self.datasets_dir = self.path / "datasets"
+        self.runs_dir = self.path / "runs"
+        for folder in (self.datasets_dir, self.runs_dir):
+            folder.mkdir(parents=True, exist_ok=True)
+        url = os.environ.get("MTF_REGISTRY_URL") or f"sqlite:///{self.path / 'registry.sqlite'}"
+        with FileLock(self.path / "registry.lock"):
+            self.registry = Registry(url)
+
+    def dataset_path(self, dataset_id: str) -> Path:
+        return self.datasets_dir / f"{dataset_id}.duckdb"
+
+    def run_dir(self, run_id: str) -> Path:
+        return self.runs_dir / run_id
+
+    def dataset(self, name: str) -> DatasetRow:
+        """Returns the dataset whose id, or else whose only name, is `name`."""
+        rows = self.registry.datasets()
+        found = [row for row in rows if row.id == name] or [row for row in rows if row.name == name]
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            raise Refusal(f"there is no dataset {name!r}; `dataset list` shows those there are")
+        raise Refusal(
+            f"{len(found)} datasets are named {name!r}; use the id of one: {', '.join(row.id for row in found)}"
+        )
+
+    def trained(self, run_id: str) -> RunRow:
+        """Returns the completed training `run_id`; Refusal if it is none, or has no policy yet."""
+        run = self.registry.run(run_id)
+        if run.kind != "train":
+            raise Refusal(f"{run_id} is a run of kind {run.kind}, it has no policy; name a training")
+        if run.state is not RunState.COMPLETED:
+            raise Refusal(f"{run_id} is {run.state}, so it has no final policy; wait for it or resume it")
+        return run
+
+    def plan(self, name: str) -> BoundsPlan:
+        """Returns the bounds plan stored as `name`."""
+        plans = {row.name: row.plan for row in self.registry.plans()}
+        if name not in plans:
+            known = ", ".join(plans) or "none is stored"
+            raise Refusal(f"there is no bounds plan {name!r} ({known}), and no file of that name")
+        return plans[name]
+
+    def delete_dataset(self, name: str) -> DatasetRow:
+        """Deletes a dataset, row and file, and returns its row; Refusal while a live run uses it."""
+        row = self.dataset(name)
+        live = self.registry.runs(RunState.QUEUED, RunState.RUNNING)
+        users = [run.id for run in live if row.id in (run.dataset_id, *run.config.get("dataset_ids", ()))]
+        if users:
+            raise Refusal(f"dataset {row.id} is used by {', '.join(users)}; wait for it or cancel it first")
+        self.registry.delete_dataset(row.id)
+        self.dataset_path(row.id).unlink(missing_ok=True)
+        return row
+
+    def delete_run(self, run_id: str) -> None:
+        """Deletes a finished run, row and folder; Refusal if it is live."""
+        run = self.registry.run(run_id)
+        if not run.state.is_finished:
+            raise Refusal(f"{run_id} is {run.state}; cancel it before deleting it")
+        self.registry.delete_run(run_id)
+        shutil.rmtree(self.run_dir(run_id), ignore_errors=True)

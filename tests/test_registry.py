@@ -1,0 +1,119 @@
+"""The registry keeps what it is told, from any thread and process, and refuses ambiguous names."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from mtf_engine.registry import DatasetRow, RunRow, RunState, Workspace, new_id, now
+from mtf_engine.spec import BoundsPlan, Refusal
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "workspace")
+
+
+def dataset_row(name: str, **values: object) -> DatasetRow:
+    columns = dict(source="session", created_at=now(), n_requests=3, n_impressions=9, content_hash="00ff")
+    return DatasetRow(**{"id": new_id("dataset"), "name": name, **columns, **values})
+
+
+def run_row(**values: object) -> RunRow:
+    columns = dict(kind="train", name="", state=RunState.QUEUED, created_at=now(), config={"n_steps": 5})
+    return RunRow(**{"id": new_id("train"), **columns, **values})
+
+
+def test_rows_come_back_as_they_were_stored(workspace: Workspace) -> None:
+    dataset = dataset_row("log", meta={"warnings": ["ü"]})
+    run = run_row(
+        dataset_id=dataset.id, started_at=datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC), result={"a": [1.5]}
+    )
+    workspace.registry.add_dataset(dataset)
+    workspace.registry.add_run(run)
+    again = Workspace(workspace.path)
+    assert again.registry.datasets() == [dataset]
+    assert again.registry.run(run.id) == run
+
+
+def test_a_dataset_is_found_by_id_or_unique_name(workspace: Workspace) -> None:
+    one, two, twin = (dataset_row(name) for name in ("one", "two", "two"))
+    for row in (one, two, twin):
+        workspace.registry.add_dataset(row)
+    assert workspace.dataset(one.id) == workspace.dataset("one") == one
+    with pytest.raises(Refusal, match=f"2 datasets are named 'two'.*{twin.id}"):
+        workspace.dataset("two")
+    with pytest.raises(Refusal, match="there is no dataset 'three'"):
+        workspace.dataset("three")
+
+
+def test_a_state_changes_only_from_the_expected_one(workspace: Workspace) -> None:
+    run = run_row()
+    workspace.registry.add_run(run)
+    assert workspace.registry.update_run(run.id, RunState.QUEUED, state=RunState.RUNNING)
+    assert not workspace.registry.update_run(run.id, RunState.QUEUED, state=RunState.FAILED)
+    assert workspace.registry.run(run.id).state is RunState.RUNNING
+
+
+def test_many_writers_lose_nothing(workspace: Workspace) -> None:
+    def write(_: int) -> None:
+        registry = Workspace(workspace.path).registry
+        for _ in range(25):
+            registry.add_run(run_row())
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    assert len(workspace.registry.runs()) == 100
+
+
+def test_a_plan_is_replaced_by_its_name(workspace: Workspace) -> None:
+    workspace.registry.save_plan("narrow", BoundsPlan.symmetric(0.1, 2))
+    workspace.registry.save_plan("narrow", BoundsPlan.symmetric(0.05, 2), note="half of it")
+    assert workspace.plan("narrow") == BoundsPlan.symmetric(0.05, 2)
+    assert [row.note for row in workspace.registry.plans()] == ["half of it"]
+    with pytest.raises(Refusal, match=r"no bounds plan 'wide' \(narrow\)"):
+        workspace.plan("wide")
+
+
+def test_a_dataset_in_use_is_not_deleted(workspace: Workspace) -> None:
+    dataset = dataset_row("log")
+    run = run_row(dataset_id=dataset.id)
+    workspace.registry.add_dataset(dataset)
+    workspace.registry.add_run(run)
+    workspace.dataset_path(dataset.id).touch()
+    with pytest.raises(Refusal, match=f"used by {run.id}"):
+        workspace.delete_dataset("log")
+    workspace.registry.update_run(run.id, state=RunState.CANCELLED)
+    workspace.delete_dataset("log")
+    assert workspace.registry.datasets() == [] and not any(workspace.datasets_dir.iterdir())
+
+
+def test_only_a_completed_training_has_a_policy(workspace: Workspace) -> None:
+    queued, completed = run_row(), run_row(state=RunState.COMPLETED)
+    collected = run_row(kind="collect", state=RunState.COMPLETED)
+    for row in (queued, completed, collected):
+        workspace.registry.add_run(row)
+    assert workspace.trained(completed.id) == completed
+    for row, reason in ((queued, "is queued"), (collected, "of kind collect")):
+        with pytest.raises(Refusal, match=reason):
+            workspace.trained(row.id)
+
+
+def test_the_workspace_is_given_or_named_by_the_environment_or_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MTF_WORKSPACE", raising=False)
+    assert Workspace().path == tmp_path / "data"
+    monkeypatch.setenv("MTF_WORKSPACE", str(tmp_path / "named"))
+    assert Workspace().path == tmp_path / "named"
+    assert Workspace(tmp_path / "given").path == tmp_path / "given"
+
+
+def test_another_database_is_named_by_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MTF_REGISTRY_URL", f"sqlite:///{tmp_path / 'elsewhere.sqlite'}")
+    workspace = Workspace(tmp_path / "workspace")
+    workspace.registry.add_run(run_row())
+    assert (tmp_path / "elsewhere.sqlite").exists()
+    assert not (workspace.path / "registry.sqlite").exists()
