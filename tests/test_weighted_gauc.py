@@ -18,7 +18,10 @@ def brute_force(scores, labels, weights, users):
         rows = [i for i in range(len(users)) if users[i] == user]
         pairs = [(i, j) for i in rows for j in rows if labels[i] and not labels[j]]
         totals[user] = sum(weights[i] for i in rows)
-        won = sum(weights[i] * weights[j] * ((scores[i] > scores[j]) + (scores[i] == scores[j]) / 2) for i, j in pairs)
+        won = sum(
+            weights[i] * weights[j] * ((scores[i] > scores[j]) + (scores[i] == scores[j]) / 2)
+            for i, j in pairs
+        )
         if pairs:
             aucs[user] = won / sum(weights[i] * weights[j] for i, j in pairs)
     used = sum(totals[user] for user in aucs)

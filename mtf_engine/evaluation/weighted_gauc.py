@@ -17,9 +17,9 @@ MAX_SCORE_BITS = 52
 class WeightedGAUC:
     """The weighted GAUC and the groups it is made of.
 
-    `keys`, `aucs` and `weights` have one entry a group; the AUC of a group with one class is NaN. Which groups
-    there are, in which order and with which weight does not depend on the scores, so two policies scored on the
-    same rows are paired entry by entry.
+    `keys`, `aucs` and `weights` have one entry a group; the AUC of a group with one class is NaN. Which
+    groups there are, in which order and with which weight does not depend on the scores, so two policies
+    scored on the same rows are paired entry by entry.
     """
 
     value: float | None
@@ -51,9 +51,9 @@ class WeightedGAUC:
 def weighted_gauc(scores: Any, labels: Any, weights: Any, users: Any) -> WeightedGAUC:
     """Returns `sum_g W_g AUC_g / sum_g W_g` over the groups `users` that have both classes; None if none has.
 
-    `AUC_g` is the weighted share of the group's (positive, negative) pairs that the scores order rightly, a tie
-    counting one half; a pair weighs the product of its two sample weights. `W_g` is the group's total sample
-    weight (IntegratedRL-MTF, arXiv 2404.17589, section 4.3.1).
+    `AUC_g` is the weighted share of the group's (positive, negative) pairs that the scores order rightly, a
+    tie counting one half; a pair weighs the product of its two sample weights. `W_g` is the group's total
+    sample weight (IntegratedRL-MTF, arXiv 2404.17589, section 4.3.1).
 
     All four are arrays [n]: finite scores, labels 0 or 1 (or bool), finite weights above 0, and users of any
     type; integers close together are fastest. Scores are compared exactly, in float64. What is not finite, a
@@ -98,7 +98,7 @@ def _refuse_bad_rows(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray
 
 
 def _sort(scores: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the rows by (group, score) [n], where groups start [n_groups], and which rows tie with the next [n - 1].
+    """Returns the rows by (group, score) [n], the groups' starts [n_groups], and which rows tie the next [n - 1].
 
     One sort of one uint64 a row: group, score rounded down to the bits that are left, row. Rows whose rounded
     scores are equal and whose scores are not are put in order afterwards: a handful, unless the scores are
