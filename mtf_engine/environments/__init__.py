@@ -1,0 +1,89 @@
+"""Environments: many sessions at once, one action (a fusion-weight vector) for each at every request."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtf_engine.observation import ObservationEncoder
+from mtf_engine.spec import FusionSpec, RewardSpec
+
+
+@dataclass(frozen=True)
+class Active:
+    """The n sessions that wait for an action, in the order of `reset`; all are at the same step."""
+
+    sessions: NDArray[np.int64]  # position in the arrays given to `reset`
+    users: NDArray[np.str_]
+    segments: NDArray[np.str_]
+    seconds: NDArray[np.float64]  # time of the request, seconds since 1970
+    step: int
+
+    def __len__(self) -> int:
+        return len(self.sessions)
+
+
+@dataclass(frozen=True)
+class Impressions:
+    """The k items shown to each of n sessions, by position, with their feedback."""
+
+    item_id: NDArray  # [n, k]
+    predictions: NDArray[np.float32]  # [n, k, p]
+    signals: NDArray[np.float32]  # [n, k, signals]
+    reward: NDArray[np.float64]  # [n, k]
+    label: NDArray[np.bool_]  # [n, k]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one action for each of n sessions brought; a session that ended leaves `Environment.active`."""
+
+    rewards: NDArray[np.float64]  # [n]
+    terminals: NDArray[np.bool_]  # [n]
+    truncated: NDArray[np.bool_]  # [n]
+    impressions: Impressions
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The k items that a request chooses from, before any action."""
+
+    item_id: NDArray  # [n, k]
+    predictions: NDArray[np.float32]  # [n, k, p]
+
+
+class Environment(Protocol):
+    """Batched Gymnasium style: `reset` many sessions, then `observe` and `step` until none is active.
+
+    Draws are functions of (seed, user, session, request, item), so two policies meet the same world, and a
+    session goes the same way in whatever batch it is played.
+    """
+
+    name: str
+    synthetic: bool
+    fusion: FusionSpec
+    reward: RewardSpec
+    signals: tuple[str, ...]
+    encoder: ObservationEncoder | None
+    feature_names: tuple[str, ...]
+    numeric_mask: tuple[bool, ...]
+
+    def visits(self, first: int, n: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Returns user codes [n] and session numbers [n] of a collection's sessions first..first + n."""
+
+    def reset(self, users: NDArray[np.int64], sessions: NDArray[np.int64]) -> None:
+        """Starts one session for each user code and session number."""
+
+    @property
+    def active(self) -> Active:
+        """The sessions that wait for an action."""
+
+    def observe(self) -> NDArray[np.float32]:
+        """Returns the observations of the active sessions, [n, n_features]."""
+
+    def candidates(self, rows: slice) -> Candidates:
+        """Returns what some of the active sessions choose from at this request."""
+
+    def step(self, actions: NDArray[np.float32]) -> Step:
+        """Returns what happens when the active sessions are served with `actions` [n, d] in [-1, 1]."""

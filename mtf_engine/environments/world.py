@@ -1,0 +1,267 @@
+"""The synthetic world of the session environment: its catalogue, its users, and what they would do.
+
+Every probability is logistic in four properties of a user-item pair (the user's affinity, the item's quality,
+click-bait and log duration). Watch time is log-logistic with shape 2, cut at the item's duration, so "valid",
+"finish" and "skip" are thresholds of one draw, and its mean has a closed form.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mtf_engine.environments import draws
+
+Floats = NDArray[np.float32]
+
+PREDICTIONS = (
+    "valid_consumption", "watching_time", "play_finish_rate", "positive_behaviour_rate",
+    "click", "like", "share", "skip",
+)  # fmt: skip
+SIGNALS = ("watch_time", "valid", "finish", "click", "like", "share", "comment", "skip")
+
+AGES = ("under_25", "25_to_44", "over_44")
+ACTIVITIES = ("light", "heavy")
+SEGMENTS = np.array([f"{age}/{activity}" for age in AGES for activity in ACTIVITIES])
+GENDERS = ("female", "male")
+TOPICS = tuple(f"topic_{i:02d}" for i in range(12))
+NUMERIC = ("daily_minutes",)
+CATEGORICAL = ("age_band", "gender", "activity", "top_interest", "second_interest")
+N_INTERESTS = 8
+USERS = 1  # channel of the seed
+KINDS = 3
+"""Item types by duration: short, middle, long."""
+
+VALID_SECONDS, SKIP_SECONDS = 10.0, 3.0
+SHORTEST, LONGEST = 12.0, 240.0
+"""Durations of items, seconds."""
+
+# Logit (of watch: log seconds) at the average pair, and its slopes: affinity, quality, click-bait, log duration.
+RESPONSES = {
+    "watch": (2.05, 0.55, 0.25, 0.30, 0.35),
+    "click": (-0.60, 0.60, 0.10, 1.00, 0.00),
+    "like": (-3.20, 0.70, 0.90, -0.90, 0.00),
+    "share": (-4.60, 0.30, 1.30, -0.40, 0.15),
+    "comment": (-4.30, 0.50, 0.30, 0.40, 0.00),
+}
+
+PLEASURE = np.float32([0.4, 0.6])  # of affinity and quality
+
+# Per age and activity: how strongly click-bait works, inclination to like, share and comment (logit).
+SUSCEPTIBILITY = np.float32([1.35, 1.2, 1.0, 0.9, 0.75, 0.6])
+GENEROSITY = np.float32([0.4, 0.6, 0.0, 0.2, -0.5, -0.2])
+
+# Predictions are sigmoid(slope * logit + offset + noise), of watching_time exp(...); order of PREDICTIONS.
+NOISE = np.float32([
+    [0.9, 0.5, 1.3, 0.6, 0.8, 0.5, 0.7, 0.9],
+    [0.7, 0.6, 1.2, 0.9, 0.8, 0.7, 0.4, 1.0],
+    [0.8, 0.4, 0.8, 0.9, 0.6, 1.0, 0.9, 0.7],
+    [0.5, 0.5, 0.7, 1.0, 0.6, 1.1, 0.6, 0.6],
+    [0.9, 0.5, 0.5, 1.3, 0.5, 1.4, 1.1, 0.4],
+    [0.6, 0.3, 0.5, 1.4, 0.5, 1.5, 0.8, 0.5],
+])  # fmt: skip
+SLOPE = np.float32([
+    [1.3, 1.3, 1.1, 0.7, 1.2, 0.7, 0.8, 1.0],
+    [1.2, 1.2, 1.1, 0.8, 1.2, 0.8, 0.7, 1.0],
+    [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0],
+    [1.0, 1.1, 0.9, 1.0, 1.1, 1.0, 0.9, 1.0],
+    [0.8, 0.9, 0.7, 1.2, 1.0, 1.3, 1.2, 0.8],
+    [0.8, 1.0, 0.7, 1.2, 0.9, 1.3, 1.1, 0.8],
+])  # fmt: skip
+OFFSET = np.float32([  # by item type: short, middle, long
+    [0.3, -0.1, 0.5, 0.1, 0.0, 0.1, -0.2, 0.3],
+    [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+    [-0.3, 0.2, -0.4, 0.0, 0.2, -0.2, 0.2, -0.1],
+])  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Items, drawn from a seed; arrays of n_items. Neighbours in a stratum of the list share a topic."""
+
+    interests: Floats  # [n_items, N_INTERESTS], unit length
+    topic: NDArray[np.int64]
+    quality: Floats
+    bait: Floats
+    log_duration: Floats  # log(seconds)
+    kind: NDArray[np.int64]
+    centroids: Floats  # [topics, N_INTERESTS]
+
+    @classmethod
+    def draw(cls, n_items: int, seed: int) -> Self:
+        """Returns `n_items` items in topics of equal size, one after the other."""
+        rng = np.random.default_rng([seed, n_items])
+        centroids = _unit(rng.normal(size=(len(TOPICS), N_INTERESTS)))
+        topic = np.arange(n_items) * len(TOPICS) // n_items
+        duration = np.clip(np.exp(rng.normal(np.log(35), 0.7, n_items)), SHORTEST, LONGEST)
+        return cls(
+            interests=_unit(centroids[topic] + 0.25 * rng.normal(size=(n_items, N_INTERESTS))),
+            topic=topic,
+            quality=rng.normal(size=n_items).astype(np.float32),
+            bait=np.maximum(rng.normal(0, 1.3, n_items), 0).astype(np.float32),
+            log_duration=np.log(duration).astype(np.float32),
+            kind=np.digitize(duration, [25, 50]),
+            centroids=centroids,
+        )
+
+
+@dataclass(frozen=True)
+class Users:
+    """What makes n users act; only `segment` of it can be observed."""
+
+    segment: NDArray[np.int64]  # index into SEGMENTS
+    interests: Floats  # [n, N_INTERESTS]
+    susceptibility: Floats  # multiplies the effect of click-bait
+    generosity: Floats  # added to the logits of like, share and comment
+    impatience: Floats  # added to the logit of leaving
+    boredom: Floats  # multiplies the effect of repetition
+
+    def __getitem__(self, rows: slice | NDArray[np.bool_]) -> "Users":
+        return Users(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+
+def draw_users(codes: NDArray[np.int64], catalogue: Catalogue, seed: int) -> tuple[Users, pd.DataFrame]:
+    """Returns the users of `codes` and their observable profiles, each a function of (seed, code) alone."""
+    keys, centroids = draws.child(draws.child(draws.root(seed), USERS), codes), catalogue.centroids
+
+    def channel(index: int) -> Floats:
+        return draws.normal(draws.child(keys, index))
+
+    age, busy = np.digitize(channel(0), [-0.4, 0.6]), channel(1)
+    heavy = (busy + 0.3 * channel(2) > 0).astype(np.int64)
+    segment = age * len(ACTIVITIES) + heavy
+    gender = (channel(3) > 0).astype(np.int64)
+    lean = centroids[(age * 2 + gender) * 2] * np.float32(0.8)
+    interests = _unit(np.stack([channel(10 + i) for i in range(N_INTERESTS)], axis=1) * 0.6 + lean)
+    users = Users(
+        segment=segment,
+        interests=interests * np.float32(np.sqrt(N_INTERESTS)),
+        susceptibility=SUSCEPTIBILITY[segment] * np.exp(0.2 * channel(4)),
+        generosity=GENEROSITY[segment] + np.float32(0.5) * channel(5),
+        impatience=np.float32(-0.35) * busy + np.float32(0.3) * channel(6),
+        boredom=np.exp(0.3 * channel(7) - 0.2 * heavy).astype(np.float32),
+    )
+    liking = np.einsum("nd,td->nt", users.interests, centroids)
+    slips = np.stack([channel(30 + i) for i in range(len(TOPICS))], axis=1)
+    stated = np.argsort(liking + np.float32(0.5) * slips, axis=1)
+    profile = pd.DataFrame(
+        {
+            "daily_minutes": np.round(np.exp(3.2 + 0.8 * busy + 0.4 * channel(8)), 1),
+            "age_band": np.array(AGES)[age],
+            "gender": np.where(channel(9) > 1.3, None, np.array(GENDERS)[gender]),
+            "activity": np.array(ACTIVITIES)[heavy],
+            "top_interest": np.array(TOPICS)[stated[:, -1]],
+            "second_interest": np.array(TOPICS)[stated[:, -2]],
+        }
+    )
+    return users, profile
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What the world knows of each user with each of k items: arrays [n, k]."""
+
+    affinity: Floats
+    quality: Floats
+    bait: Floats  # as this user feels it
+    log_duration: Floats
+
+    @classmethod
+    def of(cls, users: Users, catalogue: Catalogue, items: NDArray[np.int64]) -> Self:
+        """Returns users [n] paired with their items [n, k]."""
+        return cls(
+            affinity=np.einsum("nkd,nd->nk", catalogue.interests.take(items, axis=0), users.interests),
+            quality=catalogue.quality.take(items),
+            bait=catalogue.bait.take(items) * users.susceptibility[:, None],
+            log_duration=catalogue.log_duration.take(items),
+        )
+
+    def at(self, columns: NDArray[np.int64]) -> "Pairs":
+        """Returns the pairs in `columns` [n, j] of each row."""
+        return Pairs(**{f.name: np.take_along_axis(getattr(self, f.name), columns, axis=1) for f in fields(self)})
+
+    def pleasure(self) -> Floats:
+        """Returns how much the user likes each item once watched, [n, k]."""
+        return PLEASURE[0] * self.affinity + PLEASURE[1] * self.quality
+
+    def respond(self, behaviour: str) -> Floats:
+        """Returns the logit of a behaviour, or for "watch" the log of the median seconds, [n, k]."""
+        level, affinity, quality, bait, duration = map(np.float32, RESPONSES[behaviour])
+        logit = affinity * self.affinity
+        logit += quality * self.quality
+        logit += bait * self.bait
+        if duration:
+            logit += duration * (self.log_duration - np.float32(np.log(30)))
+        logit += level
+        return logit
+
+
+def predictions(users: Users, pairs: Pairs, kind: NDArray[np.int64], keys: draws.Keys) -> Floats:
+    """Returns what the ranking model predicts of each pair, [8, n, k] in the order of PREDICTIONS.
+
+    The true probabilities, miscalibrated by segment and item type (`kind` [n, k]), with noise from `keys` [n, k].
+    """
+    scores = _true_logits(users, pairs)
+    scores *= SLOPE.T[:, users.segment][:, :, None]
+    scores += OFFSET.T.take(kind, axis=1)
+    noise = np.concatenate([draws.four_normals(draws.child(keys, channel)) for channel in (0, 1)])
+    noise *= NOISE.T[:, users.segment][:, :, None]
+    scores += noise
+    watching_time = np.exp(scores[1])
+    np.negative(scores, out=scores)
+    np.exp(scores, out=scores)
+    scores += np.float32(1)
+    np.reciprocal(scores, out=scores)
+    scores[1] = watching_time
+    return scores
+
+
+def _true_logits(users: Users, pairs: Pairs) -> Floats:
+    """Returns the logits of PREDICTIONS (of watching_time: log of the mean minutes) without error, [8, n, k]."""
+    watch = pairs.respond("watch")
+    likes, shares, comments = (pairs.respond(b) + users.generosity[:, None] for b in ("like", "share", "comment"))
+    odds_of_any = (1 + np.exp(likes)) * (1 + np.exp(shares)) * (1 + np.exp(comments)) - 1
+    mean_seconds = np.exp(watch) * np.arctan(np.exp(pairs.log_duration - watch))
+    return np.stack(
+        [
+            2 * (watch - np.float32(np.log(VALID_SECONDS))),
+            np.log(mean_seconds / 60),
+            2 * (watch - pairs.log_duration),
+            np.log(odds_of_any),
+            pairs.respond("click"),
+            likes,
+            shares,
+            2 * (np.float32(np.log(SKIP_SECONDS)) - watch),
+        ]
+    )
+
+
+def feedback(users: Users, pairs: Pairs, fatigue: Floats, keys: draws.Keys) -> Floats:
+    """Returns what the users do with what they are shown, float32 [n, k, 8] in the order of SIGNALS.
+
+    `fatigue` [n, k] is subtracted from the log of the watch time and from the logit of a click; `keys` [n, k].
+    """
+    luck = [draws.uniform(draws.child(keys, channel)) for channel in range(2, 7)]
+    wanted = np.exp(pairs.respond("watch") - fatigue) * np.sqrt(luck[0] / (1 - luck[0]))
+    duration = np.exp(pairs.log_duration)
+    skip = wanted < SKIP_SECONDS
+    clicks = luck[1] < sigmoid(pairs.respond("click") - fatigue)
+    reactions = [
+        (u < sigmoid(pairs.respond(behaviour) + users.generosity[:, None])) & ~skip
+        for behaviour, u in zip(("like", "share", "comment"), luck[2:], strict=True)
+    ]
+    watched = np.minimum(wanted, duration)
+    return np.stack(
+        [watched, watched > VALID_SECONDS, wanted >= duration, clicks, *reactions, skip], axis=-1, dtype=np.float32,
+        casting="unsafe",
+    )  # fmt: skip
+
+
+def sigmoid(logits: Floats) -> Floats:
+    return 1 / (1 + np.exp(-logits))
+
+
+def _unit(vectors: NDArray) -> Floats:
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
