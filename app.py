@@ -1,0 +1,26 @@
+"""The dashboard's frame: navigation in the order of the data, and the one place where refusals are shown."""
+
+import streamlit as st
+
+from mtf_engine.jobs import executor
+from mtf_engine.spec import Refusal
+from pages.shared import loaders, words
+
+PAGES = {
+    "": [st.Page("pages/shared/home.py", title="Home", default=True)],
+    "Logs": [st.Page("pages/logs/import_logs.py", title="Import logs")],
+    "Train": [
+        st.Page("pages/train/start.py", title="Start a training"),
+        st.Page("pages/train/runs.py", title="Runs"),
+    ],
+    "Evaluate": [st.Page("pages/evaluate/compare.py", title="Compare policies")],
+    "Release": [st.Page("pages/release/export.py", title="Export a policy")],
+}
+
+st.set_page_config(page_title="Multi-Task Fusion workbench", layout="wide")
+page = st.navigation(PAGES)
+try:
+    executor.reconcile(loaders.workspace())
+    page.run()
+except Refusal as refusal:
+    st.error(words.plain(str(refusal)))

@@ -1,0 +1,70 @@
+"""How the dashboard says things: states, numbers, times, commands, and text that users typed."""
+
+import re
+import shlex
+from datetime import datetime
+from pathlib import Path
+
+from mtf_engine.registry import BASELINE, RunRow, RunState, now
+
+STATES = {
+    RunState.QUEUED: "◌ queued",
+    RunState.RUNNING: "▶ running",
+    RunState.COMPLETED: "✔ completed",
+    RunState.CANCELLED: "■ cancelled",
+    RunState.INTERRUPTED: "⏸ interrupted",
+    RunState.FAILED: "✖ failed",
+}
+"""A sign and the word, so that states are told apart without colour."""
+
+STATE_COLOURS = {
+    RunState.QUEUED: "gray",
+    RunState.RUNNING: "blue",
+    RunState.COMPLETED: "green",
+    RunState.CANCELLED: "gray",
+    RunState.INTERRUPTED: "orange",
+    RunState.FAILED: "red",
+}
+
+
+def plain(text: object) -> str:
+    """Returns `text` so that Markdown shows it as it is, on one line."""
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!|<>~$:&])", r"\\\1", " ".join(str(text).split()))
+
+
+def run_title(run: RunRow) -> str:
+    """Returns what a list of runs calls `run`: its name, its method and its id."""
+    return " · ".join(part for part in (run.name, run.algo, run.id) if part)
+
+
+def duration(seconds: float | None) -> str:
+    """Returns a time span in its two largest units, `-` where there is none."""
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def ago(moment: datetime) -> str:
+    """Returns how long ago `moment` was, in its largest unit."""
+    seconds = (now() - moment).total_seconds()
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return "just now"
+
+
+def command(workspace: Path, *words: object) -> str:
+    """Returns the command line that does what a form does, to be copied into a shell."""
+    return shlex.join(["python", "-m", "mtf_engine", "--workspace", str(workspace), *map(str, words)])
+
+
+def policy_title(run_id: str, runs: dict[str, RunRow]) -> str:
+    """Returns what charts and tables call the policy of `run_id`: its run's name or method, and the id."""
+    if run_id == BASELINE:
+        return BASELINE
+    run = runs.get(run_id)
+    return f"{run.name or run.algo} ({run_id[-4:]})" if run else run_id
