@@ -98,7 +98,7 @@ def _refuse_bad_rows(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray
 
 
 def _sort(scores: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the rows by (group, score) [n], the groups' starts [n_groups], and which rows tie the next [n - 1].
+    """Returns the rows by (group, score) [n], where groups start [g], and which rows tie the next [n - 1].
 
     One sort of one uint64 a row: group, score rounded down to the bits that are left, row. Rows whose rounded
     scores are equal and whose scores are not are put in order afterwards: a handful, unless the scores are

@@ -1,0 +1,84 @@
+"""The Poisson bootstrap: by hand, against resampling users one by one, and its coverage on simulated data."""
+
+import numpy as np
+import pytest
+
+from mtf_engine.evaluation import weighted_gauc
+from mtf_engine.evaluation.bootstrap import interval, poisson_bootstrap, probability_above_zero, user_sums
+
+
+def test_draws_worked_by_hand():
+    # Users of weight 2 and 1; the first policy scores 1 and .4, the second .5 and 1.
+    numerators = np.array([[2.0, 0.4], [1.0, 1.0]])
+    denominators = np.array([[2.0, 1.0], [2.0, 1.0]])
+    by_counts = {
+        (0, 0): (np.nan, np.nan),
+        (1, 1): (2.4 / 3, 2 / 3),
+        (0, 2): (0.8 / 2, 2 / 2),
+        (2, 1): (4.4 / 5, 3 / 5),
+    }
+    counts = np.random.default_rng(3).poisson(1.0, (60, 2))
+    draws = poisson_bootstrap(numerators, denominators, 60, np.random.default_rng(3))
+    for seen, expected in by_counts.items():
+        rows = (counts == seen).all(1)
+        assert rows.any()
+        np.testing.assert_allclose(draws[rows], np.tile(expected, (rows.sum(), 1)))
+
+
+def test_the_interval_and_the_probability_worked_by_hand():
+    draws = np.append(np.nan, np.arange(-1, 40)) / 10  # 41 numbers from -.1 to 3.9
+    assert interval(draws) == pytest.approx((0.0, 3.8))
+    assert probability_above_zero(draws) == (39 + 1 / 2) / 41
+
+
+def test_requests_of_a_user_are_drawn_together():
+    # Requests 0 and 1 are user 0's, 2 is user 1's, 3 has one class and is user 1's too.
+    gauc = weighted_gauc(
+        scores=[2, 1, 1, 2, 3, 1, 5],
+        labels=[1, 0, 1, 0, 1, 0, 1],
+        weights=[1] * 7,
+        users=[0, 0, 1, 1, 2, 2, 3],
+    )
+    numerators, denominators = user_sums(gauc, np.array([0, 0, 1, 1]), n_users=2)
+    np.testing.assert_array_equal(numerators, [2 * 1 + 2 * 0, 2 * 1])
+    np.testing.assert_array_equal(denominators, [4, 2])
+
+
+def test_counts_do_not_depend_on_the_ratios_nor_on_the_chunks(monkeypatch):
+    generator = np.random.default_rng(0)
+    denominators = generator.uniform(1, 2, (3, 50))
+    numerators = denominators * generator.random((3, 50))
+    all_three = poisson_bootstrap(numerators, denominators, 40, np.random.default_rng(1))
+    monkeypatch.setattr("mtf_engine.evaluation.bootstrap.CHUNK", 170)
+    last = poisson_bootstrap(numerators[2:], denominators[2:], 40, np.random.default_rng(1))
+    np.testing.assert_allclose(all_three[:, 2:], last, rtol=1e-14)
+
+
+def test_spread_is_that_of_resampling_users_one_by_one():
+    generator = np.random.default_rng(0)
+    weights, values = generator.uniform(1, 5, 300), generator.random(300)
+    draws = poisson_bootstrap((weights * values)[None], weights[None], 4000, generator)[:, 0]
+    picks = generator.integers(0, 300, (4000, 300))
+    resampled = (weights * values)[picks].sum(1) / weights[picks].sum(1)
+    assert draws.std() == pytest.approx(resampled.std(), rel=0.06)
+    assert interval(draws) == pytest.approx(interval(resampled), abs=0.005)
+
+
+def test_fewer_than_two_users_have_no_interval():
+    draws = poisson_bootstrap(np.array([[0.7, 0.0]]), np.array([[1.0, 0.0]]), 100, np.random.default_rng(0))
+    assert interval(draws[:, 0]) == (None, None)
+    assert probability_above_zero(draws[:, 0]) is None
+
+
+def test_intervals_hold_the_true_value_as_often_as_they_say():
+    """Values and paired differences of two policies on 400 simulated samples of 150 users."""
+    generator = np.random.default_rng(0)
+    inside = []
+    for _ in range(400):
+        weights = generator.lognormal(0, 0.7, 150)
+        shared = generator.normal(0, 0.2, 150)
+        aucs = np.stack([0.65 + shared, 0.62 + shared]) + generator.normal(0, 0.1, (2, 150))
+        draws = poisson_bootstrap(weights * aucs, np.stack([weights, weights]), 400, generator)
+        value, difference = interval(draws[:, 0]), interval(draws[:, 0] - draws[:, 1])
+        inside.append([value[0] <= 0.65 <= value[1], difference[0] <= 0.03 <= difference[1]])
+    assert np.all((np.mean(inside, axis=0) > 0.91) & (np.mean(inside, axis=0) < 0.98))
