@@ -52,6 +52,12 @@ class DatasetRow(Spec):
     run_id: str | None = None
     meta: dict[str, Any] = Field(default_factory=dict)
 
+    def public(self) -> dict[str, Any]:
+        """Returns what the command line shows of a dataset."""
+        shown = self.model_dump(mode="json")
+        names = {"dataset_id": "id", "requests": "n_requests", "impressions": "n_impressions"}
+        return {name: shown.pop(column) for name, column in names.items()} | shown
+
 
 class RunRow(Spec):
     """One run. `dataset_id` is the dataset it reads, or the one it writes (import, collect)."""

@@ -1,0 +1,42 @@
+"""The command line: `python -m mtf_engine [--workspace DIR] [--json] COMMAND ...`.
+
+Every command is a thin way into the engine. Modules of the engine are imported inside the commands, since torch
+and pandas take seconds to load and most commands need neither.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mtf_engine.commands import datasets, models, runs, upkeep
+from mtf_engine.commands.frame import Group, Json, Session
+
+app = typer.Typer(
+    cls=Group,
+    name="mtf_engine",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Explore, train, compare and export the weights that fuse a recommender's predictions.",
+    epilog="Exit code: 0; 1 for refused input, with one sentence on stderr; 2 for a wrong call.",
+)
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    workspace: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of datasets and runs; else MTF_WORKSPACE, else data/."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Opens the session that every command gets."""
+    context.obj = Session(workspace, json)
+
+
+app.add_typer(datasets.app, name="dataset")
+app.add_typer(runs.app, name="runs")
+app.add_typer(models.app)
+app.add_typer(upkeep.app)

@@ -1,0 +1,117 @@
+"""`dataset import`, `collect`, `list`, `show`, `delete`."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mtf_engine.commands.frame import Session, command
+
+Name = Annotated[str, typer.Argument(metavar="DATASET", help="Id or unique name of a dataset.")]
+COLUMNS = ("dataset_id", "name", "source", "requests", "impressions", "created_at", "run_id")
+
+app = typer.Typer(no_args_is_help=True, help="Logs: import, simulate, look at, delete.")
+
+
+class Format(StrEnum):
+    AUTO = "auto"
+    CSV = "csv"
+    PARQUET = "parquet"
+    IMPRESSIONS = "impressions"
+    KUAIRAND = "kuairand"
+
+
+class Exploration(StrEnum):
+    UNIFORM = "uniform"
+    GAUSSIAN = "gaussian"
+    BASELINE = "baseline"
+
+
+@command(app, "dataset import logs/KuaiRand --format kuairand --name real", name="import")
+def import_log(
+    shell: Session,
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="File or folder of the log.")],
+    format: Annotated[Format, typer.Option(help="How the log is written.")] = Format.AUTO,
+    user_features: Annotated[Path | None, typer.Option(metavar="F", help="Table of user features.")] = None,
+    mapping: Annotated[Path | None, typer.Option(metavar="F", help="YAML that renames columns.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="N", help="A label; default: the source's name.")
+    ] = None,
+) -> None:
+    """Import a log; it is checked whole, and kept only if nothing is wrong with it."""
+    from mtf_engine.commands.foreground import finish
+    from mtf_engine.jobs import submissions
+
+    run_id = submissions.submit_import(
+        shell.workspace, source, format=format, user_features=user_features, mapping=mapping, name=name
+    )
+    shell.show(finish(shell.workspace, run_id).result)
+
+
+@command(app, "dataset collect --env session --explore uniform --requests 30000")
+def collect(
+    shell: Session,
+    env: Annotated[str, typer.Option(metavar="ENV", help="session or replay.")],
+    explore: Annotated[Exploration, typer.Option(help="How actions are drawn around the baseline.")],
+    requests: Annotated[int, typer.Option(metavar="N", min=1, help="Requests to collect.")],
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="DATASET", help="The log to replay (--env replay).")
+    ] = None,
+    half_width: Annotated[
+        float, typer.Option(help="Half width of the box around the baseline action.")
+    ] = 0.15,
+    sigma: Annotated[float, typer.Option(help="Standard deviation of Gaussian exploration.")] = 0.2,
+    bounds: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="A stored bounds plan or a YAML file.")
+    ] = None,
+    baseline: Annotated[
+        str, typer.Option(metavar="POLICY", help="Policy explored around: baseline or a training.")
+    ] = "baseline",
+    seed: Annotated[int, typer.Option(metavar="S", min=0, help="Same seed, same log.")] = 0,
+    name: Annotated[str | None, typer.Option(metavar="N", help="A label.")] = None,
+) -> None:
+    """Collect an explored log from an environment."""
+    from mtf_engine.commands.foreground import finish
+    from mtf_engine.jobs import submissions
+
+    run_id = submissions.submit_collect(
+        shell.workspace,
+        env=env,
+        source=source,
+        explore=explore,
+        plan=submissions.bounds_plan(shell.workspace, bounds) if bounds else None,
+        half_width=half_width,
+        sigma=sigma,
+        baseline=baseline,
+        n_requests=requests,
+        seed=seed,
+        name=name,
+    )
+    shell.show(finish(shell.workspace, run_id).result)
+
+
+@command(app, "dataset list --json", name="list")
+def list_datasets(shell: Session) -> None:
+    """List all datasets, newest first."""
+    rows = [row.public() for row in shell.workspace.registry.datasets()]
+    shell.show([{name: row[name] for name in COLUMNS} for row in rows])
+
+
+@command(app, "dataset show real")
+def show(shell: Session, name: Name) -> None:
+    """Show one dataset: its size, origin, and what its columns mean."""
+    shell.show(shell.workspace.dataset(name).public())
+
+
+@command(app, "dataset delete real --yes")
+def delete(
+    shell: Session,
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete a dataset; refused while a run works with it."""
+    row = shell.workspace.dataset(name)
+    if not yes:
+        typer.confirm(f"Delete {row.id} ({row.name}, {row.n_requests} requests)?", abort=True, err=True)
+    shell.show({"dataset_id": shell.workspace.delete_dataset(row.id).id, "deleted": True})

@@ -1,0 +1,107 @@
+"""What all commands share: the session, `--json` after the command, refusals, and printing."""
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from pydantic_core import to_json
+from typer.core import TyperGroup
+
+from mtf_engine.spec import Refusal
+
+if TYPE_CHECKING:
+    from mtf_engine.registry import Workspace
+
+F = TypeVar("F", bound=Callable[..., None])
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+class Session:
+    """One call of the command line: where it works and how it prints."""
+
+    def __init__(self, workspace: Path | None, as_json: bool) -> None:
+        self.path = workspace
+        self.as_json = as_json
+
+    @cached_property
+    def workspace(self) -> "Workspace":
+        """The workspace, with dead runs marked and queued ones started."""
+        from mtf_engine.jobs.executor import reconcile
+        from mtf_engine.registry import Workspace
+
+        workspace = Workspace(self.path)
+        reconcile(workspace)
+        return workspace
+
+    def show(self, document: Any, columns: Sequence[str] | None = None) -> None:
+        """Prints `document`: as it is with `--json`, else as a table (of `columns`) or as lines."""
+        if self.as_json:
+            print(to_json(document, indent=2, inf_nan_mode="null").decode())
+        elif isinstance(document, list):
+            _print_table(document, columns)
+        else:
+            for name, value in document.items():
+                print(f"{name:<20} {_text(value)}")
+
+
+def command(
+    app: typer.Typer, example: str, name: str | None = None, hidden: bool = False
+) -> Callable[[F], F]:
+    """Adds a function whose first parameter is the `Session` to `app`, with an example and the option `--json`."""
+
+    def add(function: F) -> F:
+        @wraps(function)
+        def called(context: typer.Context, json: bool, **arguments: Any) -> None:
+            context.obj.as_json |= json
+            function(context.obj, **arguments)
+
+        first, *others = inspect.signature(function).parameters.values()
+        context = first.replace(name="context", annotation=typer.Context)
+        json = first.replace(name="json", annotation=Json, default=False)
+        called.__signature__ = inspect.Signature([context, *others, json])  # type: ignore[attr-defined]
+        epilog = f"Example: python -m mtf_engine {example}"
+        app.command(name, epilog=epilog, hidden=hidden)(called)
+        return function
+
+    return add
+
+
+class Group(TyperGroup):
+    """The top of the command line, where a refusal becomes one sentence and exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Refusal as refusal:
+            if ctx.obj.as_json:
+                ctx.obj.show({"error": str(refusal), "defects": refusal.defects})
+            else:
+                for defect in refusal.defects:
+                    print(defect)
+            print(refusal, file=sys.stderr)
+            ctx.exit(1)
+
+
+def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    names = columns or (list(rows[0]) if rows else [])
+    table = Table(*names, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(_text(row[name]) for name in names))
+    Console().print(table if rows else "none")
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return "\n".join(map(_text, value))
+    return str(value)

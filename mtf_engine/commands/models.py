@@ -1,0 +1,87 @@
+"""`train`, `evaluate`, `export`, `verify`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mtf_engine.commands.frame import Session, command
+
+
+app = typer.Typer()
+
+
+@command(app, "train explored --algo integrated_rl --set n_steps=2000 --background")
+def train(
+    shell: Session,
+    dataset: Annotated[
+        str, typer.Argument(metavar="DATASET", help="Id or unique name of an explored dataset.")
+    ],
+    algo: Annotated[str, typer.Option(metavar="A", help="The method; README lists them.")] = "integrated_rl",
+    preset: Annotated[
+        str, typer.Option(metavar="P", help="Settings to start from: paper, laptop, demo.")
+    ] = "laptop",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One setting; repeat for more.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="S", min=0, help="Same seed, same policy.")] = 0,
+    name: Annotated[str | None, typer.Option(metavar="N", help="A label.")] = None,
+    background: Annotated[bool, typer.Option("--background", help="Do not wait for the end.")] = False,
+) -> None:
+    """Train a policy on an explored dataset."""
+    from mtf_engine.commands.foreground import finish
+    from mtf_engine.jobs import submissions
+
+    run_id = submissions.submit_train(
+        shell.workspace,
+        dataset,
+        algo=algo,
+        preset=preset,
+        settings=submissions.parse_settings(settings or []),
+        seed=seed,
+        name=name,
+    )
+    run = shell.workspace.registry.run(run_id) if background else finish(shell.workspace, run_id)
+    shell.show({"run_id": run_id, "state": run.state})
+
+
+@command(app, "evaluate train-1f00ba77 baseline --on real")
+def evaluate(
+    shell: Session,
+    policies: Annotated[list[str], typer.Argument(metavar="POLICY...", help="Trainings, or baseline.")],
+    on: Annotated[str, typer.Option("--on", metavar="DATASET", help="The log to score them on.")],
+    seed: Annotated[int, typer.Option(metavar="S", min=0, help="Of the bootstrap.")] = 0,
+) -> None:
+    """Score policies by weighted GAUC on a log's test rows, or on all where it has no split."""
+    from mtf_engine.commands.foreground import finish
+    from mtf_engine.jobs import submissions
+
+    run_id = submissions.submit_evaluate(shell.workspace, policies, on, seed=seed)
+    result = finish(shell.workspace, run_id).result or {}
+    shell.show(result["policies"], ("run_id", "weighted_gauc", "ci_low", "ci_high", "users_used", "split"))
+
+
+@command(app, "export train-1f00ba77 --to policy.zip")
+def export(
+    shell: Session,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A completed training.")],
+    to: Annotated[Path, typer.Option("--to", metavar="FILE.zip", help="The bundle to write.")],
+) -> None:
+    """Write a policy as a bundle that a server loads, after checking that it computes the same."""
+    from mtf_engine.commands.foreground import finish
+    from mtf_engine.jobs import submissions
+
+    exported = finish(shell.workspace, submissions.submit_export(shell.workspace, run))
+    submissions.fetch_bundle(shell.workspace, exported.id, to)
+    shell.show(exported.result)
+
+
+@command(app, "verify policy.zip --json")
+def verify(
+    shell: Session,
+    path: Annotated[Path, typer.Argument(metavar="FILE.zip", help="A bundle.")],
+) -> None:
+    """Check a bundle against the answers stored in it, with numpy and onnxruntime alone."""
+    from mtf_engine.bundle import verify as verify_bundle
+
+    shell.show(verify_bundle(path))

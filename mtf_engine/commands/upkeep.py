@@ -1,0 +1,60 @@
+"""`density`, `doctor`, `dashboard`, `demo`, and the hidden `run-job`."""
+
+from typing import Annotated
+
+import typer
+
+from mtf_engine.commands.frame import Session, command
+
+
+app = typer.Typer()
+
+
+@command(app, "density --half-width .15 --sigma .2")
+def density(
+    shell: Session,
+    half_width: Annotated[float, typer.Option(help="Half width of the uniform box.")] = 0.15,
+    sigma: Annotated[float, typer.Option(help="Standard deviation of the Gaussian noise.")] = 0.2,
+    dims: Annotated[int, typer.Option(help="Dimensions of the action.")] = 10,
+) -> None:
+    """Tell how many samples Gaussian noise needs for one of uniform exploration, by definition of equal density."""
+    from mtf_engine.exploration import density_efficiency
+
+    shell.show(density_efficiency(half_width, sigma, dims))
+
+
+@command(app, "doctor")
+def doctor(shell: Session) -> None:
+    """Look for files without a row, rows without a file, datasets that changed; name the versions at work."""
+    from mtf_engine.jobs.doctor import examine
+
+    shell.show(examine(shell.workspace))
+
+
+@command(app, "dashboard --port 8501")
+def dashboard(
+    shell: Session,
+    port: Annotated[int, typer.Option(help="Port on this machine.")] = 8501,
+    headless: Annotated[bool, typer.Option("--headless", help="Open no browser.")] = False,
+) -> None:
+    """Serve the dashboard of the workspace."""
+    from mtf_engine.dashboard import main
+
+    main(shell.workspace.path, port, headless)
+
+
+@command(app, "--workspace data/demo demo")
+def demo(shell: Session) -> None:
+    """Fill the workspace with a demonstration: logs, two trained policies and their comparison."""
+    from mtf_engine.commands.demo import fill
+
+    shell.show(fill(shell.workspace))
+
+
+@command(app, "run-job train-1f00ba77", hidden=True)
+def run_job(shell: Session, run_id: str) -> None:
+    """Be the worker of a run."""
+    from mtf_engine.jobs import worker
+    from mtf_engine.registry import Workspace
+
+    worker.run_job(Workspace(shell.path), run_id)

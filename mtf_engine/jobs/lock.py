@@ -1,0 +1,31 @@
+"""The lock a worker holds for as long as it lives.
+
+It is an flock on an open file description, which a child inherits: the parent takes it before the child exists
+and hands it down, so no moment passes in which a started run looks dead. A pid would not do: it outlives its
+process as a zombie and is given to others.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+
+
+def take(path: Path) -> int | None:
+    """Returns a descriptor that holds the lock until it is closed, or None while another process holds it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def is_held(path: Path) -> bool:
+    """Returns whether a live process holds the lock. Asked by one process at a time, see `reconcile`."""
+    if not path.exists():
+        return False
+    descriptor = take(path)
+    if descriptor is not None:
+        os.close(descriptor)
+    return descriptor is None

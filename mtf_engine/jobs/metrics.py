@@ -1,0 +1,38 @@
+"""metrics.jsonl of a run: one flat row per logged step, which any process may read while it grows."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_json
+
+FILE = "metrics.jsonl"
+
+
+def append(folder: Path, row: Mapping[str, Any]) -> None:
+    """Adds one row in a single write, so that a reader or a kill meets whole rows."""
+    descriptor = os.open(folder / FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(descriptor, to_json(row, inf_nan_mode="null") + b"\n")
+    finally:
+        os.close(descriptor)
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Returns the rows logged so far; a last line without its newline is not one yet."""
+    return [json.loads(line) for line in _lines(folder)]
+
+
+def cut_back(folder: Path, step: int) -> None:
+    """Keeps the rows up to `step`, where a resumed training goes on."""
+    temp = folder / f".{FILE}.tmp"
+    temp.write_bytes(b"".join(line for line in _lines(folder) if json.loads(line)["step"] <= step))
+    os.replace(temp, folder / FILE)
+
+
+def _lines(folder: Path) -> list[bytes]:
+    path = folder / FILE
+    text = path.read_bytes() if path.exists() else b""
+    return text[: text.rfind(b"\n") + 1].splitlines(keepends=True)

@@ -1,0 +1,161 @@
+"""Ways to submit each kind of run, for command line and pages alike: check early, then queue."""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from mtf_engine.jobs.configs import CollectConfig, EvaluateConfig, ExportConfig, ImportConfig
+from mtf_engine.jobs.executor import submit
+from mtf_engine.registry import BASELINE, RunState, Workspace
+from mtf_engine.spec import BoundsPlan, Refusal, Spec
+
+AnySpec = TypeVar("AnySpec", bound=Spec)
+BUNDLE = "policy.zip"
+
+
+def submit_import(
+    workspace: Workspace,
+    source: Path,
+    *,
+    format: str = "auto",
+    user_features: Path | None = None,
+    mapping: Path | None = None,
+    name: str | None = None,
+) -> str:
+    """Returns the id of the run that imports the log at `source`."""
+    for path in filter(None, (source, user_features, mapping)):
+        if not path.exists():
+            raise Refusal(f"there is no file or folder {path}; check the path")
+    config = ImportConfig.model_validate(
+        {
+            "source": str(source.absolute()),
+            "format": format,
+            "user_features": user_features and str(user_features.absolute()),
+            "mapping": mapping and str(mapping.absolute()),
+            "name": name or source.stem,
+        }
+    )
+    return submit(workspace, "import", config.model_dump(mode="json"), name=config.name)
+
+
+def submit_collect(
+    workspace: Workspace, *, source: str | None = None, name: str | None = None, **settings: Any
+) -> str:
+    """Returns the id of the run that collects a dataset; `settings` are fields of `CollectConfig`."""
+    source_id = workspace.dataset(source).id if source else None
+    label = name or f"{settings['env']} {settings.get('explore', 'uniform')} {settings.get('seed', 0)}"
+    config = _checked(CollectConfig, "the collection", {"source": source_id, "name": label, **settings})
+    if config.baseline != BASELINE:
+        workspace.trained(config.baseline)
+    return submit(
+        workspace,
+        "collect",
+        config.model_dump(mode="json"),
+        name=config.name,
+        seed=config.seed,
+        n_steps=config.n_requests,
+    )
+
+
+def submit_train(
+    workspace: Workspace,
+    dataset: str,
+    *,
+    algo: str,
+    preset: str,
+    settings: Mapping[str, str],
+    seed: int = 0,
+    name: str | None = None,
+) -> str:
+    """Returns the id of the run that trains `algo` on a dataset, with `settings` over those of `preset`."""
+    from mtf_engine.training import make_config
+
+    row = workspace.dataset(dataset)
+    if row.meta.get("exploration") is None and row.meta.get("source") in ("kuairand", "impressions"):
+        raise Refusal(
+            f"the dataset {row.name} has no actions to learn from; explore on it first: "
+            f"dataset collect --env replay --from {row.id}"
+        )
+    config = make_config(algo, preset=preset, settings=dict(settings), seed=seed).model_dump(mode="json")
+    return submit(
+        workspace,
+        "train",
+        config,
+        name=name or f"{algo} on {row.name}",
+        dataset_id=row.id,
+        algo=algo,
+        seed=seed,
+        n_steps=config["n_steps"],
+    )
+
+
+def submit_evaluate(workspace: Workspace, policies: Sequence[str], dataset: str, *, seed: int = 0) -> str:
+    """Returns the id of the run that scores `policies` (trainings, `baseline`) on a dataset."""
+    row = workspace.dataset(dataset)
+    for policy in policies:
+        if policy != BASELINE:
+            workspace.trained(policy)
+    config = _checked(
+        EvaluateConfig,
+        "the evaluation",
+        {"policies": tuple(dict.fromkeys(policies)), "dataset_id": row.id, "seed": seed},
+    )
+    return submit(
+        workspace,
+        "evaluate",
+        config.model_dump(mode="json"),
+        name=f"on {row.name}",
+        dataset_id=row.id,
+        seed=seed,
+    )
+
+
+def submit_export(workspace: Workspace, run_id: str) -> str:
+    """Returns the id of the run that exports the policy of a training."""
+    trained = workspace.trained(run_id)
+    config = ExportConfig(run_id=run_id).model_dump(mode="json")
+    return submit(
+        workspace, "export", config, name=trained.name, dataset_id=trained.dataset_id, algo=trained.algo
+    )
+
+
+def bundle_path(workspace: Workspace, export_id: str) -> Path:
+    """Returns where the bundle of a completed export lies."""
+    run = workspace.registry.run(export_id)
+    if run.kind != "export" or run.state is not RunState.COMPLETED:
+        raise Refusal(f"{export_id} is not a completed export; `runs show {export_id}` says what it is")
+    return workspace.run_dir(export_id) / BUNDLE
+
+
+def fetch_bundle(workspace: Workspace, export_id: str, to: Path) -> None:
+    """Copies the bundle of a completed export to `to`, where it appears at once or not at all."""
+    if not to.absolute().parent.is_dir():
+        raise Refusal(f"there is no folder {to.parent} to write {to.name} to; create it")
+    temp = to.with_name(f".{to.name}.tmp")
+    shutil.copyfile(bundle_path(workspace, export_id), temp)
+    os.replace(temp, to)
+
+
+def bounds_plan(workspace: Workspace, name_or_file: str) -> BoundsPlan:
+    """Returns the bounds plan in a YAML file, or else the one stored under that name."""
+    path = Path(name_or_file)
+    return BoundsPlan.from_yaml(path.read_text()) if path.is_file() else workspace.plan(name_or_file)
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, str]:
+    """Returns `name=value` pairs as a dict; a Refusal names one that is not such a pair."""
+    for setting in settings:
+        if "=" not in setting:
+            raise Refusal(f"--set {setting} has no value; write --set name=value")
+    return dict(setting.split("=", 1) for setting in settings)
+
+
+def _checked(of: type[AnySpec], what: str, values: dict[str, Any]) -> AnySpec:
+    try:
+        return of.model_validate(values)
+    except ValidationError as error:
+        raise Refusal.invalid(what, error) from None

@@ -1,0 +1,110 @@
+"""The process of one run: `run_job` does its work, and writes nothing but its run folder, dataset and row."""
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pydantic_core import to_json
+
+from mtf_engine.jobs import lock, metrics
+from mtf_engine.jobs.executor import LOCK_DESCRIPTOR, reconcile
+from mtf_engine.registry import RunRow, RunState, Workspace, now
+from mtf_engine.spec import Refusal
+
+SECONDS_BETWEEN_REPORTS = 0.3
+
+
+class Stop(BaseException):
+    """The run was cancelled or the process asked to end; raised between two steps."""
+
+
+class Job:
+    """What the function of a kind gets: the run's row and folder, and ways to tell how far it is."""
+
+    def __init__(self, workspace: Workspace, run: RunRow) -> None:
+        self.workspace = workspace
+        self.run = run
+        self.folder = workspace.run_dir(run.id)
+        self.terminated = False
+        self._reported = 0.0
+        signal.signal(signal.SIGTERM, self._terminate)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.run.config
+
+    def progress(self, step: int, n_steps: int | None = None) -> None:
+        """Records the step, a few times a second at most; raises `Stop` if the run is to end here."""
+        if self.terminated:
+            raise Stop
+        last = step == (n_steps or self.run.n_steps)
+        if time.monotonic() - self._reported < SECONDS_BETWEEN_REPORTS and not last:
+            return
+        values = {"step": step} if n_steps is None else {"step": step, "n_steps": n_steps}
+        self.workspace.registry.update_run(self.run.id, **values)
+        self._reported = time.monotonic()
+        if self.cancel_requested:
+            raise Stop
+
+    @property
+    def cancel_requested(self) -> bool:
+        return self.workspace.registry.run(self.run.id).cancel_requested_at is not None
+
+    def log_metrics(self, row: Mapping[str, Any]) -> None:
+        metrics.append(self.folder, row)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Writes `value` as `name` in the run folder; it appears there at once or not at all."""
+        temp = self.folder / f".{name}.tmp"
+        temp.write_bytes(to_json(value, indent=2, inf_nan_mode="null"))
+        os.replace(temp, self.folder / name)
+
+    def _terminate(self, _signal: int, _frame: FrameType | None) -> None:
+        """A training ends after its step, with a checkpoint; what has none ends here."""
+        first, self.terminated = not self.terminated, True
+        if first and self.run.kind != "train":
+            raise Stop
+
+
+def run_job(workspace: Workspace, run_id: str) -> RunState:
+    """Does the work of a run and returns the state it ended in."""
+    from mtf_engine.jobs.kinds import KINDS
+
+    job = Job(workspace, _own(workspace, run_id))
+    job.write_json("config.json", job.config)
+    values: dict[str, Any]
+    try:
+        result = KINDS[job.run.kind](job)
+        job.write_json("result.json", result)
+        values = {"state": RunState.COMPLETED, "result": result}
+    except Stop:
+        values = {"state": RunState.CANCELLED if job.cancel_requested else RunState.INTERRUPTED}
+    except Refusal as refusal:
+        job.write_json("report.json", {"error": str(refusal), "defects": refusal.defects})
+        values = {"state": RunState.FAILED, "error": str(refusal)}
+    except Exception:
+        traceback.print_exc(file=sys.stderr)
+        values = {"state": RunState.FAILED, "error": "internal error, see the log"}
+    workspace.registry.update_run(run_id, **values, finished_at=now())
+    reconcile(workspace)
+    return values["state"]
+
+
+def _own(workspace: Workspace, run_id: str) -> RunRow:
+    """Returns the row of the run this process is the worker of: its lock was handed down, or is free to take."""
+    inherited = os.environ.pop(LOCK_DESCRIPTOR, None)
+    if inherited is not None:
+        os.set_inheritable(int(inherited), False)
+        return workspace.registry.run(run_id)
+    run = workspace.registry.run(run_id)
+    started = {"state": RunState.RUNNING, "pid": os.getpid(), "started_at": now()}
+    held = lock.take(workspace.run_dir(run_id) / "worker.lock")
+    if held is None or not workspace.registry.update_run(run_id, RunState.QUEUED, **started):
+        raise Refusal(f"{run_id} is {run.state}; only a queued run can be worked on")
+    return workspace.registry.run(run_id)
