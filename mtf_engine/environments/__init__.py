@@ -72,6 +72,9 @@ class Environment(Protocol):
     def visits(self, first: int, n: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Returns user codes [n] and session numbers [n] of a collection's sessions first..first + n."""
 
+    def passes(self, n_requests: int, seed: int) -> int:
+        """Returns how often a collection of `n_requests` deals out the users there are (1 where users are new)."""
+
     def reset(self, users: NDArray[np.int64], sessions: NDArray[np.int64]) -> None:
         """Starts one session for each user code and session number."""
 
@@ -87,3 +90,10 @@ class Environment(Protocol):
 
     def step(self, actions: NDArray[np.float32]) -> Step:
         """Returns what happens when the active sessions are served with `actions` [n, d] in [-1, 1]."""
+
+
+def best(scores: NDArray, k: int) -> NDArray[np.int64]:
+    """Returns the columns [n, k] of the k highest scores [n, candidates], best first."""
+    top = np.argpartition(scores, -k, axis=1)[:, -k:]
+    order = np.argsort(-np.take_along_axis(scores, top, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(top, order, axis=1)

@@ -52,6 +52,6 @@ def four_normals(keys: Keys) -> NDArray[np.float32]:
     return NORMAL_QUANTILES.take(np.moveaxis(words, -1, 0))
 
 
-def below(keys: Keys, n: int) -> NDArray[np.int64]:
-    """Returns an integer in 0..n-1 for each key (n < 2**31; the bias is below n / 2**32)."""
-    return ((keys >> np.uint64(32)) * np.uint64(n) >> np.uint64(32)).astype(np.int64)
+def below(keys: Keys, n: ArrayLike) -> NDArray[np.int64]:
+    """Returns an integer in 0..n-1 for each key (n < 2**31, broadcast; the bias is below n / 2**32)."""
+    return ((keys >> np.uint64(32)) * np.asarray(n).astype(np.uint64) >> np.uint64(32)).astype(np.int64)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from mtf_engine.environments import Active, Candidates, Impressions, Step, draws, world
+from mtf_engine.environments import Active, Candidates, Impressions, Step, best, draws, world
 from mtf_engine.environments.world import Catalogue, Floats, Pairs, Users
 from mtf_engine.fusion import log_final_score
 from mtf_engine.observation import HISTORY, ObservationEncoder, push
@@ -107,6 +107,10 @@ class SessionEnvironment:
         """Returns new users for every collection seed, each with their first session."""
         return np.arange(first, first + n) + seed * USERS_PER_SEED, np.zeros(n, np.int64)
 
+    def passes(self, n_requests: int, seed: int) -> int:
+        """Returns 1: users are always new."""
+        return 1
+
     def reset(self, users: NDArray[np.int64], sessions: NDArray[np.int64]) -> None:
         """Starts one session for each user code and session number."""
         n, seed = len(users), self.config.seed
@@ -190,7 +194,7 @@ class SessionEnvironment:
         """Returns impressions and whether each session ended, [n], and the state of those that go on."""
         items, keys, pairs, predicted = self._candidates(state)
         scores = log_final_score(self.fusion, actions, np.moveaxis(predicted, 0, -1))
-        shown = _best(scores, self.config.n_shown)
+        shown = best(scores, self.config.n_shown)
         items, keys = (np.take_along_axis(a, shown, axis=1) for a in (items, keys))
         pairs = pairs.at(shown)
         signals, ended, state = self._live(state, items, keys, pairs)
@@ -232,13 +236,6 @@ class SessionEnvironment:
         luck = draws.uniform(draws.child(draws.child(state.key, self._step), self.config.n_items))
         last = self._step + 1 == self.config.n_requests
         return signals, (luck < world.sigmoid(leaving)) | last, after
-
-
-def _best(scores: Floats, k: int) -> NDArray[np.int64]:
-    """Returns the columns [n, k] of the k highest scores [n, candidates], best first."""
-    top = np.argpartition(scores, -k, axis=1)[:, -k:]
-    order = np.argsort(-np.take_along_axis(scores, top, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(top, order, axis=1)
 
 
 def _blend(old: Floats, new: Floats) -> Floats:

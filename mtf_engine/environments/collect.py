@@ -1,0 +1,203 @@
+"""Logs from environments: whole sessions under an explored baseline policy, in the shape of a dataset."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from mtf_engine.environments import Active, Environment, Impressions, Step, draws
+from mtf_engine.exploration.policies import Exploration, Kind, explore
+from mtf_engine.logs.schema import CANDIDATE_REQUESTS, DatasetMeta, Tables
+from mtf_engine.spec import BoundsPlan, Refusal, Spec
+
+Rows = dict[str, NDArray]
+"""Equally long arrays by column name."""
+
+BATCH = 2048
+"""Sessions played at once; bounds the memory, and changes nothing in the log."""
+
+NOISE, CONTROL, VALIDATION = 3, 4, 5  # channels of the seed
+VALIDATION_SHARE = 0.1
+LEFT_OUT = -1
+
+
+class Collection(Spec):
+    """How a log is collected from an environment."""
+
+    explore: Kind = Field(default="uniform", description="noise around the baseline action, or none (baseline)")
+    plan: BoundsPlan
+    sigma: float = Field(default=0.2, gt=0, description="standard deviation of gaussian noise, per dimension")
+    control_share: float = Field(default=0.1, ge=0, le=1, description="share of users kept at the baseline action")
+    n_requests: int = Field(ge=1, description="at least this many requests: the last session is played to its end")
+    seed: int = Field(default=0, ge=0)
+
+    def meta(self, env: Environment, name: str, source: str, baseline: str = "baseline") -> DatasetMeta:
+        """Returns the meta data of the dataset `name` collected around `baseline` (a run id or "baseline")."""
+        return DatasetMeta(
+            name=name,
+            source=source,
+            fusion=env.fusion,
+            reward=env.reward,
+            signals=env.signals,
+            feature_names=env.feature_names,
+            numeric_mask=env.numeric_mask,
+            encoder=env.encoder,
+            synthetic=env.synthetic,
+            exploration=self.explore,
+            plan=self.plan,
+            sigma=self.sigma if self.explore == "gaussian" else None,
+            control_share=1.0 if self.explore == "baseline" else self.control_share,
+            baseline=baseline,
+            seed=self.seed,
+            passes=env.passes(self.n_requests, self.seed),
+        )
+
+
+class Acting(Protocol):
+    """What a policy does here."""
+
+    def act(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns an action [n, d] in [-1, 1] for each observation [n, f]."""
+
+
+def collect(env: Environment, baseline: Acting, collection: Collection, batch: int = BATCH) -> Iterator[Tables]:
+    """Yields the log, `batch` sessions at a time, until it has the requests asked for.
+
+    Explored logs carry a split: 10 % of users, by hash, are validation. Control users, by another hash, stay
+    at the baseline action. All candidates are kept for the first 10,000 requests.
+    """
+    if collection.plan.n_actions != env.fusion.n_actions:
+        raise Refusal(
+            f"the bounds plan has {collection.plan.n_actions} dimensions and the environment {env.name} takes actions "
+            f"of {env.fusion.n_actions}; give a plan with {', '.join(env.fusion.names)}"
+        )
+    sessions = requests = 0
+    while requests < collection.n_requests:
+        played, shown, offered = _play(env, baseline, collection, sessions, batch, CANDIDATE_REQUESTS - requests)
+        session = played["session_id"] - sessions
+        lengths = np.bincount(session)
+        n_sessions = min(int(np.searchsorted(lengths.cumsum(), collection.n_requests - requests)) + 1, batch)
+        order = np.lexsort((played["step"], session))[: lengths[:n_sessions].sum()]
+        ids = np.full(len(session), LEFT_OUT)
+        ids[order] = np.arange(requests, requests + len(order))
+        yield Tables(
+            requests={"request_id": ids[order]} | _rows(played, order),
+            impressions=_flat(ids[order], _rows(shown, order)),
+            candidates=_candidates(ids[session < CANDIDATE_REQUESTS - requests], offered) if offered else None,
+        )
+        sessions += n_sessions
+        requests += len(order)
+
+
+def _play(
+    env: Environment, baseline: Acting, collection: Collection, first: int, n: int, n_offered: int
+) -> tuple[Rows, Rows, Rows]:
+    """Returns requests, what each showed, and what those of the first `n_offered` sessions chose from.
+
+    Sessions first..first + n are played to their ends; rows are in the order of play: all first requests, all
+    second ones.
+    """
+    users, numbers = env.visits(first, n, collection.seed)
+    control = _chosen(users, collection.seed, CONTROL, collection.control_share)
+    split = _split(users, collection)
+    luck = draws.child(draws.child(draws.root(collection.seed), NOISE), np.arange(first, first + n))
+    env.reset(users, numbers)
+    played, shown, offered = [], [], []
+    while len(active := env.active):
+        who, observations = active.sessions, env.observe()
+        baseline_actions = baseline.act(observations)
+        keys = draws.child(draws.child(luck[who], active.step)[:, None], np.arange(env.fusion.n_actions))
+        exploration = explore(
+            collection.explore,
+            baseline_actions,
+            collection.plan,
+            active.segments,
+            sigma=collection.sigma,
+            control=control[who],
+            luck=draws.uniform(keys),
+        )
+        if n_offered > 0:
+            offered.append(vars(env.candidates(slice(0, int(np.searchsorted(who, n_offered))))))
+        step = env.step(exploration.actions)
+        played.append(
+            {
+                "session_id": who + first,
+                "split": split[who],
+                "observation": observations,
+                "baseline_action": baseline_actions,
+            }
+            | _columns(active, exploration, step)
+        )
+        shown.append(_shown(env, active.users, step.impressions))
+    return _concatenate(played), _concatenate(shown), _concatenate(offered)
+
+
+def _columns(active: Active, exploration: Exploration, step: Step) -> Rows:
+    """Returns the columns of the requests table that the environment and the exploration fill."""
+    return {
+        "user_id": active.users,
+        "segment": active.segments,
+        "step": np.full(len(active), active.step, np.int32),
+        "timestamp": (active.seconds * 1e6).round().astype("datetime64[us]"),
+        "action": exploration.actions,
+        "lower": exploration.lower,
+        "upper": exploration.upper,
+        "pscore": exploration.pscore,
+        "clipped": exploration.clipped,
+        "reward": step.rewards,
+        "terminal": step.terminals,
+        "truncated": step.truncated,
+    }
+
+
+def _shown(env: Environment, users: NDArray[np.str_], impressions: Impressions) -> Rows:
+    """Returns the columns of the impressions table, each [n, k] or [n, k, width]."""
+    signals = dict(zip(env.signals, np.moveaxis(impressions.signals, -1, 0), strict=True))
+    n, k = impressions.item_id.shape
+    return {
+        "user_id": np.tile(users[:, None], k),
+        "item_id": impressions.item_id,
+        "position": np.tile(np.arange(k, dtype=np.int32), (n, 1)),
+        "predictions": impressions.predictions,
+        **signals,
+        "reward": impressions.reward,
+        "label": impressions.label,
+    }
+
+
+def _flat(ids: NDArray[np.int64], columns: Rows) -> Rows:
+    """Returns one row an item from columns [n, k] or [n, k, width] of the requests `ids` [n]."""
+    n, k = columns["item_id"].shape
+    return {"request_id": np.repeat(ids, k)} | {
+        name: values.reshape(n * k, *values.shape[2:]) for name, values in columns.items()
+    }
+
+
+def _candidates(ids: NDArray[np.int64], offered: Rows) -> Rows | None:
+    """Returns the candidates of the first 10,000 requests; `ids` [n] are the requests of `offered` [n, k]."""
+    order = np.argsort(ids, kind="stable")
+    order = order[(ids[order] > LEFT_OUT) & (ids[order] < CANDIDATE_REQUESTS)]
+    return _flat(ids[order], _rows(offered, order))
+
+
+def _chosen(users: NDArray[np.int64], seed: int, channel: int, share: float) -> NDArray[np.bool_]:
+    """Returns whether each user [n] is among the `share` of users that the hash of (seed, channel) picks."""
+    return draws.uniform(draws.child(draws.child(draws.root(seed), channel), users)) < share
+
+
+def _split(users: NDArray[np.int64], collection: Collection) -> NDArray:
+    """Returns "train" or "validation" for each user [n], the same in every log; None for a baseline log."""
+    if collection.explore == "baseline":
+        return np.full(len(users), None)
+    validation = _chosen(users, 0, VALIDATION, VALIDATION_SHARE)
+    return np.where(validation, "validation", "train").astype(object)
+
+
+def _rows(columns: Rows, order: NDArray[np.int64]) -> Rows:
+    return {name: values[order] for name, values in columns.items()}
+
+
+def _concatenate(parts: list[Rows]) -> Rows:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
