@@ -9,7 +9,7 @@ CHUNK = 4_000_000
 
 
 def user_sums(gauc: WeightedGAUC, user_of_group: np.ndarray, n_users: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns what each user adds to the numerator `sum W_g AUC_g` and to the denominator `sum W_g`, [n_users].
+    """Returns each user's part of the numerator `sum W_g AUC_g` and of the denominator `sum W_g`, [n_users].
 
     `user_of_group` [n_keys] is the user of each group key, so groups may be finer than users: the requests of
     a user are then drawn together, as they must be. Groups left out add nothing.

@@ -1,0 +1,94 @@
+"""Disagreement of critics whose Q is known in closed form."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mtf_engine.evaluation.disagreement import disagreement, distance_from_bounds
+
+
+class LinearCritics:
+    """Three critics with Q = slope * sum |offset|, so their spread grows with the distance travelled."""
+
+    slopes = np.array([1.0, 2.0, 3.0])
+
+    def q(self, observations, baseline_actions, lower, upper, actions):
+        assert len(observations) == len(baseline_actions) == len(lower) == len(upper) == len(actions)
+        assert actions.dtype == np.float32
+        return self.slopes[:, None] * np.abs(actions - baseline_actions).sum(1)
+
+
+STD = np.sqrt(2 / 3)  # population standard deviation of the slopes
+
+
+def situation(offsets, half_width=0.2):
+    offsets = np.float32(offsets)
+    baseline = np.full_like(offsets, 0.1)
+    return {
+        "observations": np.zeros((len(offsets), 3), np.float32),
+        "baseline_actions": baseline,
+        "lower": np.full_like(offsets, -half_width),
+        "upper": np.full_like(offsets, half_width),
+        "actions": baseline + offsets,
+    }
+
+
+def test_distance_worked_by_hand():
+    # Half widths .2 and .1; excess .1 over the first upper bound, .2 below the second lower bound.
+    offsets = np.array([[0.3, 0.1], [0.3, -0.2], [0.2, 0.2]])
+    lower, upper = np.array([[-0.2, 0.0]] * 3), np.array([[0.2, 0.2]] * 3)
+    np.testing.assert_allclose(distance_from_bounds(offsets, lower, upper), [0.5, 2.0, 0.0])
+
+
+def test_a_fixed_dimension_has_no_distance():
+    offsets, zero, box = np.array([[0.1, 0.7]]), np.zeros((1, 2)), np.array([0.2, 0.0])
+    assert distance_from_bounds(offsets, lower=zero - box, upper=zero + box) == 0
+
+
+def test_own_actions_are_split_by_their_bounds():
+    result = disagreement(LinearCritics(), **situation([[0.1, 0.0], [0.2, 0.2], [0.5, 0.0]]))
+    assert (result.inside.count, result.outside.count) == (2, 1)
+    assert result.inside.std_mean == pytest.approx(STD * (0.1 + 0.4) / 2, rel=1e-6)
+    assert result.inside.q_mean == pytest.approx(2 * (0.1 + 0.4) / 2, rel=1e-6)
+    assert result.outside.std_mean == pytest.approx(STD * 0.5, rel=1e-6)
+
+
+def test_rays_reach_three_half_widths_beyond_the_wall():
+    result = disagreement(LinearCritics(), **situation([[0.05, 0.0], [0.0, -0.1]]))
+    assert result.n_rays == 2
+    assert result.outside is None
+    assert result.ray_inside.count == 2 * 5  # 0, 1/4, ... 1 half width
+    assert result.ray_inside.std_mean == pytest.approx(STD * 0.2 * 0.5, rel=1e-6)
+    assert [(bin.above + bin.up_to) / 2 for bin in result.profile] == pytest.approx(np.arange(1, 13) / 4)
+    for bin in result.profile:
+        travelled = 0.2 * (1 + (bin.above + bin.up_to) / 2)
+        assert bin.spread.count == 2
+        assert bin.spread.std_mean == pytest.approx(STD * travelled, rel=1e-5)
+
+
+def test_the_baseline_s_own_actions_have_no_ray():
+    result = disagreement(LinearCritics(), **situation(np.zeros((4, 2))))
+    assert (result.n_requests, result.n_rays, result.profile, result.ray_inside) == (4, 0, (), None)
+    assert result.inside.count == 4
+
+
+def test_a_large_log_is_sampled_evenly():
+    offsets = np.linspace(0.01, 0.19, 9_000)[:, None]
+    result = disagreement(LinearCritics(), **situation(offsets))
+    assert result.n_requests == 2_000
+    assert result.inside.std_mean == pytest.approx(STD * 0.1, rel=1e-3)
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**32), scale=st.floats(0.01, 1))
+def test_every_point_is_counted_once(seed, scale):
+    generator = np.random.default_rng(seed)
+    baseline = generator.uniform(-1, 1, (6, 3)).astype(np.float32)
+    lower, upper = np.sort(generator.uniform(-0.5, 0.5, (2, 6, 3)).astype(np.float32), axis=0)
+    actions = np.clip(baseline + scale * generator.normal(size=(6, 3)), -1, 1).astype(np.float32)
+    result = disagreement(LinearCritics(), np.zeros((6, 1), np.float32), baseline, lower, upper, actions)
+    parts = [result.ray_inside, *(bin.spread for bin in result.profile)]
+    assert sum(part.count for part in parts if part) == 17 * result.n_rays
+    assert all(a.up_to <= b.above for a, b in zip(result.profile, result.profile[1:], strict=False))
+    assert sum(part.count for part in (result.inside, result.outside) if part) == 6
