@@ -1,0 +1,53 @@
+"""Networks as safetensors files with JSON metadata: nothing in them is ever unpickled."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from mtf_engine.spec import Refusal
+
+SCHEMA_VERSION = 1
+
+
+def network_bytes(network: nn.Module, metadata: Mapping[str, Any]) -> bytes:
+    """Returns the file of `network`, whose class has an `architecture`, and of JSON-able `metadata`."""
+    head = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": type(network).__name__,
+        "architecture": network.architecture,
+        **metadata,
+    }
+    tensors = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
+    return save(tensors, {"mtf_engine": json.dumps(head, sort_keys=True)})
+
+
+def read_network(path: Path, kinds: Mapping[str, type[nn.Module]]) -> tuple[nn.Module, dict[str, Any]]:
+    """Returns the network at `path`, one of `kinds`, and its metadata; a Refusal where the file is not one."""
+    try:
+        with safe_open(path, "pt") as file:
+            head = json.loads((file.metadata() or {}).get("mtf_engine", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (OSError, SafetensorError) as error:
+        raise Refusal(f"{path.name} cannot be read as a network: {error}; train or export it again") from None
+    if head.get("schema_version") != SCHEMA_VERSION or head.get("kind") not in kinds:
+        expected = " or ".join(kinds)
+        raise Refusal(f"{path.name} is no {expected} of this version; train or export it again")
+    network = kinds[head["kind"]](**head["architecture"])
+    network.load_state_dict(tensors)
+    return network.requires_grad_(False), head
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes `content` to `path` so that a reader, or a crash, finds the old file or the new one, never a part."""
+    temp = path.with_name(f".{path.name}.tmp")
+    with temp.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temp, path)

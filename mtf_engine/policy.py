@@ -1,0 +1,89 @@
+"""Policy: the thing that is trained, evaluated, reviewed, promoted and exported."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import nn
+
+from mtf_engine.network_files import network_bytes, read_network, write_atomically
+from mtf_engine.networks import CHUNK, POLICY_NETWORKS, ConstantAction
+from mtf_engine.spec import FusionSpec, Refusal
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A deterministic map from raw observations to actions, with the names it was trained on.
+
+    `numeric_mask` tells the features that are standardised inside `network`; `info` says where the policy
+    comes from (algo, dataset_id, run_id, reward_scale, plan, ...), JSON-able.
+    """
+
+    network: nn.Module
+    fusion: FusionSpec
+    feature_names: tuple[str, ...]
+    numeric_mask: tuple[bool, ...]
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def baseline(cls, fusion: FusionSpec, feature_names: Sequence[str], numeric_mask: Sequence[bool]) -> Self:
+        """Returns the default live policy: action 0, the middle of every range, for everybody."""
+        network = ConstantAction(len(feature_names), fusion.n_actions)
+        return cls(network, fusion, tuple(feature_names), tuple(map(bool, numeric_mask)), {"algo": "baseline"})
+
+    @torch.inference_mode()
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """Returns actions, float32 [n, d] in [-1, 1], for raw observations, float32 [n, f]."""
+        rows = torch.as_tensor(observations).split(CHUNK)
+        return np.concatenate([self.network(chunk).clamp(-1, 1).numpy() for chunk in rows])
+
+    def check(self, fusion: FusionSpec, feature_names: Sequence[str]) -> None:
+        """Refuses data whose features, predictions or action dimensions differ from the policy's, by name."""
+        for what, mine, theirs in (
+            ("features", self.feature_names, tuple(feature_names)),
+            ("predictions", self.fusion.predictions, fusion.predictions),
+            ("action dimensions", self.fusion.names, fusion.names),
+        ):
+            if mine != theirs:
+                raise Refusal(
+                    f"the policy and the data differ in their {what}: {_first_difference(mine, theirs)}; "
+                    "use data with the names and order the policy was trained on"
+                )
+
+    def to_bytes(self) -> bytes:
+        """Returns the policy as the content of a .safetensors file; the same policy gives the same bytes."""
+        return network_bytes(
+            self.network,
+            {
+                "fusion": self.fusion.model_dump(mode="json"),
+                "feature_names": self.feature_names,
+                "numeric_mask": self.numeric_mask,
+                "info": self.info,
+            },
+        )
+
+    def save(self, path: Path) -> None:
+        """Writes the policy to `path` in one step."""
+        write_atomically(path, self.to_bytes())
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Returns the policy that `save` wrote; a Refusal where the file is not one."""
+        network, head = read_network(path, POLICY_NETWORKS)
+        return cls(
+            network=network,
+            fusion=FusionSpec.model_validate(head["fusion"]),
+            feature_names=tuple(head["feature_names"]),
+            numeric_mask=tuple(head["numeric_mask"]),
+            info=head["info"],
+        )
+
+
+def _first_difference(mine: Sequence[str], theirs: Sequence[str]) -> str:
+    for i, (a, b) in enumerate(zip(mine, theirs, strict=False)):
+        if a != b:
+            return f"number {i + 1} is {a} in the policy and {b} in the data"
+    return f"the policy has {len(mine)}, the data {len(theirs)}"
