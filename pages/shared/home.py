@@ -125,7 +125,10 @@ def main() -> None:
     if datasets and not loaders.explored(datasets):
         st.write("Replay a log under uniform bounds of ±0.15:")
         collect = ("dataset", "collect", "--env", "replay", "--from", datasets[0].id)
-        st.code(words.command(workspace.path, *collect, "--explore", "uniform", "--requests", 30_000), language="bash")
+        st.code(
+            words.command(workspace.path, *collect, "--explore", "uniform", "--requests", 30_000),
+            language="bash",
+        )
     st.header("Latest runs", anchor=False)
     if runs:
         links = {"Open": st.column_config.LinkColumn(display_text="open")}

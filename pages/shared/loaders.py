@@ -1,12 +1,18 @@
 """The only caching of the dashboard. Registry rows are few and are read anew at every run of a page."""
 
 import os
+from pathlib import Path
 
 import pandas as pd
 import streamlit as st
 
+from mtf_engine.bundle import verify
+from mtf_engine.evaluation import EvaluationResult
+from mtf_engine.jobs.metrics import read as read_metrics
 from mtf_engine.registry import DatasetRow, RunRow, RunState, Workspace
-from pages.shared import words
+
+MOST_POINTS = 1_000
+"""Points of one curve that go to the browser."""
 
 
 def workspace() -> Workspace:
@@ -32,3 +38,47 @@ def explored(rows: list[DatasetRow]) -> list[DatasetRow]:
 def trainings(*states: RunState) -> list[RunRow]:
     """Returns the trainings in any of `states` (default all), newest first."""
     return workspace().registry.runs(*states, kind="train")
+
+
+def metrics(run_id: str) -> pd.DataFrame:
+    """Returns the logged metrics of a run, by step, thinned to at most `MOST_POINTS` rows."""
+    rows = pd.DataFrame(read_metrics(workspace().run_dir(run_id)))
+    every = -(-len(rows) // MOST_POINTS) or 1
+    return rows.iloc[::-1][::every][::-1]
+
+
+def log_tail(run_id: str, lines: int = 200) -> str:
+    """Returns the last lines that the worker of a run wrote to its log."""
+    path = workspace().run_dir(run_id) / "run.log"
+    if not path.exists():
+        return ""
+    with path.open("rb") as log:
+        log.seek(max(0, path.stat().st_size - 400 * lines))
+        return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
+
+
+def evaluation(run_id: str, policies: tuple[str, ...]) -> EvaluationResult:
+    """Returns the result of a completed evaluation, narrowed to `policies`."""
+    result = EvaluationResult.model_validate(workspace().registry.run(run_id).result)
+    return result.model_copy(
+        update={
+            "policies": tuple(p for p in result.policies if p.run_id in policies),
+            "differences": tuple(d for d in result.differences if {d.run_id, d.base} <= set(policies)),
+        }
+    )
+
+
+@st.cache_data(show_spinner="Checking the bundle…", max_entries=20)
+def verified(path: str) -> dict:
+    """Returns how a bundle, which is never changed once written, answers against its golden rows."""
+    return verify(Path(path))
+
+
+def pace(algo: str, config) -> float | None:
+    """Returns steps a second of the newest finished training of `algo` with networks of the same size."""
+    sizes = ("batch_size", "n_critics", "hidden", "n_threads")
+    own = config.model_dump(mode="json")
+    for run in trainings(RunState.COMPLETED):
+        if run.algo == algo and run.seconds and all(run.config.get(k) == own.get(k) for k in sizes):
+            return run.step / run.seconds
+    return None

@@ -1,0 +1,256 @@
+"""Figures: frame in, figure out. Few colours, each with one meaning; text that users typed is escaped here."""
+
+import html
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+BASELINE = "#7a828c"
+INSIDE, OUTSIDE = "#2f86b8", "#d9772b"
+BOUND = "#c2364f"
+METHODS = {
+    "baseline": BASELINE,
+    "integrated_rl": "#2f86b8",
+    "iql": "#d9772b",
+    "batchrl_mtf": "#2f9e6e",
+    "cql_sac": "#8d68c8",
+    "ddpg": "#b8860b",
+    "evolution_strategy": "#c2568f",
+    "grid_search": "#6b8f3a",
+    "bayesian_optimization": "#3a9ea5",
+}
+"""One fixed colour a method, readable on light and dark."""
+
+Panel = tuple[str, str, Sequence[str]]
+"""Title, unit, and the metrics it shows."""
+
+KNOWN_METRICS = (
+    ("Critic loss", "squared reward", r"critic_loss"),
+    ("Actor loss", "", r"actor_loss"),
+    ("Q", "scaled reward", r"q_mean|q_data.*"),
+    ("Disagreement of the critics", "std of Q", r"q_std.*"),
+    ("Penalty", "", r"penalty|bounds_penalty|.*_penalty"),
+    ("Actions outside the bounds", "share", r"share_outside.*|outside.*"),
+    ("Actions at the wall", "share", r"share_at_wall.*|at_wall.*"),
+)
+NOT_CURVES = ("step", "seconds", "steps_per_second", "wall_time", "time")
+
+PANEL_HEIGHT = 230
+"""Pixels of one panel in a grid of small charts."""
+
+
+def escape(text: object) -> str:
+    """Returns `text` so that plotly, whose labels are a dialect of HTML, shows it as it is."""
+    return html.escape(" ".join(str(text).split()), quote=False)
+
+
+def method_colour(algo: str | None) -> str:
+    """Returns the fixed colour of a method; of the baseline where there is none."""
+    return METHODS.get(algo or "baseline", BASELINE)
+
+
+def intervals(frame: pd.DataFrame, unit: str, zero: str | None = None) -> go.Figure:
+    """Returns one dot with its interval per row of `frame`: label, algo, value, low, high.
+
+    `zero` names the line at 0, for differences. Rows without a value are listed and have no dot.
+    """
+    rows = frame.iloc[::-1]
+    figure = go.Figure(
+        go.Scatter(
+            x=rows["value"],
+            y=rows["label"].map(escape),
+            mode="markers+text",
+            text=[f"{value:.4f}" if pd.notna(value) else "no valid group" for value in rows["value"]],
+            textposition="top center",
+            cliponaxis=False,
+            marker={"size": 10, "color": [method_colour(algo) for algo in rows["algo"]]},
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": rows["high"] - rows["value"],
+                "arrayminus": rows["value"] - rows["low"],
+                "thickness": 2,
+                "width": 7,
+                "color": BASELINE,
+            },
+            customdata=rows[["low", "high"]],
+            hovertemplate="%{y}<br>%{x:.4f} [%{customdata[0]:.4f}, %{customdata[1]:.4f}]<extra></extra>",
+        )
+    )
+    figure.update_yaxes(automargin=True, range=[-0.5, len(rows) - 0.3])
+    figure.update_xaxes(title=unit, zeroline=False)
+    if zero:
+        figure.add_vline(x=0, line={"color": BOUND, "dash": "dash"}, annotation_text=escape(zero))
+    return _sized(figure, 110 + 56 * len(rows))
+
+
+def curves(frame: pd.DataFrame, panels: Sequence[Panel], columns: int = 2) -> go.Figure:
+    """Returns small charts of metrics over `frame["step"]`, one a panel."""
+    figure = _grid([title for title, _, _ in panels], columns)
+    for i, (_, unit, names) in enumerate(panels):
+        place = _place(i, columns)
+        for name, colour in zip(names, _colours(len(names)), strict=True):
+            line = go.Scatter(
+                x=frame["step"],
+                y=frame[name],
+                name=escape(name),
+                mode="lines",
+                line={"color": colour, "width": 1.8},
+                hovertemplate=f"{escape(name)} %{{y:.4g}}, step %{{x:,}}<extra></extra>",
+            )
+            figure.add_trace(line, **place)
+            if len(names) > 1:
+                _label_end(figure, frame, name, colour, place)
+        figure.update_xaxes(title="step", **place)
+        figure.update_yaxes(title=unit, **place)
+    return figure
+
+
+def metric_panels(names: Iterable[str]) -> list[Panel]:
+    """Returns the panels that show the metrics `names`: known ones together, each other one on its own."""
+    left = [name for name in names if name not in NOT_CURVES]
+    panels: list[Panel] = []
+    for title, unit, pattern in KNOWN_METRICS:
+        if found := [name for name in left if re.fullmatch(pattern, name)]:
+            panels.append((title, unit, found))
+            left = [name for name in left if name not in found]
+    return [*panels, *((name.replace("_", " "), "", [name]) for name in left)]
+
+
+def deviation(
+    frame: pd.DataFrame,
+    bounds: tuple[Sequence[float], Sequence[float]] | None,
+    signed: bool,
+    columns: int = 5,
+) -> go.Figure:
+    """Returns a histogram per dimension of new minus baseline action, with the bounds drawn in.
+
+    `frame` has one row a bin: dimension, left, right, share. `signed` tells whether the deviation has a direction
+    or is a size (Fig. 2 of the paper). Bars beyond the bounds have another colour.
+    """
+    names = list(dict.fromkeys(frame["dimension"]))
+    figure = _grid([escape(name) for name in names], columns)
+    for i, name in enumerate(names):
+        bins = frame[frame["dimension"] == name]
+        place = _place(i, columns)
+        middle = (bins["left"] + bins["right"]) / 2
+        low, high = _walls(bounds, i, signed)
+        figure.add_trace(
+            go.Bar(
+                x=middle,
+                y=100 * bins["share"],
+                width=bins["right"] - bins["left"],
+                marker={
+                    "color": np.where((middle < low) | (middle > high), OUTSIDE, INSIDE),
+                    "line": {"width": 0},
+                },
+                hovertemplate="%{x:.3f}: %{y:.1f} % of requests<extra></extra>",
+            ),
+            **place,
+        )
+        for wall in (low, high):
+            if np.isfinite(wall):
+                figure.add_vline(x=wall, line={"color": BOUND, "dash": "dash", "width": 1.5}, **place)
+        title = "new − baseline action" if signed else "|new − baseline action|"
+        figure.update_xaxes(title=title if i + columns >= len(names) else None, **place)
+        figure.update_yaxes(title="% of requests" if i % columns == 0 else None, rangemode="tozero", **place)
+    return figure
+
+
+def _walls(
+    bounds: tuple[Sequence[float], Sequence[float]] | None, i: int, signed: bool
+) -> tuple[float, float]:
+    """Returns where dimension `i` leaves its box; for a size, the farther wall only."""
+    if bounds is None:
+        return -np.inf, np.inf
+    low, high = bounds[0][i], bounds[1][i]
+    return (low, high) if signed else (-np.inf, max(-low, high))
+
+
+def disagreement(frame: pd.DataFrame) -> go.Figure:
+    """Returns the critics' disagreement against distance beyond the bounds, a line and a band per policy.
+
+    `frame` has one row a policy and distance (half widths, 0 inside): label, algo, distance, mean, low, high.
+    """
+    figure = go.Figure()
+    dashes = ("solid", "dash", "dot", "dashdot")
+    for (label, rows), dash in zip(frame.groupby("label", sort=False), itertools.cycle(dashes)):
+        colour = method_colour(rows["algo"].iloc[0])
+        figure.add_trace(_band(rows, colour))
+        figure.add_trace(
+            go.Scatter(
+                x=rows["distance"],
+                y=rows["mean"],
+                name=escape(label),
+                mode="lines+markers",
+                line={"color": colour, "width": 2, "dash": dash},
+                hovertemplate="%{x:.2f} half widths beyond: std %{y:.4g}<extra></extra>",
+            )
+        )
+        figure.add_annotation(
+            x=rows["distance"].iloc[-1], y=rows["mean"].iloc[-1], text=escape(label), showarrow=False,
+            xanchor="right", yanchor="bottom", font={"color": colour},
+        )  # fmt: skip
+    figure.add_vline(x=0, line={"color": BOUND, "dash": "dash"}, annotation_text="bounds")
+    figure.update_xaxes(title="distance beyond the bounds, half widths (0: inside)")
+    figure.update_yaxes(title="std of Q over critics", rangemode="tozero")
+    return _sized(figure, 360)
+
+
+def _band(rows: pd.DataFrame, colour: str) -> go.Scatter:
+    return go.Scatter(
+        x=[*rows["distance"], *rows["distance"][::-1]],
+        y=[*rows["high"], *rows["low"][::-1]],
+        fill="toself",
+        mode="lines",
+        line={"width": 0, "color": colour},
+        opacity=0.25,
+        hoverinfo="skip",
+    )
+
+
+def _place(i: int, columns: int) -> dict[str, int]:
+    row, column = divmod(i, columns)
+    return {"row": row + 1, "col": column + 1}
+
+
+def _grid(titles: Sequence[str], columns: int) -> go.Figure:
+    rows = -(-len(titles) // columns)
+    figure = make_subplots(
+        rows, columns, subplot_titles=titles, vertical_spacing=0.32 / rows, horizontal_spacing=0.26 / columns
+    )
+    figure.update_annotations(font_size=13)
+    return _sized(figure, 60 + PANEL_HEIGHT * rows)
+
+
+def _sized(figure: go.Figure, height: int) -> go.Figure:
+    return figure.update_layout(
+        height=height, showlegend=False, margin={"l": 10, "r": 24, "t": 40, "b": 10}, bargap=0
+    )
+
+
+def _colours(n: int) -> list[str]:
+    fixed = [
+        INSIDE,
+        OUTSIDE,
+        METHODS["batchrl_mtf"],
+        METHODS["cql_sac"],
+        METHODS["ddpg"],
+        METHODS["evolution_strategy"],
+    ]
+    return [fixed[i % len(fixed)] for i in range(n)]
+
+
+def _label_end(figure: go.Figure, frame: pd.DataFrame, name: str, colour: str, place: dict[str, int]) -> None:
+    """Writes a line's name at its last point, in place of a legend."""
+    known = frame[["step", name]].dropna()
+    if len(known):
+        figure.add_annotation(
+            x=known["step"].iloc[-1], y=known[name].iloc[-1], text=escape(name), showarrow=False,
+            xanchor="right", yanchor="bottom", font={"color": colour, "size": 12}, **place,
+        )  # fmt: skip

@@ -1,0 +1,73 @@
+"""A form made from an algorithm's config, and the settings that differ from its preset."""
+
+from typing import Any, Literal, get_args, get_origin
+
+import streamlit as st
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+COLUMNS = 4
+
+
+def config_form(config: BaseModel, names: list[str], key: str) -> dict[str, str]:
+    """Draws a widget for each field of `config` in `names`; returns those changed, as `--set` takes them.
+
+    The field's description is the widget's help, its value the starting point. `key` must change where the
+    starting point does.
+    """
+    columns = st.columns(COLUMNS)
+    changed = {}
+    for i, name in enumerate(names):
+        before = getattr(config, name)
+        with columns[i % COLUMNS]:
+            after = _widget(name, type(config).model_fields[name], before, f"{key}.{name}")
+        if after != _shown(before):
+            changed[name] = _setting(after)
+    return changed
+
+
+def _widget(name: str, field: FieldInfo, value: Any, key: str) -> Any:
+    label, text = name, field.description
+    if get_origin(field.annotation) is Literal:
+        options = list(get_args(field.annotation))
+        return st.selectbox(label, options, options.index(value), help=text, key=key)
+    if isinstance(value, bool):
+        return st.toggle(label, value, help=text, key=key)
+    if isinstance(value, int):
+        return st.number_input(label, value=value, step=1, help=text, key=key, **_limits(field))
+    if isinstance(value, float):
+        limits = {end: float(limit) for end, limit in _limits(field).items()}
+        return st.number_input(
+            label, value=value, step=value / 10 or 0.1, format="%g", help=text, key=key, **limits
+        )
+    return st.text_input(label, _shown(value), help=text, key=key)
+
+
+def _limits(field: FieldInfo) -> dict[str, Any]:
+    """Returns the field's limits as a number input knows them; an excluded limit is left to validation."""
+    limits = {}
+    for constraint in field.metadata:
+        match constraint:
+            case Ge(ge=low) | Gt(gt=low):
+                limits["min_value"] = low
+            case Le(le=high) | Lt(lt=high):
+                limits["max_value"] = high
+    return limits
+
+
+def _shown(value: Any) -> Any:
+    """Returns a value as its widget shows it: numbers, flags and choices as they are, the rest as text."""
+    if isinstance(value, tuple | list):
+        return ",".join(map(str, value))
+    return "" if value is None else value
+
+
+def _setting(value: Any) -> str:
+    return (
+        str(value).lower()
+        if isinstance(value, bool)
+        else f"{value:.10g}"
+        if isinstance(value, float)
+        else str(value)
+    )

@@ -1,0 +1,123 @@
+"""Start a training: which method learns from which log, with which settings, and how long that takes."""
+
+import streamlit as st
+
+from mtf_engine.algos import ALGOS
+from mtf_engine.jobs import submissions
+from mtf_engine.registry import DatasetRow
+from mtf_engine.training import make_config
+from pages.shared import follow, forms, loaders, words
+
+DEFAULT_PRESET = "laptop"
+DRAWN_APART = ("seed",)
+
+
+def choose_dataset(rows: list[DatasetRow]) -> DatasetRow:
+    by_id = {row.id: row for row in rows}
+    dataset_id = st.selectbox(
+        "Learn from",
+        by_id,
+        format_func=lambda i: (
+            f"{by_id[i].name} · {by_id[i].meta['exploration']} · {by_id[i].n_requests:,} requests"
+        ),
+        key="dataset",
+        bind="query-params",
+    )
+    return by_id[dataset_id]
+
+
+def choose_method() -> tuple[str, str]:
+    """Returns the method and its preset."""
+    left, right = st.columns(2)
+    algo = left.selectbox("Method", ALGOS, key="algo", bind="query-params")
+    presets = list(ALGOS[algo].presets)
+    default = DEFAULT_PRESET if DEFAULT_PRESET in presets else presets[0]
+    preset = right.segmented_control(
+        "Preset",
+        presets,
+        default=default,
+        required=True,
+        key=f"preset {algo}",
+        help="Where the settings below start.",
+    )
+    return algo, preset
+
+
+def choose_settings(algo: str, preset: str) -> dict[str, str]:
+    """Returns the settings that differ from the preset."""
+    config = make_config(algo, preset=preset, settings={}, seed=0)
+    common = set.intersection(*(set(method.Config.model_fields) for method in ALGOS.values()))
+    names = [name for name in type(config).model_fields if name not in DRAWN_APART]
+    of_the_method = [name for name in names if name not in common] or names
+    of_the_run = [name for name in names if name not in of_the_method]
+    key = f"{algo}.{preset}"
+    st.subheader("The run", anchor=False)
+    changed = forms.config_form(config, of_the_run, key)
+    with st.expander(f"The method's {len(of_the_method)} settings"):
+        changed |= forms.config_form(config, of_the_method, key)
+    return changed
+
+
+def show_estimate(algo: str, config, dataset: DatasetRow) -> None:
+    """Says how long the training will take, judged by the pace of earlier ones like it."""
+    pace = loaders.pace(algo, config)
+    if pace is None:
+        st.caption(
+            f"{config.n_steps:,} steps. No training like it has run here; its own page tells the time after a second."
+        )
+    else:
+        st.caption(
+            f"{config.n_steps:,} steps: about {words.duration(config.n_steps / pace)} at {pace:,.0f} steps a second, as the last one like it."
+        )
+
+
+def main() -> None:
+    st.title("Start a training", anchor=False)
+    st.caption(
+        "Decides which method learns from which log. It works in the background; this page may be closed."
+    )
+    rows = loaders.explored(loaders.datasets())
+    if not rows:
+        st.info("There is no log with explored actions to learn from. Import one, or collect one by replay.")
+        st.page_link("pages/logs/import_logs.py", label="Import logs →")
+        return
+    dataset = choose_dataset(rows)
+    algo, preset = choose_method()
+    left, right = st.columns([1, 3])
+    seed = left.number_input("Seed", 0, value=0, step=1, help="Same seed, same policy.", key="seed")
+    name = right.text_input("Name (optional)", placeholder=f"{algo} on {dataset.name}", key="name")
+    changed = choose_settings(algo, preset)
+    with follow.refusals():
+        config = make_config(algo, preset=preset, settings=changed, seed=seed)
+        show_estimate(algo, config, dataset)
+        if st.button("Start training", type="primary"):
+            run_id = submissions.submit_train(
+                loaders.workspace(),
+                dataset.id,
+                algo=algo,
+                preset=preset,
+                settings=changed,
+                seed=seed,
+                name=name or None,
+            )
+            st.switch_page("pages/train/runs.py", query_params={"run": run_id})
+    settings = [part for setting in changed.items() for part in ("--set", "=".join(setting))]
+    named = ["--name", name] if name else []
+    arguments = (
+        "train",
+        dataset.id,
+        "--algo",
+        algo,
+        "--preset",
+        preset,
+        *settings,
+        "--seed",
+        seed,
+        *named,
+        "--background",
+    )
+    st.caption("The same on the command line")
+    st.code(words.command(loaders.workspace().path, *arguments), language="bash")
+
+
+main()

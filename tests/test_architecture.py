@@ -1,0 +1,124 @@
+"""The house: who may import whom, held by reading every import statement."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LAYERS = (
+    ("spec", "registry"),
+    ("exploration", "observation", "fusion", "reward"),
+    ("logs",),
+    ("environments",),
+    ("networks", "network_files", "policy"),
+    ("algos",),
+    ("training", "evaluation"),
+    ("rounds", "review", "bundle"),
+    ("jobs",),
+    ("commands", "cli", "__main__", "dashboard", "__init__"),
+)
+"""Rooms of the engine from the ground up; a module imports from its own layer and those before it."""
+LONGEST_FUNCTION = 60
+
+ENGINE = sorted((ROOT / "mtf_engine").rglob("*.py"))
+PAGES = sorted((ROOT / "pages").rglob("*.py"))
+SHARED = [path for path in PAGES if path.parent.name == "shared"]
+SECTIONS = [path for path in PAGES if path not in SHARED]
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imports_of(path: Path) -> set[str]:
+    """Returns every module that `path` imports, at the top or inside a function; types alone do not count."""
+    tree = ast.parse(path.read_text())
+    types_only = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    return {name for node in ast.walk(tree) if node not in types_only for name in _imported(node)}
+
+
+def _imported(node: ast.AST) -> Iterator[str]:
+    match node:
+        case ast.Import(names=names):
+            yield from (alias.name for alias in names)
+        case ast.ImportFrom(module=module, names=names):
+            yield from (f"{module}.{alias.name}" for alias in names)
+
+
+def engine_modules(imports: set[str]) -> set[str]:
+    """Returns the room of the engine behind each import from it."""
+    return {name.split(".")[1] for name in imports if name.startswith("mtf_engine.")}
+
+
+def layer_of(room: str) -> int:
+    return next(i for i, rooms in enumerate(LAYERS) if room in rooms)
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT / "mtf_engine").parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", ENGINE, ids=name_of)
+def test_the_engine_imports_downwards(path):
+    rooms = {room for layer in LAYERS for room in layer}
+    assert room_of(path) in rooms, f"{name_of(path)} has no place in LAYERS"
+    above = {
+        room
+        for room in engine_modules(imports_of(path))
+        if room in rooms and layer_of(room) > layer_of(room_of(path))
+    }
+    assert not above, f"{name_of(path)} imports {above}, which lies above it"
+
+
+@pytest.mark.parametrize("path", ENGINE, ids=name_of)
+def test_the_engine_knows_no_dashboard(path):
+    foreign = {name for name in imports_of(path) if name.split(".")[0] in ("streamlit", "pages", "plotly")}
+    if path.name == "dashboard.py":
+        foreign -= {"streamlit.web.cli", "streamlit.runtime.pages_manager.PagesManager"}
+    assert not foreign
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "mtf_engine/algos").glob("[!_]*.py")), ids=name_of)
+def test_no_algorithm_imports_another(path):
+    assert not {name for name in imports_of(path) if name.startswith("mtf_engine.algos")}
+
+
+@pytest.mark.parametrize("path", [ROOT / "app.py", *PAGES], ids=name_of)
+def test_pages_act_through_the_engine_alone(path):
+    imports = imports_of(path)
+    assert not {
+        name for name in imports if name.split(".")[0] in ("duckdb", "torch", "sqlalchemy", "sqlite3")
+    }
+    pages = {name for name in imports if name.startswith("pages.") and not name.startswith("pages.shared")}
+    assert not pages, f"{name_of(path)} imports a page: {pages}"
+
+
+@pytest.mark.parametrize("path", [ROOT / "app.py", *PAGES], ids=name_of)
+def test_loaders_alone_cache(path):
+    cached = "st.cache_" in path.read_text()
+    assert not cached or path.name == "loaders.py"
+
+
+def test_no_page_lies_directly_under_pages():
+    """Streamlit would take it for a page of its own and show it without the app's frame."""
+    assert not list((ROOT / "pages").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", [*ENGINE, *PAGES], ids=name_of)
+def test_functions_fit_on_a_screen(path):
+    functions = [
+        node
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    long = {
+        f.name: f.end_lineno - f.lineno + 1 for f in functions if f.end_lineno - f.lineno >= LONGEST_FUNCTION
+    }
+    assert not long
