@@ -26,11 +26,17 @@ LEFT_OUT = -1
 class Collection(Spec):
     """How a log is collected from an environment."""
 
-    explore: Kind = Field(default="uniform", description="noise around the baseline action, or none (baseline)")
+    explore: Kind = Field(
+        default="uniform", description="noise around the baseline action, or none (baseline)"
+    )
     plan: BoundsPlan
     sigma: float = Field(default=0.2, gt=0, description="standard deviation of gaussian noise, per dimension")
-    control_share: float = Field(default=0.1, ge=0, le=1, description="share of users kept at the baseline action")
-    n_requests: int = Field(ge=1, description="at least this many requests: the last session is played to its end")
+    control_share: float = Field(
+        default=0.1, ge=0, le=1, description="share of users kept at the baseline action"
+    )
+    n_requests: int = Field(
+        ge=1, description="at least this many requests: the last session is played to its end"
+    )
     seed: int = Field(default=0, ge=0)
 
     def meta(self, env: Environment, name: str, source: str, baseline: str = "baseline") -> DatasetMeta:
@@ -62,7 +68,9 @@ class Acting(Protocol):
         """Returns an action [n, d] in [-1, 1] for each observation [n, f]."""
 
 
-def collect(env: Environment, baseline: Acting, collection: Collection, batch: int = BATCH) -> Iterator[Tables]:
+def collect(
+    env: Environment, baseline: Acting, collection: Collection, batch: int = BATCH
+) -> Iterator[Tables]:
     """Yields the log, `batch` sessions at a time, until it has the requests asked for.
 
     Explored logs carry a split: 10 % of users, by hash, are validation. Control users, by another hash, stay
@@ -75,7 +83,9 @@ def collect(env: Environment, baseline: Acting, collection: Collection, batch: i
         )
     sessions = requests = 0
     while requests < collection.n_requests:
-        played, shown, offered = _play(env, baseline, collection, sessions, batch, CANDIDATE_REQUESTS - requests)
+        played, shown, offered = _play(
+            env, baseline, collection, sessions, batch, CANDIDATE_REQUESTS - requests
+        )
         session = played["session_id"] - sessions
         lengths = np.bincount(session)
         n_sessions = min(int(np.searchsorted(lengths.cumsum(), collection.n_requests - requests)) + 1, batch)
@@ -85,7 +95,9 @@ def collect(env: Environment, baseline: Acting, collection: Collection, batch: i
         yield Tables(
             requests={"request_id": ids[order]} | _rows(played, order),
             impressions=_flat(ids[order], _rows(shown, order)),
-            candidates=_candidates(ids[session < CANDIDATE_REQUESTS - requests], offered) if offered else None,
+            candidates=_candidates(ids[session < CANDIDATE_REQUESTS - requests], offered)
+            if offered
+            else None,
         )
         sessions += n_sessions
         requests += len(order)

@@ -72,8 +72,17 @@ class ReplayEnvironment:
                 f"the dataset {meta.name} has no user with {config.n_candidates} impressions in its training days, "
                 "so there is nothing to replay; import a longer log"
             )
-        self.synthetic, self.fusion, self.reward, self.signals = meta.synthetic, meta.fusion, meta.reward, meta.signals
-        self.encoder, self.feature_names, self.numeric_mask = meta.encoder, meta.feature_names, meta.numeric_mask
+        self.synthetic, self.fusion, self.reward, self.signals = (
+            meta.synthetic,
+            meta.fusion,
+            meta.reward,
+            meta.signals,
+        )
+        self.encoder, self.feature_names, self.numeric_mask = (
+            meta.encoder,
+            meta.feature_names,
+            meta.numeric_mask,
+        )
         self._span = np.ceil(np.ptp(self.log.seconds) / DAY + 1) * DAY
 
     def visits(self, first: int, n: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

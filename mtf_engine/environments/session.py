@@ -24,7 +24,15 @@ FUSION = FusionSpec.default(
     world.PREDICTIONS, negative=("skip",), bias=("valid_consumption", "watching_time")
 )
 REWARD = RewardSpec(
-    weights={"watch_time": 0.01, "valid": 0.1, "finish": 0.2, "like": 1.0, "share": 1.5, "comment": 0.5, "skip": -0.1},
+    weights={
+        "watch_time": 0.01,
+        "valid": 0.1,
+        "finish": 0.2,
+        "like": 1.0,
+        "share": 1.5,
+        "comment": 0.5,
+        "skip": -0.1,
+    },
     valid_seconds=world.VALID_SECONDS,
 )
 SLICE = 256
@@ -39,7 +47,7 @@ SESSIONS, WALK, CLOCK = 2, 1 << 40, (1 << 40) + 1  # channels of the seed and of
 DECAY = np.float32(0.75)  # of exposure, satisfaction and disappointment, per request
 POSITION_FATIGUE = np.float32(0.08)
 REPETITION_FATIGUE = np.float32(1.0)
-PAUSE_SECONDS = np.float32(2)
+PAUSE_SECONDS = 2  # between requests
 LEAVING = {"level": -1.7, "satisfaction": -1.2, "disappointment": 1.6, "boredom": 1.2}
 
 
@@ -57,7 +65,9 @@ class SessionConfig(Spec):
         if self.n_shown > self.n_candidates:
             raise ValueError(f"shows {self.n_shown} of {self.n_candidates} candidates")
         if self.n_items < self.n_candidates * self.n_requests:
-            raise ValueError("n_items is below n_candidates * n_requests, so a session would meet items twice")
+            raise ValueError(
+                "n_items is below n_candidates * n_requests, so a session would meet items twice"
+            )
         return self
 
 
@@ -71,7 +81,7 @@ class State:
     users: Users
     profile: Floats
     seconds: NDArray[np.float64]
-    elapsed: Floats  # since the last request, NaN before the first
+    elapsed: NDArray[np.float64]  # seconds since the last request, NaN before the first
     exposure: Floats  # [n, topics], decaying share of each topic among what was shown
     satisfaction: Floats
     disappointment: Floats
@@ -124,8 +134,10 @@ class SessionEnvironment:
             key=key,
             users=traits,
             profile=self.encoder.profile(profiles),
-            seconds=FIRST_SECOND + DAY * sessions + draws.below(draws.child(key, CLOCK), DAY).astype(np.float64),
-            elapsed=np.full(n, np.nan, np.float32),
+            seconds=FIRST_SECOND
+            + DAY * sessions
+            + draws.below(draws.child(key, CLOCK), DAY).astype(np.float64),
+            elapsed=np.full(n, np.nan),
             exposure=np.zeros((n, len(world.TOPICS)), np.float32),
             satisfaction=zeros,
             disappointment=zeros,
@@ -188,7 +200,12 @@ class SessionEnvironment:
         items = self._strata[:-1] + (draws.below(starts, sizes) + self._step) % sizes
         keys = draws.child(draws.child(state.key, self._step)[:, None], items)
         pairs = Pairs.of(state.users, self.catalogue, items)
-        return items, keys, pairs, world.predictions(state.users, pairs, self.catalogue.kind.take(items), keys)
+        return (
+            items,
+            keys,
+            pairs,
+            world.predictions(state.users, pairs, self.catalogue.kind.take(items), keys),
+        )
 
     def _serve(self, state: State, actions: Floats) -> tuple[Impressions, NDArray[np.bool_], State]:
         """Returns impressions and whether each session ended, [n], and the state of those that go on."""
@@ -214,11 +231,13 @@ class SessionEnvironment:
         """Returns signals [n, k, 8] for the shown items [n, k], who leaves [n], and the state after them."""
         topics = self.catalogue.topic.take(items)
         repetition = np.take_along_axis(state.exposure, topics, axis=1) * state.users.boredom[:, None]
-        fatigue = REPETITION_FATIGUE * repetition + POSITION_FATIGUE * np.arange(items.shape[1], dtype=np.float32)
+        fatigue = REPETITION_FATIGUE * repetition + POSITION_FATIGUE * np.arange(
+            items.shape[1], dtype=np.float32
+        )
         signals = world.feedback(state.users, pairs, fatigue, keys)
         valid = signals[..., 1]
         history, counts = push(state.history, state.counts, signals)
-        elapsed = np.ceil(signals[..., 0].sum(axis=1)) + PAUSE_SECONDS
+        elapsed = np.ceil(signals[..., 0].sum(axis=1, dtype=np.float64)) + PAUSE_SECONDS
         after = replace(
             state,
             seconds=state.seconds + elapsed,

@@ -180,7 +180,9 @@ class Pairs:
 
     def at(self, columns: NDArray[np.int64]) -> "Pairs":
         """Returns the pairs in `columns` [n, j] of each row."""
-        return Pairs(**{f.name: np.take_along_axis(getattr(self, f.name), columns, axis=1) for f in fields(self)})
+        return Pairs(
+            **{f.name: np.take_along_axis(getattr(self, f.name), columns, axis=1) for f in fields(self)}
+        )
 
     def pleasure(self) -> Floats:
         """Returns how much the user likes each item once watched, [n, k]."""
@@ -203,7 +205,7 @@ def predictions(users: Users, pairs: Pairs, kind: NDArray[np.int64], keys: draws
 
     The true probabilities, miscalibrated by segment and item type (`kind` [n, k]), with noise from `keys` [n, k].
     """
-    scores = _true_logits(users, pairs)
+    scores = true_logits(users, pairs)
     scores *= SLOPE.T[:, users.segment][:, :, None]
     scores += OFFSET.T.take(kind, axis=1)
     noise = np.concatenate([draws.four_normals(draws.child(keys, channel)) for channel in (0, 1)])
@@ -218,10 +220,12 @@ def predictions(users: Users, pairs: Pairs, kind: NDArray[np.int64], keys: draws
     return scores
 
 
-def _true_logits(users: Users, pairs: Pairs) -> Floats:
+def true_logits(users: Users, pairs: Pairs) -> Floats:
     """Returns the logits of PREDICTIONS (of watching_time: log of the mean minutes) without error, [8, n, k]."""
     watch = pairs.respond("watch")
-    likes, shares, comments = (pairs.respond(b) + users.generosity[:, None] for b in ("like", "share", "comment"))
+    likes, shares, comments = (
+        pairs.respond(b) + users.generosity[:, None] for b in ("like", "share", "comment")
+    )
     odds_of_any = (1 + np.exp(likes)) * (1 + np.exp(shares)) * (1 + np.exp(comments)) - 1
     mean_seconds = np.exp(watch) * np.arctan(np.exp(pairs.log_duration - watch))
     return np.stack(
@@ -249,7 +253,7 @@ def feedback(users: Users, pairs: Pairs, fatigue: Floats, keys: draws.Keys) -> F
     skip = wanted < SKIP_SECONDS
     clicks = luck[1] < sigmoid(pairs.respond("click") - fatigue)
     reactions = [
-        (u < sigmoid(pairs.respond(behaviour) + users.generosity[:, None])) & ~skip
+        u < sigmoid(pairs.respond(behaviour) + users.generosity[:, None])
         for behaviour, u in zip(("like", "share", "comment"), luck[2:], strict=True)
     ]
     watched = np.minimum(wanted, duration)

@@ -1,0 +1,86 @@
+"""Exploration promises: actions inside the bounds, a pscore that is the density, control users left alone."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.stats import kstest, norm, uniform
+
+from mtf_engine.exploration.policies import explore
+from mtf_engine.spec import BoundsPlan, Box
+
+N, D = 4, 3
+baselines = arrays(np.float32, (N, D), elements=st.floats(-1, 1, width=32))
+luck = arrays(np.float64, (N, D), elements=st.floats(1e-6, 1 - 1e-6))
+vectors = st.lists(st.sampled_from([0.0, 0.05, 0.15, 0.4, 1.0]), min_size=D, max_size=D)
+SEGMENTS = np.array(["a", "b", "a", "b"])
+NOBODY = np.zeros(N, bool)
+
+
+@st.composite
+def plans(draw, edge):
+    lower, upper, width = draw(vectors), draw(vectors), draw(vectors)
+    narrow = Box(lower=tuple(-w for w in width), upper=(0.0,) * D)
+    return BoundsPlan(lower=tuple(-x for x in lower), upper=tuple(upper), segments={"b": narrow}, edge=edge)
+
+
+@given(baselines, plans("truncate"), luck)
+def test_uniform_actions_stay_in_their_box_and_pscore_is_their_density(baseline, plan, luck):
+    explored = explore("uniform", baseline, plan, SEGMENTS, sigma=0.2, control=NOBODY, luck=luck)
+    assert (np.abs(explored.actions) <= 1).all() and (explored.clipped == 0).all()
+    lower, upper = baseline + explored.lower, baseline + explored.upper
+    assert (explored.actions >= lower).all() and (explored.actions <= upper).all()
+    free = explored.upper > explored.lower
+    width = np.where(free, explored.upper.astype(float) - explored.lower, 1)
+    assert np.allclose(
+        explored.pscore, np.prod(uniform.pdf(luck * width, scale=width), axis=1, where=free), rtol=1e-9
+    )
+    fixed = baseline + np.where(free, np.nan, explored.lower)
+    assert (explored.actions[~free] == fixed[~free]).all()
+
+
+@given(baselines, plans("clip"), luck)
+def test_clipping_keeps_the_density_before_it_and_counts_what_it_moved(baseline, plan, luck):
+    explored = explore("uniform", baseline, plan, SEGMENTS, sigma=0.2, control=NOBODY, luck=luck)
+    width = explored.upper.astype(float) - explored.lower
+    moved = baseline + explored.lower + luck * width
+    assert np.allclose(explored.actions, np.clip(moved, -1, 1), atol=1e-6)
+    surely, perhaps = np.abs(moved) > 1 + 1e-6, np.abs(moved) > 1 - 1e-6
+    assert (surely.sum(axis=1) <= explored.clipped).all() and (explored.clipped <= perhaps.sum(axis=1)).all()
+    assert np.allclose(explored.pscore, np.prod(1 / np.where(width > 0, width, 1), axis=1), rtol=1e-9)
+
+
+@given(baselines, luck, st.floats(0.01, 1))
+def test_gaussian_pscore_is_the_density_of_the_noise_and_bounds_are_the_plan(baseline, luck, sigma):
+    plan = BoundsPlan.symmetric(0.15, D)
+    explored = explore("gaussian", baseline, plan, SEGMENTS, sigma=sigma, control=NOBODY, luck=luck)
+    noise = norm.ppf(luck, scale=sigma)
+    assert np.allclose(explored.pscore, norm.pdf(noise, scale=sigma).prod(axis=1))
+    assert np.allclose(explored.actions, np.clip(baseline + noise, -1, 1), atol=1e-6)
+    assert (np.abs(explored.actions) <= 1).all()
+    assert (explored.clipped >= (np.abs(baseline + noise) > 1 + 1e-6).sum(axis=1)).all()
+    assert np.array_equal(explored.lower, plan.resolve(baseline, SEGMENTS)[0])
+
+
+@given(baselines, luck, st.sampled_from(["uniform", "gaussian"]))
+def test_control_users_and_the_bare_baseline_are_not_moved_and_have_no_density(baseline, luck, kind):
+    control = np.array([True, False, False, True])
+    plan = BoundsPlan.symmetric(0.15, D)
+    explored = explore(kind, baseline, plan, SEGMENTS, sigma=0.2, control=control, luck=luck)
+    assert (explored.actions[control] == baseline[control]).all()
+    assert (np.isnan(explored.pscore) == control).all() and (explored.clipped[control] == 0).all()
+    bare = explore("baseline", baseline, plan, SEGMENTS, sigma=0.2, control=control, luck=luck)
+    assert (bare.actions == baseline).all() and np.isnan(bare.pscore).all()
+
+
+def test_noise_has_the_distribution_it_says():
+    rng, zeros = np.random.default_rng(0), np.zeros((20_000, 2), np.float32)
+    plan, segments = BoundsPlan.symmetric(0.15, 2), np.repeat("a", 20_000)
+
+    def offsets(kind):
+        chance = rng.uniform(size=zeros.shape)
+        control = np.zeros(len(zeros), bool)
+        return explore(kind, zeros, plan, segments, sigma=0.2, control=control, luck=chance).actions.ravel()
+
+    assert kstest(offsets("uniform"), uniform(-0.15, 0.3).cdf).pvalue > 1e-3
+    assert kstest(offsets("gaussian"), norm(scale=0.2).cdf).pvalue > 1e-3
