@@ -1,0 +1,171 @@
+"""Everything that can be wrong with a log, found in one pass over each table."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import duckdb
+
+from mtf_engine.spec import Defect
+
+DefectCode = Literal[
+    "missing_column", "wrong_type", "null_key", "nan_or_inf", "negative_watch_time", "action_outside_bounds",
+    "wrong_length", "duplicate_request", "unknown_request", "session_order_broken", "reward_contradicts_components",
+    "empty_file", "truncated_parquet", "unreadable_file", "doubled_column", "bad_mapping",
+]  # fmt: skip
+
+DEFECT_CODES: dict[DefectCode, str] = {
+    "missing_column": "a column that the log needs is not in the file",
+    "wrong_type": "a value is not what its column holds: no number, no time, a NUL byte in a text",
+    "null_key": "a column that identifies a row is blank",
+    "nan_or_inf": "a number is blank, NaN or infinite where one is needed",
+    "negative_watch_time": "a watch time is below 0",
+    "action_outside_bounds": "an action lies outside [-1, 1] or, in a uniform log, outside its logged bounds",
+    "wrong_length": "an action, an observation or the predictions have more or fewer entries than the others",
+    "duplicate_request": "a request, or a position within one, appears twice",
+    "unknown_request": "an impression belongs to a request that is not in the log",
+    "session_order_broken": "the requests of a session are not numbered 0, 1, 2, ... in time order by one user",
+    "reward_contradicts_components": "a reward is not what its parts give",
+    "empty_file": "a file holds no rows",
+    "truncated_parquet": "a Parquet file lacks its end: it was cut off while being written or copied",
+    "unreadable_file": "a file, or a line of it, is not what its name says",
+    "doubled_column": "a header names one column twice",
+    "bad_mapping": "the mapping is not YAML or names something that does not exist",
+}
+"""The closed list of what validation refuses; every defect carries one of these codes."""
+
+assert set(DEFECT_CODES) == set(get_args(DefectCode))
+
+ACTION_TOLERANCE = 1e-5
+"""Actions are stored as float32, so an action on its bound may lie this far beyond it."""
+REWARD_TOLERANCE = 1e-4
+"""A reward may differ from its parts by this share of 1 + |reward|, since signals are stored as float32."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A rule and how to say that it is broken.
+
+    `broken` is SQL, true of the rows that break it, over a relation with the source's data row in `row`;
+    `value` is SQL for what stands there, put in place of `{value}` in the message.
+    """
+
+    code: DefectCode
+    column: str | None
+    broken: str
+    message: str
+    remedy: str
+    value: str = "NULL"
+
+
+def find_defects(
+    con: duckdb.DuckDBPyConnection, relation: str, file: str, checks: Iterable[Check]
+) -> list[Defect]:
+    """Returns one defect per broken check, with its first row and how many rows break it; one scan for all."""
+    checks = list(checks)
+    if not checks:
+        return []
+    measures = ", ".join(
+        f"count(*) FILTER ({c.broken}), min(row) FILTER ({c.broken}), "
+        f"arg_min(({c.value})::VARCHAR, row) FILTER ({c.broken})"
+        for c in checks
+    )
+    found = con.execute(f"SELECT {measures} FROM ({relation})").fetchall()[0]
+    triples = zip(found[0::3], found[1::3], found[2::3], strict=True)
+    return [
+        Defect(
+            code=c.code, file=file, column=c.column, row=row, count=count,
+            message=c.message.replace("{value}", _short(value)), remedy=c.remedy,
+        )
+        for c, (count, row, value) in zip(checks, triples, strict=True)
+        if count
+    ]  # fmt: skip
+
+
+def _short(value: str | None) -> str:
+    text = "blank" if value is None else value.replace("\0", "<NUL>")
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def wrong_type(column: str, broken: str, needed: str, write: str, value: str) -> Check:
+    return Check("wrong_type", column, broken, f"is {{value}}, not {needed}", f"write {write}, or leave the row out", value)
+
+
+def null_key(column: str, broken: str) -> Check:
+    return Check("null_key", column, broken, "is blank", "give every row its value, or leave the row out")
+
+
+def nan_or_inf(column: str, broken: str, value: str) -> Check:
+    remedy = "write finite numbers (0 where nothing happened), or leave the row out"
+    return Check("nan_or_inf", column, broken, "is {value}, not finite", remedy, value)
+
+
+def list_length(column: str, length: int) -> Check:
+    return Check(
+        "wrong_length",
+        column,
+        f"len({column}) <> {length}",
+        f"has {{value}} entries, not {length}",
+        f"give every row {length} entries, or leave the row out",
+        f"len({column})",
+    )
+
+
+def negative_watch_time(column: str, shown: str) -> Check:
+    remedy = "correct the value or leave the row out"
+    return Check("negative_watch_time", shown, f"{column} < 0", "is {value}, a negative watch time", remedy, column)
+
+
+def action_in_range(column: str) -> Check:
+    return Check(
+        "action_outside_bounds",
+        column,
+        f"len(list_filter({column}, lambda a: isfinite(a) AND abs(a) > 1)) > 0",
+        "lies outside [-1, 1]: {value}",
+        "scale each dimension to [-1, 1], the range of the fusion weight that it stands for",
+        column,
+    )
+
+
+def action_in_bounds() -> Check:
+    """Returns the check of a uniform log; clipped actions and control users without density are exempt."""
+    beyond = f"z[1] - z[2] < z[3] - {ACTION_TOLERANCE} OR z[1] - z[2] > z[4] + {ACTION_TOLERANCE}"
+    entries = "list_zip(action, baseline_action, lower, upper)"
+    return Check(
+        "action_outside_bounds",
+        "action",
+        "clipped = 0 AND NOT (pscore IS NULL AND action = baseline_action) AND "
+        f"len(list_filter({entries}, lambda z: isfinite(z[1]) AND abs(z[1]) <= 1 AND ({beyond}))) > 0",
+        "lies outside the row's own bounds around its baseline action: {value}",
+        "correct the row, or say `exploration: gaussian` in the mapping if the log is not uniform",
+        "action",
+    )
+
+
+def duplicate(column: str, broken: str, what: str, remedy: str) -> Check:
+    return Check("duplicate_request", column, broken, f"repeats {what} {{value}}", remedy, column)
+
+
+def session_order() -> list[Check]:
+    """Returns the checks of a relation where `previous_*` is the session's request before by step, if any."""
+    remedy = "number the requests of a session 0, 1, 2, ... in time order, all of one user"
+    starts = "CASE WHEN is_first THEN step <> 0 ELSE step <> previous_step + 1 END"
+    rules = (
+        ("user_id", "user_id <> previous_user_id", "changes to {value} within a session"),
+        ("step", starts, "is {value}, not the next of its session"),
+        ("timestamp", "timestamp < previous_timestamp", "goes back to {value} within a session"),
+    )
+    return [Check("session_order_broken", c, broken, message, remedy, c) for c, broken, message in rules]
+
+
+def reward_is(expected: str, parts: str, remedy: str) -> Check:
+    """Returns the check that the column `reward` is the SQL `expected`, where that is finite."""
+    return Check(
+        "reward_contradicts_components",
+        "reward",
+        f"isfinite(reward) AND isfinite({expected}) "
+        f"AND abs(reward - {expected}) > {REWARD_TOLERANCE} * (1 + abs(reward))",
+        f"is {{value}}, {parts}",
+        remedy,
+        f"printf('%.6g, not %.6g', reward::DOUBLE, {expected}::DOUBLE)",
+    )
