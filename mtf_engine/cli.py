@@ -1,7 +1,7 @@
 """The command line: `python -m mtf_engine [--workspace DIR] [--json] COMMAND ...`.
 
-Every command is a thin way into the engine. Modules of the engine are imported inside the commands, since torch
-and pandas take seconds to load and most commands need neither.
+Every command is a thin way into the engine, imported inside the command: torch and pandas take seconds to load,
+and most commands need neither.
 """
 
 from pathlib import Path

@@ -91,7 +91,7 @@ class RunRow(Spec):
         return ((self.finished_at or now()) - self.started_at).total_seconds()
 
     def public(self) -> dict[str, Any]:
-        """Returns what the command line shows of a run: no process id, no path."""
+        """Returns what the command line shows of a run: no process id."""
         shown = self.model_dump(mode="json", exclude={"pid", "cancel_requested_at"})
         return {"run_id": shown.pop("id"), **shown, "seconds": self.seconds}
 
@@ -296,9 +296,8 @@ class Workspace:
             return found[0]
         if not found:
             raise Refusal(f"there is no dataset {name!r}; `dataset list` shows those there are")
-        raise Refusal(
-            f"{len(found)} datasets are named {name!r}; use the id of one: {', '.join(row.id for row in found)}"
-        )
+        ids = ", ".join(row.id for row in found)
+        raise Refusal(f"{len(found)} datasets are named {name!r}; use the id of one: {ids}")
 
     def trained(self, run_id: str) -> RunRow:
         """Returns the completed training `run_id`; Refusal if it is none, or has no policy yet."""

@@ -15,6 +15,8 @@ app = typer.Typer(no_args_is_help=True, help="Logs: import, simulate, look at, d
 
 
 class Format(StrEnum):
+    """How a log is written."""
+
     AUTO = "auto"
     CSV = "csv"
     PARQUET = "parquet"
@@ -23,6 +25,8 @@ class Format(StrEnum):
 
 
 class Exploration(StrEnum):
+    """How actions are drawn around the baseline action."""
+
     UNIFORM = "uniform"
     GAUSSIAN = "gaussian"
     BASELINE = "baseline"

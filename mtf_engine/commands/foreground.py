@@ -1,4 +1,4 @@
-"""Work that the command line waits for: the same worker as in the background, with a progress bar."""
+"""Work that the command line waits for: the same workers as in the background, with a progress bar each."""
 
 import signal
 import sys
@@ -12,29 +12,37 @@ from mtf_engine.registry import RunRow, Workspace
 
 def finish(workspace: Workspace, run_id: str) -> RunRow:
     """Returns the run once it is completed; Ctrl-C cancels it. A Refusal says why it was not completed."""
+    return finish_all(workspace, run_id)[0]
+
+
+def finish_all(workspace: Workspace, *run_ids: str) -> list[RunRow]:
+    """Returns the runs once all are completed; see `finish`."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        run = _follow(workspace, run_id)
+        runs = _follow(workspace, *run_ids)
     except KeyboardInterrupt:
-        executor.cancel(workspace, run_id)
-        run = executor.wait(workspace, run_id)
-    return executor.completed(workspace, run)
+        for run_id in run_ids:
+            if not workspace.registry.run(run_id).state.is_finished:
+                executor.cancel(workspace, run_id)
+        *_, runs = executor.watch(workspace, *run_ids)
+    return [executor.completed(workspace, run) for run in runs]
 
 
-def _follow(workspace: Workspace, run_id: str) -> RunRow:
-    """Returns the finished run; meanwhile shows its progress, if somebody is there to see it."""
+def _follow(workspace: Workspace, *run_ids: str) -> list[RunRow]:
+    """Returns the finished runs; meanwhile shows their progress, if somebody is there to see it."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
         TimeRemainingColumn(),
     )
+    runs: list[RunRow] = []
     with Progress(
         *columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True
     ) as bar:
-        task = bar.add_task(run_id, total=None)
-        for run in executor.watch(workspace, run_id):
-            bar.update(
-                task, description=f"{run.kind} {run.state}", completed=run.step, total=run.n_steps or None
-            )
-    return run
+        tasks = [bar.add_task(run_id, total=None) for run_id in run_ids]
+        for runs in executor.watch(workspace, *run_ids):
+            for task, run in zip(tasks, runs, strict=True):
+                what = f"{run.kind} {run.name} ({run.state})"
+                bar.update(task, description=what, completed=run.step, total=run.n_steps or None)
+    return runs

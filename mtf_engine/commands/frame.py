@@ -51,7 +51,7 @@ class Session:
 def command(
     app: typer.Typer, example: str, name: str | None = None, hidden: bool = False
 ) -> Callable[[F], F]:
-    """Adds a function whose first parameter is the `Session` to `app`, with an example and the option `--json`."""
+    """Adds a function that takes a `Session` first to `app`, with an example and the option `--json`."""
 
     def add(function: F) -> F:
         @wraps(function)

@@ -7,7 +7,8 @@ import typer
 from mtf_engine.commands.frame import Session, command
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, such as train-1f00ba77.")]
-COLUMNS = ("run_id", "kind", "name", "state", "step", "n_steps", "seconds", "error")
+COLUMNS = ("run_id", "kind", "name", "state", "step", "n_steps", "seconds")
+LONG = ("config", "result")
 
 app = typer.Typer(no_args_is_help=True, help="What works, waits or has ended.")
 
@@ -15,7 +16,8 @@ app = typer.Typer(no_args_is_help=True, help="What works, waits or has ended.")
 @command(app, "runs list", name="list")
 def list_runs(shell: Session) -> None:
     """List all runs, newest first."""
-    shell.show([run.public() for run in shell.workspace.registry.runs()], COLUMNS)
+    runs = [run.public() for run in shell.workspace.registry.runs()]
+    shell.show([{name: run[name] for name in run if name not in LONG} for run in runs], COLUMNS)
 
 
 @command(app, "runs show train-1f00ba77 --json")

@@ -17,7 +17,7 @@ def density(
     sigma: Annotated[float, typer.Option(help="Standard deviation of the Gaussian noise.")] = 0.2,
     dims: Annotated[int, typer.Option(help="Dimensions of the action.")] = 10,
 ) -> None:
-    """Tell how many samples Gaussian noise needs for one of uniform exploration, by definition of equal density."""
+    """Tell how many samples Gaussian noise needs for one of uniform exploration, by definition."""
     from mtf_engine.exploration import density_efficiency
 
     shell.show(density_efficiency(half_width, sigma, dims))

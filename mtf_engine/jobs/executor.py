@@ -68,7 +68,7 @@ def submit(
 
 
 def reconcile(workspace: Workspace) -> None:
-    """Marks runs whose worker died, stops those that ignore a cancel, removes their leavings, starts queued ones."""
+    """Marks dead runs, stops those that ignore a cancel, removes leavings, starts what is queued."""
     with FileLock(workspace.path / "jobs.lock"):
         _children[:] = [child for child in _children if child.poll() is None]
         working = [run for run in workspace.registry.runs(RunState.RUNNING) if _is_working(workspace, run)]
@@ -80,21 +80,23 @@ def reconcile(workspace: Workspace) -> None:
                 working.append(run)
 
 
-def watch(workspace: Workspace, run_id: str, poll_seconds: float = 0.2) -> Iterator[RunRow]:
-    """Yields the run every `poll_seconds` until it is finished, its last state included."""
+def watch(workspace: Workspace, *run_ids: str, poll_seconds: float = 0.2) -> Iterator[list[RunRow]]:
+    """Yields the runs every `poll_seconds` until all are finished, their last states included."""
     reconciled = time.monotonic()
-    while not (run := workspace.registry.run(run_id)).state.is_finished:
-        yield run
+    while True:
+        runs = [workspace.registry.run(run_id) for run_id in run_ids]
+        yield runs
+        if all(run.state.is_finished for run in runs):
+            return
         time.sleep(poll_seconds)
         if time.monotonic() - reconciled > 1:
             reconcile(workspace)
             reconciled = time.monotonic()
-    yield run
 
 
 def wait(workspace: Workspace, run_id: str) -> RunRow:
     """Returns the run once it is finished."""
-    *_, run = watch(workspace, run_id)
+    *_, (run,) = watch(workspace, run_id)
     return run
 
 
@@ -108,9 +110,9 @@ def completed(workspace: Workspace, run: RunRow) -> RunRow:
     report = workspace.run_dir(run.id) / "report.json"
     if run.state is not RunState.FAILED:
         at = f"at step {run.step} of {run.n_steps}" if run.n_steps else "before its end"
-        raise Refusal(f"{run.id} was {run.state} {at}; `runs resume {run.id}` goes on with it")
+        raise Refusal(f"{run.id} was {run.state} {at}; `runs resume {run.id}` goes on")
     if not report.exists():
-        raise Refusal(f"{run.id} failed: {run.error}: `runs logs {run.id}`")
+        raise Refusal(f"{run.id} failed: {run.error} (`runs logs {run.id}`)")
     told = json.loads(report.read_bytes())
     if run.kind == "import":
         workspace.delete_run(run.id)
@@ -185,9 +187,7 @@ def _is_working(workspace: Workspace, run: RunRow) -> bool:
         _enforce_cancel(run)
         return True
     state = RunState.CANCELLED if run.cancel_requested_at else RunState.INTERRUPTED
-    error = (
-        None if run.cancel_requested_at else "the worker ended without a word; `runs resume` goes on with it"
-    )
+    error = None if run.cancel_requested_at else "the worker died; `runs resume` goes on"
     if workspace.registry.update_run(run.id, RunState.RUNNING, state=state, error=error, finished_at=now()):
         _remove_leavings(workspace, run)
     return False
@@ -203,7 +203,7 @@ def _enforce_cancel(run: RunRow) -> None:
 
 
 def _remove_leavings(workspace: Workspace, run: RunRow) -> None:
-    """Removes what a dead worker had not finished: its temp files, and a dataset that was not yet registered."""
+    """Removes what a dead worker left unfinished: temp files, a dataset that was not yet registered."""
     for path in workspace.run_dir(run.id).glob(".*.tmp*"):
         path.unlink()
     if run.kind in WRITES_DATASET and run.dataset_id not in {row.id for row in workspace.registry.datasets()}:

@@ -1,7 +1,7 @@
 """The lock a worker holds for as long as it lives.
 
-It is an flock on an open file description, which a child inherits: the parent takes it before the child exists
-and hands it down, so no moment passes in which a started run looks dead. A pid would not do: it outlives its
+It is an flock on an open file description, which a child inherits: the parent takes it before the child
+exists and hands it down, so at no moment does a started run look dead. A pid would not do: it outlives its
 process as a zombie and is given to others.
 """
 

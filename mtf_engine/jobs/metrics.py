@@ -29,7 +29,7 @@ def cut_back(folder: Path, step: int) -> None:
     """Keeps the rows up to `step`, where a resumed training goes on."""
     temp = folder / f".{FILE}.tmp"
     temp.write_bytes(b"".join(line for line in _lines(folder) if json.loads(line)["step"] <= step))
-    os.replace(temp, folder / FILE)
+    temp.replace(folder / FILE)
 
 
 def _lines(folder: Path) -> list[bytes]:

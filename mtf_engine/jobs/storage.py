@@ -1,18 +1,41 @@
 """What the registry names, opened: datasets and policies."""
 
 from mtf_engine.logs.datasets import Dataset
-from mtf_engine.logs.schema import Ledger, Transitions
+from mtf_engine.logs.schema import DatasetMeta, Ledger
 from mtf_engine.policy import Policy
-from mtf_engine.registry import BASELINE, DatasetRow, Workspace
+from mtf_engine.registry import BASELINE, DatasetRow, Workspace, now
 
-
-def ledger(row: DatasetRow) -> Ledger:
-    """Returns what the file of a registered dataset must hold."""
-    counted = {"n_requests": row.n_requests, "n_impressions": row.n_impressions}
-    return Ledger(dataset_id=row.id, content_hash=row.content_hash, **counted)
+POLICY, CRITICS, CHECKPOINT = "policy.safetensors", "critics.safetensors", "checkpoint.pt"
+"""Files of a training in its run folder."""
 
 
 def open_dataset(workspace: Workspace, name: str) -> Dataset:
     """Returns the dataset with that id or unique name; a Refusal if its file is not the one registered."""
     row = workspace.dataset(name)
-    return Dataset.open(workspace.dataset_path(row.id), ledger(row))
+    counted = {"n_requests": row.n_requests, "n_impressions": row.n_impressions}
+    ledger = Ledger(dataset_id=row.id, content_hash=row.content_hash, **counted)
+    return Dataset.open(workspace.dataset_path(row.id), ledger)
+
+
+def register_dataset(workspace: Workspace, ledger: Ledger, meta: DatasetMeta, run_id: str) -> None:
+    """Adds the dataset that a run has written to the registry."""
+    workspace.registry.add_dataset(
+        DatasetRow(
+            id=ledger.dataset_id,
+            name=meta.name,
+            source=meta.source,
+            created_at=now(),
+            n_requests=ledger.n_requests,
+            n_impressions=ledger.n_impressions,
+            content_hash=ledger.content_hash,
+            run_id=run_id,
+            meta=meta.model_dump(mode="json"),
+        )
+    )
+
+
+def open_policy(workspace: Workspace, name: str, like: DatasetMeta) -> Policy:
+    """Returns the policy of a completed training, or `baseline`, for observations and actions as in `like`."""
+    if name == BASELINE:
+        return Policy.baseline(like.fusion, like.feature_names, like.numeric_mask)
+    return Policy.load(workspace.run_dir(workspace.trained(name).id) / POLICY)

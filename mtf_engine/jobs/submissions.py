@@ -1,6 +1,5 @@
 """Ways to submit each kind of run, for command line and pages alike: check early, then queue."""
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -93,7 +92,9 @@ def submit_train(
     )
 
 
-def submit_evaluate(workspace: Workspace, policies: Sequence[str], dataset: str, *, seed: int = 0) -> str:
+def submit_evaluate(
+    workspace: Workspace, policies: Sequence[str], dataset: str, *, seed: int = 0, name: str | None = None
+) -> str:
     """Returns the id of the run that scores `policies` (trainings, `baseline`) on a dataset."""
     row = workspace.dataset(dataset)
     for policy in policies:
@@ -108,7 +109,7 @@ def submit_evaluate(workspace: Workspace, policies: Sequence[str], dataset: str,
         workspace,
         "evaluate",
         config.model_dump(mode="json"),
-        name=f"on {row.name}",
+        name=name or f"on {row.name}",
         dataset_id=row.id,
         seed=seed,
     )
@@ -137,7 +138,7 @@ def fetch_bundle(workspace: Workspace, export_id: str, to: Path) -> None:
         raise Refusal(f"there is no folder {to.parent} to write {to.name} to; create it")
     temp = to.with_name(f".{to.name}.tmp")
     shutil.copyfile(bundle_path(workspace, export_id), temp)
-    os.replace(temp, to)
+    temp.replace(to)
 
 
 def bounds_plan(workspace: Workspace, name_or_file: str) -> BoundsPlan:

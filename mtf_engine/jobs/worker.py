@@ -63,7 +63,7 @@ class Job:
         """Writes `value` as `name` in the run folder; it appears there at once or not at all."""
         temp = self.folder / f".{name}.tmp"
         temp.write_bytes(to_json(value, indent=2, inf_nan_mode="null"))
-        os.replace(temp, self.folder / name)
+        temp.replace(self.folder / name)
 
     def _terminate(self, _signal: int, _frame: FrameType | None) -> None:
         """A training ends after its step, with a checkpoint; what has none ends here."""
@@ -84,7 +84,13 @@ def run_job(workspace: Workspace, run_id: str) -> RunState:
         job.write_json("result.json", result)
         values = {"state": RunState.COMPLETED, "result": result}
     except Stop:
-        values = {"state": RunState.CANCELLED if job.cancel_requested else RunState.INTERRUPTED}
+        if job.cancel_requested:
+            values = {"state": RunState.CANCELLED}
+        else:
+            values = {
+                "state": RunState.INTERRUPTED,
+                "error": "the worker was told to end; `runs resume` goes on",
+            }
     except Refusal as refusal:
         job.write_json("report.json", {"error": str(refusal), "defects": refusal.defects})
         values = {"state": RunState.FAILED, "error": str(refusal)}
@@ -97,7 +103,7 @@ def run_job(workspace: Workspace, run_id: str) -> RunState:
 
 
 def _own(workspace: Workspace, run_id: str) -> RunRow:
-    """Returns the row of the run this process is the worker of: its lock was handed down, or is free to take."""
+    """Returns the row of the run whose worker this process is: its lock was handed down or is free."""
     inherited = os.environ.pop(LOCK_DESCRIPTOR, None)
     if inherited is not None:
         os.set_inheritable(int(inherited), False)

@@ -1,0 +1,56 @@
+"""The demonstration workspace: synthetic logs, two trained policies, their comparison."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from mtf_engine.commands.foreground import finish_all
+from mtf_engine.jobs import executor, submissions
+from mtf_engine.registry import BASELINE, Kind, RunRow, Workspace
+
+N_REQUESTS = 20_000
+
+
+def fill(workspace: Workspace) -> dict[str, Any]:
+    """Returns the ids of the demonstration's datasets and trainings, and their scores; makes what is missing.
+
+    A log is explored uniformly and one with Gaussian noise, a policy is trained on each, and both are compared
+    with the baseline on a log that the baseline made. A second call finds everything there.
+    """
+    collect = partial(submissions.submit_collect, workspace, env="session", n_requests=N_REQUESTS)
+    collections = {
+        f"demo {explore}": partial(collect, explore=explore, seed=seed, name=f"demo {explore}")
+        for seed, explore in enumerate(("uniform", "gaussian", "baseline"), start=1)
+    }
+    *explored, test = (run.dataset_id or "" for run in _finished(workspace, "collect", collections))
+    train = partial(submissions.submit_train, workspace, algo="integrated_rl", preset="demo", settings={})
+    trainings = {
+        name: partial(train, dataset, name=name)
+        for name, dataset in zip(("demo on uniform", "demo on gaussian"), explored, strict=True)
+    }
+    policies = [run.id for run in _finished(workspace, "train", trainings)]
+    score = partial(
+        submissions.submit_evaluate, workspace, [*policies, BASELINE], test, name="demo comparison"
+    )
+    (evaluation,) = _finished(workspace, "evaluate", {"demo comparison": score})
+    return {
+        "datasets": [*explored, test],
+        "trainings": policies,
+        "scores": (evaluation.result or {})["policies"],
+    }
+
+
+def _finished(workspace: Workspace, kind: Kind, submissions: Mapping[str, Callable[[], str]]) -> list[RunRow]:
+    """Returns the completed runs with these names: those that are there, else resumed or submitted."""
+    there = {run.name: run for run in reversed(workspace.registry.runs(kind=kind))}
+    datasets = {row.id for row in workspace.registry.datasets()}
+    run_ids = []
+    for name, submit in submissions.items():
+        run = there.get(name)
+        if run is None or (kind == "collect" and run.state.is_finished and run.dataset_id not in datasets):
+            run_ids.append(submit())
+            continue
+        if run.state.can_resume:
+            executor.resume(workspace, run.id)
+        run_ids.append(run.id)
+    return finish_all(workspace, *run_ids)

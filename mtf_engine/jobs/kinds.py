@@ -1,0 +1,125 @@
+"""The work of each kind of run: a function from a job to its result, a JSON-able dict.
+
+Each imports what it needs itself, so that a worker loads no more than its own kind's share of the engine.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mtf_engine.jobs import metrics
+from mtf_engine.jobs.configs import CollectConfig, EvaluateConfig, ExportConfig, ImportConfig
+from mtf_engine.jobs.worker import Job
+from mtf_engine.logs.schema import DatasetMeta, Tables
+from mtf_engine.spec import BoundsPlan
+
+
+def import_log(job: Job) -> dict[str, Any]:
+    """Checks and stores a log that came about elsewhere."""
+    from mtf_engine.logs.importing import read_log
+
+    config = ImportConfig.model_validate(job.config)
+    log = read_log(
+        Path(config.source),
+        config.format,
+        user_features=config.user_features and Path(config.user_features),
+        mapping=config.mapping and Path(config.mapping),
+        name=config.name,
+        progress=job.progress,
+    )
+    return _stored(job, log.meta, log.batches) | {"warnings": log.warnings}
+
+
+def collect(job: Job) -> dict[str, Any]:
+    """Plays an environment around a baseline policy and stores what happens."""
+    from mtf_engine.environments.collect import Collection
+    from mtf_engine.environments.collect import collect as play
+    from mtf_engine.environments.replay import ReplayEnvironment
+    from mtf_engine.environments.session import SessionEnvironment
+    from mtf_engine.jobs.storage import open_dataset, open_policy
+
+    config = CollectConfig.model_validate(job.config)
+    if config.env == "session":
+        env = SessionEnvironment(n_threads=config.n_threads)
+    else:
+        env = ReplayEnvironment(open_dataset(job.workspace, str(config.source)), seed=config.seed)
+    collection = Collection(
+        explore=config.explore,
+        plan=config.plan or BoundsPlan.symmetric(config.half_width, env.fusion.n_actions),
+        sigma=config.sigma,
+        control_share=config.control_share,
+        n_requests=config.n_requests,
+        seed=config.seed,
+    )
+    meta = collection.meta(env, config.name, config.env, config.baseline)
+    baseline = open_policy(job.workspace, config.baseline, meta)
+    batches = _counted(job, play(env, baseline, collection))
+    return _stored(job, meta, batches) | {"passes": meta.passes}
+
+
+def _counted(job: Job, batches: Iterable[Tables]) -> Iterator[Tables]:
+    """Yields `batches`, reporting how many requests have gone by."""
+    done = 0
+    for batch in batches:
+        yield batch
+        done += len(batch.requests["request_id"])
+        job.progress(min(done, job.run.n_steps))
+
+
+def _stored(job: Job, meta: DatasetMeta, batches: Iterable[Tables]) -> dict[str, Any]:
+    """Writes and registers the run's dataset; returns its id and size."""
+    from mtf_engine.jobs.storage import register_dataset
+    from mtf_engine.logs.datasets import write_dataset
+
+    ledger = write_dataset(job.workspace.datasets_dir, str(job.run.dataset_id), meta, batches)
+    register_dataset(job.workspace, ledger, meta, job.run.id)
+    counts = {"requests": ledger.n_requests, "impressions": ledger.n_impressions}
+    return {"dataset_id": ledger.dataset_id, **counts}
+
+
+def train(job: Job) -> dict[str, Any]:
+    """Trains a policy, from its checkpoint where there is one."""
+    from mtf_engine.algos import ALGOS
+    from mtf_engine.jobs.storage import CHECKPOINT, CRITICS, POLICY, open_dataset
+    from mtf_engine.training import fit
+
+    algorithm = ALGOS[str(job.run.algo)]
+    transitions = open_dataset(job.workspace, str(job.run.dataset_id)).transitions()
+    algo = algorithm(algorithm.Config.model_validate(job.config), transitions)
+    for row in fit(algo, transitions, checkpoint=job.folder / CHECKPOINT):
+        metrics.append(job.folder, row)
+        job.progress(row["step"])
+    algo.policy.save(job.folder / POLICY)
+    return {"step": row["step"]}
+
+
+def evaluate(job: Job) -> dict[str, Any]:
+    """Scores policies on a dataset."""
+    from mtf_engine.evaluation import evaluate as score
+    from mtf_engine.jobs.storage import open_critics, open_dataset, open_policy
+
+    config = EvaluateConfig.model_validate(job.config)
+    dataset = open_dataset(job.workspace, config.dataset_id)
+    policies = {name: open_policy(job.workspace, name, dataset.meta) for name in config.policies}
+    critics = {name: found for name in config.policies if (found := open_critics(job.workspace, name))}
+    return score(policies, dataset.evaluation_rows(), seed=config.seed, critics=critics).model_dump(
+        mode="json"
+    )
+
+
+def export(job: Job) -> dict[str, Any]:
+    """Writes a policy as a bundle, once it is shown to compute the same."""
+    from mtf_engine.bundle import export as write_bundle
+    from mtf_engine.jobs.storage import BUNDLE, open_dataset, open_policy
+
+    config = ExportConfig.model_validate(job.config)
+    raise NotImplementedError
+
+
+KINDS: dict[str, Callable[[Job], dict[str, Any]]] = {
+    "import": import_log,
+    "collect": collect,
+    "train": train,
+    "evaluate": evaluate,
+    "export": export,
+}
