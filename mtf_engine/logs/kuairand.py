@@ -267,7 +267,7 @@ def _predict(
     names, dropped = choose_heads(behaviours, test)
     day = np.unique(log["date"], return_inverse=True)[1]
     user, video = pd.factorize(log["user_id"])[0], pd.factorize(log["video_id"])[0]
-    means = history_features(user, video, day, outcomes)
+    means = history_features(user, video, day, outcomes, config.seed)
     features = np.concatenate([means, profile, _context(log)], axis=1, dtype=np.float32)
     targets = behaviours.only(names).values
     values = np.full(targets.shape, np.nan, np.float32)

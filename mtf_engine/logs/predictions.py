@@ -14,8 +14,6 @@ WARM_UP_DAYS = 3
 MIN_TEST_POSITIVES = 50
 USER_PRIOR_ROWS = 10.0
 """A user's mean is taken as if this many average rows had come before."""
-VIDEO_WEIGHT = 0.7
-"""How much a video's own mean counts against the average, however often the video was shown."""
 
 
 class PredictorConfig(Spec):
@@ -99,20 +97,36 @@ def _sum_before(group: np.ndarray, day: np.ndarray, values: np.ndarray) -> np.nd
     return before[day_start] - before[group_start]
 
 
-def history_features(user: np.ndarray, video: np.ndarray, day: np.ndarray, values: np.ndarray) -> np.ndarray:
+def history_features(
+    user: np.ndarray, video: np.ndarray, day: np.ndarray, values: np.ndarray, seed: int
+) -> np.ndarray:
     """Returns user and video means of each behaviour from days before the row's own, float32 [m, 2 b].
 
-    Means are drawn to the average of those days. A user's by count; a video's by a fixed share, so that it is
-    the same whether the video was shown once or often: in a selected log the frequency of a video gives its
-    label away. What is left visible is whether it was shown before at all with an outcome off the average.
+    A user's mean is drawn to the average of those days by count. A video's is not, and a video that was not
+    shown before gets the means of one of the same day that was: in a selected log the frequency of a video, even
+    whether it was seen at all, gives its label away. The means do not change when every row of a video is doubled.
     """
     average, _ = means_before(np.zeros_like(day), day, values)
     average = np.where(np.isnan(average), 0.5, average)
     user_mean, n = means_before(user, day, values)
-    video_mean, _ = means_before(video, day, values)
-    of_user = np.where(n > 0, (np.nan_to_num(user_mean) * n + average * USER_PRIOR_ROWS) / (n + USER_PRIOR_ROWS), average)
-    of_video = np.where(np.isnan(video_mean), average, average + VIDEO_WEIGHT * (video_mean - average))
+    of_user = (np.nan_to_num(user_mean) * n + average * USER_PRIOR_ROWS) / (n + USER_PRIOR_ROWS)
+    donor = _donors(video, day, seed)
+    video_mean = means_before(video, day, values)[0][donor]
+    of_video = np.where(np.isnan(video_mean), average, video_mean)
     return np.float32(np.concatenate([of_user, of_video], axis=1))
+
+
+def _donors(video: np.ndarray, day: np.ndarray, seed: int) -> np.ndarray:
+    """Returns for each row itself, or if its video was not shown on earlier days a random row whose video was."""
+    donor = np.arange(len(day))
+    _, shown = means_before(video, day, np.ones((len(day), 1)))
+    for today in np.unique(day):
+        rows = np.flatnonzero(day == today)
+        known = shown[rows, 0] > 0
+        if known.any():
+            generator = np.random.default_rng([seed, int(today)])
+            donor[rows[~known]] = generator.choice(rows[known], (~known).sum())
+    return donor
 
 
 class SharedBottom(nn.Module):
