@@ -141,7 +141,9 @@ class CriticEnsemble(nn.Module):
             [torch.empty(n_critics * first[1], 1), *(torch.empty(n_critics, o, 1) for _, o in rest)]
         )
 
-    def initialise(self, standardise: Standardise, value: float, generator: torch.Generator) -> "CriticEnsemble":
+    def initialise(
+        self, standardise: Standardise, value: float, generator: torch.Generator
+    ) -> "CriticEnsemble":
         """Returns the ensemble with fresh weights, drawn independently for each critic, predicting around `value`."""
         self.standardise.load_state_dict(standardise.state_dict())
         for weight, bias in zip(self.weights, self.biases, strict=True):
@@ -179,9 +181,13 @@ class CriticEnsemble(nn.Module):
         `lower` and `upper` [n, d] are the logged bounds, offsets from the baseline actions [n, d].
         """
         arrays = [torch.as_tensor(a) for a in (observations, baseline_actions, lower, upper, actions)]
-        return np.concatenate([self._q(*rows) for rows in zip(*(a.split(CHUNK) for a in arrays), strict=True)], axis=1)
+        return np.concatenate(
+            [self._q(*rows) for rows in zip(*(a.split(CHUNK) for a in arrays), strict=True)], axis=1
+        )
 
-    def _q(self, observations: Tensor, baseline: Tensor, lower: Tensor, upper: Tensor, actions: Tensor) -> np.ndarray:
+    def _q(
+        self, observations: Tensor, baseline: Tensor, lower: Tensor, upper: Tensor, actions: Tensor
+    ) -> np.ndarray:
         state = torch.cat([self.standardise(observations), baseline], dim=1)
         return self(self.inputs(state, actions, *box(baseline, lower, upper))).numpy()
 

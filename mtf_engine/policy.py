@@ -32,7 +32,9 @@ class Policy:
     def baseline(cls, fusion: FusionSpec, feature_names: Sequence[str], numeric_mask: Sequence[bool]) -> Self:
         """Returns the default live policy: action 0, the middle of every range, for everybody."""
         network = ConstantAction(len(feature_names), fusion.n_actions)
-        return cls(network, fusion, tuple(feature_names), tuple(map(bool, numeric_mask)), {"algo": "baseline"})
+        return cls(
+            network, fusion, tuple(feature_names), tuple(map(bool, numeric_mask)), {"algo": "baseline"}
+        )
 
     @torch.inference_mode()
     def act(self, observations: np.ndarray) -> np.ndarray:

@@ -13,6 +13,8 @@ LAYERS = (
     ("logs",),
     ("environments",),
     ("networks", "network_files", "policy"),
+    ("learning",),
+    ("learning",),
     ("algos",),
     ("training", "evaluation"),
     ("rounds", "review", "bundle"),

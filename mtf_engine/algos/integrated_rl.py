@@ -1,0 +1,239 @@
+"""IntegratedRL-MTF: an actor that knows its exploration bounds, against an ensemble of independent critics.
+
+Liu et al., "An Off-Policy Reinforcement Learning Algorithm Customized for Multi-Task Fusion in Large-Scale
+Recommender Systems", arXiv 2404.17589 v5, formulas 4 to 6. Departures, each with its switch or its reason:
+
+- Formula 5 as printed falls with the distance outside the bounds and would push the actor out:
+  `penalty="expm1"` grows instead; `"printed"` is the paper's.
+- The second term of formula 6 has no gradient in the critic as printed: `critic_penalty="target"` subtracts
+  it from the bootstrap; `"decay"` is the form of the paper's v6; `"printed"` leaves it out.
+- Critics see the action relative to its logged bounds: `action_input="deviation"`; `"raw"` is the action.
+- Each critic has its own target network and bootstrap, no minimum is taken: their disagreement is the signal.
+- Rewards are scaled by 1 / std of the discounted return, so that eta, lambda and delta have a meaning.
+- The actor starts as the baseline policy, the critics at the mean return.
+- Learning rates, layer sizes and delta are not in the paper; each field below says where its default is from.
+"""
+
+import copy
+import warnings
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from mtf_engine.learning.batches import Batch, prepare
+from mtf_engine.learning.config import TrainerConfig
+from mtf_engine.learning.penalties import PenaltyForm, penalty, relative_excess
+from mtf_engine.learning.start import RewardScale, explored_dimensions, starting_actor
+from mtf_engine.logs.schema import Transitions
+from mtf_engine.networks import CriticEnsemble, deviation, soft_update
+from mtf_engine.policy import Policy
+
+VARIANCE_FLOOR = 1e-6
+"""Added to the critics' variance: the gradient of a square root is infinite at 0."""
+
+WALL = 0.05
+"""An action within this many half widths of a bound is at the wall."""
+
+FLOAT_ERROR = 1e-4
+"""An action on a bound is inside, whatever float32 made of it; half widths."""
+
+STATEFUL = ("actor", "critics", "target_actor", "target_critics", "actor_optimiser", "critic_optimiser")
+
+
+class IntegratedRLConfig(TrainerConfig):
+    """Settings of IntegratedRL-MTF."""
+
+    n_critics: int = Field(default=24, ge=2, description="independent critics (paper: 24)")
+    hidden: tuple[int, ...] = Field(
+        default=(64, 64), min_length=1, description="hidden layers of all networks (ours)"
+    )
+    gamma: float = Field(default=0.9, ge=0, lt=1, description="discount of later requests (paper: .9)")
+    eta: float = Field(
+        default=1.2, ge=0, description="weight of the bounds penalty in the actor's loss (paper: 1.2)"
+    )
+    beta: float = Field(
+        default=0.3, gt=0, description="softness of the penalty, in widths of the bounds (paper: .3)"
+    )
+    lambda_std: float = Field(
+        default=0.2, ge=0, description="weight of the critics' disagreement (paper: lambda .2)"
+    )
+    delta: float = Field(default=1.0, ge=0, description="weight of the penalty in the critics' target (ours)")
+    tau: float = Field(default=0.08, gt=0, le=1, description="soft-update rate of the targets (paper: .08)")
+    target_update_interval: int = Field(
+        default=15, ge=1, description="steps between soft updates (paper: 15)"
+    )
+    actor_learning_rate: float = Field(default=1e-4, gt=0, description="of Adam (BatchRL-MTF: 1e-4)")
+    critic_learning_rate: float = Field(
+        default=1e-3, gt=0, description="of Adam (BatchRL-MTF: 2e-4; ours by search)"
+    )
+    penalty: PenaltyForm = Field(default="expm1", description="form of formula 5; printed is the paper's")
+    critic_penalty: Literal["target", "decay", "printed"] = Field(
+        default="target",
+        description="form of formula 6; printed, the paper's, has no effect; decay is its v6",
+    )
+    action_input: Literal["deviation", "raw"] = Field(
+        default="deviation", description="critics see the action relative to its bounds, or raw (ours)"
+    )
+    reward_scale: float | None = Field(
+        default=None,
+        gt=0,
+        description="rewards are multiplied by this; empty: 1 / std of the discounted return (ours)",
+    )
+
+
+class IntegratedRL:
+    """The trainer: `update` does one step of formulas 4 to 6 on one batch."""
+
+    Config: ClassVar = IntegratedRLConfig
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "laptop": {},
+        "paper": {"n_steps": 300_000, "hidden": (256, 256), "critic_learning_rate": 2e-4},
+        "demo": {"n_steps": 1_000},
+    }
+
+    def __init__(
+        self, config: IntegratedRLConfig, transitions: Transitions, baseline: Policy | None = None
+    ) -> None:
+        if config.penalty == "printed":
+            warnings.warn(
+                "penalty=printed falls with the distance and pushes the actor out of its bounds", stacklevel=2
+            )
+        self.config = config
+        self.step = 0
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.reward_scale = RewardScale.of(transitions, config.gamma, config.reward_scale)
+        self.actor = starting_actor(transitions, config.hidden, baseline, self.generator).to(config.device)
+        self.critics = CriticEnsemble(
+            config.n_critics,
+            len(transitions.feature_names),
+            transitions.fusion.n_actions,
+            config.hidden,
+            config.action_input,
+            explored_dimensions(transitions),
+        )
+        self.critics.initialise(self.actor.standardise, self.reward_scale.mean_return, self.generator).to(
+            config.device
+        )
+        self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
+        self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
+        self.actor_optimiser = torch.optim.Adam(
+            self.actor.parameters(), config.actor_learning_rate, fused=True
+        )
+        self.critic_optimiser = torch.optim.Adam(
+            self.critics.parameters(), config.critic_learning_rate, fused=True
+        )
+        self.policy = Policy(
+            network=self.actor,
+            fusion=transitions.fusion,
+            feature_names=transitions.feature_names,
+            numeric_mask=transitions.numeric_mask,
+            info={"algo": "integrated_rl", "reward_scale": self.reward_scale.scale},
+        )
+
+    def prepare(self, transitions: Transitions) -> Batch:
+        """Returns the transitions as `update` takes them, all at once."""
+        return prepare(transitions, self.critics, self.config.gamma, self.reward_scale.scale)
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """Returns the losses of one step on `batch`: critics, actor, and every few steps the targets."""
+        critic_loss = self._critic_loss(batch)
+        self.critic_optimiser.zero_grad()
+        critic_loss.backward()
+        self.critic_optimiser.step()
+
+        actor_loss = self._actor_loss(batch)
+        self.actor_optimiser.zero_grad()
+        actor_loss.backward(inputs=list(self.actor.parameters()))
+        self.actor_optimiser.step()
+
+        self.step += 1
+        if self.step % self.config.target_update_interval == 0:
+            soft_update(self.target_critics, self.critics, self.config.tau)
+            soft_update(self.target_actor, self.actor, self.config.tau)
+        return {
+            "critic_loss": critic_loss.detach() / self.config.n_critics,
+            "actor_loss": actor_loss.detach(),
+        }
+
+    def _critic_loss(self, batch: Batch) -> Tensor:
+        """Formula 6: squared error to each critic's own target, summed over critics so that none slows another."""
+        errors = self.critics(batch.inputs) - self._targets(batch)  # [n_critics, batch]
+        return errors.square().mean(dim=1).sum()
+
+    @torch.no_grad()
+    def _targets(self, batch: Batch) -> Tensor:
+        actions = self.target_actor.head(batch.next_observations)
+        inputs = self.target_critics.inputs(
+            batch.next_state, actions, batch.next_centre, batch.next_half_width
+        )
+        q = self.target_critics(inputs)  # [n_critics, batch]
+        excess = self._excess(actions, batch.next_centre, batch.next_half_width)
+        if self.config.critic_penalty == "target":
+            q -= self.config.delta * penalty(excess, self.config.penalty).sum(dim=1)
+        elif self.config.critic_penalty == "decay":
+            q += torch.expm1(-excess.sum(dim=1)) * q.abs()
+        return batch.rewards + batch.discounts * q
+
+    def _q(self, batch: Batch, actions: Tensor) -> Tensor:
+        return self.critics(self.critics.inputs(batch.state, actions, batch.centre, batch.half_width))
+
+    def _actor_loss(self, batch: Batch) -> Tensor:
+        """Formula 4: minus the mean critic, plus the bounds penalty, plus the critics' disagreement."""
+        actions = self.actor.head(batch.observations)
+        q = self._q(batch, actions)  # [n_critics, batch]
+        cost = penalty(self._excess(actions, batch.centre, batch.half_width), self.config.penalty).sum(dim=1)
+        disagreement = (q.var(dim=0, correction=0) + VARIANCE_FLOOR).sqrt()
+        return (-q.mean(dim=0) + self.config.eta * cost + self.config.lambda_std * disagreement).mean()
+
+    def _excess(self, actions: Tensor, centre: Tensor, half_width: Tensor) -> Tensor:
+        return relative_excess(deviation(actions, centre, half_width), half_width > 0, self.config.beta)
+
+    @torch.no_grad()
+    def diagnose(self, batch: Batch) -> dict[str, Tensor | float]:
+        """Returns what is watched during training, on one batch, without touching any state.
+
+        `q_std_inside` and `q_std_outside` are the critics' standard deviation at the logged action, moved into
+        its bounds where it is outside, and at that action one half width farther out in every dimension. Shares
+        are of the actor's actions, per dimension; at the wall is within 5 % of the half width of a bound.
+        """
+        actions = self.actor.head(batch.observations)
+        deviations = deviation(actions, batch.centre, batch.half_width)
+        excess = self._excess(actions, batch.centre, batch.half_width)
+        inside = deviation(batch.actions, batch.centre, batch.half_width).clamp(-1, 1)
+        outside = inside + torch.where(inside < 0, -1, 1)
+        explored = batch.half_width > 0
+        return {
+            "q_mean": self._q(batch, actions).mean(),
+            "q_std_inside": self._q(batch, batch.centre + inside * batch.half_width)
+            .std(0, correction=0)
+            .mean(),
+            "q_std_outside": self._q(batch, batch.centre + outside * batch.half_width)
+            .std(0, correction=0)
+            .mean(),
+            "penalty": penalty(excess, self.config.penalty).sum(dim=1).mean(),
+            "reward_scale": self.reward_scale.scale,
+            **self._shares("share_outside", deviations.abs() > 1 + FLOAT_ERROR, explored),
+            **self._shares("share_at_wall", (deviations.abs() - 1).abs() <= WALL, explored),
+        }
+
+    def _shares(self, name: str, found: Tensor, explored: Tensor) -> dict[str, Tensor]:
+        shares = (found & explored).sum(dim=0) / explored.sum(dim=0).clamp(min=1)
+        return {
+            f"{name}/{dimension}": share
+            for dimension, share in zip(self.policy.fusion.names, shares, strict=True)
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns everything that a step changes, as tensors and primitives."""
+        parts = {name: getattr(self, name).state_dict() for name in STATEFUL}
+        return {**parts, "generator": self.generator.get_state(), "step": self.step}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up where `state_dict` was called, to the bit."""
+        for name in STATEFUL:
+            getattr(self, name).load_state_dict(state[name])
+        self.generator.set_state(state["generator"])
+        self.step = state["step"]

@@ -1,0 +1,1 @@
+"""What every reinforcement-learning method shares: its settings, its start, its batches, its bounds penalties."""

@@ -1,0 +1,68 @@
+"""Transitions as the networks read them: computed once, drawn from at every step."""
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from mtf_engine.logs.schema import Transitions
+from mtf_engine.networks import CriticEnsemble, box
+
+
+@dataclass(frozen=True)
+class Batch:
+    """n transitions. A state is [standardised observation, baseline action]; bounds are centre and half width."""
+
+    inputs: Tensor  # [n, in], the critics' input at the logged action: state first
+    actions: Tensor  # [n, d], as logged
+    centre: Tensor  # [n, d]
+    half_width: Tensor  # [n, d]
+    rewards: Tensor  # [n], scaled
+    discounts: Tensor  # [n], gamma, or 0 where the step is terminal
+    next_state: Tensor  # [n, f + d]
+    next_centre: Tensor  # [n, d]
+    next_half_width: Tensor  # [n, d]
+
+    @property
+    def state(self) -> Tensor:
+        return self.inputs[:, : self.next_state.shape[1]]
+
+    @property
+    def observations(self) -> Tensor:
+        return self.inputs[:, : self.next_state.shape[1] - self.centre.shape[1]]
+
+    @property
+    def next_observations(self) -> Tensor:
+        return self.next_state[:, : -self.centre.shape[1]]
+
+    def draw(self, n: int, generator: torch.Generator) -> "Batch":
+        """Returns n of the transitions, drawn with replacement."""
+        indices = torch.randint(len(self), (n,), generator=generator).to(self.rewards.device)
+        return Batch(*(getattr(self, field.name).index_select(0, indices) for field in fields(self)))
+
+    def __len__(self) -> int:
+        return len(self.rewards)
+
+
+def prepare(transitions: Transitions, critics: CriticEnsemble, gamma: float, reward_scale: float) -> Batch:
+    """Returns all transitions as one batch, on the device of the critics that will read it."""
+    device = critics.explored.device
+
+    def tensor(name: str) -> Tensor:
+        return torch.as_tensor(getattr(transitions, name), device=device)
+
+    def context(prefix: str) -> tuple[Tensor, Tensor, Tensor]:
+        baseline = tensor(f"{prefix}baseline_actions")
+        state = torch.cat([critics.standardise(tensor(f"{prefix}observations")), baseline], dim=1)
+        return state, *box(baseline, tensor(f"{prefix}lower"), tensor(f"{prefix}upper"))
+
+    state, centre, half_width = context("")
+    return Batch(
+        critics.inputs(state, tensor("actions"), centre, half_width),
+        tensor("actions"),
+        centre,
+        half_width,
+        tensor("rewards") * reward_scale,
+        gamma * (~tensor("terminals")).float(),
+        *context("next_"),
+    )

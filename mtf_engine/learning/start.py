@@ -1,0 +1,96 @@
+"""Where training starts: the actor as the baseline policy, the critics at the mean return, rewards scaled."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from mtf_engine.logs.schema import Transitions
+from mtf_engine.networks import Actor, Standardise
+from mtf_engine.policy import Policy
+from mtf_engine.spec import Refusal
+
+CONSTANT = 1e-6
+"""Baseline actions that differ by no more are one action."""
+
+FIT_ERROR = 1e-3
+FIT_STEPS = 4_000
+FIT_BATCH = 1_024
+
+
+@dataclass(frozen=True)
+class RewardScale:
+    """What rewards are multiplied by, and the mean discounted return in those units."""
+
+    scale: float
+    mean_return: float
+
+    @classmethod
+    def of(cls, transitions: Transitions, gamma: float, scale: float | None = None) -> "RewardScale":
+        """Returns `scale`, or 1 / std of the discounted return (1 where the return never varies)."""
+        returns = transitions.returns(gamma)
+        std = float(returns.std())
+        scale = scale or (1 / std if std > 0 else 1.0)
+        return cls(scale, scale * float(returns.mean()))
+
+
+def explored_dimensions(transitions: Transitions) -> list[int]:
+    """Returns the action dimensions whose bounds have a width somewhere in the log; a Refusal if none has."""
+    explored = np.flatnonzero((transitions.upper > transitions.lower).any(axis=0)).tolist()
+    if not explored:
+        raise Refusal("the log explores no dimension of the action: collect it with bounds wider than 0")
+    return explored
+
+
+def starting_actor(
+    transitions: Transitions, hidden: tuple[int, ...], baseline: Policy | None, generator: torch.Generator
+) -> Actor:
+    """Returns an actor that acts as the baseline did in the log.
+
+    Weights and standardisation are copied from `baseline` where it is an actor of the same shape, features and
+    fusion. A constant baseline action is met exactly. Else the actor is fitted to the logged baseline actions,
+    to a largest error of 1e-3 or for 4,000 steps.
+    """
+    standardise = Standardise.fit(transitions.observations, transitions.numeric_mask)
+    actor = Actor(len(transitions.feature_names), transitions.fusion.n_actions, hidden)
+    actor.initialise(standardise, generator)
+    if baseline is not None:
+        baseline.check(transitions.fusion, transitions.feature_names)
+        if isinstance(baseline.network, Actor) and baseline.network.architecture == actor.architecture:
+            actor.load_state_dict(baseline.network.state_dict())
+            return actor
+    actions = transitions.baseline_actions
+    if np.ptp(actions, axis=0).max() <= CONSTANT:
+        _make_constant(actor, actions.mean(axis=0))
+    else:
+        _fit(actor, transitions, generator)
+    return actor
+
+
+@torch.no_grad()
+def _make_constant(actor: Actor, action: np.ndarray) -> None:
+    actor.last.weight.zero_()
+    actor.last.bias.copy_(torch.atanh(torch.as_tensor(action).clamp(-1 + CONSTANT, 1 - CONSTANT)))
+
+
+def _fit(actor: Actor, transitions: Transitions, generator: torch.Generator) -> None:
+    """Regresses the actor onto the logged baseline actions, with a learning rate that falls to 0."""
+    observations = actor.standardise(torch.as_tensor(transitions.observations))
+    actions = torch.as_tensor(transitions.baseline_actions)
+    optimiser = torch.optim.Adam(actor.head.parameters(), lr=3e-3, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, FIT_STEPS)
+    for step in range(FIT_STEPS):
+        rows = torch.randint(len(actions), (FIT_BATCH,), generator=generator)
+        loss = functional.mse_loss(actor.head(observations[rows]), actions[rows])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        if step % 100 == 0 and _largest_error(actor, observations, actions) <= FIT_ERROR:
+            return
+
+
+@torch.no_grad()
+def _largest_error(actor: Actor, observations: torch.Tensor, actions: torch.Tensor) -> float:
+    return float((actor.head(observations) - actions).abs().max())

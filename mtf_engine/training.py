@@ -1,0 +1,143 @@
+"""The training loop: a generator of metrics that survives being killed, and the configs that start it."""
+
+import io
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_origin
+
+import torch
+from pydantic import ValidationError
+
+from mtf_engine.algos import ALGOS, Algorithm
+from mtf_engine.learning.config import TrainerConfig
+from mtf_engine.logs.schema import Transitions
+from mtf_engine.network_files import network_bytes, read_network, write_atomically
+from mtf_engine.networks import CriticEnsemble
+from mtf_engine.spec import Refusal
+
+
+def fit(
+    algo: Algorithm, transitions: Transitions, checkpoint: Path | None = None
+) -> Iterator[dict[str, float]]:
+    """Yields a flat row of metrics every `log_every` steps and at the last one, training in between.
+
+    Batches are drawn by the algorithm's own generator. With `checkpoint`, the whole state is written there
+    every `checkpoint_every` steps, and a training whose file exists goes on from it: the rows that follow, the
+    weights and the optimisers are those of an uninterrupted run to the bit, `seconds` and `steps_per_second`
+    aside. A Refusal where the file belongs to another training, or where the losses are no longer numbers.
+    """
+    config = algo.config
+    with _threads(config.n_threads):
+        clock = _Clock(_resume(algo, checkpoint) if checkpoint and checkpoint.exists() else 0.0, algo.step)
+        data = algo.prepare(transitions)
+        while algo.step < config.n_steps:
+            batch = data.draw(config.batch_size, algo.generator)
+            losses = algo.update(batch)
+            last = algo.step == config.n_steps
+            if last or algo.step % config.log_every == 0:
+                yield {
+                    "step": algo.step,
+                    **_finite(losses | algo.diagnose(batch), algo.step),
+                    **clock.read(algo.step),
+                }
+            if checkpoint and (last or algo.step % config.checkpoint_every == 0):
+                _save(algo, checkpoint, clock.seconds())
+
+
+class _Clock:
+    """Wall-clock columns: seconds of training in all, and steps per second since they were last read."""
+
+    def __init__(self, seconds_before: float, step: int) -> None:
+        self._start = time.perf_counter() - seconds_before
+        self._read_at, self._step = time.perf_counter(), step
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._start
+
+    def read(self, step: int) -> dict[str, float]:
+        now = time.perf_counter()
+        pace = (step - self._step) / (now - self._read_at)
+        self._read_at, self._step = now, step
+        return {"seconds": self.seconds(), "steps_per_second": pace}
+
+
+@contextmanager
+def _threads(n: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _finite(metrics: Mapping[str, Any], step: int) -> dict[str, float]:
+    row = {name: float(value) for name, value in metrics.items()}
+    broken = [name for name, value in row.items() if not math.isfinite(value)]
+    if broken:
+        raise Refusal(f"the training diverged by step {step} ({', '.join(broken)}); set lower learning rates")
+    return row
+
+
+def _save(algo: Algorithm, path: Path, seconds: float) -> None:
+    buffer = io.BytesIO()
+    state = {"config": algo.config.model_dump(mode="json"), "algo": algo.state_dict(), "seconds": seconds}
+    torch.save(state, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def _resume(algo: Algorithm, path: Path) -> float:
+    """Returns the seconds trained so far, with `algo` put where the checkpoint was written."""
+    saved = torch.load(path, weights_only=True)
+    if saved["config"] != algo.config.model_dump(mode="json"):
+        raise Refusal(
+            f"{path.name} belongs to a training with other settings; resume with those or start anew"
+        )
+    algo.load_state_dict(saved["algo"])
+    return saved["seconds"]
+
+
+def checkpoint_step(path: Path) -> int:
+    """Returns the step a training with this checkpoint goes on from; 0 where there is no file."""
+    return int(torch.load(path, weights_only=True)["algo"]["step"]) if path.exists() else 0
+
+
+def save_critics(critics: CriticEnsemble, path: Path) -> None:
+    """Writes the critics to `path`, which lies beside the policy, in one step."""
+    write_atomically(path, network_bytes(critics, {}))
+
+
+def load_critics(path: Path) -> CriticEnsemble:
+    """Returns the critics that `save_critics` wrote; a Refusal where the file is not one."""
+    network, _ = read_network(path, {"CriticEnsemble": CriticEnsemble})
+    return network  # type: ignore[return-value]
+
+
+def make_config(algo_name: str, preset: str, settings: Mapping[str, str], seed: int) -> TrainerConfig:
+    """Returns the config of `algo_name`: its preset, with `settings` as strings over it.
+
+    Lists are separated by commas, an empty string is none. A Refusal names the field and what it allows.
+    """
+    if algo_name not in ALGOS:
+        raise Refusal(f"there is no algorithm {algo_name}; choose one of {', '.join(ALGOS)}")
+    algorithm = ALGOS[algo_name]
+    if preset not in algorithm.presets:
+        raise Refusal(f"{algo_name} has no preset {preset}; choose one of {', '.join(algorithm.presets)}")
+    fields = algorithm.Config.model_fields
+    unknown = sorted(set(settings) - set(fields))
+    if unknown:
+        raise Refusal(f"{algo_name} has no setting {unknown[0]}; its settings are {', '.join(fields)}")
+    values = {name: _parsed(text, fields[name].annotation) for name, text in settings.items()}
+    try:
+        return algorithm.Config.model_validate({**algorithm.presets[preset], "seed": seed, **values})
+    except ValidationError as error:
+        raise Refusal.invalid(f"the config of {algo_name}", error) from None
+
+
+def _parsed(text: str, annotation: Any) -> Any:
+    if get_origin(annotation) is tuple:
+        return [part for part in text.split(",") if part]
+    return text or None
