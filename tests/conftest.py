@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+
+from mtf_engine.jobs import executor, submissions
+from mtf_engine.registry import Workspace
 
 ROOT = Path(__file__).parent.parent
 
@@ -15,3 +19,47 @@ def kuairand() -> Path:
     if not folder.is_dir():
         pytest.skip("no KuaiRand folder: name it in MTF_KUAIRAND")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_workspace(tmp_path_factory, worker_id) -> Workspace:
+    """A workspace with two logs, a trained policy, its comparison and its bundle, to be read only.
+
+    All test processes share the one that the first of them fills.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        shared = shared.parent
+    with FileLock(shared / "small_workspace.lock"):
+        workspace = Workspace(shared / "small_workspace")
+        if not workspace.registry.runs():
+            fill(workspace)
+    return workspace
+
+
+def fill(workspace: Workspace) -> None:
+    """Takes the data's way once, through the engine's own jobs."""
+
+    def done(run_id: str) -> dict:
+        return executor.completed(workspace, executor.wait(workspace, run_id)).result or {}
+
+    explored, test = (
+        done(
+            submissions.submit_collect(
+                workspace, env="session", explore=explore, n_requests=n, seed=seed, name=name
+            )
+        )
+        for explore, n, seed, name in (("uniform", 600, 1, "explored"), ("baseline", 600, 2, "test"))
+    )
+    settings = {"n_steps": "60", "n_critics": "4", "hidden": "16", "log_every": "10"}
+    run_id = submissions.submit_train(
+        workspace,
+        explored["dataset_id"],
+        algo="integrated_rl",
+        preset="demo",
+        settings=settings,
+        name="small",
+    )
+    done(run_id)
+    done(submissions.submit_evaluate(workspace, ["baseline", run_id], test["dataset_id"]))
+    done(submissions.submit_export(workspace, run_id))

@@ -102,7 +102,7 @@ def show_deviation(result: EvaluationResult, runs: results.Runs) -> None:
     bins = results.deviation_bins(result, run_id, signed=view == "Direction")
     bounds = results.bounds_of(result, run_id)
     figure = charts.deviation(bins, bounds, signed=view == "Direction")
-    alt = f"Histograms of the deviation of {words.policy_title(run_id, runs)} in each dimension, bounds drawn in"
+    alt = f"Histograms of the deviation of {words.policy_title(run_id, runs)} per dimension, with the bounds"
     exhibit(figure, results.deviation_table(result, run_id), f"deviation {run_id}", alt)
     if bounds is None:
         st.caption("The log has no bounds, and the policy was trained without any.")
@@ -119,7 +119,7 @@ def show_disagreement(result: EvaluationResult, runs: results.Runs) -> None:
     alt = "Standard deviation of Q over the critics against the distance beyond the bounds, per policy"
     exhibit(charts.disagreement(profile), profile, "disagreement", alt)
     st.caption(
-        "Along rays from the baseline action through the policy's action: mean, band from 5 to 95 % of requests."
+        "Along rays from the baseline action through the policy's: mean, and a band from 5 to 95 % of them."
     )
     st.write("About the policy's own actions:")
     st.dataframe(

@@ -1,4 +1,4 @@
-"""Export a policy: the bundle that a server loads. Decides nothing; it says whether the bundle can be trusted."""
+"""Export a policy: the bundle that a server loads. Decides whether that bundle can be trusted."""
 
 import pandas as pd
 import streamlit as st
@@ -26,12 +26,12 @@ def show_bundle(run: RunRow) -> None:
     checked = loaders.verified(str(path))
     if checked["ok"]:
         st.success(
-            "Verified with numpy and onnxruntime alone: the bundle answers as the policy does, largest difference "
-            f"{checked['max_abs_diff']:.1e}."
+            "Verified with numpy and onnxruntime alone: the bundle answers as the policy does, "
+            f"largest difference {checked['max_abs_diff']:.1e}."
         )
     else:
         st.error(
-            f"The bundle does not answer as the policy does, largest difference {checked['max_abs_diff']:.1e}."
+            f"The bundle answers otherwise than the policy, largest difference {checked['max_abs_diff']:.1e}."
         )
     st.download_button(
         f"Download policy.zip ({path.stat().st_size / 1024:,.0f} KB)",

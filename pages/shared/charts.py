@@ -1,4 +1,4 @@
-"""Figures: frame in, figure out. Few colours, each with one meaning; text that users typed is escaped here."""
+"""Figures: frame in, figure out. Few colours, each with one meaning; what users typed is escaped here."""
 
 import html
 import itertools
@@ -25,6 +25,8 @@ METHODS = {
     "bayesian_optimization": "#3a9ea5",
 }
 """One fixed colour a method, readable on light and dark."""
+SEQUENCE = [colour for method, colour in METHODS.items() if method != "baseline"]
+"""Colours of lines that are told apart by their names only."""
 
 Panel = tuple[str, str, Sequence[str]]
 """Title, unit, and the metrics it shows."""
@@ -32,16 +34,20 @@ Panel = tuple[str, str, Sequence[str]]
 KNOWN_METRICS = (
     ("Critic loss", "squared reward", r"critic_loss"),
     ("Actor loss", "", r"actor_loss"),
-    ("Q", "scaled reward", r"q_mean|q_data.*"),
-    ("Disagreement of the critics", "std of Q", r"q_std.*"),
-    ("Penalty", "", r"penalty|bounds_penalty|.*_penalty"),
-    ("Actions outside the bounds", "share", r"share_outside.*|outside.*"),
-    ("Actions at the wall", "share", r"share_at_wall.*|at_wall.*"),
+    ("Mean Q of the actor's actions", "scaled reward", r"q_mean"),
+    ("Disagreement of the critics", "std of Q, scaled reward", r"q_std_.*"),
+    ("Bounds penalty", "", r"penalty"),
+    ("Actions outside the bounds", "share of requests", r"share_outside/.*"),
+    ("Actions at the wall", "share of requests", r"share_at_wall/.*"),
 )
-NOT_CURVES = ("step", "seconds", "steps_per_second", "wall_time", "time")
+"""Panels that show several metrics or have a unit: title, unit, pattern of names."""
+NOT_CURVES = ("step", "seconds", "steps_per_second", "reward_scale")
+LABELLED = 3
+"""Lines of a panel that are named at their end, the highest ones; all are named on hovering."""
 
 PANEL_HEIGHT = 230
-"""Pixels of one panel in a grid of small charts."""
+"""Pixels of one panel in a grid of small charts, the gap below it included."""
+GAP = 70
 
 
 def escape(text: object) -> str:
@@ -94,19 +100,13 @@ def curves(frame: pd.DataFrame, panels: Sequence[Panel], columns: int = 2) -> go
     figure = _grid([title for title, _, _ in panels], columns)
     for i, (_, unit, names) in enumerate(panels):
         place = _place(i, columns)
-        for name, colour in zip(names, _colours(len(names)), strict=True):
-            line = go.Scatter(
-                x=frame["step"],
-                y=frame[name],
-                name=escape(name),
-                mode="lines",
-                line={"color": colour, "width": 1.8},
-                hovertemplate=f"{escape(name)} %{{y:.4g}}, step %{{x:,}}<extra></extra>",
-            )
-            figure.add_trace(line, **place)
-            if len(names) > 1:
+        last = frame[list(names)].iloc[-1].sort_values(ascending=False)
+        labelled = last.index[:LABELLED] if len(names) > 1 else []
+        for name, colour in zip(names, itertools.cycle(SEQUENCE)):
+            figure.add_trace(_line(frame, name, colour), **place)
+            if name in labelled:
                 _label_end(figure, frame, name, colour, place)
-        figure.update_xaxes(title="step", **place)
+        figure.update_xaxes(title="step" if i + columns >= len(panels) else None, **place)
         figure.update_yaxes(title=unit, **place)
     return figure
 
@@ -130,8 +130,8 @@ def deviation(
 ) -> go.Figure:
     """Returns a histogram per dimension of new minus baseline action, with the bounds drawn in.
 
-    `frame` has one row a bin: dimension, left, right, share. `signed` tells whether the deviation has a direction
-    or is a size (Fig. 2 of the paper). Bars beyond the bounds have another colour.
+    `frame` has one row a bin: dimension, left, right, share. `signed` tells whether the deviation has a
+    direction or is a size (Fig. 2 of the paper). Bars beyond the bounds have another colour.
     """
     names = list(dict.fromkeys(frame["dimension"]))
     figure = _grid([escape(name) for name in names], columns)
@@ -221,11 +221,16 @@ def _place(i: int, columns: int) -> dict[str, int]:
 
 def _grid(titles: Sequence[str], columns: int) -> go.Figure:
     rows = -(-len(titles) // columns)
+    height = 70 + PANEL_HEIGHT * rows
     figure = make_subplots(
-        rows, columns, subplot_titles=titles, vertical_spacing=0.32 / rows, horizontal_spacing=0.26 / columns
+        rows,
+        columns,
+        subplot_titles=[f"<b>{title}</b>" for title in titles],
+        vertical_spacing=GAP / height,
+        horizontal_spacing=0.24 / columns,
     )
     figure.update_annotations(font_size=13)
-    return _sized(figure, 60 + PANEL_HEIGHT * rows)
+    return _sized(figure, height)
 
 
 def _sized(figure: go.Figure, height: int) -> go.Figure:
@@ -234,23 +239,26 @@ def _sized(figure: go.Figure, height: int) -> go.Figure:
     )
 
 
-def _colours(n: int) -> list[str]:
-    fixed = [
-        INSIDE,
-        OUTSIDE,
-        METHODS["batchrl_mtf"],
-        METHODS["cql_sac"],
-        METHODS["ddpg"],
-        METHODS["evolution_strategy"],
-    ]
-    return [fixed[i % len(fixed)] for i in range(n)]
+def _line(frame: pd.DataFrame, name: str, colour: str) -> go.Scatter:
+    return go.Scatter(
+        x=frame["step"],
+        y=frame[name],
+        name=escape(name),
+        mode="lines",
+        line={"color": colour, "width": 1.8},
+        hovertemplate=f"{escape(name)} %{{y:.4g}}, step %{{x:,}}<extra></extra>",
+    )
 
 
 def _label_end(figure: go.Figure, frame: pd.DataFrame, name: str, colour: str, place: dict[str, int]) -> None:
-    """Writes a line's name at its last point, in place of a legend."""
-    known = frame[["step", name]].dropna()
-    if len(known):
-        figure.add_annotation(
-            x=known["step"].iloc[-1], y=known[name].iloc[-1], text=escape(name), showarrow=False,
-            xanchor="right", yanchor="bottom", font={"color": colour, "size": 12}, **place,
-        )  # fmt: skip
+    """Writes a line's name, without the part that its panel's title says, at its last point."""
+    figure.add_annotation(
+        x=frame["step"].iloc[-1],
+        y=frame[name].iloc[-1],
+        text=escape(name.rpartition("/")[2]),
+        showarrow=False,
+        xanchor="right",
+        yanchor="bottom",
+        font={"color": colour, "size": 12},
+        **place,
+    )

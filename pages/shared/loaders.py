@@ -1,15 +1,21 @@
-"""The only caching of the dashboard. Registry rows are few and are read anew at every run of a page."""
+"""The only caching of the dashboard. Registry rows are few and are read anew at every run of a page.
+
+Parts of the engine that load torch are imported where they are used: home must not wait for them.
+"""
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import streamlit as st
 
-from mtf_engine.bundle import verify
-from mtf_engine.evaluation import EvaluationResult
 from mtf_engine.jobs.metrics import read as read_metrics
 from mtf_engine.registry import DatasetRow, RunRow, RunState, Workspace
+from mtf_engine.spec import Spec
+
+if TYPE_CHECKING:
+    from mtf_engine.evaluation import EvaluationResult
 
 MOST_POINTS = 1_000
 """Points of one curve that go to the browser."""
@@ -57,8 +63,10 @@ def log_tail(run_id: str, lines: int = 200) -> str:
         return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
 
 
-def evaluation(run_id: str, policies: tuple[str, ...]) -> EvaluationResult:
+def evaluation(run_id: str, policies: tuple[str, ...]) -> "EvaluationResult":
     """Returns the result of a completed evaluation, narrowed to `policies`."""
+    from mtf_engine.evaluation import EvaluationResult
+
     result = EvaluationResult.model_validate(workspace().registry.run(run_id).result)
     return result.model_copy(
         update={
@@ -71,10 +79,12 @@ def evaluation(run_id: str, policies: tuple[str, ...]) -> EvaluationResult:
 @st.cache_data(show_spinner="Checking the bundle…", max_entries=20)
 def verified(path: str) -> dict:
     """Returns how a bundle, which is never changed once written, answers against its golden rows."""
+    from mtf_engine.bundle import verify
+
     return verify(Path(path))
 
 
-def pace(algo: str, config) -> float | None:
+def pace(algo: str, config: Spec) -> float | None:
     """Returns steps a second of the newest finished training of `algo` with networks of the same size."""
     sizes = ("batch_size", "n_critics", "hidden", "n_threads")
     own = config.model_dump(mode="json")

@@ -57,7 +57,7 @@ def differences(result: EvaluationResult, group: str, base: str, runs: Runs) -> 
 
 
 def deviation_bins(result: EvaluationResult, run_id: str, signed: bool) -> pd.DataFrame:
-    """Returns one row a bin: dimension, left, right, share of requests; cut where all dimensions are empty."""
+    """Returns one row a bin: dimension, left, right, share of requests; cut where nothing lies."""
     deviation = _policy(result, run_id).deviation
     first = -2.0 if signed else 0.0
     counts = np.array([d.drift_counts if signed else d.counts for d in deviation.dimensions])

@@ -38,8 +38,8 @@ def run_table(runs: list[RunRow]) -> pd.DataFrame:
             "Progress": run.step / run.n_steps if run.n_steps else float(run.state is RunState.COMPLETED),
             "Kind": run.kind,
             "Name": run.name,
-            "Method": run.algo,
-            "Seed": run.seed,
+            "Method": run.algo or "",
+            "Seed": "" if run.seed is None else str(run.seed),
             "Created": words.ago(run.created_at),
             "Took": words.duration(run.seconds),
             "Run": run.id,
@@ -119,7 +119,8 @@ def show_curves(run: RunRow) -> None:
 
 def show_details(run: RunRow) -> None:
     log, config, result = st.tabs(["Log", "Configuration", "Result"])
-    log.code(loaders.log_tail(run.id) or "The log is empty.", language=None, height=260)
+    lines = loaders.log_tail(run.id)
+    log.code(lines or "The log is empty.", language=None, height=260 if lines else "content")
     config.json(run.config)
     result.json(run.result or {})
 

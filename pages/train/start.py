@@ -4,7 +4,9 @@ import streamlit as st
 
 from mtf_engine.algos import ALGOS
 from mtf_engine.jobs import submissions
+from mtf_engine.learning.config import TrainerConfig
 from mtf_engine.registry import DatasetRow
+from mtf_engine.spec import Spec
 from mtf_engine.training import make_config
 from pages.shared import follow, forms, loaders, words
 
@@ -46,10 +48,9 @@ def choose_method() -> tuple[str, str]:
 def choose_settings(algo: str, preset: str) -> dict[str, str]:
     """Returns the settings that differ from the preset."""
     config = make_config(algo, preset=preset, settings={}, seed=0)
-    common = set.intersection(*(set(method.Config.model_fields) for method in ALGOS.values()))
     names = [name for name in type(config).model_fields if name not in DRAWN_APART]
-    of_the_method = [name for name in names if name not in common] or names
-    of_the_run = [name for name in names if name not in of_the_method]
+    of_the_run = [name for name in names if name in TrainerConfig.model_fields]
+    of_the_method = [name for name in names if name not in of_the_run]
     key = f"{algo}.{preset}"
     st.subheader("The run", anchor=False)
     changed = forms.config_form(config, of_the_run, key)
@@ -58,17 +59,19 @@ def choose_settings(algo: str, preset: str) -> dict[str, str]:
     return changed
 
 
-def show_estimate(algo: str, config, dataset: DatasetRow) -> None:
+def show_estimate(algo: str, config: Spec) -> None:
     """Says how long the training will take, judged by the pace of earlier ones like it."""
+    steps = config.model_dump()["n_steps"]
     pace = loaders.pace(algo, config)
     if pace is None:
         st.caption(
-            f"{config.n_steps:,} steps. No training like it has run here; its own page tells the time after a second."
+            f"{steps:,} steps; none like these were taken here yet, so the run itself will tell the time."
         )
-    else:
-        st.caption(
-            f"{config.n_steps:,} steps: about {words.duration(config.n_steps / pace)} at {pace:,.0f} steps a second, as the last one like it."
-        )
+        return
+    time = words.duration(steps / pace)
+    st.caption(
+        f"{steps:,} steps: about {time}, at {pace:,.0f} steps a second as in the last training like it."
+    )
 
 
 def main() -> None:
@@ -89,7 +92,7 @@ def main() -> None:
     changed = choose_settings(algo, preset)
     with follow.refusals():
         config = make_config(algo, preset=preset, settings=changed, seed=seed)
-        show_estimate(algo, config, dataset)
+        show_estimate(algo, config)
         if st.button("Start training", type="primary"):
             run_id = submissions.submit_train(
                 loaders.workspace(),

@@ -1,0 +1,93 @@
+"""Every page, of an empty workspace and of a filled one, without an exception."""
+
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from mtf_engine.registry import Workspace
+
+ROOT = Path(__file__).parent.parent
+PAGES = {
+    path.stem: str(path.relative_to(ROOT))
+    for path in (ROOT / "pages").rglob("*.py")
+    if path.parent.name != "shared"
+}
+TITLES = {
+    "import_logs": "Import logs",
+    "start": "Start a training",
+    "runs": "Runs",
+    "compare": "Compare policies",
+    "export": "Export a policy",
+}
+
+
+def opened(page: str | None = None, **query: str) -> AppTest:
+    """Returns the app after its first run on `page` (home if None), checked to be free of exceptions."""
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    if page:
+        app.switch_page(PAGES[page])
+    for name, value in query.items():
+        app.query_params[name] = value
+    return checked(app.run())
+
+
+def checked(app: AppTest) -> AppTest:
+    assert not app.exception, [e.value for e in app.exception]
+    return app
+
+
+def button(app: AppTest, label: str):
+    return next(b for b in app.button if b.label == label)
+
+
+def texts(app: AppTest) -> str:
+    """Returns all that the page says in sentences."""
+    parts = [*app.markdown, *app.caption, *app.info, *app.error, *app.success, *app.warning, *app.code]
+    return "\n".join(str(part.value) for part in parts)
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch) -> Workspace:
+    monkeypatch.setenv("MTF_WORKSPACE", str(tmp_path / "empty"))
+    return Workspace(tmp_path / "empty")
+
+
+@pytest.fixture
+def filled(small_workspace, monkeypatch) -> Workspace:
+    monkeypatch.setenv("MTF_WORKSPACE", str(small_workspace.path))
+    return small_workspace
+
+
+def test_every_page_has_a_title():
+    assert set(PAGES) == set(TITLES)
+
+
+@pytest.mark.parametrize("page", TITLES)
+def test_a_page_of_an_empty_workspace_says_what_to_do(page, empty):
+    app = opened(page)
+    assert [title.value for title in app.title] == [TITLES[page]]
+    assert not app.error
+    assert len(app.info) or page == "import_logs"
+
+
+def test_home_of_an_empty_workspace_leads_to_the_first_import(empty):
+    app = opened()
+    assert [title.value for title in app.title] == ["Multi-Task Fusion workbench"]
+    assert "The workspace is empty" in texts(app)
+    assert "mtf_engine" in texts(app) and "demo" in texts(app)
+
+
+@pytest.mark.parametrize("page", TITLES)
+def test_a_page_of_a_filled_workspace_has_one_title_and_no_error(page, filled):
+    app = opened(page)
+    assert [title.value for title in app.title] == [TITLES[page]]
+    assert not app.error
+
+
+def test_home_counts_what_is_there(filled):
+    shown = {metric.label: metric.value for metric in opened().metric}
+    datasets = filled.registry.datasets()
+    assert shown["Datasets"] == str(len(datasets))
+    assert shown["Requests"] == f"{sum(row.n_requests for row in datasets):,}"
+    assert shown["Trained policies"] == "1"
