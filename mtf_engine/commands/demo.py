@@ -14,8 +14,8 @@ N_REQUESTS = 20_000
 def fill(workspace: Workspace) -> dict[str, Any]:
     """Returns the ids of the demonstration's datasets and trainings, and their scores; makes what is missing.
 
-    A log is explored uniformly and one with Gaussian noise, a policy is trained on each, and both are compared
-    with the baseline on a log that the baseline made. A second call finds everything there.
+    A log is explored uniformly and one with Gaussian noise, a policy is trained on each, and both are
+    compared with the baseline on a log that the baseline made. A second call finds everything there.
     """
     collect = partial(submissions.submit_collect, workspace, env="session", n_requests=N_REQUESTS)
     collections = {

@@ -94,7 +94,8 @@ def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | Non
     table = Table(*names, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(_text(row[name]) for name in names))
-    Console().print(table if rows else "none")
+    width = Console(width=10_000).measure(table).maximum  # cut nothing: a terminal wraps, a pipe need not
+    Console(width=width).print(table if rows else "none")
 
 
 def _text(value: Any) -> str:
@@ -102,6 +103,8 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.6g}"
+    if isinstance(value, dict):
+        return "".join(f"\n  {name}: {_text(inner)}" for name, inner in value.items())
     if isinstance(value, list | tuple):
-        return "\n".join(map(_text, value))
+        return ", ".join(map(_text, value)) or "none"
     return str(value)

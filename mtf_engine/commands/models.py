@@ -1,12 +1,14 @@
 """`train`, `evaluate`, `export`, `verify`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mtf_engine.commands.frame import Session, command
 
+SCORES = ("run_id", "weighted_gauc", "ci_low", "ci_high", "users_used", "users_left_out", "split")
+PICTURES = ("deviation", "disagreement")
 
 app = typer.Typer()
 
@@ -58,7 +60,13 @@ def evaluate(
 
     run_id = submissions.submit_evaluate(shell.workspace, policies, on, seed=seed)
     result = finish(shell.workspace, run_id).result or {}
-    shell.show(result["policies"], ("run_id", "weighted_gauc", "ci_low", "ci_high", "users_used", "split"))
+    shell.show([_score(row, result["differences"]) for row in result["policies"]], SCORES)
+
+
+def _score(row: dict[str, Any], differences: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the scores of one policy and its differences to the others, without what is drawn."""
+    scores = {name: value for name, value in row.items() if name not in PICTURES}
+    return scores | {"differences": [d for d in differences if d["run_id"] == row["run_id"]]}
 
 
 @command(app, "export train-1f00ba77 --to policy.zip")

@@ -6,7 +6,6 @@ import typer
 
 from mtf_engine.commands.frame import Session, command
 
-
 app = typer.Typer()
 
 

@@ -4,10 +4,10 @@ Each imports what it needs itself, so that a worker loads no more than its own k
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mtf_engine.jobs import metrics
 from mtf_engine.jobs.configs import CollectConfig, EvaluateConfig, ExportConfig, ImportConfig
 from mtf_engine.jobs.worker import Job
 from mtf_engine.logs.schema import DatasetMeta, Tables
@@ -78,19 +78,29 @@ def _stored(job: Job, meta: DatasetMeta, batches: Iterable[Tables]) -> dict[str,
 
 
 def train(job: Job) -> dict[str, Any]:
-    """Trains a policy, from its checkpoint where there is one."""
+    """Trains a policy, going on from its checkpoint where there is one."""
     from mtf_engine.algos import ALGOS
-    from mtf_engine.jobs.storage import CHECKPOINT, CRITICS, POLICY, open_dataset
-    from mtf_engine.training import fit
+    from mtf_engine.jobs.storage import CHECKPOINT, CRITICS, POLICY, open_dataset, open_policy
+    from mtf_engine.training import fit, save_critics
 
+    dataset = open_dataset(job.workspace, str(job.run.dataset_id))
+    transitions = dataset.transitions()
     algorithm = ALGOS[str(job.run.algo)]
-    transitions = open_dataset(job.workspace, str(job.run.dataset_id)).transitions()
-    algo = algorithm(algorithm.Config.model_validate(job.config), transitions)
-    for row in fit(algo, transitions, checkpoint=job.folder / CHECKPOINT):
-        metrics.append(job.folder, row)
+    baseline = open_policy(job.workspace, dataset.meta.baseline, dataset.meta)
+    algo = algorithm(algorithm.Config.model_validate(job.config), transitions, baseline)
+    for row in job.logged(fit(algo, transitions, checkpoint=job.folder / CHECKPOINT)):
         job.progress(row["step"])
-    algo.policy.save(job.folder / POLICY)
-    return {"step": row["step"]}
+    if algo.critics is not None:
+        save_critics(algo.critics, job.folder / CRITICS)
+    origin = {
+        "run_id": job.run.id,
+        "dataset_id": job.run.dataset_id,
+        "dataset_hash": dataset.content_hash,
+        "baseline": dataset.meta.baseline,
+        "plan": dataset.meta.plan and dataset.meta.plan.model_dump(mode="json"),
+    }
+    replace(algo.policy, info=algo.policy.info | origin).save(job.folder / POLICY)
+    return {"transitions": len(transitions), "left_out": transitions.n_left_out}
 
 
 def evaluate(job: Job) -> dict[str, Any]:

@@ -25,10 +25,10 @@ def read(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in _lines(folder)]
 
 
-def cut_back(folder: Path, step: int) -> None:
-    """Keeps the rows up to `step`, where a resumed training goes on."""
+def cut_back(folder: Path, before: int) -> None:
+    """Keeps the rows before a step, which is the first that a resumed training logs again."""
     temp = folder / f".{FILE}.tmp"
-    temp.write_bytes(b"".join(line for line in _lines(folder) if json.loads(line)["step"] <= step))
+    temp.write_bytes(b"".join(line for line in _lines(folder) if json.loads(line)["step"] < before))
     temp.replace(folder / FILE)
 
 

@@ -2,8 +2,10 @@
 
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.schema import DatasetMeta, Ledger
+from mtf_engine.networks import CriticEnsemble
 from mtf_engine.policy import Policy
 from mtf_engine.registry import BASELINE, DatasetRow, Workspace, now
+from mtf_engine.training import load_critics
 
 POLICY, CRITICS, CHECKPOINT = "policy.safetensors", "critics.safetensors", "checkpoint.pt"
 """Files of a training in its run folder."""
@@ -35,7 +37,13 @@ def register_dataset(workspace: Workspace, ledger: Ledger, meta: DatasetMeta, ru
 
 
 def open_policy(workspace: Workspace, name: str, like: DatasetMeta) -> Policy:
-    """Returns the policy of a completed training, or `baseline`, for observations and actions as in `like`."""
+    """Returns the policy of a completed training, or the `baseline` of a dataset like `like`."""
     if name == BASELINE:
         return Policy.baseline(like.fusion, like.feature_names, like.numeric_mask)
     return Policy.load(workspace.run_dir(workspace.trained(name).id) / POLICY)
+
+
+def open_critics(workspace: Workspace, name: str) -> CriticEnsemble | None:
+    """Returns the critics of a training, or None for a policy that has none."""
+    path = workspace.run_dir(name) / CRITICS
+    return load_critics(path) if name != BASELINE and path.exists() else None

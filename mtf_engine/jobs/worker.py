@@ -5,8 +5,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
@@ -56,8 +55,13 @@ class Job:
     def cancel_requested(self) -> bool:
         return self.workspace.registry.run(self.run.id).cancel_requested_at is not None
 
-    def log_metrics(self, row: Mapping[str, Any]) -> None:
-        metrics.append(self.folder, row)
+    def logged(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+        """Yields the rows once they stand in metrics.jsonl, from which what a resumed run repeats is cut."""
+        for i, row in enumerate(rows):
+            if i == 0:
+                metrics.cut_back(self.folder, before=row["step"])
+            metrics.append(self.folder, row)
+            yield row
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes `value` as `name` in the run folder; it appears there at once or not at all."""

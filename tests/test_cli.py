@@ -1,0 +1,246 @@
+"""The command line says one JSON document, exits 0, 1 or 2, and helps with an example."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from mtf_engine.cli import app
+from mtf_engine.registry import RunRow, RunState, Workspace, new_id, now
+from mtf_engine.spec import BoundsPlan
+
+ROOT = Path(__file__).parent.parent
+
+
+class Shell:
+    """Calls commands in one workspace, inside this process."""
+
+    def __init__(self, path: Path) -> None:
+        self.workspace = Workspace(path)
+
+    def __call__(self, *arguments: str, code: int = 0, input: str | None = None) -> Any:
+        """Returns the one JSON document that a command prints before it exits with `code`."""
+        done = CliRunner().invoke(
+            app, ["--workspace", str(self.workspace.path), "--json", *arguments], input=input
+        )
+        assert done.exit_code == code, (done.exception, done.output)
+        self.stderr = done.stderr
+        return json.loads(done.stdout)
+
+    def refused(self, *arguments: str) -> str:
+        """Returns the one sentence with which a command refuses."""
+        document = self(*arguments, code=1)
+        assert set(document) == {"error", "defects"}
+        assert self.stderr == document["error"] + "\n"
+        return document["error"]
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path / "workspace")
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """A workspace with one collected dataset."""
+    shell = Shell(tmp_path_factory.mktemp("filled"))
+    shell(
+        "dataset", "collect", "--env", "session", "--explore", "uniform", "--requests", "300", "--name", "log"
+    )
+    return shell
+
+
+def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if not hasattr(command, "commands"):
+        yield path, command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from leaves(inner, (*path, name))
+
+
+COMMANDS = dict(leaves(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_helps_with_an_example(path: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(app, [*path, "--help"], terminal_width=200)
+    assert done.exit_code == 0
+    assert COMMANDS[path].help
+    assert COMMANDS[path].epilog.startswith("Example: python -m mtf_engine")
+    assert path[-1] in COMMANDS[path].epilog
+    assert "--json" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--json", "density"], ["density", "--json"], ["--json", "density", "--json"]]
+)
+def test_a_process_prints_one_document_wherever_json_stands(tmp_path: Path, arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mtf_engine", "--workspace", tmp_path / "new", *arguments],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(json.loads(done.stdout)) == ["centre", "mean", "min", "cells(5)", "range(1.5)"]
+    assert not (tmp_path / "new").exists(), "density needs no workspace"
+
+
+def test_without_json_a_refusal_is_one_sentence_on_stderr(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["--workspace", str(tmp_path), "runs", "show", "train-0"])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == "there is no run 'train-0'; `runs list` shows those there are\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nothing"], ["density", "--dims", "x"], ["train"], ["dataset", "import", "x", "--format", "xls"], []],
+    ids=" ".join,
+)
+def test_misuse_exits_with_2_and_prints_nothing_on_stdout(arguments: list[str]) -> None:
+    done = CliRunner().invoke(app, ["--json", *arguments])
+    assert done.exit_code == 2
+    assert arguments == [] or done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["dataset", "show", "x"], "there is no dataset 'x'"),
+        (["dataset", "import", "/no/such/log"], "there is no file or folder /no/such/log"),
+        (["dataset", "collect", "--env", "replay", "--explore", "uniform", "--requests", "9"], "--from"),
+        (["dataset", "collect", "--env", "car", "--explore", "uniform", "--requests", "9"], "env: "),
+        (
+            [
+                "dataset",
+                "collect",
+                "--env",
+                "session",
+                "--explore",
+                "uniform",
+                "--requests",
+                "9",
+                "--bounds",
+                "x",
+            ],
+            "no bounds plan 'x'",
+        ),
+        (["train", "x"], "there is no dataset 'x'"),
+        (["evaluate", "baseline", "--on", "x"], "there is no dataset 'x'"),
+        (["export", "train-0", "--to", "x.zip"], "there is no run 'train-0'"),
+        (["runs", "cancel", "train-0"], "there is no run 'train-0'"),
+        (["runs", "resume", "train-0"], "there is no run 'train-0'"),
+        (["runs", "logs", "train-0"], "there is no run 'train-0'"),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
+)
+def test_bad_input_is_refused_and_leaves_no_run(shell: Shell, arguments: list[str], told: str) -> None:
+    assert told in shell.refused(*arguments)
+    assert shell.workspace.registry.runs() == []
+    assert list(shell.workspace.runs_dir.iterdir()) == []
+
+
+def test_a_setting_that_is_not_there_is_refused_with_those_that_are(filled: Shell) -> None:
+    sentence = filled.refused("train", "log", "--set", "n_step=5")
+    assert "n_step" in sentence and "n_steps" in sentence and "batch_size" in sentence
+    assert "no value" in filled.refused("train", "log", "--set", "n_steps")
+    assert "n_steps" in filled.refused("train", "log", "--set", "n_steps=few")
+    assert "integrated_rl" in filled.refused("train", "log", "--algo", "magic")
+    assert "laptop" in filled.refused("train", "log", "--preset", "desktop")
+
+
+def test_a_dataset_is_collected_listed_shown_and_deleted(filled: Shell) -> None:
+    made = filled(
+        "dataset", "collect", "--env", "replay", "--from", "log", "--explore", "gaussian", "--requests", "50"
+    )
+    assert set(made) == {"dataset_id", "requests", "impressions", "passes"}
+    assert made["requests"] >= 50
+    listed = {row["dataset_id"]: row for row in filled("dataset", "list")}
+    assert listed[made["dataset_id"]]["requests"] == made["requests"]
+    shown = filled("dataset", "show", made["dataset_id"])
+    assert (shown["source"], shown["meta"]["exploration"]) == ("replay", "gaussian")
+    assert filled("runs", "show", shown["run_id"])["dataset_id"] == made["dataset_id"]
+
+    CliRunner().invoke(
+        app, ["--workspace", str(filled.workspace.path), "dataset", "delete", made["dataset_id"]], input="n\n"
+    )
+    assert filled.workspace.dataset_path(made["dataset_id"]).exists()
+    filled("dataset", "delete", made["dataset_id"], "--yes")
+    assert not filled.workspace.dataset_path(made["dataset_id"]).exists()
+    assert made["dataset_id"] not in {row["dataset_id"] for row in filled("dataset", "list")}
+
+
+def test_bounds_come_from_a_stored_plan_or_a_file(filled: Shell, tmp_path: Path) -> None:
+    collect = [
+        "dataset",
+        "collect",
+        "--env",
+        "session",
+        "--explore",
+        "uniform",
+        "--requests",
+        "50",
+        "--bounds",
+    ]
+    plan = BoundsPlan.symmetric(0.05, 10)
+    filled.workspace.registry.save_plan("narrow", plan)
+    path = tmp_path / "plan.yaml"
+    path.write_text(plan.to_yaml())
+    for bounds in ("narrow", str(path)):
+        made = filled(*collect, bounds)
+        meta = filled("dataset", "show", made["dataset_id"])["meta"]
+        assert BoundsPlan.model_validate(meta["plan"]) == plan
+    path.write_text("lower: [0.1]\nupper: [0]\n")
+    assert "lower <= upper" in filled.refused(*collect, str(path))
+
+
+def test_a_run_is_shown_with_what_a_watcher_needs_and_no_path(shell: Shell) -> None:
+    run = RunRow(
+        id=new_id("train"),
+        kind="train",
+        name="",
+        state=RunState.FAILED,
+        created_at=now(),
+        config={},
+        error="why",
+    )
+    shell.workspace.registry.add_run(run)
+    shown = shell("runs", "show", run.id)
+    needed = (
+        "run_id kind state step n_steps name dataset_id algo seed created_at started_at finished_at seconds"
+    )
+    assert set(needed.split()) | {"error", "result"} <= set(shown)
+    assert str(shell.workspace.path) not in json.dumps(shown)
+    (listed,) = shell("runs", "list")
+    assert (listed["run_id"], listed["state"], listed["error"]) == (run.id, "failed", "why")
+    assert shell("runs", "logs", run.id) == {"run_id": run.id, "lines": []}
+
+
+def test_the_doctor_names_orphans_lost_and_changed_files(filled: Shell, tmp_path: Path) -> None:
+    assert filled("doctor")["ledger_mismatches"] == []
+    path = filled.workspace.dataset_path(filled.workspace.dataset("log").id)
+    stray = filled.workspace.datasets_dir / "dataset-00000000.duckdb"
+    stray.touch()
+    kept = path.rename(tmp_path / "kept.duckdb")
+    report = filled("doctor")
+    assert report["orphans"] == ["datasets/dataset-00000000.duckdb"]
+    assert [path.stem in sentence and "missing" in sentence for sentence in report["ledger_mismatches"]] == [
+        True
+    ]
+    assert {"mtf_engine", "python", "torch", "duckdb"} <= set(report["versions"])
+    stray.unlink()
+    kept.rename(path)
+    change_one_reward(path)
+    (sentence,) = filled("doctor")["ledger_mismatches"]
+    assert path.stem in sentence and "not those that were written" in sentence
+
+
+def change_one_reward(path: Path) -> None:
+    import duckdb
+
+    with duckdb.connect(path) as connection:
+        connection.execute("UPDATE requests SET reward = reward + 1 WHERE request_id = 0")
