@@ -26,6 +26,7 @@ from mtf_engine.logs.sessions import (
     VALIDATION_DAYS,
     Cut,
     ImportedLog,
+    Observer,
     Progress,
     batches,
     deal,
@@ -138,9 +139,19 @@ def read_kuairand(
         },
     )
     requests, impressions = _columns(log, split, cut, predicted, profiles, fusion.n_actions)
-    kept = requests["split"] != WARM_UP
-    tables = batches(requests, impressions, cut, encoder, profiles.iloc[cut.first], cut.left, kept)
-    return ImportedLog(meta, tables, warnings)
+    first = cut.first[:-1]
+    observe = Observer(
+        encoder,
+        encoder.profile(profiles.iloc[first]),
+        log[list(SIGNALS)].to_numpy(np.float32),
+        cut.first,
+        cut.user[first],
+        requests["timestamp"],
+        cut.step,
+        cut.left,
+    )
+    kept = np.flatnonzero(requests["split"] != WARM_UP)
+    return ImportedLog(meta, batches(requests, impressions, cut.first, observe, kept), warnings)
 
 
 def _read(files: Published) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, int]]:
@@ -313,20 +324,20 @@ def _columns(
     """Returns the request and impression columns of the dataset, observations aside."""
     signals = {s: log[s].to_numpy(np.float32) for s in SIGNALS}
     reward = impression_rewards(REWARD, signals)
-    opening = log.iloc[cut.first]
+    first, n = cut.first[:-1], len(cut.session)
     user_id = log["user_id"].to_numpy(object)
     requests = {
-        "request_id": np.arange(len(cut.first)),
+        "request_id": np.arange(n),
         "session_id": cut.session,
-        "user_id": user_id[cut.first],
+        "user_id": user_id[first],
         "step": cut.step.astype(np.int32),
-        "timestamp": (opening["time_ms"].to_numpy(np.int64) * 1000).astype("datetime64[us]"),
-        "split": split[cut.first],
-        "segment": _segments(profiles)[cut.first],
-        **without_actions(len(cut.first), n_actions),
+        "timestamp": (log["time_ms"].to_numpy(np.int64)[first] * 1000).astype("datetime64[us]"),
+        "split": split[first],
+        "segment": _segments(profiles)[first],
+        **without_actions(n, n_actions),
         "reward": np.bincount(cut.request, reward),
         "terminal": cut.left == 0,
-        "truncated": np.zeros(len(cut.first), bool),
+        "truncated": np.zeros(n, bool),
     }
     impressions = {
         "request_id": cut.request,

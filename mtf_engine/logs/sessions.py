@@ -1,17 +1,20 @@
 """Impressions by user and time, cut into requests and sessions and given observations."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
+from pandas.util import hash_array
 
 from mtf_engine.logs.schema import ACTION_COLUMNS, Columns, DatasetMeta, Tables
 from mtf_engine.observation import ObservationEncoder, log_history
 
 BATCH_REQUESTS = 2_048
 TEST_DAYS, VALIDATION_DAYS = 3, 2
+VALIDATION_USERS = 10
+"""One user in this many is for validation in a log that is not split by day."""
 
 Progress = Callable[[int, int], None]
 """Called with the steps done and the steps in all."""
@@ -30,43 +33,37 @@ class ImportedLog:
 class Cut:
     """How m impressions, sorted by user and time, fall into r requests and those into sessions."""
 
-    user: np.ndarray  # [m] codes, rows of a user stand together
-    request_starts: np.ndarray  # [m] bool, an impression opens a request
-    session_starts: np.ndarray  # [m] bool, an impression opens a session
+    user: NDArray[np.int64]  # [m] codes, rows of a user stand together
+    request_starts: NDArray[np.bool_]  # [m] an impression opens a request
+    session_starts: NDArray[np.bool_]  # [m] an impression opens a session
 
     @cached_property
-    def first(self) -> np.ndarray:
-        """The row of each request's first impression, int [r]."""
-        return np.flatnonzero(self.request_starts)
+    def first(self) -> NDArray[np.int64]:
+        """The row of each request's first impression, and the number of impressions, int [r + 1]."""
+        return np.append(np.flatnonzero(self.request_starts), len(self.user))
 
     @cached_property
-    def request(self) -> np.ndarray:
+    def request(self) -> NDArray[np.int64]:
         """The request of each impression, counted from 0, int [m]."""
         return np.cumsum(self.request_starts) - 1
 
     @cached_property
-    def session(self) -> np.ndarray:
+    def session(self) -> NDArray[np.int64]:
         """The session of each request, counted from 0, int [r]."""
-        return np.cumsum(self.session_starts)[self.first] - 1
+        return np.cumsum(self.session_starts)[self.first[:-1]] - 1
 
     @cached_property
-    def step(self) -> np.ndarray:
+    def step(self) -> NDArray[np.int64]:
         """The index of each request in its session, int [r]."""
         return within(self.session)
 
     @cached_property
-    def left(self) -> np.ndarray:
+    def left(self) -> NDArray[np.int64]:
         """How many requests of its session come after each, int [r]."""
         return within(self.session[::-1])[::-1]
 
-    @cached_property
-    def user_first(self) -> np.ndarray:
-        """The first row of each request's user, int [r]."""
-        starts = np.flatnonzero(changes(self.user))
-        return starts[np.searchsorted(starts, self.first, side="right") - 1]
 
-
-def changes(*keys: np.ndarray) -> np.ndarray:
+def changes(*keys: NDArray) -> NDArray[np.bool_]:
     """Returns where any of `keys` [m] differs from the row before, bool [m]; true of the first row."""
     starts = np.zeros(len(keys[0]), bool)
     starts[:1] = True
@@ -75,69 +72,92 @@ def changes(*keys: np.ndarray) -> np.ndarray:
     return starts
 
 
-def within(*keys: np.ndarray) -> np.ndarray:
+def within(*keys: NDArray) -> NDArray[np.int64]:
     """Returns the index of each row within its run of equal `keys`, int [m]."""
-    rows = np.arange(len(keys[0]))
-    return rows - np.maximum.accumulate(np.where(changes(*keys), rows, 0))
+    return np.arange(len(keys[0])) - run_starts(*keys)
 
 
-def deal(user: np.ndarray, split: np.ndarray, per_request: int, per_session: int) -> Cut:
+def run_starts(*keys: NDArray) -> NDArray[np.int64]:
+    """Returns for each row the first row of its run of equal `keys`, int [m]."""
+    return np.maximum.accumulate(np.where(changes(*keys), np.arange(len(keys[0])), 0))
+
+
+def deal(user: NDArray, split: NDArray, per_request: int, per_session: int) -> Cut:
     """Returns requests of the next `per_request` impressions of a user within a split, `per_session` a session."""
     position = within(user, split)
     return Cut(user, position % per_request == 0, position % (per_request * per_session) == 0)
 
 
-def split_by_day(day: np.ndarray) -> np.ndarray:
+def split_by_day(day: NDArray) -> NDArray[np.object_]:
     """Returns the split of each row of `day` [m]: the last 3 days test, the 2 before validation, the rest train."""
     days, index = np.unique(day, return_inverse=True)
     from_the_end = len(days) - 1 - index
-    train_or_validation = np.where(from_the_end < TEST_DAYS + VALIDATION_DAYS, "validation", "train")
-    return np.where(from_the_end < TEST_DAYS, "test", train_or_validation).astype(object)
+    earlier = np.where(from_the_end < TEST_DAYS + VALIDATION_DAYS, "validation", "train")
+    return np.where(from_the_end < TEST_DAYS, "test", earlier).astype(object)
 
 
-def seconds_since_last(user_first: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Returns the time since the user's request before [r], NaN for a first one; rows by user and time."""
-    return np.where(changes(user_first), np.nan, np.diff(seconds, prepend=seconds[:1]))
+def split_by_user(user_id: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Returns the split of each row of `user_id` [m]: 10 % of users, by a hash of their id, validation."""
+    validation = hash_array(user_id) % VALIDATION_USERS == 0
+    return np.where(validation, "validation", "train").astype(object)
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Observations of r logged requests, by user and time, from their m impressions and the users' profiles."""
+
+    encoder: ObservationEncoder
+    profile: NDArray[np.float32]  # [r, p]
+    signals: NDArray[np.float32]  # [m, s] in the encoder's order
+    first: NDArray[np.int64]  # [r + 1] first impression of each request
+    user: NDArray  # [r]
+    timestamp: NDArray[np.datetime64]  # [r]
+    step: NDArray[np.int64]  # [r]
+    left: NDArray[np.int64]  # [r] requests of the session that come after, 0 where nobody can know
+
+    @cached_property
+    def since_last(self) -> NDArray[np.float64]:
+        """Seconds since the user's request before, NaN for the first, [r]."""
+        elapsed = np.diff(self.timestamp, prepend=self.timestamp[:1]) / np.timedelta64(1, "s")
+        return np.where(changes(self.user), np.nan, elapsed)
+
+    @cached_property
+    def user_first(self) -> NDArray[np.int64]:
+        """The first impression of each request's user, [r]."""
+        return self.first[run_starts(self.user)]
+
+    def __call__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Returns the observations of the requests `rows`, [n, f]."""
+        history, counts = log_history(self.signals, self.user_first[rows], self.first[rows])
+        return self.encoder.observe(
+            self.profile[rows], history, counts, self.since_last[rows], self.step[rows], self.left[rows]
+        )
 
 
 def batches(
     requests: Columns,
     impressions: Columns,
-    cut: Cut,
-    encoder: ObservationEncoder,
-    profiles: pd.DataFrame,
-    requests_left: np.ndarray,
-    keep: np.ndarray,
+    first: NDArray[np.int64],
+    observe: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+    kept: NDArray[np.int64],
 ) -> Iterator[Tables]:
-    """Returns the rows of the requests in `keep` (bool [r]) as tables, with observations made on the way.
+    """Yields the requests `kept` (int [n]) and their impressions, with observations made on the way.
 
-    `requests` has equally long columns [r], `impressions` [m] among them the encoder's signals; `profiles` has a
-    row a request. Impressions of requests that are not kept still count as history.
+    `requests` has columns [r], `impressions` columns [m]; request i has the impressions first[i]:first[i + 1].
     """
-    signals = np.stack([impressions[s] for s in encoder.signals], axis=1).astype(np.float32)
-    seconds = requests["timestamp"].astype("datetime64[us]").astype(np.int64) / 1e6
-    since_last = seconds_since_last(cut.user_first, seconds)
-    stop = np.append(cut.first[1:], len(cut.user))
-    profile = encoder.profile(profiles)
-    kept = np.flatnonzero(keep)
     for i in range(0, len(kept), BATCH_REQUESTS):
         rows = kept[i : i + BATCH_REQUESTS]
-        history, counts = log_history(signals, cut.user_first[rows], cut.first[rows])
-        observation = encoder.observe(
-            profile[rows], history, counts, since_last[rows], cut.step[rows], requests_left[rows]
-        )
-        shown = np.concatenate([np.arange(cut.first[r], stop[r]) for r in rows])
+        shown = np.concatenate([np.arange(first[r], first[r + 1]) for r in rows])
         yield Tables(
-            requests={**take(requests, rows), "observation": observation},
-            impressions=take(impressions, shown),
+            requests={**_take(requests, rows), "observation": observe(rows)}, impressions=_take(impressions, shown)
         )
 
 
-def take(columns: Columns, rows: np.ndarray) -> dict[str, np.ndarray]:
+def _take(columns: Columns, rows: NDArray[np.int64]) -> dict[str, NDArray]:
     return {name: values[rows] for name, values in columns.items()}
 
 
-def without_actions(n: int, n_actions: int) -> Mapping[str, np.ndarray]:
+def without_actions(n: int, n_actions: int) -> dict[str, NDArray]:
     """Returns the columns of n requests about actions for a log that has none."""
     absent = np.full((n, n_actions), np.nan, np.float32)
     return {
