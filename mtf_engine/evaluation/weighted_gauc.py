@@ -1,5 +1,6 @@
 """Weighted GAUC: how well scores rank the impressions of each group, averaged over the groups."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ from mtf_engine.spec import Refusal
 KEY_BITS = 64
 MIN_SCORE_BITS = 16
 MAX_SCORE_BITS = 52
+CACHED_ROWS = 65_536
+"""Rows worked on at once after the sort, unless one group has more."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +67,17 @@ def weighted_gauc(scores: Any, labels: Any, weights: Any, users: Any) -> Weighte
     _refuse_bad_rows(scores, labels, weights, codes)
     if not len(scores):
         return WeightedGAUC.of_groups(np.asarray(users), scores, weights)
-    order, starts, tied = _sort(scores, codes.astype(np.uint64, copy=False))
-    signed = np.where(labels.astype(bool, copy=False), weights, -weights)[order]
-    aucs, totals = _group_aucs(np.maximum(signed, 0), np.maximum(-signed, 0), starts, tied)
-    return WeightedGAUC.of_groups(np.asarray(users)[order[starts]], aucs, totals)
+    labels = labels.astype(bool, copy=False)
+    key, score_bits, row_bits = _sorted_keys(scores, codes)
+    first, aucs, totals = zip(
+        *(
+            _group_aucs(key[part], score_bits, row_bits, scores, labels, weights)
+            for part in _whole_groups(key, score_bits + row_bits)
+        ),
+        strict=True,
+    )
+    keys = np.asarray(users)[np.concatenate(first)]
+    return WeightedGAUC.of_groups(keys, np.concatenate(aucs), np.concatenate(totals))
 
 
 def _group_codes(users: Any) -> np.ndarray:
@@ -77,7 +87,9 @@ def _group_codes(users: Any) -> np.ndarray:
     if users.dtype.kind in "iu" and len(users):
         low, high = int(users.min()), int(users.max())
         if (high - low).bit_length() + len(users).bit_length() + MIN_SCORE_BITS <= KEY_BITS:
-            return np.asarray(users).astype(np.uint64) - np.uint64(low % 2**KEY_BITS)  # modulo 2^64: exact
+            codes = np.array(users, np.uint64)
+            codes -= np.uint64(low % 2**KEY_BITS)  # modulo 2^64, so exact for negative users too
+            return codes
     return pd.factorize(users)[0]
 
 
@@ -85,42 +97,37 @@ def _refuse_bad_rows(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray
     if not len(scores) == len(labels) == len(weights) == len(codes):
         lengths = f"{len(scores)} scores, {len(labels)} labels, {len(weights)} weights, {len(codes)} users"
         raise Refusal(f"weighted GAUC: {lengths}; give one of each for every row")
-    for what, values, good, remedy in (
-        ("score", scores, np.isfinite(scores), "give finite scores"),
-        ("weight", weights, (weights > 0) & (weights < np.inf), "give finite weights above 0 (reward + 1)"),
-        ("label", labels, (labels == 0) | (labels == 1), "give 0 or 1"),
-        ("user", codes, codes >= 0, "give every row a user"),
+    for what, values, above, below, remedy in (
+        ("score", scores, -np.inf, np.inf, "give finite scores"),
+        ("weight", weights, 0, np.inf, "give finite weights above 0 (reward + 1)"),
+        ("user", codes, -1, np.inf, "give every row a user"),
     ):
-        if not good.all():
-            row = int(good.argmin())
+        if len(values) and not (values.min() > above and values.max() < below):
+            row = int(((values > above) & (values < below)).argmin())
             found = "missing" if what == "user" else values[row]
             raise Refusal(f"weighted GAUC: the {what} of row {row} (counted from 0) is {found}; {remedy}")
+    if labels.dtype != bool and not (good := (labels == 0) | (labels == 1)).all():
+        row = int(good.argmin())
+        raise Refusal(f"weighted GAUC: the label of row {row} (counted from 0) is {labels[row]}; give 0 or 1")
 
 
-def _sort(scores: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the rows by (group, score) [n], where groups start [g], and which rows tie the next [n - 1].
+def _sorted_keys(scores: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, int, int]:
+    """Returns one sorted uint64 a row, [n], and how many of its bits are score and row.
 
-    One sort of one uint64 a row: group, score rounded down to the bits that are left, row. Rows whose rounded
-    scores are equal and whose scores are not are put in order afterwards: a handful, unless the scores are
-    spread over many orders of magnitude.
+    From the top: the group, the score rounded down to the bits that are left, the row. So a plain sort brings
+    the rows into order, several times faster than an argsort. A log is often by user already: merging is then
+    several times faster again.
     """
     row_bits = (len(scores) - 1).bit_length()
     score_bits = min(KEY_BITS - row_bits - int(codes.max()).bit_length(), MAX_SCORE_BITS)
-    key = (codes << np.uint64(score_bits)) | _levels(scores, score_bits)
+    clustered = (codes[1:] >= codes[:-1]).all()
+    key = codes.astype(np.uint64, copy=False)
+    key <<= np.uint64(score_bits)
+    key |= _levels(scores, score_bits)
     key <<= np.uint64(row_bits)
     key |= np.arange(len(scores), dtype=np.uint64)
-    key.sort()
-    order = (key & np.uint64(2**row_bits - 1)).astype(np.int64)
-    key >>= np.uint64(row_bits)
-
-    close = np.flatnonzero(key[1:] == key[:-1])
-    if (scores[order[close]] != scores[order[close + 1]]).any():
-        _sort_within(order, key, scores)
-    tied = np.zeros(len(scores) - 1, bool)
-    tied[close] = scores[order[close]] == scores[order[close + 1]]
-    key >>= np.uint64(score_bits)
-    starts = np.append(0, np.flatnonzero(key[1:] != key[:-1]) + 1)
-    return order, starts, tied
+    key.sort(kind="stable" if clustered else "quicksort")
+    return key, score_bits, row_bits
 
 
 def _levels(scores: np.ndarray, bits: int) -> np.ndarray:
@@ -129,31 +136,68 @@ def _levels(scores: np.ndarray, bits: int) -> np.ndarray:
     span = scores.max() / 2 - low
     if span == 0:
         return np.zeros(len(scores), np.uint64)
-    return ((scores / 2 - low) / span * (2**bits - 1)).astype(np.uint64)
+    grid = scores / 2
+    grid -= low
+    grid /= span
+    grid *= 2**bits - 1
+    return grid.astype(np.int64).view(np.uint64)
 
 
-def _sort_within(order: np.ndarray, key: np.ndarray, scores: np.ndarray) -> None:
-    """Puts the rows of `order` [n] that share a key, which is sorted, in the order of their scores."""
-    shares = np.append(False, key[1:] == key[:-1])
-    shares[:-1] |= shares[1:]
-    rows = order[shares]
-    order[shares] = rows[np.lexsort((scores[rows], key[shares]))]
+def _whole_groups(key: np.ndarray, group_shift: int) -> Iterator[slice]:
+    """Yields the rows of a few groups at a time: as many as fit the processor's cache, at least one group."""
+    start = 0
+    while start < len(key):
+        last = key[min(start + CACHED_ROWS, len(key)) - 1]
+        stop = int(np.searchsorted(key, last | np.uint64(2**group_shift - 1), side="right"))
+        yield slice(start, stop)
+        start = stop
 
 
 def _group_aucs(
-    positive: np.ndarray, negative: np.ndarray, starts: np.ndarray, tied: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns AUC (NaN with one class) and total weight of each group [n_groups].
+    key: np.ndarray,
+    score_bits: int,
+    row_bits: int,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns a row, the AUC (NaN with one class) and the total weight of each group in `key` [k], [g] each.
 
-    `positive` and `negative` [n] hold the weight of each row by (group, score), 0 in the other class.
+    What follows the key are columns of all n rows.
     """
+    order = (key & np.uint64(2**row_bits - 1)).view(np.int64)
+    key = key >> np.uint64(row_bits)
+    tied = _settle(order, key, scores)
+    key >>= np.uint64(score_bits)
+    starts = np.append(0, np.flatnonzero(key[1:] != key[:-1]) + 1)
+
+    weight, label = weights[order], labels[order]
+    positive, negative = weight * label, weight * ~label
     below = _sums_before(negative, starts)
     _share_ties(below, negative, tied)
-    won, positives, negatives = (np.add.reduceat(x, starts) for x in (positive * below, positive, negative))
+    below *= positive
+    won, positives, negatives = (np.add.reduceat(x, starts) for x in (below, positive, negative))
     both = (positives > 0) & (negatives > 0)
     aucs = np.full(len(starts), np.nan)
     aucs[both] = won[both] / positives[both] / negatives[both]
-    return aucs, positives + negatives
+    return order[starts], aucs, positives + negatives
+
+
+def _settle(order: np.ndarray, key: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Returns which rows tie with the next, [k - 1], once those that the rounding made equal are in order.
+
+    `key` [k] is sorted and holds group and rounded score; `order` is corrected in place. Few rows share a
+    key, unless they tie, or a few scores are many orders of magnitude away from the rest.
+    """
+    shared = np.flatnonzero(key[1:] == key[:-1])
+    equal = scores[order[shared]] == scores[order[shared + 1]]
+    if not equal.all():
+        rows = np.unique(np.concatenate([shared, shared + 1]))
+        order[rows] = order[rows][np.lexsort((scores[order[rows]], key[rows]))]
+        equal = scores[order[shared]] == scores[order[shared + 1]]
+    tied = np.zeros(len(key) - 1, bool)
+    tied[shared] = equal
+    return tied
 
 
 def _sums_before(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
