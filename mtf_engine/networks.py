@@ -92,7 +92,7 @@ class ConstantAction(nn.Module):
         return {"n_features": self.n_features, "n_actions": len(self.action)}
 
     def forward(self, observations: Tensor) -> Tensor:
-        return self.action.expand(len(observations), -1)
+        return self.action.expand(observations.shape[0], -1)
 
 
 POLICY_NETWORKS: dict[str, type[nn.Module]] = {n.__name__: n for n in (Actor, ConstantAction)}

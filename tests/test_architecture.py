@@ -17,7 +17,7 @@ LAYERS = (
     ("learning",),
     ("algos",),
     ("training", "evaluation"),
-    ("rounds", "review", "bundle"),
+    ("rounds", "review", "graphs", "bundle"),
     ("jobs",),
     ("commands", "cli", "__main__", "dashboard", "__init__"),
 )

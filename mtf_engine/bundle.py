@@ -1,0 +1,179 @@
+"""The bundle a server loads: one zip with fixed names, which anyone can check with numpy and onnxruntime.
+
+Nothing heavy is imported at the top, so that `verify` runs where there is no PyTorch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mtf_engine.graphs import Clip
+    from mtf_engine.logs.schema import EvaluationRows
+    from mtf_engine.policy import Policy
+
+SCHEMA_VERSION = 1
+MEMBERS = ("policy.onnx", "scores.onnx", "policy.safetensors", "golden.npz")
+MANIFEST = "manifest.json"
+LARGEST_MEMBER = 1 << 30
+"""A member said to be larger than this many bytes is refused before it is read."""
+
+GOLDEN_REQUESTS, GOLDEN_CANDIDATES = 256, 8
+TOLERANCE = 1e-5
+"""Largest difference that counts as the same: absolute below 1, relative above."""
+
+
+def export(
+    policy: Policy,
+    to: Path,
+    *,
+    rows: EvaluationRows,
+    evaluation: Mapping[str, Any] | None = None,
+    clip: Clip | None = None,
+) -> dict[str, Any]:
+    """Returns the manifest of the bundle written to `to`, in one step, once it is shown to compute the same.
+
+    `rows` are logged requests to take golden examples from; `evaluation` is the policy's scores, JSON-able;
+    `clip` holds served actions inside bounds. The same arguments give the same bytes. A Refusal where rows and
+    policy differ in names, or where onnxruntime and the policy disagree.
+    """
+    from mtf_engine.graphs import ServedPolicy, graphs
+    from mtf_engine.network_files import write_atomically
+
+    policy.check(rows.fusion, rows.feature_names)
+    members = {
+        **graphs(policy, clip),
+        "policy.safetensors": policy.to_bytes(),
+        "golden.npz": _golden(ServedPolicy(policy, clip), rows),
+    }
+    manifest = _manifest(policy, members, evaluation, clip)
+    content = _zip({**members, MANIFEST: json.dumps(manifest, indent=1, sort_keys=True).encode()})
+    checked = verify(io.BytesIO(content))
+    if not checked["ok"]:
+        raise _refusal(
+            f"the exported graphs differ from the policy by {checked['max_abs_diff']:.1e}; nothing was written"
+        )
+    write_atomically(to, content)
+    return manifest
+
+
+def verify(path: Path | io.BytesIO) -> dict[str, Any]:
+    """Returns whether the bundle's graphs answer its golden examples as the policy did, `ok` and `max_abs_diff`.
+
+    All requests at once, and the first one alone with one candidate. A Refusal where the file is no bundle, or
+    not as it was written. Members are read by their fixed names; nothing is unpacked or unpickled.
+    """
+    import onnxruntime
+
+    members = _read(path)
+    golden = np.load(io.BytesIO(members["golden.npz"]), allow_pickle=False)
+    policy, scores = (onnxruntime.InferenceSession(members[f"{name}.onnx"]) for name in ("policy", "scores"))
+    pairs = []
+    for requests, candidates in ((slice(None), slice(None)), (slice(1), slice(1))):
+        observations = golden["observations"][requests]
+        predictions = golden["predictions"][requests, candidates]
+        (actions,) = policy.run(None, {"observations": observations})
+        (log_scores,) = scores.run(None, {"observations": observations, "predictions": predictions})
+        pairs += [
+            (actions, golden["actions"][requests]),
+            (log_scores, golden["log_final_scores"][requests, candidates]),
+        ]
+    return {
+        "ok": all(np.allclose(found, expected, TOLERANCE, TOLERANCE) for found, expected in pairs),
+        "max_abs_diff": max(float(np.abs(found - expected).max()) for found, expected in pairs),
+    }
+
+
+def _read(path: Path | io.BytesIO) -> dict[str, bytes]:
+    """Returns the members of a bundle by name, each with the hash its manifest gives it; else a Refusal."""
+    name = path.name if isinstance(path, Path) else "the bundle"
+    try:
+        with zipfile.ZipFile(path) as file:
+            missing = sorted({MANIFEST, *MEMBERS} - set(file.namelist()))
+            if missing:
+                raise _refusal(f"{name} is no bundle: {missing[0]} is missing; export the policy again")
+            if any(file.getinfo(member).file_size > LARGEST_MEMBER for member in (MANIFEST, *MEMBERS)):
+                raise _refusal(
+                    f"{name} is no bundle: a file in it is larger than 1 GiB; export the policy again"
+                )
+            members = {member: file.read(member) for member in MEMBERS}
+            manifest = json.loads(file.read(MANIFEST))
+    except (OSError, zipfile.BadZipFile, zlib.error, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise _refusal(f"{name} cannot be read as a bundle: {error}; export the policy again") from None
+    if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
+        raise _refusal(f"{name} is no bundle of version {SCHEMA_VERSION}; export the policy again")
+    for member, content in members.items():
+        if manifest.get("sha256", {}).get(member) != hashlib.sha256(content).hexdigest():
+            raise _refusal(f"{member} in {name} is not the one that was exported; export the policy again")
+    return members
+
+
+def _refusal(sentence: str) -> Exception:
+    from mtf_engine.spec import Refusal
+
+    return Refusal(sentence)
+
+
+def _golden(served: Any, rows: EvaluationRows) -> bytes:
+    """Returns golden.npz: logged requests spread over the rows, with 8 logged impressions as candidates of each."""
+    import torch
+
+    from mtf_engine.fusion import log_final_score
+
+    requests = np.unique(np.linspace(0, len(rows.observations) - 1, GOLDEN_REQUESTS).astype(int))
+    first = np.linspace(0, len(rows.predictions) - 1, len(requests)).astype(int)
+    candidates = (first[:, None] + np.arange(GOLDEN_CANDIDATES)) % len(rows.predictions)
+    observations, predictions = rows.observations[requests], rows.predictions[candidates]
+    with torch.inference_mode():
+        actions = served(torch.as_tensor(observations)).numpy()
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        observations=observations,
+        predictions=predictions,
+        actions=actions,
+        log_final_scores=log_final_score(rows.fusion, actions, predictions).astype(np.float32),
+    )
+    return buffer.getvalue()
+
+
+def _manifest(
+    policy: Policy, members: Mapping[str, bytes], evaluation: Mapping[str, Any] | None, clip: Clip | None
+) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "approved": False,
+        "inputs": {
+            "observations": "float32 [requests, features], natural units, in the order of features",
+            "predictions": "float32 [requests, candidates, predictions], in the order of fusion.predictions",
+        },
+        "features": list(policy.feature_names),
+        "standardised": [
+            n for n, numeric in zip(policy.feature_names, policy.numeric_mask, strict=True) if numeric
+        ],
+        "fusion": policy.fusion.model_dump(mode="json"),
+        "origin": policy.info,
+        "clipped_to_bounds": clip is not None,
+        "clip_bounds": clip and clip.plan.model_dump(mode="json"),
+        "evaluation": evaluation,
+        "sha256": {member: hashlib.sha256(content).hexdigest() for member, content in members.items()},
+    }
+
+
+def _zip(members: Mapping[str, bytes]) -> bytes:
+    """Returns a zip whose bytes depend on its members alone: its dates are fixed."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in sorted(members.items()):
+            file.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()

@@ -1,0 +1,117 @@
+"""Policies as ONNX graphs, with scaling, clipping and fusion inside."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mtf_engine.fusion import log_final_score
+from mtf_engine.policy import Policy
+from mtf_engine.spec import BoundsPlan, FusionSpec, Refusal
+
+OPSET = 20
+EXAMPLE_REQUESTS, EXAMPLE_CANDIDATES = 3, 5
+"""Sizes of the traced example: at least 2, or the exporter takes them for constants."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Bounds that served actions are held in: a plan around a baseline policy."""
+
+    baseline: Policy
+    plan: BoundsPlan
+
+
+class ServedPolicy(nn.Module):
+    """Raw observations [n, f] -> actions [n, d], clipped to [-1, 1] and, with `clip`, to the bounds."""
+
+    def __init__(self, policy: Policy, clip: Clip | None) -> None:
+        super().__init__()
+        self.network = policy.network
+        self.baseline = clip and clip.baseline.network
+        if clip is not None:
+            if clip.plan.segments:
+                raise Refusal(
+                    "bounds per user segment cannot be clipped to: a bundle is not told the segment"
+                )
+            self.register_buffer("lower", torch.tensor(clip.plan.lower))
+            self.register_buffer("upper", torch.tensor(clip.plan.upper))
+
+    def forward(self, observations: Tensor) -> Tensor:
+        actions = self.network(observations).clamp(-1, 1)
+        if self.baseline is None:
+            return actions
+        centre = self.baseline(observations).clamp(-1, 1)
+        return actions.clamp(centre + self.lower, centre + self.upper).clamp(-1, 1)
+
+
+class ServedScores(nn.Module):
+    """Raw observations [n, f] and predictions [n, k, p] of k candidates -> log final scores [n, k]."""
+
+    def __init__(self, served: ServedPolicy, fusion: FusionSpec) -> None:
+        super().__init__()
+        self.served, self.fusion = served, fusion
+
+    def forward(self, observations: Tensor, predictions: Tensor) -> Tensor:
+        return log_final_score(self.fusion, self.served(observations), predictions, xp=torch)
+
+
+def graphs(policy: Policy, clip: Clip | None) -> dict[str, bytes]:
+    """Returns the content of policy.onnx and scores.onnx; numbers of requests and of candidates are free."""
+    served = ServedPolicy(policy, clip)
+    requests, candidates = torch.export.Dim("requests"), torch.export.Dim("candidates")
+    observations = torch.zeros(EXAMPLE_REQUESTS, len(policy.feature_names))
+    predictions = torch.full((EXAMPLE_REQUESTS, EXAMPLE_CANDIDATES, len(policy.fusion.predictions)), 0.5)
+    return {
+        "policy.onnx": _onnx(served, {"observations": (observations, {0: requests})}, "actions"),
+        "scores.onnx": _onnx(
+            ServedScores(served, policy.fusion),
+            {
+                "observations": (observations, {0: requests}),
+                "predictions": (predictions, {0: torch.export.Dim.AUTO, 1: candidates}),
+            },
+            "log_final_scores",
+        ),
+    }
+
+
+def _onnx(module: nn.Module, inputs: dict[str, tuple[Tensor, dict[int, Any]]], output: str) -> bytes:
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(example for example, _ in inputs.values()),
+            input_names=list(inputs),
+            output_names=[output],
+            dynamic_shapes=tuple(shape for _, shape in inputs.values()),
+            dynamo=True,
+            opset_version=OPSET,
+            external_data=False,
+            verbose=False,
+        )
+    model = program.model_proto
+    for part in (
+        model.graph,
+        *model.graph.node,
+        *model.graph.value_info,
+        *model.graph.input,
+        *model.graph.output,
+    ):
+        del part.metadata_props[:]  # stack traces, with the paths of this machine
+    return model.SerializeToString(deterministic=True)
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Silences two remarks of PyTorch about itself: a name it deprecates and uses, and no torchvision."""
+    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = registration.level
+    registration.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
+        yield
+    registration.setLevel(level)
