@@ -1,7 +1,6 @@
 """The command line says one JSON document, exits 0, 1 or 2, and helps with an example."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator

@@ -29,7 +29,15 @@ GRACE_SECONDS = 10.0
 LOCK_DESCRIPTOR = "MTF_WORKER_LOCK"
 """Environment variable with the number of the inherited descriptor that holds the worker's lock."""
 
-_children: list[subprocess.Popen[bytes]] = []
+
+class _Worker(subprocess.Popen[bytes]):
+    """A child that is meant to outlive this process: leaving it running is no mistake to warn of."""
+
+    def __del__(self) -> None:
+        pass
+
+
+_children: list[_Worker] = []
 """Workers this process started and has not reaped yet, so that a dashboard leaves no zombies."""
 
 
@@ -150,7 +158,7 @@ def _start(workspace: Workspace, run: RunRow) -> bool:
         if not workspace.registry.update_run(run.id, RunState.QUEUED, **started):
             return False
         with (folder / "run.log").open("ab") as log:
-            child = subprocess.Popen(
+            child = _Worker(
                 [sys.executable, "-m", "mtf_engine", "--workspace", workspace.path, "run-job", run.id],
                 cwd=Path(__file__).parents[2],
                 env=os.environ | _environment(run.config.get("n_threads", 1)) | {LOCK_DESCRIPTOR: str(held)},

@@ -11,6 +11,7 @@ from typing import Any
 from mtf_engine.jobs.configs import CollectConfig, EvaluateConfig, ExportConfig, ImportConfig
 from mtf_engine.jobs.worker import Job
 from mtf_engine.logs.schema import DatasetMeta, Tables
+from mtf_engine.registry import RunState
 from mtf_engine.spec import BoundsPlan
 
 
@@ -120,10 +121,28 @@ def evaluate(job: Job) -> dict[str, Any]:
 def export(job: Job) -> dict[str, Any]:
     """Writes a policy as a bundle, once it is shown to compute the same."""
     from mtf_engine.bundle import export as write_bundle
+    from mtf_engine.bundle import verify
     from mtf_engine.jobs.storage import BUNDLE, open_dataset, open_policy
 
     config = ExportConfig.model_validate(job.config)
-    raise NotImplementedError
+    dataset = open_dataset(job.workspace, str(job.run.dataset_id))
+    policy = open_policy(job.workspace, config.run_id, dataset.meta)
+    path = job.folder / BUNDLE
+    scores = {"evaluations": _scores(job, config.run_id)}
+    manifest = write_bundle(policy, path, rows=dataset.evaluation_rows(), evaluation=scores)
+    return {"run_id": config.run_id, **verify(path), "manifest": manifest}
+
+
+def _scores(job: Job, run_id: str) -> list[dict[str, Any]]:
+    """Returns the latest weighted GAUC of a training on each dataset it was evaluated on."""
+    wanted = ("split", "weighted_gauc", "ci_low", "ci_high", "users_used", "users_left_out")
+    latest: dict[str, dict[str, Any]] = {}
+    for run in job.workspace.registry.runs(RunState.COMPLETED, kind="evaluate"):
+        for row in (run.result or {})["policies"]:
+            if row["run_id"] == run_id:
+                score = {"dataset_id": run.dataset_id, "evaluation": run.id, **{n: row[n] for n in wanted}}
+                latest.setdefault(str(run.dataset_id), score)
+    return list(latest.values())
 
 
 KINDS: dict[str, Callable[[Job], dict[str, Any]]] = {

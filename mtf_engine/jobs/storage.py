@@ -1,14 +1,20 @@
 """What the registry names, opened: datasets and policies."""
 
+from typing import TYPE_CHECKING
+
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.schema import DatasetMeta, Ledger
-from mtf_engine.networks import CriticEnsemble
-from mtf_engine.policy import Policy
 from mtf_engine.registry import BASELINE, DatasetRow, Workspace, now
-from mtf_engine.training import load_critics
+
+if TYPE_CHECKING:  # a worker that imports a log needs no torch
+    from mtf_engine.networks import CriticEnsemble
+    from mtf_engine.policy import Policy
 
 POLICY, CRITICS, CHECKPOINT = "policy.safetensors", "critics.safetensors", "checkpoint.pt"
 """Files of a training in its run folder."""
+
+BUNDLE = "policy.zip"
+"""File of an export in its run folder."""
 
 
 def open_dataset(workspace: Workspace, name: str) -> Dataset:
@@ -36,14 +42,18 @@ def register_dataset(workspace: Workspace, ledger: Ledger, meta: DatasetMeta, ru
     )
 
 
-def open_policy(workspace: Workspace, name: str, like: DatasetMeta) -> Policy:
+def open_policy(workspace: Workspace, name: str, like: DatasetMeta) -> "Policy":
     """Returns the policy of a completed training, or the `baseline` of a dataset like `like`."""
+    from mtf_engine.policy import Policy
+
     if name == BASELINE:
         return Policy.baseline(like.fusion, like.feature_names, like.numeric_mask)
     return Policy.load(workspace.run_dir(workspace.trained(name).id) / POLICY)
 
 
-def open_critics(workspace: Workspace, name: str) -> CriticEnsemble | None:
+def open_critics(workspace: Workspace, name: str) -> "CriticEnsemble | None":
     """Returns the critics of a training, or None for a policy that has none."""
+    from mtf_engine.training import load_critics
+
     path = workspace.run_dir(name) / CRITICS
     return load_critics(path) if name != BASELINE and path.exists() else None

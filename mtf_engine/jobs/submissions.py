@@ -9,11 +9,11 @@ from pydantic import ValidationError
 
 from mtf_engine.jobs.configs import CollectConfig, EvaluateConfig, ExportConfig, ImportConfig
 from mtf_engine.jobs.executor import submit
+from mtf_engine.jobs.storage import BUNDLE
 from mtf_engine.registry import BASELINE, RunState, Workspace
 from mtf_engine.spec import BoundsPlan, Refusal, Spec
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
-BUNDLE = "policy.zip"
 
 
 def submit_import(
