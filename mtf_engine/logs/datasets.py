@@ -289,8 +289,8 @@ def _identifier(name: str) -> str:
 
 def _numpy(column: pa.Array) -> np.ndarray:
     if pa.types.is_fixed_size_list(column.type):
-        return column.flatten().to_numpy(zero_copy_only=False).reshape(-1, column.type.list_size)
-    return column.to_numpy(zero_copy_only=False)
+        return column.flatten().to_numpy(zero_copy_only=False, writable=True).reshape(-1, column.type.list_size)
+    return column.to_numpy(zero_copy_only=False, writable=True)
 
 
 def _transitions(rows: dict[str, np.ndarray], meta: DatasetMeta) -> Transitions:
