@@ -1,0 +1,78 @@
+"""Policy: one file, by names, never unpickled."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from mtf_engine.networks import Actor, Standardise
+from mtf_engine.policy import Policy
+from mtf_engine.spec import FusionSpec, Refusal
+
+FUSION = FusionSpec.default(("click", "like"), bias=("click",))
+FEATURES = ("age", "clicks", "new")
+
+
+@pytest.fixture
+def policy() -> Policy:
+    standardise = Standardise(torch.tensor([30.0, 2.0, 0.0]), torch.tensor([9.0, 1.0, 1.0]))
+    network = Actor(3, 3, (8,)).initialise(standardise, torch.Generator().manual_seed(0))
+    return Policy(network, FUSION, FEATURES, (True, True, False), {"algo": "integrated_rl", "plan": None})
+
+
+@pytest.fixture
+def observations() -> np.ndarray:
+    return np.random.default_rng(0).normal(20, 30, (50, 3)).astype(np.float32)
+
+
+def test_a_loaded_policy_is_the_saved_one(policy, observations, tmp_path):
+    policy.save(tmp_path / "policy.safetensors")
+    loaded = Policy.load(tmp_path / "policy.safetensors")
+    np.testing.assert_array_equal(loaded.act(observations), policy.act(observations))
+    assert (loaded.fusion, loaded.feature_names, loaded.numeric_mask, loaded.info) == (
+        policy.fusion, policy.feature_names, policy.numeric_mask, policy.info,
+    )  # fmt: skip
+    assert loaded.to_bytes() == policy.to_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["policy.safetensors"]
+
+
+def test_the_baseline_gives_everybody_action_zero(observations, tmp_path):
+    Policy.baseline(FUSION, FEATURES, (True, True, False)).save(tmp_path / "b.safetensors")
+    actions = Policy.load(tmp_path / "b.safetensors").act(observations)
+    assert actions.dtype == np.float32
+    np.testing.assert_array_equal(actions, np.zeros((50, 3)))
+
+
+def test_actions_do_not_depend_on_who_else_is_asked(policy, observations):
+    alone = np.concatenate([policy.act(row[None]) for row in observations])
+    np.testing.assert_allclose(alone, policy.act(observations), atol=1e-6)
+    assert np.abs(alone).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("fusion", "features", "sentence"),
+    [
+        (FUSION, ("clicks", "age", "new"), "features: number 1 is age in the policy and clicks in the data"),
+        (FUSION, ("age", "clicks"), "features: the policy has 3, the data 2"),
+        (FusionSpec.default(("click", "share")), FEATURES, "predictions: number 2 is like in the policy and share"),
+        (FusionSpec.default(("click", "like")), FEATURES, "action dimensions: the policy has 3, the data 2"),
+    ],
+)
+def test_data_with_other_names_is_refused(policy, fusion, features, sentence):
+    policy.check(FUSION, FEATURES)
+    with pytest.raises(Refusal, match=sentence):
+        policy.check(fusion, features)
+
+
+def test_a_file_that_is_no_policy_is_refused_and_not_unpickled(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (pytest.fail, ("unpickled",))
+
+    path = tmp_path / "policy.safetensors"
+    path.write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(Refusal, match=r"policy\.safetensors cannot be read as a network"):
+        Policy.load(path)
+    with pytest.raises(Refusal, match="cannot be read"):
+        Policy.load(tmp_path / "absent.safetensors")
