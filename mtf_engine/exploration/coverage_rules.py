@@ -67,7 +67,7 @@ def constant_dimensions(log: ExploredLog) -> Check:
         return _check("constant", 0, MOVED, False, "every dimension's box has width 0: nothing is explored")
     stuck, worst = log.spread <= MOVED, int(log.spread.argmin())
     reason = (
-        f"{log.names[worst]} never moves: offsets or actions span {log.spread[worst]:.3g} in a box with a width"
+        f"{log.names[worst]} never moves: its offsets or its actions span {log.spread[worst]:.3g}"
         if stuck.any()
         else f"every dimension moves, least of all {log.names[worst]}, over {log.spread[worst]:.3g}"
     )
