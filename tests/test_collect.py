@@ -67,8 +67,8 @@ def test_sessions_are_whole_and_there_are_as_many_requests_as_asked_for(log):
 
 def test_time_passes_within_a_user(log):
     backwards = log.query(
-        "SELECT count(*) AS n FROM (SELECT timestamp <= lag(timestamp) OVER (PARTITION BY user_id ORDER BY request_id) "
-        "AS backwards FROM requests) WHERE backwards"
+        "SELECT count(*) AS n FROM (SELECT timestamp <= lag(timestamp) OVER (PARTITION BY user_id "
+        "ORDER BY request_id) AS backwards FROM requests) WHERE backwards"
     )
     assert backwards["n"][0] == 0
 
@@ -93,8 +93,9 @@ def test_observations_rebuilt_from_the_log_equal_the_environments_bit_for_bit(en
 
 def test_rewards_add_up_from_the_impressions(log):
     wrong = log.query(
-        "SELECT count(*) AS n FROM requests JOIN (SELECT request_id, sum(reward) AS total FROM impressions GROUP BY ALL) "
-        "USING (request_id) WHERE abs(reward - total) > 1e-9"
+        "SELECT count(*) AS n FROM requests JOIN "
+        "(SELECT request_id, sum(reward) AS total FROM impressions GROUP BY ALL) USING (request_id) "
+        "WHERE abs(reward - total) > 1e-9"
     )
     assert wrong["n"][0] == 0
 
@@ -115,7 +116,7 @@ def test_control_users_sit_at_the_baseline_and_the_rest_inside_the_bounds(env, t
 
 def test_control_and_validation_are_shares_of_users_and_independent(log):
     users = log.query(
-        "SELECT user_id, any_value(split) AS split, bool_and(pscore IS NULL) AS control FROM requests GROUP BY 1"
+        "SELECT any_value(split) AS split, bool_and(pscore IS NULL) AS control FROM requests GROUP BY user_id"
     )
     shares = (users["split"] == "validation").mean(), users["control"].mean()
     assert all(0.05 < share < 0.16 for share in shares)
@@ -140,15 +141,19 @@ def test_all_candidates_are_kept_for_the_first_requests_only(env, log, tmp_path,
     monkeypatch.setattr("mtf_engine.environments.collect.CANDIDATE_REQUESTS", 100)
     short = written(env, tmp_path, n_requests=400, batch=30)[0]
     kept = short.query(
-        "SELECT request_id, count(*) AS n, count(DISTINCT item_id) AS items FROM candidates GROUP BY 1 ORDER BY 1"
+        "SELECT request_id, count(*) AS n, count(DISTINCT item_id) AS items FROM candidates "
+        "GROUP BY ALL ORDER BY request_id"
     )
     assert kept["request_id"].tolist() == list(range(100)) and set(kept["n"]) == set(kept["items"]) == {60}
-    unknown = "SELECT count(*) AS n FROM impressions i JOIN candidates c USING (request_id, item_id) WHERE i.predictions = c.predictions"
-    assert short.query(unknown)["n"][0] == 600
+    same = short.query(
+        "SELECT count(*) AS n FROM impressions i JOIN candidates c USING (request_id, item_id) "
+        "WHERE i.predictions = c.predictions"
+    )
+    assert same["n"][0] == 600
     assert log.query("SELECT count(*) AS n FROM candidates")["n"][0] == log.n_requests * 60
 
 
 def test_a_plan_for_other_actions_is_refused(env):
     collection = Collection(plan=BoundsPlan.symmetric(0.15, 4), n_requests=10)
-    with pytest.raises(Refusal, match=r"4 dimensions .* takes actions of 10"):
+    with pytest.raises(Refusal, match=r"4 dimensions .* take actions of 10"):
         next(collect(env, BASELINE, collection))

@@ -1,5 +1,7 @@
 """Replay promises: real feedback of what is shown, in time order, and nothing of what is not."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -24,7 +26,8 @@ def source(folder, lengths=LENGTHS, split="train"):
     encoder = ObservationEncoder(signals=("watch_time",), numeric=("age",), fill=(30.0,))
     meta = DatasetMeta(
         name="source", source="kuairand", fusion=FUSION, reward=RewardSpec(weights={"watch_time": 1}),
-        signals=("watch_time",), encoder=encoder, feature_names=encoder.feature_names, numeric_mask=encoder.numeric_mask,
+        signals=("watch_time",), encoder=encoder, feature_names=encoder.feature_names,
+        numeric_mask=encoder.numeric_mask,
     )  # fmt: skip
     observations = np.zeros((n, encoder.n_features), np.float32)
     observations[:, 0] = 20 + user
@@ -39,7 +42,8 @@ def source(folder, lengths=LENGTHS, split="train"):
         "terminal": np.ones(n, bool), "truncated": np.zeros(n, bool),
     }  # fmt: skip
     impressions = {
-        "request_id": np.arange(n), "user_id": users, "item_id": np.arange(n) + 1000, "position": np.zeros(n, np.int32),
+        "request_id": np.arange(n), "user_id": users, "item_id": np.arange(n) + 1000,
+        "position": np.zeros(n, np.int32),
         "predictions": np.stack([reward, rng.uniform(0.1, 1, n)], axis=1).astype(np.float32),
         "watch_time": reward.astype(np.float32), "reward": reward, "label": reward > 0.5,
     }  # fmt: skip
@@ -93,7 +97,7 @@ def test_requests_take_the_next_eight_impressions_of_their_user_in_time_order(en
         rows = offered.item_id - 1000
         assert (np.diff(rows, axis=1) == 1).all()
         assert (env.log.users[env.log.user[rows]] == active.users[:, None]).all()
-    for (before, _, offered, _), (after, _, later, _) in zip(records, records[1:], strict=False):
+    for (before, _, offered, _), (after, _, later, _) in itertools.pairwise(records):
         rows = np.isin(before.sessions, after.sessions)
         assert (later.item_id[:, 0] == offered.item_id[rows, -1] + 1).all()
         assert (after.seconds > before.seconds[rows]).all()

@@ -1,4 +1,4 @@
-"""The session environment promises: one world for all policies, feedback as predicted, costs that come later."""
+"""The session environment promises one world for all policies, feedback as predicted, later costs."""
 
 import numpy as np
 import pytest
@@ -180,7 +180,7 @@ def test_any_number_of_candidates_and_shown_items(n_candidates, n_shown):
 
 
 def test_other_weights_than_the_default_are_better(env):
-    """Some weights of a small random search gain over the default on the same users; how much is a benchmark."""
+    """Some weights of a small random search gain over the default, on the same users."""
     rng = np.random.default_rng(0)
     found = [
         total(play(env, a, 300), 300)[0].mean() for a in rng.uniform(-0.6, 0.6, (12, 10)).astype(np.float32)

@@ -73,7 +73,7 @@ class Environment(Protocol):
         """Returns user codes [n] and session numbers [n] of a collection's sessions first..first + n."""
 
     def passes(self, n_requests: int, seed: int) -> int:
-        """Returns how often a collection of `n_requests` deals out the users there are (1 where users are new)."""
+        """Returns how often a collection of `n_requests` deals out its users (1 where they are new)."""
 
     def reset(self, users: NDArray[np.int64], sessions: NDArray[np.int64]) -> None:
         """Starts one session for each user code and session number."""

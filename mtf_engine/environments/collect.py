@@ -40,7 +40,7 @@ class Collection(Spec):
     seed: int = Field(default=0, ge=0)
 
     def meta(self, env: Environment, name: str, source: str, baseline: str = "baseline") -> DatasetMeta:
-        """Returns the meta data of the dataset `name` collected around `baseline` (a run id or "baseline")."""
+        """Returns the meta data of the dataset collected around `baseline`, a run id or "baseline"."""
         return DatasetMeta(
             name=name,
             source=source,
@@ -78,8 +78,8 @@ def collect(
     """
     if collection.plan.n_actions != env.fusion.n_actions:
         raise Refusal(
-            f"the bounds plan has {collection.plan.n_actions} dimensions and the environment {env.name} takes actions "
-            f"of {env.fusion.n_actions}; give a plan with {', '.join(env.fusion.names)}"
+            f"the bounds plan has {collection.plan.n_actions} dimensions and {env.name} environments take "
+            f"actions of {env.fusion.n_actions}; give a plan with {', '.join(env.fusion.names)}"
         )
     sessions = requests = 0
     while requests < collection.n_requests:

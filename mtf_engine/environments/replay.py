@@ -4,9 +4,8 @@ A request offers the next 8 logged impressions of a user in time order, the acti
 shown and the other 5 are gone unseen. There is no model of a response: consumption is bounded by the log.
 """
 
-import itertools
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from pydantic import Field, model_validator
 from mtf_engine.environments import Active, Candidates, Impressions, Step, best, draws
 from mtf_engine.fusion import log_final_score
 from mtf_engine.logs.datasets import Dataset
-from mtf_engine.observation import log_history, push
+from mtf_engine.observation import ObservationEncoder, log_history, push
 from mtf_engine.spec import Refusal, Spec
 
 START, ORDER = 0, 1  # channels of the seed
@@ -35,6 +34,9 @@ class ReplayConfig(Spec):
         if self.n_shown > self.n_candidates:
             raise ValueError(f"shows {self.n_shown} of {self.n_candidates} candidates")
         return self
+
+
+DEFAULT = ReplayConfig()
 
 
 @dataclass
@@ -61,7 +63,7 @@ class ReplayEnvironment:
 
     name = "replay"
 
-    def __init__(self, dataset: Dataset, config: ReplayConfig = ReplayConfig(), seed: int = 0) -> None:
+    def __init__(self, dataset: Dataset, config: ReplayConfig = DEFAULT, seed: int = 0) -> None:
         meta, self.config, self.seed = dataset.meta, config, seed
         self.log = dataset.user_log("train")
         lengths = np.diff(self.log.first)
@@ -69,24 +71,20 @@ class ReplayEnvironment:
         self.n_users_left_out = len(lengths) - len(self._players)
         if not len(self._players):
             raise Refusal(
-                f"the dataset {meta.name} has no user with {config.n_candidates} impressions in its training days, "
-                "so there is nothing to replay; import a longer log"
+                f"the dataset {meta.name} has no user with {config.n_candidates} impressions in its training "
+                "days, so there is nothing to replay; import a longer log"
             )
-        self.synthetic, self.fusion, self.reward, self.signals = (
-            meta.synthetic,
-            meta.fusion,
-            meta.reward,
+        self.synthetic, self.fusion, self.reward = meta.synthetic, meta.fusion, meta.reward
+        self.signals, self.feature_names, self.numeric_mask = (
             meta.signals,
-        )
-        self.encoder, self.feature_names, self.numeric_mask = (
-            meta.encoder,
             meta.feature_names,
             meta.numeric_mask,
         )
+        self.encoder = cast("ObservationEncoder", meta.encoder)  # user_log has refused a log without one
         self._span = np.ceil(np.ptp(self.log.seconds) / DAY + 1) * DAY
 
     def visits(self, first: int, n: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Returns the users [n] of sessions first..first + n, every user once a pass, and their passes [n]."""
+        """Returns users [n] and passes [n] of sessions first..first + n: every user once a pass, shuffled."""
         passes, places = np.divmod(np.arange(first, first + n), len(self._players))
         wanted, which = np.unique(passes, return_inverse=True)
         keys = draws.child(draws.child(draws.child(draws.root(seed), ORDER), wanted)[:, None], self._players)
@@ -95,13 +93,13 @@ class ReplayEnvironment:
 
     def passes(self, n_requests: int, seed: int) -> int:
         """Returns how often a collection of `n_requests` deals out the log's users."""
-        n = 0
-        for number in itertools.count():
-            users, sessions = self.visits(number * len(self._players), len(self._players), seed)
+        n_played = passes = 0
+        while n_played < n_requests:
+            users, sessions = self.visits(passes * len(self._players), len(self._players), seed)
             in_log = (self.log.first[users + 1] - self._start(users, sessions)) // self.config.n_candidates
-            n += np.minimum(in_log, self.config.n_requests).sum()
-            if n >= n_requests:
-                return number + 1
+            n_played += np.minimum(in_log, self.config.n_requests).sum()
+            passes += 1
+        return passes
 
     def _start(self, users: NDArray[np.int64], sessions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Returns the first row [n] of each session, drawn from (seed, user, session)."""

@@ -4,7 +4,7 @@ Click-bait holds a user now and disappoints later; more of the same topic bores;
 satisfaction makes it rarer. All figures that come from here are synthetic.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
@@ -38,7 +38,7 @@ REWARD = RewardSpec(
 SLICE = 256
 """Sessions computed together: their candidates' predictions (0.5 MB) stay in a core's cache."""
 FIRST_SECOND, DAY = 1_704_067_200.0, 86_400  # 2024-01-01
-PROFILE_SAMPLE = 10_000
+PROFILE_SAMPLE = (1 << 62) + np.arange(10_000)
 """Users whose profiles fix the encoder's vocabularies and fill values."""
 USERS_PER_SEED = 1 << 32
 SESSIONS, WALK, CLOCK = 2, 1 << 40, (1 << 40) + 1  # channels of the seed and of a session's key
@@ -71,6 +71,9 @@ class SessionConfig(Spec):
         return self
 
 
+DEFAULT = SessionConfig()
+
+
 @dataclass
 class State:
     """The active sessions: one row of each array a session."""
@@ -92,6 +95,25 @@ class State:
         return State(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
+@dataclass(frozen=True)
+class Offer:
+    """The k items that each of n sessions is offered, or those of them that are shown."""
+
+    items: NDArray[np.int64]  # [n, k]
+    keys: draws.Keys  # [n, k]
+    pairs: Pairs
+    predictions: Floats  # [8, n, k]
+
+    def at(self, columns: NDArray[np.int64]) -> "Offer":
+        """Returns the items in `columns` [n, j] of each session."""
+        return Offer(
+            items=np.take_along_axis(self.items, columns, axis=1),
+            keys=np.take_along_axis(self.keys, columns, axis=1),
+            pairs=self.pairs.at(columns),
+            predictions=np.take_along_axis(self.predictions, columns[None], axis=2),
+        )
+
+
 class SessionEnvironment:
     """Synthetic sessions; see `Environment` for the interface and the module for what happens in them."""
 
@@ -101,10 +123,10 @@ class SessionEnvironment:
     reward = REWARD
     signals = world.SIGNALS
 
-    def __init__(self, config: SessionConfig = SessionConfig(), n_threads: int = 1) -> None:
+    def __init__(self, config: SessionConfig = DEFAULT, n_threads: int = 1) -> None:
         self.config = config
         self.catalogue = Catalogue.draw(config.n_items, config.seed)
-        _, profiles = world.draw_users(np.arange(PROFILE_SAMPLE), self.catalogue, config.seed)
+        _, profiles = world.draw_users(PROFILE_SAMPLE, self.catalogue, config.seed)
         self.encoder = ObservationEncoder.fit(
             profiles, self.signals, numeric=world.NUMERIC, categorical=world.CATEGORICAL
         )
@@ -134,9 +156,9 @@ class SessionEnvironment:
             key=key,
             users=traits,
             profile=self.encoder.profile(profiles),
-            seconds=FIRST_SECOND
-            + DAY * sessions
-            + draws.below(draws.child(key, CLOCK), DAY).astype(np.float64),
+            seconds=(FIRST_SECOND + DAY * sessions + draws.below(draws.child(key, CLOCK), DAY)).astype(
+                np.float64
+            ),
             elapsed=np.full(n, np.nan),
             exposure=np.zeros((n, len(world.TOPICS)), np.float32),
             satisfaction=zeros,
@@ -162,8 +184,8 @@ class SessionEnvironment:
 
     def candidates(self, rows: slice) -> Candidates:
         """Returns what some of the active sessions choose from at this request."""
-        items, _, _, predicted = self._candidates(self._state[rows])
-        return Candidates(item_id=items, predictions=np.ascontiguousarray(np.moveaxis(predicted, 0, -1)))
+        offer = self._offer(self._state[rows])
+        return Candidates(offer.items, np.ascontiguousarray(np.moveaxis(offer.predictions, 0, -1)))
 
     def step(self, actions: Floats) -> Step:
         """Returns what happens when the active sessions are served with `actions` [n, d] in [-1, 1]."""
@@ -189,52 +211,43 @@ class SessionEnvironment:
         left = self.config.n_requests - 1 - step
         return self.encoder.observe(state.profile, state.history, state.counts, state.elapsed, step, left)
 
-    def _candidates(self, state: State) -> tuple[NDArray[np.int64], draws.Keys, Pairs, Floats]:
-        """Returns items [n, k], their keys [n, k], the pairs, and the predictions [8, n, k].
+    def _offer(self, state: State) -> Offer:
+        """Returns one item of each stratum of the catalogue for each session.
 
-        One item of each stratum of the catalogue; a session walks each stratum from a random start, so it
-        never meets an item twice.
+        A session walks each stratum from a random start, so it never meets an item twice.
         """
         sizes = np.diff(self._strata)
         starts = draws.child(draws.child(state.key, WALK)[:, None], np.arange(len(sizes)))
         items = self._strata[:-1] + (draws.below(starts, sizes) + self._step) % sizes
         keys = draws.child(draws.child(state.key, self._step)[:, None], items)
         pairs = Pairs.of(state.users, self.catalogue, items)
-        return (
-            items,
-            keys,
-            pairs,
-            world.predictions(state.users, pairs, self.catalogue.kind.take(items), keys),
-        )
+        predictions = world.predictions(state.users, pairs, self.catalogue.kind.take(items), keys)
+        return Offer(items, keys, pairs, predictions)
 
     def _serve(self, state: State, actions: Floats) -> tuple[Impressions, NDArray[np.bool_], State]:
         """Returns impressions and whether each session ended, [n], and the state of those that go on."""
-        items, keys, pairs, predicted = self._candidates(state)
-        scores = log_final_score(self.fusion, actions, np.moveaxis(predicted, 0, -1))
-        shown = best(scores, self.config.n_shown)
-        items, keys = (np.take_along_axis(a, shown, axis=1) for a in (items, keys))
-        pairs = pairs.at(shown)
-        signals, ended, state = self._live(state, items, keys, pairs)
+        offer = self._offer(state)
+        scores = log_final_score(self.fusion, actions, np.moveaxis(offer.predictions, 0, -1))
+        shown = offer.at(best(scores, self.config.n_shown))
+        signals, ended, after = self._live(state, shown)
         columns = dict(zip(self.signals, np.moveaxis(signals, -1, 0), strict=True))
         impressions = Impressions(
-            item_id=items,
-            predictions=np.stack([np.take_along_axis(p, shown, axis=1) for p in predicted], axis=-1),
+            item_id=shown.items,
+            predictions=np.ascontiguousarray(np.moveaxis(shown.predictions, 0, -1)),
             signals=signals,
             reward=impression_rewards(self.reward, columns),
             label=columns["watch_time"] > self.reward.valid_seconds,
         )
-        return impressions, ended, state[~ended]
+        return impressions, ended, after[~ended]
 
-    def _live(
-        self, state: State, items: NDArray[np.int64], keys: draws.Keys, pairs: Pairs
-    ) -> tuple[Floats, NDArray[np.bool_], State]:
-        """Returns signals [n, k, 8] for the shown items [n, k], who leaves [n], and the state after them."""
-        topics = self.catalogue.topic.take(items)
+    def _live(self, state: State, shown: Offer) -> tuple[Floats, NDArray[np.bool_], State]:
+        """Returns signals [n, k, 8] for what is shown, who leaves [n], and the state after it."""
+        topics = self.catalogue.topic.take(shown.items)
         repetition = np.take_along_axis(state.exposure, topics, axis=1) * state.users.boredom[:, None]
         fatigue = REPETITION_FATIGUE * repetition + POSITION_FATIGUE * np.arange(
-            items.shape[1], dtype=np.float32
+            topics.shape[1], dtype=np.float32
         )
-        signals = world.feedback(state.users, pairs, fatigue, keys)
+        signals = world.feedback(state.users, shown.pairs, fatigue, shown.keys)
         valid = signals[..., 1]
         history, counts = push(state.history, state.counts, signals)
         elapsed = np.ceil(signals[..., 0].sum(axis=1, dtype=np.float64)) + PAUSE_SECONDS
@@ -243,8 +256,8 @@ class SessionEnvironment:
             seconds=state.seconds + elapsed,
             elapsed=elapsed,
             exposure=_blend(state.exposure, _shares(topics)),
-            satisfaction=_blend(state.satisfaction, (valid * pairs.pleasure()).mean(axis=1)),
-            disappointment=_blend(state.disappointment, (valid * pairs.bait).mean(axis=1)),
+            satisfaction=_blend(state.satisfaction, (valid * shown.pairs.pleasure()).mean(axis=1)),
+            disappointment=_blend(state.disappointment, (valid * shown.pairs.bait).mean(axis=1)),
             history=history,
             counts=counts,
         )
@@ -269,7 +282,7 @@ def _shares(topics: NDArray[np.int64]) -> Floats:
     return counts.reshape(n, -1).astype(np.float32) / np.float32(k)
 
 
-def _concatenate(parts: tuple[Any, ...]) -> Any:
+def _concatenate(parts: Sequence[Any]) -> Any:
     """Returns arrays, or dataclasses of arrays, one after the other."""
     if isinstance(parts[0], np.ndarray):
         return np.concatenate(parts)

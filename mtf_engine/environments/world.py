@@ -10,11 +10,17 @@ from typing import Self
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mtf_engine.environments import draws
 
 Floats = NDArray[np.float32]
+
+
+def f32(values: ArrayLike) -> Floats:
+    """Returns an array of float32."""
+    return np.asarray(values, np.float32)
+
 
 PREDICTIONS = (
     "valid_consumption", "watching_time", "play_finish_rate", "positive_behaviour_rate",
@@ -38,7 +44,7 @@ VALID_SECONDS, SKIP_SECONDS = 10.0, 3.0
 SHORTEST, LONGEST = 12.0, 240.0
 """Durations of items, seconds."""
 
-# Logit (of watch: log seconds) at the average pair, and its slopes: affinity, quality, click-bait, log duration.
+# Logit (of watch: log median seconds) at an average pair; slopes: affinity, quality, bait, log duration.
 RESPONSES = {
     "watch": (2.05, 0.55, 0.25, 0.30, 0.35),
     "click": (-0.60, 0.60, 0.10, 1.00, 0.00),
@@ -47,14 +53,14 @@ RESPONSES = {
     "comment": (-4.30, 0.50, 0.30, 0.40, 0.00),
 }
 
-PLEASURE = np.float32([0.4, 0.6])  # of affinity and quality
+PLEASURE = f32([0.4, 0.6])  # of affinity and quality
 
 # Per age and activity: how strongly click-bait works, inclination to like, share and comment (logit).
-SUSCEPTIBILITY = np.float32([1.35, 1.2, 1.0, 0.9, 0.75, 0.6])
-GENEROSITY = np.float32([0.4, 0.6, 0.0, 0.2, -0.5, -0.2])
+SUSCEPTIBILITY = f32([1.35, 1.2, 1.0, 0.9, 0.75, 0.6])
+GENEROSITY = f32([0.4, 0.6, 0.0, 0.2, -0.5, -0.2])
 
 # Predictions are sigmoid(slope * logit + offset + noise), of watching_time exp(...); order of PREDICTIONS.
-NOISE = np.float32([
+NOISE = f32([
     [0.9, 0.5, 1.3, 0.6, 0.8, 0.5, 0.7, 0.9],
     [0.7, 0.6, 1.2, 0.9, 0.8, 0.7, 0.4, 1.0],
     [0.8, 0.4, 0.8, 0.9, 0.6, 1.0, 0.9, 0.7],
@@ -62,7 +68,7 @@ NOISE = np.float32([
     [0.9, 0.5, 0.5, 1.3, 0.5, 1.4, 1.1, 0.4],
     [0.6, 0.3, 0.5, 1.4, 0.5, 1.5, 0.8, 0.5],
 ])  # fmt: skip
-SLOPE = np.float32([
+SLOPE = f32([
     [1.3, 1.3, 1.1, 0.7, 1.2, 0.7, 0.8, 1.0],
     [1.2, 1.2, 1.1, 0.8, 1.2, 0.8, 0.7, 1.0],
     [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0],
@@ -70,7 +76,7 @@ SLOPE = np.float32([
     [0.8, 0.9, 0.7, 1.2, 1.0, 1.3, 1.2, 0.8],
     [0.8, 1.0, 0.7, 1.2, 0.9, 1.3, 1.1, 0.8],
 ])  # fmt: skip
-OFFSET = np.float32([  # by item type: short, middle, long
+OFFSET = f32([  # by item type: short, middle, long
     [0.3, -0.1, 0.5, 0.1, 0.0, 0.1, -0.2, 0.3],
     [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
     [-0.3, 0.2, -0.4, 0.0, 0.2, -0.2, 0.2, -0.1],
@@ -150,7 +156,7 @@ def draw_users(codes: NDArray[np.int64], catalogue: Catalogue, seed: int) -> tup
         {
             "daily_minutes": np.round(np.exp(3.2 + 0.8 * busy + 0.4 * channel(8)), 1),
             "age_band": np.array(AGES)[age],
-            "gender": np.where(channel(9) > 1.3, None, np.array(GENDERS)[gender]),
+            "gender": pd.Series(np.array(GENDERS)[gender]).mask(channel(9) > 1.3),
             "activity": np.array(ACTIVITIES)[heavy],
             "top_interest": np.array(TOPICS)[stated[:, -1]],
             "second_interest": np.array(TOPICS)[stated[:, -2]],
@@ -203,7 +209,7 @@ class Pairs:
 def predictions(users: Users, pairs: Pairs, kind: NDArray[np.int64], keys: draws.Keys) -> Floats:
     """Returns what the ranking model predicts of each pair, [8, n, k] in the order of PREDICTIONS.
 
-    The true probabilities, miscalibrated by segment and item type (`kind` [n, k]), with noise from `keys` [n, k].
+    True probabilities, miscalibrated by segment and item type (`kind` [n, k]), with noise of `keys` [n, k].
     """
     scores = true_logits(users, pairs)
     scores *= SLOPE.T[:, users.segment][:, :, None]
@@ -221,7 +227,7 @@ def predictions(users: Users, pairs: Pairs, kind: NDArray[np.int64], keys: draws
 
 
 def true_logits(users: Users, pairs: Pairs) -> Floats:
-    """Returns the logits of PREDICTIONS (of watching_time: log of the mean minutes) without error, [8, n, k]."""
+    """Returns the logits of what PREDICTIONS predict (of watching_time: log of mean minutes), [8, n, k]."""
     watch = pairs.respond("watch")
     likes, shares, comments = (
         pairs.respond(b) + users.generosity[:, None] for b in ("like", "share", "comment")
@@ -245,7 +251,7 @@ def true_logits(users: Users, pairs: Pairs) -> Floats:
 def feedback(users: Users, pairs: Pairs, fatigue: Floats, keys: draws.Keys) -> Floats:
     """Returns what the users do with what they are shown, float32 [n, k, 8] in the order of SIGNALS.
 
-    `fatigue` [n, k] is subtracted from the log of the watch time and from the logit of a click; `keys` [n, k].
+    `fatigue` [n, k] is subtracted from the log of the watch time and from the logit of a click.
     """
     luck = [draws.uniform(draws.child(keys, channel)) for channel in range(2, 7)]
     wanted = np.exp(pairs.respond("watch") - fatigue) * np.sqrt(luck[0] / (1 - luck[0]))
@@ -257,14 +263,13 @@ def feedback(users: Users, pairs: Pairs, fatigue: Floats, keys: draws.Keys) -> F
         for behaviour, u in zip(("like", "share", "comment"), luck[2:], strict=True)
     ]
     watched = np.minimum(wanted, duration)
-    return np.stack(
-        [watched, watched > VALID_SECONDS, wanted >= duration, clicks, *reactions, skip], axis=-1, dtype=np.float32,
-        casting="unsafe",
-    )  # fmt: skip
+    signals = watched, watched > VALID_SECONDS, wanted >= duration, clicks, *reactions, skip
+    return np.stack(signals, axis=-1, dtype=np.float32, casting="unsafe")
 
 
 def sigmoid(logits: Floats) -> Floats:
-    return 1 / (1 + np.exp(-logits))
+    """Returns probabilities of logits."""
+    return np.reciprocal(1 + np.exp(-logits))
 
 
 def _unit(vectors: NDArray) -> Floats:

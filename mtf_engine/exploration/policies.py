@@ -32,13 +32,15 @@ def explore(
     *,
     sigma: float,
     control: NDArray[np.bool_],
-    luck: NDArray[np.float64],
+    luck: NDArray[np.floating],
 ) -> Exploration:
     """Returns baseline actions [n, d] with noise: uniform in the plan's box, or Gaussian of `sigma`.
 
     `luck` [n, d] are uniform draws in (0, 1). Requests in `control` [n], and all of kind "baseline", stay at
     the baseline action and have no density. The density is that before any clipping; a dimension whose box
-    has width 0 is fixed, for either noise, and leaves the density. Source: IntegratedRL-MTF (arXiv 2404.17589), formula 3.
+    has width 0 is fixed, for either noise, and leaves the density.
+
+    Source: IntegratedRL-MTF (arXiv 2404.17589), formula 3.
     """
     lower, upper = plan.resolve(baseline_actions, segments)
     free = upper > lower
@@ -56,7 +58,7 @@ def explore(
 
 
 def _uniform(lower: NDArray, upper: NDArray, luck: NDArray) -> tuple[NDArray, NDArray]:
-    """Returns noise uniform in [lower, upper] and its density, each [n, d]; no density where the width is 0."""
+    """Returns noise uniform in [lower, upper] and its density, each [n, d]; NaN density at width 0."""
     width = upper.astype(np.float64) - lower
     density = np.divide(1, width, where=width > 0, out=np.full(width.shape, np.nan))
     return lower + luck * width, density
