@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def main(workspace: Path, n_requests: int, preset: str) -> None:
     run = CommandLine(workspace)
     real = run.timed("import", lambda: run("dataset", "import", str(KUAIRAND), "--format", "kuairand"))
     explored = {
-        explore: run.timed(f"collect, {explore}", lambda explore=explore: collect(run, real, explore, n_requests))
+        explore: run.timed(f"collect, {explore}", partial(collect, run, real, explore, n_requests))
         for explore in EXPLORATIONS
     }
     trained = run.timed("train both, in the background", lambda: train(run, explored, preset))
@@ -64,9 +65,9 @@ def main(workspace: Path, n_requests: int, preset: str) -> None:
 
     names = {run_id: f"trained on {explore} exploration" for explore, run_id in trained.items()}
     print_scores(scores, names)
-    print(f"\nImport: {real['requests']} requests, {real['impressions']} impressions. ", end="")
-    print(", ".join(f"{e}: {d['requests']} requests in {d['passes']} passes" for e, d in explored.items()), end=". ")
-    print(f"Bundle: ok {checked['ok']}, largest difference {checked['max_abs_diff']:.1e}.")
+    dealt = ", ".join(f"{explore} {d['requests']} in {d['passes']} passes" for explore, d in explored.items())
+    print(f"\nThe log: {real['requests']} requests, {real['impressions']} impressions; collected: {dealt}.")
+    print(f"The bundle: ok {checked['ok']}, largest difference {checked['max_abs_diff']:.1e}.")
     print_times(run.seconds)
 
 
@@ -96,14 +97,27 @@ def train(run: CommandLine, explored: dict[str, dict[str, Any]], preset: str) ->
 
 
 def print_scores(scores: list[dict[str, Any]], names: dict[str, str]) -> None:
-    """Prints weighted GAUC with its interval, by user and by request where a score carries both."""
-    print("| policy | weighted GAUC by user | 95 % interval | users used | left out | rows |")
+    """Prints weighted GAUC by user and by request, with 95 % intervals, and the gain over the baseline."""
+    print("| policy | by user | by request | by user, minus baseline | users used, left out | rows |")
     print("|---|---|---|---|---|---|")
     for score in scores:
-        interval = f"{score['ci_low']:.4f} to {score['ci_high']:.4f}"
-        columns = (score["users_used"], score["users_left_out"], score["split"])
-        name = names.get(score["run_id"], score["run_id"])
-        print(f"| {name} | {score['weighted_gauc']:.4f} | {interval} |", *columns, "|", sep=" | ".strip() + " ")
+        gain = next(
+            (d for d in score["differences"] if d["base"] == "baseline" and d["group"] == "user"), None
+        )
+        columns = (
+            names.get(score["run_id"], score["run_id"]),
+            interval(score["weighted_gauc"], score),
+            interval(score["by_request"]["weighted_gauc"], score["by_request"]),
+            interval(gain["value"], gain) if gain else "",
+            f"{score['users_used']}, {score['users_left_out']}",
+            score["split"],
+        )
+        print("|", " | ".join(columns), "|")
+
+
+def interval(value: float, of: dict[str, Any]) -> str:
+    """Returns a value with its 95 % interval."""
+    return f"{value:.4f} ({of['ci_low']:.4f} to {of['ci_high']:.4f})"
 
 
 def print_times(seconds: dict[str, float]) -> None:
@@ -112,14 +126,13 @@ def print_times(seconds: dict[str, float]) -> None:
     for what, took in seconds.items():
         print(f"| {what} | {took:.0f} |")
     memory = psutil.virtual_memory().total / 2**30
-    print(
-        f"\n{psutil.cpu_count()} cores, {memory:.0f} GiB, {platform.machine()}, Python {platform.python_version()}, "
-        f"torch {version('torch')}; the whole way took {sum(seconds.values()):.0f} s."
-    )
+    machine = f"{psutil.cpu_count()} cores, {memory:.0f} GiB, {platform.machine()}"
+    versions = f"Python {platform.python_version()}, torch {version('torch')}"
+    print(f"\nThe whole way took {sum(seconds.values()):.0f} s on {machine}, {versions}.")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description="The whole way on a real log, by command line.")
     parser.add_argument("--requests", type=int, default=30_000)
     parser.add_argument("--preset", default="laptop")
     parser.add_argument("--workspace", type=Path)

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from mtf_engine.commands.foreground import finish_all
+from mtf_engine.commands.models import scores
 from mtf_engine.jobs import executor, submissions
 from mtf_engine.registry import BASELINE, Kind, RunRow, Workspace
 
@@ -36,7 +37,7 @@ def fill(workspace: Workspace) -> dict[str, Any]:
     return {
         "datasets": [*explored, test],
         "trainings": policies,
-        "scores": (evaluation.result or {})["policies"],
+        "scores": scores(evaluation.result or {}),
     }
 
 

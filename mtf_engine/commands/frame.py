@@ -5,9 +5,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, wraps
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+import yaml
 from pydantic_core import to_json
 from typer.core import TyperGroup
 
@@ -44,8 +46,7 @@ class Session:
         elif isinstance(document, list):
             _print_table(document, columns)
         else:
-            for name, value in document.items():
-                print(f"{name:<20} {_text(value)}")
+            _print_lines(document)
 
 
 def command(
@@ -86,6 +87,17 @@ class Group(TyperGroup):
             ctx.exit(1)
 
 
+def _print_lines(document: Mapping[str, Any]) -> None:
+    for name, value in document.items():
+        if isinstance(value, dict):
+            print(f"{name}:\n{indent(yaml.safe_dump(value, sort_keys=False), '  ')}", end="")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            print(f"{name}:")
+            _print_table(value, [n for n, of in value[0].items() if not isinstance(of, dict | list)])
+        else:
+            print(f"{name:<20} {_text(value)}")
+
+
 def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -103,8 +115,6 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.6g}"
-    if isinstance(value, dict):
-        return "".join(f"\n  {name}: {_text(inner)}" for name, inner in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(_text, value)) or "none"
     return str(value)

@@ -60,13 +60,16 @@ def evaluate(
 
     run_id = submissions.submit_evaluate(shell.workspace, policies, on, seed=seed)
     result = finish(shell.workspace, run_id).result or {}
-    shell.show([_score(row, result["differences"]) for row in result["policies"]], SCORES)
+    shell.show(scores(result), SCORES)
 
 
-def _score(row: dict[str, Any], differences: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the scores of one policy and its differences to the others, without what is drawn."""
-    scores = {name: value for name, value in row.items() if name not in PICTURES}
-    return scores | {"differences": [d for d in differences if d["run_id"] == row["run_id"]]}
+def scores(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns each policy's scores and its differences to the others, without what is drawn."""
+    return [
+        {name: value for name, value in row.items() if name not in PICTURES}
+        | {"differences": [d for d in result["differences"] if d["run_id"] == row["run_id"]]}
+        for row in result["policies"]
+    ]
 
 
 @command(app, "export train-1f00ba77 --to policy.zip")

@@ -52,8 +52,10 @@ def logs(
     tail: Annotated[int | None, typer.Option(help="Only this many last lines.", min=1)] = None,
 ) -> None:
     """Print what a run's worker wrote to its log."""
+    from mtf_engine.jobs import files
+
     shell.workspace.registry.run(run_id)
-    path = shell.workspace.run_dir(run_id) / "run.log"
+    path = shell.workspace.run_dir(run_id) / files.LOG
     lines = path.read_text(errors="replace").splitlines() if path.exists() else []
     lines = lines[-(tail or len(lines)) :]
     if shell.as_json:

@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from mtf_engine.jobs import lock
+from mtf_engine.jobs import files, lock
 from mtf_engine.registry import WRITES_DATASET, Kind, RunRow, RunState, Workspace, new_id, now
 from mtf_engine.spec import Defect, Refusal
 
@@ -115,7 +115,7 @@ def completed(workspace: Workspace, run: RunRow) -> RunRow:
     """
     if run.state is RunState.COMPLETED:
         return run
-    report = workspace.run_dir(run.id) / "report.json"
+    report = workspace.run_dir(run.id) / files.REPORT
     if run.state is not RunState.FAILED:
         at = f"at step {run.step} of {run.n_steps}" if run.n_steps else "before its end"
         raise Refusal(f"{run.id} was {run.state} {at}; `runs resume {run.id}` goes on")
@@ -150,14 +150,14 @@ def resume(workspace: Workspace, run_id: str) -> None:
 def _start(workspace: Workspace, run: RunRow) -> bool:
     folder = workspace.run_dir(run.id)
     folder.mkdir(exist_ok=True)
-    held = lock.take(folder / "worker.lock")
+    held = lock.take(folder / files.LOCK)
     if held is None:  # the worker of an earlier attempt is about to end
         return False
     try:
         started = dict(state=RunState.RUNNING, started_at=now())
         if not workspace.registry.update_run(run.id, RunState.QUEUED, **started):
             return False
-        with (folder / "run.log").open("ab") as log:
+        with (folder / files.LOG).open("ab") as log:
             child = _Worker(
                 [sys.executable, "-m", "mtf_engine", "--workspace", workspace.path, "run-job", run.id],
                 cwd=Path(__file__).parents[2],
@@ -191,7 +191,7 @@ def _environment(n_threads: int) -> dict[str, str]:
 
 def _is_working(workspace: Workspace, run: RunRow) -> bool:
     """Returns whether the run's worker lives; records the end of one that does not."""
-    if lock.is_held(workspace.run_dir(run.id) / "worker.lock"):
+    if lock.is_held(workspace.run_dir(run.id) / files.LOCK):
         _enforce_cancel(run)
         return True
     state = RunState.CANCELLED if run.cancel_requested_at else RunState.INTERRUPTED

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mtf_engine.jobs import files
 from mtf_engine.jobs.configs import CollectConfig, EvaluateConfig, ExportConfig, ImportConfig
 from mtf_engine.jobs.worker import Job
 from mtf_engine.logs.schema import DatasetMeta, Tables
@@ -81,7 +82,7 @@ def _stored(job: Job, meta: DatasetMeta, batches: Iterable[Tables]) -> dict[str,
 def train(job: Job) -> dict[str, Any]:
     """Trains a policy, going on from its checkpoint where there is one."""
     from mtf_engine.algos import ALGOS
-    from mtf_engine.jobs.storage import CHECKPOINT, CRITICS, POLICY, open_dataset, open_policy
+    from mtf_engine.jobs.storage import open_dataset, open_policy
     from mtf_engine.training import fit, save_critics
 
     dataset = open_dataset(job.workspace, str(job.run.dataset_id))
@@ -89,10 +90,10 @@ def train(job: Job) -> dict[str, Any]:
     algorithm = ALGOS[str(job.run.algo)]
     baseline = open_policy(job.workspace, dataset.meta.baseline, dataset.meta)
     algo = algorithm(algorithm.Config.model_validate(job.config), transitions, baseline)
-    for row in job.logged(fit(algo, transitions, checkpoint=job.folder / CHECKPOINT)):
+    for row in job.logged(fit(algo, transitions, checkpoint=job.folder / files.CHECKPOINT)):
         job.progress(row["step"])
     if algo.critics is not None:
-        save_critics(algo.critics, job.folder / CRITICS)
+        save_critics(algo.critics, job.folder / files.CRITICS)
     origin = {
         "run_id": job.run.id,
         "dataset_id": job.run.dataset_id,
@@ -100,7 +101,7 @@ def train(job: Job) -> dict[str, Any]:
         "baseline": dataset.meta.baseline,
         "plan": dataset.meta.plan and dataset.meta.plan.model_dump(mode="json"),
     }
-    replace(algo.policy, info=algo.policy.info | origin).save(job.folder / POLICY)
+    replace(algo.policy, info=algo.policy.info | origin).save(job.folder / files.POLICY)
     return {"transitions": len(transitions), "left_out": transitions.n_left_out}
 
 
@@ -122,12 +123,12 @@ def export(job: Job) -> dict[str, Any]:
     """Writes a policy as a bundle, once it is shown to compute the same."""
     from mtf_engine.bundle import export as write_bundle
     from mtf_engine.bundle import verify
-    from mtf_engine.jobs.storage import BUNDLE, open_dataset, open_policy
+    from mtf_engine.jobs.storage import open_dataset, open_policy
 
     config = ExportConfig.model_validate(job.config)
     dataset = open_dataset(job.workspace, str(job.run.dataset_id))
     policy = open_policy(job.workspace, config.run_id, dataset.meta)
-    path = job.folder / BUNDLE
+    path = job.folder / files.BUNDLE
     scores = {"evaluations": _scores(job, config.run_id)}
     manifest = write_bundle(policy, path, rows=dataset.evaluation_rows(), evaluation=scores)
     return {"run_id": config.run_id, **verify(path), "manifest": manifest}

@@ -8,12 +8,12 @@ from typing import Any
 
 from pydantic_core import to_json
 
-FILE = "metrics.jsonl"
+from mtf_engine.jobs.files import METRICS
 
 
 def append(folder: Path, row: Mapping[str, Any]) -> None:
     """Adds one row in a single write, so that a reader or a kill meets whole rows."""
-    descriptor = os.open(folder / FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = os.open(folder / METRICS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         os.write(descriptor, to_json(row, inf_nan_mode="null") + b"\n")
     finally:
@@ -27,12 +27,12 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 def cut_back(folder: Path, before: int) -> None:
     """Keeps the rows before a step, which is the first that a resumed training logs again."""
-    temp = folder / f".{FILE}.tmp"
+    temp = folder / f".{METRICS}.tmp"
     temp.write_bytes(b"".join(line for line in _lines(folder) if json.loads(line)["step"] < before))
-    temp.replace(folder / FILE)
+    temp.replace(folder / METRICS)
 
 
 def _lines(folder: Path) -> list[bytes]:
-    path = folder / FILE
+    path = folder / METRICS
     text = path.read_bytes() if path.exists() else b""
     return text[: text.rfind(b"\n") + 1].splitlines(keepends=True)

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from mtf_engine.jobs import files
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.schema import DatasetMeta, Ledger
 from mtf_engine.registry import BASELINE, DatasetRow, Workspace, now
@@ -9,12 +10,6 @@ from mtf_engine.registry import BASELINE, DatasetRow, Workspace, now
 if TYPE_CHECKING:  # a worker that imports a log needs no torch
     from mtf_engine.networks import CriticEnsemble
     from mtf_engine.policy import Policy
-
-POLICY, CRITICS, CHECKPOINT = "policy.safetensors", "critics.safetensors", "checkpoint.pt"
-"""Files of a training in its run folder."""
-
-BUNDLE = "policy.zip"
-"""File of an export in its run folder."""
 
 
 def open_dataset(workspace: Workspace, name: str) -> Dataset:
@@ -48,12 +43,12 @@ def open_policy(workspace: Workspace, name: str, like: DatasetMeta) -> "Policy":
 
     if name == BASELINE:
         return Policy.baseline(like.fusion, like.feature_names, like.numeric_mask)
-    return Policy.load(workspace.run_dir(workspace.trained(name).id) / POLICY)
+    return Policy.load(workspace.run_dir(workspace.trained(name).id) / files.POLICY)
 
 
 def open_critics(workspace: Workspace, name: str) -> "CriticEnsemble | None":
     """Returns the critics of a training, or None for a policy that has none."""
     from mtf_engine.training import load_critics
 
-    path = workspace.run_dir(name) / CRITICS
+    path = workspace.run_dir(name) / files.CRITICS
     return load_critics(path) if name != BASELINE and path.exists() else None

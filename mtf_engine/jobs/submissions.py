@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from mtf_engine.jobs import files
 from mtf_engine.jobs.configs import CollectConfig, EvaluateConfig, ExportConfig, ImportConfig
 from mtf_engine.jobs.executor import submit
-from mtf_engine.jobs.storage import BUNDLE
 from mtf_engine.registry import BASELINE, RunState, Workspace
 from mtf_engine.spec import BoundsPlan, Refusal, Spec
 
@@ -129,7 +129,7 @@ def bundle_path(workspace: Workspace, export_id: str) -> Path:
     run = workspace.registry.run(export_id)
     if run.kind != "export" or run.state is not RunState.COMPLETED:
         raise Refusal(f"{export_id} is not a completed export; `runs show {export_id}` says what it is")
-    return workspace.run_dir(export_id) / BUNDLE
+    return workspace.run_dir(export_id) / files.BUNDLE
 
 
 def fetch_bundle(workspace: Workspace, export_id: str, to: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from mtf_engine.jobs import lock, metrics
+from mtf_engine.jobs import files, lock, metrics
 from mtf_engine.jobs.executor import LOCK_DESCRIPTOR, reconcile
 from mtf_engine.registry import RunRow, RunState, Workspace, now
 from mtf_engine.spec import Refusal
@@ -81,11 +81,11 @@ def run_job(workspace: Workspace, run_id: str) -> RunState:
     from mtf_engine.jobs.kinds import KINDS
 
     job = Job(workspace, _own(workspace, run_id))
-    job.write_json("config.json", job.config)
+    job.write_json(files.CONFIG, job.config)
     values: dict[str, Any]
     try:
         result = KINDS[job.run.kind](job)
-        job.write_json("result.json", result)
+        job.write_json(files.RESULT, result)
         values = {"state": RunState.COMPLETED, "result": result}
     except Stop:
         if job.cancel_requested:
@@ -96,7 +96,7 @@ def run_job(workspace: Workspace, run_id: str) -> RunState:
                 "error": "the worker was told to end; `runs resume` goes on",
             }
     except Refusal as refusal:
-        job.write_json("report.json", {"error": str(refusal), "defects": refusal.defects})
+        job.write_json(files.REPORT, {"error": str(refusal), "defects": refusal.defects})
         values = {"state": RunState.FAILED, "error": str(refusal)}
     except Exception:
         traceback.print_exc(file=sys.stderr)
@@ -114,7 +114,7 @@ def _own(workspace: Workspace, run_id: str) -> RunRow:
         return workspace.registry.run(run_id)
     run = workspace.registry.run(run_id)
     started = {"state": RunState.RUNNING, "pid": os.getpid(), "started_at": now()}
-    held = lock.take(workspace.run_dir(run_id) / "worker.lock")
+    held = lock.take(workspace.run_dir(run_id) / files.LOCK)
     if held is None or not workspace.registry.update_run(run_id, RunState.QUEUED, **started):
         raise Refusal(f"{run_id} is {run.state}; only a queued run can be worked on")
     return workspace.registry.run(run_id)

@@ -1,0 +1,6 @@
+"""Names of the files in a run's folder; its worker alone writes them."""
+
+LOG, REPORT, LOCK = "run.log", "report.json", "worker.lock"
+CONFIG, RESULT, METRICS = "config.json", "result.json", "metrics.jsonl"
+CHECKPOINT, POLICY, CRITICS = "checkpoint.pt", "policy.safetensors", "critics.safetensors"
+BUNDLE = "policy.zip"
