@@ -67,26 +67,25 @@ def show_scores(result: EvaluationResult, runs: results.Runs) -> None:
             exhibit(
                 charts.intervals(frame, "weighted GAUC, 95 % interval"), frame, f"weighted GAUC {group}", alt
             )
-            used, left_out = frame["groups_used"].iloc[0], frame["groups_left_out"].iloc[0]
+            used, left_out = frame[f"{group}s_used"].iloc[0], frame[f"{group}s_left_out"].iloc[0]
             st.caption(f"{used:,} {group}s used, {left_out:,} with one class left out.")
 
 
 def show_differences(result: EvaluationResult, runs: results.Runs) -> None:
     st.header("Differences", anchor=False, help="Paired: both policies are resampled with the same users.")
-    ids = [policy.run_id for policy in result.policies]
-    base = st.selectbox("Against", ids, format_func=lambda i: words.policy_title(i, runs), key="base")
+    ids = sorted((policy.run_id for policy in result.policies), key=lambda i: i != BASELINE)
+    base = st.selectbox(
+        "Of each policy, against", ids, format_func=lambda i: words.policy_title(i, runs), key="base"
+    )
     for column, (group, title) in zip(st.columns(2), GROUPS.items(), strict=True):
         frame = results.differences(result, group, base, runs)
-        unit = f"weighted GAUC minus that of {words.policy_title(base, runs)}"
         with column:
             st.subheader(title, anchor=False)
             alt = f"Paired differences of weighted GAUC {title} with 95 % intervals"
-            exhibit(
-                charts.intervals(frame, charts.escape(unit), zero="no difference"),
-                frame,
-                f"difference {group}",
-                alt,
+            figure = charts.intervals(
+                frame, "difference of weighted GAUC, 95 % interval", zero="no difference"
             )
+            exhibit(figure, frame, f"difference {group}", alt)
 
 
 def show_deviation(result: EvaluationResult, runs: results.Runs) -> None:
@@ -160,7 +159,7 @@ def main() -> None:
             st.rerun()
         st.caption("The same on the command line")
         arguments = ("evaluate", *policies, "--on", dataset.id)
-        st.code(words.command(loaders.workspace().path, *arguments), language="bash")
+        st.code(words.command(loaders.workspace().path, *arguments), language="bash", wrap_lines=True)
     elif run := follow.finished(found.id):
         show(executor.completed(loaders.workspace(), run), policies)
 

@@ -106,7 +106,7 @@ def show_form() -> None:
         given = [str(part) for option in options.items() if option[1] for part in option]
         words_of = ("dataset", "import", source.log, "--format", log_format, *given)
         st.caption("The same on the command line")
-        st.code(words.command(loaders.workspace().path, *words_of), language="bash")
+        st.code(words.command(loaders.workspace().path, *words_of), language="bash", wrap_lines=True)
 
 
 def show_import(run_id: str) -> None:
@@ -148,7 +148,11 @@ def show_success(result: dict) -> None:
         return
     st.write("It has no explored actions. Collect some by replaying it under bounds of ±0.15:")
     collect = ("dataset", "collect", "--env", "replay", "--from", row.id, "--explore", "uniform")
-    st.code(words.command(loaders.workspace().path, *collect, "--requests", 30_000), language="bash")
+    st.code(
+        words.command(loaders.workspace().path, *collect, "--requests", 30_000),
+        language="bash",
+        wrap_lines=True,
+    )
 
 
 def main() -> None:

@@ -66,7 +66,11 @@ def main() -> None:
         return
     run_id = choose(runs)
     workspace = loaders.workspace()
-    st.code(words.command(workspace.path, "export", run_id, "--to", f"{run_id}.zip"), language="bash")
+    st.code(
+        words.command(workspace.path, "export", run_id, "--to", f"{run_id}.zip"),
+        language="bash",
+        wrap_lines=True,
+    )
     found = newest_export(run_id)
     label = "Export" if found is None else "Export again"
     if st.button(label, type="primary" if found is None else "secondary"):

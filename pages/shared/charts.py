@@ -42,8 +42,8 @@ KNOWN_METRICS = (
 )
 """Panels that show several metrics or have a unit: title, unit, pattern of names."""
 NOT_CURVES = ("step", "seconds", "steps_per_second", "reward_scale")
-LABELLED = 3
-"""Lines of a panel that are named at their end, the highest ones; all are named on hovering."""
+ROOM_FOR_LABELS = 3
+"""With more lines in a panel, the highest one alone is named at its end; all are named on hovering."""
 
 PANEL_HEIGHT = 230
 """Pixels of one panel in a grid of small charts, the gap below it included."""
@@ -100,8 +100,7 @@ def curves(frame: pd.DataFrame, panels: Sequence[Panel], columns: int = 2) -> go
     figure = _grid([title for title, _, _ in panels], columns)
     for i, (_, unit, names) in enumerate(panels):
         place = _place(i, columns)
-        last = frame[list(names)].iloc[-1].sort_values(ascending=False)
-        labelled = last.index[:LABELLED] if len(names) > 1 else []
+        labelled = _labelled(frame, names)
         for name, colour in zip(names, itertools.cycle(SEQUENCE)):
             figure.add_trace(_line(frame, name, colour), **place)
             if name in labelled:
@@ -229,7 +228,7 @@ def _grid(titles: Sequence[str], columns: int) -> go.Figure:
         vertical_spacing=GAP / height,
         horizontal_spacing=0.24 / columns,
     )
-    figure.update_annotations(font_size=13)
+    figure.update_annotations(font_size=13 if columns < 4 else 11)
     return _sized(figure, height)
 
 
@@ -248,6 +247,13 @@ def _line(frame: pd.DataFrame, name: str, colour: str) -> go.Scatter:
         line={"color": colour, "width": 1.8},
         hovertemplate=f"{escape(name)} %{{y:.4g}}, step %{{x:,}}<extra></extra>",
     )
+
+
+def _labelled(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """Returns the lines of a panel that are named at their end."""
+    if len(names) == 1:
+        return []
+    return list(names) if len(names) <= ROOM_FOR_LABELS else [frame[list(names)].iloc[-1].fillna(-np.inf).idxmax()]
 
 
 def _label_end(figure: go.Figure, frame: pd.DataFrame, name: str, colour: str, place: dict[str, int]) -> None:

@@ -69,7 +69,7 @@ def show_counts(datasets: list[DatasetRow], runs: list[RunRow]) -> None:
         "Requests": sum(row.n_requests for row in datasets),
         "Impressions": sum(row.n_impressions for row in datasets),
         "Trained policies": len(trained),
-        "Runs queued or at work": len(live),
+        "Live runs": len(live),
     }
     for column, (label, count) in zip(st.columns(len(counts)), counts.items(), strict=True):
         column.metric(label, f"{count:,}", border=True)
@@ -118,10 +118,16 @@ def main() -> None:
     show_counts(datasets, runs)
     st.header("Datasets", anchor=False)
     if datasets:
-        st.dataframe(dataset_table(datasets), hide_index=True, alt="Datasets of the workspace")
+        columns = {
+            "Requests": st.column_config.NumberColumn(format="localized"),
+            "Impressions": st.column_config.NumberColumn(format="localized"),
+            "Written": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm"),
+        }
+        table = dataset_table(datasets)
+        st.dataframe(table, hide_index=True, column_config=columns, alt="Datasets of the workspace")
     else:
         st.info("No dataset yet. Import a log, or fill the workspace with synthetic users:")
-        st.code(words.command(workspace.path, "demo"), language="bash")
+        st.code(words.command(workspace.path, "demo"), language="bash", wrap_lines=True)
     if datasets and not loaders.explored(datasets):
         st.write("Replay a log under uniform bounds of ±0.15:")
         collect = ("dataset", "collect", "--env", "replay", "--from", datasets[0].id)

@@ -17,6 +17,8 @@ from mtf_engine.spec import Spec
 if TYPE_CHECKING:
     from mtf_engine.evaluation import EvaluationResult
 
+SIZES = ("batch_size", "n_critics", "hidden", "n_threads", "device")
+"""Settings that decide how long a step takes."""
 MOST_POINTS = 1_000
 """Points of one curve that go to the browser."""
 
@@ -86,9 +88,9 @@ def verified(path: str) -> dict:
 
 def pace(algo: str, config: Spec) -> float | None:
     """Returns steps a second of the newest finished training of `algo` with networks of the same size."""
-    sizes = ("batch_size", "n_critics", "hidden", "n_threads")
     own = config.model_dump(mode="json")
     for run in trainings(RunState.COMPLETED):
-        if run.algo == algo and run.seconds and all(run.config.get(k) == own.get(k) for k in sizes):
-            return run.step / run.seconds
+        if run.algo == algo and all(run.config.get(name) == own.get(name) for name in SIZES):
+            last = read_metrics(workspace().run_dir(run.id))[-1]
+            return last["step"] / last["seconds"]
     return None

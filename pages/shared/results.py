@@ -19,21 +19,20 @@ def algo_of(run_id: str, runs: Runs) -> str:
 
 def scores(result: EvaluationResult, group: str, runs: Runs) -> pd.DataFrame:
     """Returns weighted GAUC of each policy over groups of `group` (user or request), one row a policy."""
-    grouped = [(policy.run_id, getattr(policy, f"by_{group}")) for policy in result.policies]
+    used, left_out = f"{group}s_used", f"{group}s_left_out"
+    grouped = [(policy, policy if group == "user" else policy.by_request) for policy in result.policies]
     return pd.DataFrame(
         {
-            "label": words.policy_title(run_id, runs),
-            "algo": algo_of(run_id, runs),
-            "value": score.value,
+            "label": words.policy_title(policy.run_id, runs),
+            "algo": algo_of(policy.run_id, runs),
+            "value": score.weighted_gauc,
             "low": score.ci_low,
             "high": score.ci_high,
-            "groups_used": score.groups_used,
-            "groups_left_out": score.groups_left_out,
-            "weight_used": score.weight_used,
-            "weight_left_out": score.weight_left_out,
-            "run_id": run_id,
+            used: getattr(score, used),
+            left_out: getattr(score, left_out),
+            "run_id": policy.run_id,
         }
-        for run_id, score in grouped
+        for policy, score in grouped
     ).astype({"value": float, "low": float, "high": float})
 
 

@@ -33,8 +33,9 @@ def plain(text: object) -> str:
 
 
 def run_title(run: RunRow) -> str:
-    """Returns what a list of runs calls `run`: its name, its method and its id."""
-    return " · ".join(part for part in (run.name, run.algo, run.id) if part)
+    """Returns what a list of runs calls `run`: its name, its method unless the name says it, and its id."""
+    algo = run.algo if run.algo and run.algo not in run.name else ""
+    return " · ".join(part for part in (run.name, algo, run.id) if part)
 
 
 def duration(seconds: float | None) -> str:

@@ -120,7 +120,7 @@ def main() -> None:
         "--background",
     )
     st.caption("The same on the command line")
-    st.code(words.command(loaders.workspace().path, *arguments), language="bash")
+    st.code(words.command(loaders.workspace().path, *arguments), language="bash", wrap_lines=True)
 
 
 main()

@@ -1,0 +1,228 @@
+"""The dashboard in a real browser, as `python -m mtf_engine dashboard` serves it."""
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+
+from mtf_engine.registry import RunState, Workspace
+from tests import browser as chromium
+
+pytestmark = pytest.mark.browser
+
+ROOT = Path(__file__).parent.parent
+TITLES = {
+    "": "Multi-Task Fusion workbench",
+    "import_logs": "Import logs",
+    "start": "Start a training",
+    "runs": "Runs",
+    "compare": "Compare policies",
+    "export": "Export a policy",
+}
+SECONDS = 60
+expect.set_options(timeout=1_000 * SECONDS)
+PROBES = re.compile(r"/\w+/_stcore/(health|host-config)$")
+"""Streamlit's frontend asks for these below a deep link first, and logs the 404 itself."""
+
+
+class Server:
+    """A dashboard of its own, on a free port."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url = f"http://localhost:{port}"
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "mtf_engine", "--workspace", str(workspace.path)),
+                *("dashboard", "--port", str(port), "--headless"),
+            ],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_until(self._answers, "the server answers")
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=2) as answer:
+                return answer.status == 200
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            return False
+
+    def stop(self, how: int = signal.SIGTERM) -> None:
+        self.process.send_signal(how)
+        self.process.wait(10)
+
+
+class Tab:
+    """A browser tab that remembers what went wrong and what left the machine."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.errors: list[str] = []
+        self.foreign: list[str] = []
+        page.set_default_timeout(1_000 * SECONDS)
+        page.on("console", self._note)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", self._watch)
+
+    def _note(self, message: ConsoleMessage) -> None:
+        if message.type == "error" and not PROBES.search(message.location.get("url", "")):
+            self.errors.append(f"{message.text} {message.location}")
+
+    def _watch(self, request: Request) -> None:
+        if not re.match(r"(http|ws)://(localhost|127\.0\.0\.1):\d+/|data:|blob:", request.url):
+            self.foreign.append(request.url)
+
+    def open(self, url: str) -> Page:
+        """Returns the page once it is drawn."""
+        self.page.goto(url)
+        return self.drawn()
+
+    def drawn(self) -> Page:
+        expect(self.page.locator("h1")).to_be_visible()
+        expect(self.page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+        return self.page
+
+    def check(self) -> None:
+        """Holds that nothing went wrong on the way."""
+        assert not self.errors
+        assert not self.foreign
+        assert self.page.get_by_test_id("stException").count() == 0
+        assert self.page.get_by_role("dialog").count() == 0
+
+
+@pytest.fixture(scope="session")
+def chrome() -> Iterator[Browser]:
+    path = chromium.find()
+    assert path, "no chromium: run `make test`, which installs one, or `python tests/browser.py`"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(chromium.FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def tab(chrome: Browser) -> Iterator[Tab]:
+    context = chrome.new_context(viewport={"width": 1280, "height": 900})
+    tab = Tab(context.new_page())
+    yield tab
+    context.close()
+
+
+@pytest.fixture
+def workspace(small_workspace: Workspace, tmp_path: Path) -> Workspace:
+    """A copy of the filled workspace, to be written to."""
+    shutil.copytree(small_workspace.path, tmp_path / "workspace")
+    return Workspace(tmp_path / "workspace")
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Workspace], Server]]:
+    """A function that serves a workspace until the test ends."""
+    servers: list[Server] = []
+
+    def start(workspace: Workspace) -> Server:
+        servers.append(Server(workspace))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        if server.process.poll() is None:
+            server.stop()
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} seconds: {what}"
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("page", TITLES, ids=lambda page: page or "home")
+def test_a_deep_link_on_a_fresh_server_shows_its_page(page, small_workspace, serve, tab):
+    server = serve(small_workspace)
+    shown = tab.open(f"{server.url}/{page}")
+    assert shown.locator("h1").all_inner_texts() == [TITLES[page]]
+    expect(shown.get_by_test_id("stSidebarNav")).to_be_visible()
+    assert shown.url == f"{server.url}/{page}"
+    tab.check()
+
+
+def test_a_refused_upload_is_told_in_a_sentence_and_leaves_nothing(workspace, serve, tab, tmp_path):
+    log = tmp_path / "impressions.csv"
+    log.write_text("user_id,item_id\n1,2\n")
+    before = [run.id for run in workspace.registry.runs()], sorted(workspace.path.rglob("*.duckdb"))
+    page = tab.open(f"{serve(workspace).url}/import_logs")
+    page.get_by_text("Upload", exact=True).click()
+    page.locator("input[type=file]").first.set_input_files(log)
+    page.get_by_role("button", name="Check and import").click()
+    expect(page.get_by_text("Nothing was imported")).to_contain_text("impressions.csv")
+    expect(page.get_by_role("button", name="Download CSV")).to_be_visible()
+    assert before == ([run.id for run in workspace.registry.runs()], sorted(workspace.path.rglob("*.duckdb")))
+    tab.check()
+
+
+def start_training(page: Page, n_steps: int) -> None:
+    """Fills the form for small networks and starts."""
+    page.get_by_label("n_steps", exact=True).fill(str(n_steps))
+    page.get_by_text("The method's").click()
+    page.get_by_label("n_critics", exact=True).fill("4")
+    page.get_by_label("hidden", exact=True).fill("16")
+    page.get_by_label("hidden", exact=True).press("Enter")
+    expect(page.get_by_text("--set hidden=16")).to_be_visible()
+    page.get_by_role("button", name="Start training").click()
+    expect(page.locator("h1")).to_have_text("Runs")
+
+
+def newest_training(workspace: Workspace) -> str:
+    return workspace.registry.runs(kind="train")[0].id
+
+
+def test_a_training_is_started_watched_cancelled_and_resumed(workspace, serve, tab):
+    server = serve(workspace)
+    page = tab.open(f"{server.url}/start")
+    start_training(page, 4_000)
+    run_id = newest_training(workspace)
+    assert f"run={run_id}" in page.url
+    expect(page.get_by_text(re.compile(r"[1-9]\d* of 4,000")).first).to_be_visible()
+    expect(page.locator(".js-plotly-plot").first).to_be_visible()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_test_id("stBadge").or_(page.get_by_text("■ cancelled")).first).to_contain_text(
+        "cancelled"
+    )
+    stopped = workspace.registry.run(run_id)
+    assert stopped.state is RunState.CANCELLED
+    assert 0 < stopped.step < 4_000
+    page.get_by_role("button", name="Resume").click()
+    expect(page.get_by_text("Compare it")).to_be_visible(timeout=2_000 * SECONDS)
+    assert workspace.registry.run(run_id).state is RunState.COMPLETED
+    tab.check()
+
+
+def test_a_run_outlives_its_dashboard_and_a_new_one_shows_it(workspace, serve, tab):
+    first = serve(workspace)
+    start_training(tab.open(f"{first.url}/start"), 100_000)
+    run_id = newest_training(workspace)
+    first.stop(signal.SIGKILL)
+    tab.errors.clear()  # the tab says that it lost its server
+    step = workspace.registry.run(run_id).step
+    wait_until(lambda: workspace.registry.run(run_id).step > step, "the run goes on without a dashboard")
+    page = tab.open(f"{serve(workspace).url}/runs?run={run_id}")
+    expect(page.get_by_role("button", name="Cancel")).to_be_visible()
+    assert workspace.registry.run(run_id).state is RunState.RUNNING
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("button", name="Resume")).to_be_visible()
+    tab.check()

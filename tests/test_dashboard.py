@@ -1,0 +1,28 @@
+"""The launcher: what must be set before Streamlit's server starts."""
+
+import tomllib
+from pathlib import Path
+
+from streamlit.runtime.pages_manager import PagesManager
+
+from mtf_engine import dashboard
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_streamlit_is_told_that_the_folder_pages_is_ours(monkeypatch):
+    """If Streamlit drops or renames the attribute, this fails before a deep link shows a dialog."""
+    assert "uses_pages_directory" in vars(PagesManager)
+    monkeypatch.setattr(PagesManager, "uses_pages_directory", None)
+    dashboard.forbid_legacy_pages()
+    manager = PagesManager(str(dashboard.APP))
+    assert PagesManager.uses_pages_directory is False
+    assert manager.main_script_parent == ROOT
+
+
+def test_the_dashboard_is_closed_to_others():
+    settings = tomllib.loads((ROOT / ".streamlit/config.toml").read_text())
+    assert settings["server"]["address"] == "127.0.0.1"
+    assert settings["server"]["allowedHosts"] == ["localhost", "127.0.0.1"]
+    assert settings["browser"]["gatherUsageStats"] is False
+    assert settings["client"]["showErrorDetails"] == "none"
