@@ -9,19 +9,26 @@ from pathlib import Path
 from typing import Literal
 
 import duckdb
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from mtf_engine.logs.validation import Check, DefectCode, find_defects, nan_or_inf, null_key, wrong_type
 from mtf_engine.spec import Defect
 
-Kind = Literal["text", "integer", "number", "flag", "time", "list"]
+Kind = Literal["text", "integer", "number", "real", "flag", "time", "list"]
 Need = Literal["key", "value", "optional"]
 DELIMITERS = "\t,;"
 EPOCH_MILLISECONDS = 1e11
 """A number at least this large is a time in milliseconds since 1970, a smaller one in seconds."""
+SQL_TYPES: dict[Kind, str] = {
+    "text": "VARCHAR", "integer": "BIGINT", "number": "FLOAT", "real": "DOUBLE", "flag": "BOOLEAN",
+    "time": "TIMESTAMP", "list": "FLOAT[]",
+}  # fmt: skip
 WHAT = {
     "text": "a text without NUL bytes",
     "integer": "a whole number",
     "number": "a number",
+    "real": "a number",
     "flag": "true or false",
     "time": "a time such as 2026-11-22 09:30:00, or seconds or milliseconds since 1970",
     "list": "a list of numbers such as [0.1, 0.2]",
@@ -89,7 +96,9 @@ def _unfit(path: Path) -> Defect | None:
         file.seek(-min(4, path.stat().st_size), 2)
         tail = file.read()
     if head != b"PAR1":
-        return _whole_file("unreadable_file", path, "is not a Parquet file", "export the log again or rename it .csv")
+        return _whole_file(
+            "unreadable_file", path, "is not a Parquet file", "export the log again or rename it .csv"
+        )
     if tail != b"PAR1" or path.stat().st_size < 12:
         return _whole_file("truncated_parquet", path, "lacks its end", "write or copy the file again")
     return None
@@ -108,21 +117,40 @@ def _load_parquet(con: duckdb.DuckDBPyConnection, path: Path, table: str) -> lis
     return []
 
 
-def _load_csv(con: duckdb.DuckDBPyConnection, path: Path, table: str) -> list[Defect]:
-    with path.open("rb") as file:
-        line = file.readline()
+def header(path: Path) -> list[str]:
+    """Returns the column names of a CSV file, of a Parquet file or of one that is not UTF-8 none."""
+    if path.suffix == ".parquet":
+        return []
     try:
-        text = line.decode("utf-8-sig")
+        return _csv_header(path)[0]
     except UnicodeDecodeError:
-        return [_whole_file("unreadable_file", path, "has a header that is not UTF-8", "export the log as UTF-8")]
+        return []
+
+
+def _csv_header(path: Path) -> tuple[list[str], str]:
+    """Returns the names in the first line and what parts them."""
+    with path.open("rb") as file:
+        text = file.readline().decode("utf-8-sig")
     delimiter = max(DELIMITERS, key=text.count)
-    header = [name or f"column{i}" for i, name in enumerate(next(csv.reader([text], delimiter=delimiter)))]
-    folded = [name.lower() for name in header]
-    doubled = [name for i, name in enumerate(header) if name.lower() in folded[:i]]
+    names = next(csv.reader([text], delimiter=delimiter), [])
+    return [name or f"column{i}" for i, name in enumerate(names)], delimiter
+
+
+def _load_csv(con: duckdb.DuckDBPyConnection, path: Path, table: str) -> list[Defect]:
+    try:
+        names, delimiter = _csv_header(path)
+    except UnicodeDecodeError:
+        return [
+            _whole_file("unreadable_file", path, "has a header that is not UTF-8", "export the log as UTF-8")
+        ]
+    folded = [name.lower() for name in names]
+    doubled = [name for i, name in enumerate(names) if name.lower() in folded[:i]]
     if doubled:
         remedy = "rename or remove one of the columns"
-        return [_whole_file("doubled_column", path, "is in the header twice", remedy, name) for name in doubled]
-    columns = ", ".join(f"{_literal(name)}: 'VARCHAR'" for name in header)
+        return [
+            _whole_file("doubled_column", path, "is in the header twice", remedy, name) for name in doubled
+        ]
+    columns = ", ".join(f"{_literal(name)}: 'VARCHAR'" for name in names)
     try:
         con.execute(
             f"CREATE TABLE {table} AS SELECT * FROM read_csv(?, columns = {{{columns}}}, auto_detect = false, "
@@ -204,9 +232,9 @@ def _scalar(source: str, kind: str, wanted: Kind) -> str:
         case "text":
             return text
         case "integer":
-            return (
-                f"CASE WHEN TRY_CAST({text} AS BIGINT) = TRY_CAST({text} AS DOUBLE) THEN TRY_CAST({text} AS BIGINT) END"
-            )
+            return f"CASE WHEN TRY_CAST({text} AS BIGINT) = TRY_CAST({text} AS DOUBLE) THEN TRY_CAST({text} AS BIGINT) END"
+        case "real":
+            return f"TRY_CAST({text} AS DOUBLE)"
         case "number" if kind == "VARCHAR":
             return f"CASE lower({text}) WHEN 'true' THEN 1 WHEN 'false' THEN 0 ELSE TRY_CAST({text} AS FLOAT) END"
         case "number" if kind in ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE") or kind.endswith("]"):
@@ -216,7 +244,9 @@ def _scalar(source: str, kind: str, wanted: Kind) -> str:
         case "flag":
             return f"TRY_CAST({text} AS BOOLEAN)"
     epoch = f"TRY_CAST({text} AS DOUBLE)"
-    micros = f"TRY_CAST({epoch} * CASE WHEN abs({epoch}) >= {EPOCH_MILLISECONDS} THEN 1e3 ELSE 1e6 END AS BIGINT)"
+    micros = (
+        f"TRY_CAST({epoch} * CASE WHEN abs({epoch}) >= {EPOCH_MILLISECONDS} THEN 1e3 ELSE 1e6 END AS BIGINT)"
+    )
     return f"coalesce(make_timestamp({micros}), TRY_CAST({text} AS TIMESTAMPTZ) AT TIME ZONE 'UTC')"
 
 
@@ -245,7 +275,19 @@ def _scalar_checks(name: str, kind: Kind, need: Need, source_type: str) -> list[
     checks = [wrong_type(name, unfit, WHAT[kind], WHAT[kind], source)]
     if need == "key":
         checks.append(null_key(name, f"{source} IS NULL"))
-    elif need == "value":
-        endless = f" OR NOT isfinite({typed})" if kind == "number" else ""
-        checks.append(nan_or_inf(name, f"{source} IS NULL{endless}", source))
+    elif kind in ("number", "real"):
+        missing = f"{source} IS NULL OR NOT isfinite({typed})" if need == "value" else f"isinf({typed})"
+        checks.append(nan_or_inf(name, missing, source))
     return checks
+
+
+def fetch(con: duckdb.DuckDBPyConnection, sql: str) -> dict[str, NDArray]:
+    """Returns the columns of a query as arrays; a column of lists must be of fixed length and is [n, length]."""
+    table = con.sql(sql).to_arrow_table()
+    return {name: _array(table[name].combine_chunks()) for name in table.column_names}
+
+
+def _array(column: pa.Array) -> NDArray:
+    if pa.types.is_fixed_size_list(column.type):
+        return column.flatten().to_numpy(zero_copy_only=False).reshape(-1, column.type.list_size)
+    return column.to_numpy(zero_copy_only=False)

@@ -8,8 +8,9 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from mtf_engine.logs.files import RawTable, connect, load, quoted, type_columns
-from mtf_engine.logs.mapping import Columns
+from mtf_engine.logs.columns import Columns
+from mtf_engine.logs.files import RawTable, connect, load, quoted
+from mtf_engine.logs.mapping import WEIGHTS
 from mtf_engine.logs.predictions import (
     WARM_UP_DAYS,
     BehaviourAUC,
@@ -26,15 +27,16 @@ from mtf_engine.logs.sessions import (
     VALIDATION_DAYS,
     Cut,
     ImportedLog,
-    Observer,
     Progress,
     batches,
     deal,
+    encoder_meta,
+    observe_log,
     split_by_day,
     within,
     without_actions,
 )
-from mtf_engine.logs.validation import find_defects, negative_watch_time
+from mtf_engine.logs.validation import negative_watch_time
 from mtf_engine.observation import ObservationEncoder
 from mtf_engine.reward import impression_rewards
 from mtf_engine.spec import Defect, FusionSpec, Refusal, RewardSpec
@@ -50,12 +52,7 @@ FLAGS = {
 
 SIGNALS = ("watch_time", "valid", "click", "long_view", "finish", "like", "hate", *list(FLAGS)[2:])
 BEHAVIOURS = SIGNALS[1:]
-REWARD = RewardSpec(
-    weights={
-        "watch_time": 0.01, "valid": 0.3, "long_view": 0.2, "like": 0.5, "comment": 0.5, "follow": 0.5,
-        "forward": 0.5, "hate": -0.3,
-    }
-)  # fmt: skip
+REWARD = RewardSpec(weights={signal: WEIGHTS[signal] for signal in SIGNALS if signal in WEIGHTS})
 
 COUNTS = ("follow_user_num", "fans_user_num", "friend_user_num", "register_days")
 """User features that are counts; they enter as log(1 + x)."""
@@ -123,9 +120,6 @@ def read_kuairand(
         fusion=fusion,
         reward=REWARD,
         signals=SIGNALS,
-        feature_names=encoder.feature_names,
-        numeric_mask=encoder.numeric_mask,
-        encoder=encoder,
         seed=config.seed,
         details={
             "predictor": {behaviour: auc.model_dump() for behaviour, auc in predicted.auc.items()},
@@ -137,19 +131,10 @@ def read_kuairand(
             "history_is": f"all earlier days; the first {WARM_UP_DAYS} only warm up and are not in the dataset",
             "warnings": list(warnings),
         },
+        **encoder_meta(encoder),
     )
     requests, impressions = _columns(log, split, cut, predicted, profiles, fusion.n_actions)
-    first = cut.first[:-1]
-    observe = Observer(
-        encoder,
-        encoder.profile(profiles.iloc[first]),
-        log[list(SIGNALS)].to_numpy(np.float32),
-        cut.first,
-        cut.user[first],
-        requests["timestamp"],
-        cut.step,
-        cut.left,
-    )
+    observe = observe_log(encoder, profiles.iloc[cut.first[:-1]], requests, impressions, cut.first, cut.left)
     kept = np.flatnonzero(requests["split"] != WARM_UP)
     return ImportedLog(meta, batches(requests, impressions, cut.first, observe, kept), warnings)
 
@@ -179,7 +164,7 @@ def _read(files: Published) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, int]]
 
 def _type_impressions(con: duckdb.DuckDBPyConnection, raw: RawTable) -> list[Defect]:
     """Returns what is wrong with the impressions; creates `typed_<table>` without exact duplicates."""
-    columns = Columns(raw, {}, "impressions")
+    columns = Columns(raw, {}, None)
     for name in ("video_id", "date", "time_ms"):
         columns.require(name, "integer", "key")
     columns.require("user_id", "text", "key")
@@ -193,9 +178,9 @@ def _type_impressions(con: duckdb.DuckDBPyConnection, raw: RawTable) -> list[Def
     if not columns.add("is_hate", "number"):
         columns.add("label", "number")
     table = f"typed_{raw.table}"
-    defects = columns.defects + type_columns(con, raw, columns.found, table)
-    if "play_time_ms" in columns:
-        defects += find_defects(con, table, raw.file, [negative_watch_time("play_time_ms", "play_time_ms")])
+    defects = columns.create(con, table)
+    if "play_time_ms" in columns.names:
+        defects += columns.check(con, table, [negative_watch_time("play_time_ms")])
     everything = ", ".join(map(quoted, raw.types))
     repeated = f"row_number() OVER (PARTITION BY {everything} ORDER BY rowid) > 1"
     con.execute(f"DELETE FROM {table} WHERE row IN (SELECT rowid + 1 FROM {raw.table} QUALIFY {repeated})")
@@ -209,13 +194,13 @@ def _read_users(con: duckdb.DuckDBPyConnection, path: Path | None) -> tuple[pd.D
     raw = load(con, path, "raw_users")
     if not isinstance(raw, RawTable):
         return pd.DataFrame(), raw
-    columns = Columns(raw, {}, "requests")
+    columns = Columns(raw, {}, None)
     columns.require("user_id", "text", "key")
     for name in COUNTS:
         columns.add(name, "number", "optional")
     for name in CATEGORIES:
         columns.add(name, "text", "optional")
-    defects = columns.defects + type_columns(con, raw, columns.found, "users")
+    defects = columns.create(con, "users")
     if defects:
         return pd.DataFrame(), defects
     users = con.sql("SELECT DISTINCT ON (user_id) * EXCLUDE (row) FROM users ORDER BY user_id, row").df()
@@ -296,7 +281,9 @@ def _predict(
 
 def _context(log: pd.DataFrame) -> np.ndarray:
     """Returns the local hour on a circle, log(1 + duration in seconds) and whether that is unknown, [m, 4]."""
-    hour = log["hourmin"] // 100 if "hourmin" in log else (log["time_ms"] // 3_600_000 + UTC_OFFSET_HOURS) % 24
+    hour = (
+        log["hourmin"] // 100 if "hourmin" in log else (log["time_ms"] // 3_600_000 + UTC_OFFSET_HOURS) % 24
+    )
     angle = hour.fillna(0).to_numpy("float64") * (2 * np.pi / 24)
     duration = np.log1p(log["duration_ms"].to_numpy("float64") / 1000)
     unknown = np.isnan(duration)
@@ -319,7 +306,12 @@ def _warnings(counts: dict[str, int]) -> tuple[str, ...]:
 
 
 def _columns(
-    log: pd.DataFrame, split: np.ndarray, cut: Cut, predicted: Predicted, profiles: pd.DataFrame, n_actions: int
+    log: pd.DataFrame,
+    split: np.ndarray,
+    cut: Cut,
+    predicted: Predicted,
+    profiles: pd.DataFrame,
+    n_actions: int,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Returns the request and impression columns of the dataset, observations aside."""
     signals = {s: log[s].to_numpy(np.float32) for s in SIGNALS}

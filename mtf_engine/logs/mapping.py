@@ -1,13 +1,11 @@
-"""What the columns of a log mean: found by name, or told in a mapping."""
+"""The mapping file: what the columns of a log mean where their names do not tell."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError
 
-from mtf_engine.logs.files import Column, Kind, Need, RawTable, list_sources
 from mtf_engine.spec import Defect, FusionDimension, FusionSpec, Refusal, RewardSpec, Spec
 
 WEIGHTS = {
@@ -16,11 +14,12 @@ WEIGHTS = {
 }  # fmt: skip
 """Reward per unit of a signal where a mapping names no weights; watch_time is in seconds."""
 
-SIGNALS = (*WEIGHTS, "click", "profile_enter")
-"""Columns that are feedback signals where a mapping names none."""
 
-PREDICTION = "prediction_"
-"""A column that starts so holds the prediction of what follows."""
+def bad_mapping(problem: str, file: str = "the mapping") -> Refusal:
+    """Returns the refusal of a mapping that is not valid or does not fit the log."""
+    return Refusal.of(
+        [Defect(code="bad_mapping", file=file, message=problem, remedy="correct the mapping file")]
+    )
 
 
 class ProfileColumns(Spec):
@@ -28,6 +27,10 @@ class ProfileColumns(Spec):
 
     numeric: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.numeric, *self.categorical)
 
 
 class FusionChoice(Spec):
@@ -38,9 +41,9 @@ class FusionChoice(Spec):
     bias: tuple[str, ...] | None = Field(default=None, description="predictions that get a bias dimension")
 
     def spec(self, predictions: tuple[str, ...], n_actions: int | None) -> FusionSpec:
-        """Returns the fusion of `predictions`; without a choice, one that has the log's number of dimensions.
+        """Returns the fusion of `predictions`; where nothing is chosen, one with `n_actions` dimensions if it can be.
 
-        A pow for each prediction and a bias for the last ones, two where the log has no actions.
+        A pow for each prediction and a bias for the last ones: two where the log has no actions (None).
         """
         if self.dimensions:
             return FusionSpec(predictions=predictions, dimensions=self.dimensions)
@@ -88,90 +91,29 @@ class Mapping(Spec):
             problem = " ".join(str(error).split())
         except ValidationError as error:
             problem = "; ".join(".".join(map(str, e["loc"])) + ": " + e["msg"] for e in error.errors())
-        raise Refusal.of(
-            [Defect(code="bad_mapping", file=path.name, message=problem, remedy="correct the mapping file")]
-        )
+        raise bad_mapping(problem, path.name)
 
-
-@dataclass
-class Columns:
-    """The columns of one file as the log calls them; what is missing is collected in `defects`."""
-
-    raw: RawTable
-    renames: dict[str, str | tuple[str, ...]]
-    section: str
-    found: list[Column] = field(default_factory=list)
-    defects: list[Defect] = field(default_factory=list)
-
-    def __contains__(self, name: str) -> bool:
-        return any(column.name == name for column in self.found)
-
-    def add(self, name: str, kind: Kind, need: Need = "value") -> bool:
-        """Returns whether the file has the column; one that the mapping names and the file lacks is a defect."""
-        renamed = self.renames.get(name)
-        if renamed is None:
-            sources = list_sources(self.raw.types, name) if kind == "list" else (name,)
-        else:
-            sources = (renamed,) if isinstance(renamed, str) else renamed
-        lacking = [s for s in sources if s not in self.raw.types]
-        if renamed is not None and lacking:
-            self._missing(", ".join(lacking), name)
-        if lacking or not sources:
-            return False
-        self.found.append(Column(name, kind, sources, need))
-        return True
-
-    def require(self, name: str, kind: Kind, need: Need = "value") -> None:
-        if not self.add(name, kind, need) and name not in self.renames:
-            self._missing(name, name)
-
-    def _missing(self, column: str, name: str) -> None:
-        self.defects.append(
-            Defect(
-                code="missing_column",
-                file=self.raw.file,
-                column=column,
-                message="is missing",
-                remedy=f"add it, or name the column that holds {name} under {self.section}: in the mapping",
+    def fusion_of(self, predictions: tuple[str, ...], n_actions: int | None) -> FusionSpec:
+        """Returns the fusion of the log's predictions; a Refusal where the mapping names others."""
+        unknown = sorted({*self.fusion.negative, *(self.fusion.bias or ())} - set(predictions))
+        if unknown:
+            raise bad_mapping(f"fusion: names predictions that the log lacks: {', '.join(unknown)}")
+        try:
+            fusion = self.fusion.spec(predictions, n_actions)
+        except ValidationError as error:
+            raise bad_mapping(f"fusion: {error.errors()[0]['msg']}") from None
+        if n_actions not in (None, fusion.n_actions):
+            raise bad_mapping(
+                f"fusion: actions have {n_actions} entries and the fusion of {len(predictions)} predictions "
+                f"{fusion.n_actions} dimensions; name the dimensions"
             )
-        )
+        return fusion
 
-    def add_predictions(self, mapping: Mapping) -> tuple[str, ...]:
-        """Returns the names of the predictions where columns tell them: `prediction_click`, or the mapping."""
-        named = tuple(c for c in self.raw.types if c.startswith(PREDICTION) and not c[len(PREDICTION) :].isdigit())
-        if named and "predictions" not in self.renames and "predictions" not in self.raw.types:
-            self.found.append(Column("predictions", "list", named))
-            return mapping.predictions or tuple(c.removeprefix(PREDICTION) for c in named)
-        self.require("predictions", "list")
-        renamed = self.renames.get("predictions")
-        return mapping.predictions or (renamed if isinstance(renamed, tuple) else ())
-
-    def add_signals(self, mapping: Mapping) -> tuple[str, ...]:
-        """Returns the feedback signals: those of the mapping, else all known ones that the file has."""
-        for name in mapping.signals:
-            self.require(name, "number")
-        if mapping.signals:
-            return mapping.signals
-        known = [s for s in SIGNALS if s in self.raw.types or s in self.renames]
-        found = tuple(s for s in known if self.add(s, "number"))
-        if not found:
-            self._missing("watch_time", "watch_time (or another signal)")
-        return found
-
-    def add_profile(self, mapping: Mapping) -> None:
-        for name in mapping.profile.numeric:
-            self.require(name, "number", "optional")
-        for name in mapping.profile.categorical:
-            self.require(name, "text", "optional")
-
-    def unused(self) -> list[str]:
-        """Returns the columns of the file that nothing reads."""
-        used = {source for column in self.found for source in column.sources}
-        return [name for name in self.raw.types if name not in used]
-
-
-def reward_of(mapping: Mapping, signals: tuple[str, ...]) -> RewardSpec:
-    """Returns the mapping's reward, else the default weights of the log's signals."""
-    if mapping.reward:
-        return mapping.reward
-    return RewardSpec(weights={s: WEIGHTS[s] for s in signals if s in WEIGHTS} or {signals[0]: 1.0})
+    def reward_of(self, signals: tuple[str, ...]) -> RewardSpec:
+        """Returns the reward: the mapping's, else the default weights of the log's signals."""
+        if self.reward is None:
+            return RewardSpec(weights={s: WEIGHTS[s] for s in signals if s in WEIGHTS} or {signals[0]: 1.0})
+        unknown = sorted(set(self.reward.weights) - set(signals))
+        if unknown:
+            raise bad_mapping(f"reward: weighs signals that the log lacks: {', '.join(unknown)}")
+        return self.reward

@@ -63,7 +63,9 @@ def choose_heads(behaviours: Behaviours, test: np.ndarray) -> tuple[tuple[str, .
         if positives < MIN_TEST_POSITIVES:
             dropped[name] = f"{positives} positives on the test days, fewer than {MIN_TEST_POSITIVES}"
         elif same or opposite:
-            dropped[name] = f"equals {same[0]} on every row" if same else f"equals 1 - {opposite[0]} on every row"
+            dropped[name] = (
+                f"equals {same[0]} on every row" if same else f"equals 1 - {opposite[0]} on every row"
+            )
         else:
             kept.append(name)
     if not kept:
@@ -81,7 +83,9 @@ def means_before(group: np.ndarray, day: np.ndarray, values: np.ndarray) -> tupl
     """
     known = ~np.isnan(values)
     order = np.lexsort((day, group))
-    sums, counts = (_sum_before(group[order], day[order], v[order]) for v in (np.where(known, values, 0), known))
+    sums, counts = (
+        _sum_before(group[order], day[order], v[order]) for v in (np.where(known, values, 0), known)
+    )
     inverse = np.argsort(order, kind="stable")
     with np.errstate(invalid="ignore"):
         return (sums / counts)[inverse], counts[inverse]
@@ -132,13 +136,19 @@ def _donors(video: np.ndarray, day: np.ndarray, seed: int) -> np.ndarray:
 class SharedBottom(nn.Module):
     """Two shared layers and one logit per behaviour; inputs are standardised by the training rows."""
 
-    def __init__(self, features: Tensor, n_heads: int, hidden: tuple[int, int], generator: torch.Generator) -> None:
+    def __init__(
+        self, features: Tensor, n_heads: int, hidden: tuple[int, int], generator: torch.Generator
+    ) -> None:
         super().__init__()
         self.register_buffer("mean", features.mean(0))
         self.register_buffer("std", features.std(0) + 1e-6)
         first, second = hidden
         self.layers = nn.Sequential(
-            nn.Linear(features.shape[1], first), nn.ReLU(), nn.Linear(first, second), nn.ReLU(), nn.Linear(second, n_heads)
+            nn.Linear(features.shape[1], first),
+            nn.ReLU(),
+            nn.Linear(first, second),
+            nn.ReLU(),
+            nn.Linear(second, n_heads),
         )
         for layer in self.layers[::2]:
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=generator)
@@ -154,11 +164,15 @@ def fit_predictor(features: np.ndarray, values: np.ndarray, config: PredictorCon
     inputs, known = torch.from_numpy(features), torch.from_numpy(~np.isnan(values))
     targets = torch.from_numpy(np.nan_to_num(values).astype(np.float32))
     network = SharedBottom(inputs, values.shape[1], config.hidden, generator)
-    optimiser = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    optimiser = torch.optim.AdamW(
+        network.parameters(), config.learning_rate, weight_decay=config.weight_decay
+    )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.n_steps)
     for _ in range(config.n_steps):
         rows = torch.randint(len(inputs), (config.batch_size,), generator=generator)
-        losses = functional.binary_cross_entropy_with_logits(network(inputs[rows]), targets[rows], reduction="none")
+        losses = functional.binary_cross_entropy_with_logits(
+            network(inputs[rows]), targets[rows], reduction="none"
+        )
         optimiser.zero_grad()
         (losses * known[rows]).sum(1).mean().backward()
         optimiser.step()
@@ -181,7 +195,11 @@ def predict_by_day(
 
 
 def bootstrap_auc(
-    scores: np.ndarray, labels: np.ndarray, users: np.ndarray, generator: np.random.Generator, n_bootstrap: int = 1000
+    scores: np.ndarray,
+    labels: np.ndarray,
+    users: np.ndarray,
+    generator: np.random.Generator,
+    n_bootstrap: int = 1000,
 ) -> BehaviourAUC:
     """Returns the AUC of `scores` [m] for bool `labels` [m], with a Poisson bootstrap over `users` [m]."""
     codes, n_users = np.unique(users, return_inverse=True)[1], len(np.unique(users))
@@ -195,7 +213,9 @@ def _weighted_auc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -
     """Returns the chance that a positive outscores a negative, ties one half, per row of `weights` [n, m]."""
     order = np.argsort(scores, kind="stable")
     ties = np.flatnonzero(np.append(True, np.diff(scores[order]) != 0))
-    positive, negative = (np.add.reduceat(weights[:, order] * mask[order], ties, axis=1) for mask in (labels, ~labels))
+    positive, negative = (
+        np.add.reduceat(weights[:, order] * mask[order], ties, axis=1) for mask in (labels, ~labels)
+    )
     below = np.cumsum(negative, axis=1) - negative / 2
     with np.errstate(invalid="ignore"):
         return (positive * below).sum(1) / (positive.sum(1) * negative.sum(1))

@@ -3,11 +3,14 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from pandas.util import hash_array
 
+from mtf_engine.logs.mapping import ProfileColumns
 from mtf_engine.logs.schema import ACTION_COLUMNS, Columns, DatasetMeta, Tables
 from mtf_engine.observation import ObservationEncoder, log_history
 
@@ -16,6 +19,7 @@ TEST_DAYS, VALIDATION_DAYS = 3, 2
 VALIDATION_USERS = 10
 """One user in this many is for validation in a log that is not split by day."""
 
+Arrays = dict[str, NDArray]
 Progress = Callable[[int, int], None]
 """Called with the steps done and the steps in all."""
 
@@ -82,6 +86,19 @@ def run_starts(*keys: NDArray) -> NDArray[np.int64]:
     return np.maximum.accumulate(np.where(changes(*keys), np.arange(len(keys[0])), 0))
 
 
+def as_integers(ids: NDArray[np.object_]) -> NDArray[np.int64] | None:
+    """Returns textual `ids` [m] as integers, None unless all of them are."""
+    if not pd.Series(ids, dtype="str").str.fullmatch(r"-?\d{1,18}").all():
+        return None
+    return ids.astype(np.int64)
+
+
+def integers_or_codes(ids: NDArray[np.object_]) -> NDArray[np.int64]:
+    """Returns textual `ids` as integers, or numbered in order of appearance where they are none."""
+    numbers = as_integers(ids)
+    return pd.factorize(ids)[0] if numbers is None else numbers
+
+
 def deal(user: NDArray, split: NDArray, per_request: int, per_session: int) -> Cut:
     """Returns requests of the next `per_request` impressions of a user within a split, `per_session` a session."""
     position = within(user, split)
@@ -100,6 +117,20 @@ def split_by_user(user_id: NDArray[np.object_]) -> NDArray[np.object_]:
     """Returns the split of each row of `user_id` [m]: 10 % of users, by a hash of their id, validation."""
     validation = hash_array(user_id) % VALIDATION_USERS == 0
     return np.where(validation, "validation", "train").astype(object)
+
+
+def split_log(
+    user_id: NDArray[np.object_], timestamp: NDArray[np.datetime64], explored: bool
+) -> tuple[NDArray[np.object_], str]:
+    """Returns the split of each request [r] and how it came about: None for all in a short log."""
+    if explored:
+        return split_by_user(user_id), "one user in ten is for validation, by a hash of the id"
+    days = timestamp.astype("datetime64[D]")
+    if len(np.unique(days)) <= TEST_DAYS + VALIDATION_DAYS:
+        return np.full(len(days), None), "the log is too short to be split by day: it has no test days"
+    return split_by_day(
+        days
+    ), f"the last {TEST_DAYS} days (UTC) are for test, the {VALIDATION_DAYS} before for validation"
 
 
 @dataclass(frozen=True)
@@ -134,6 +165,40 @@ class Observer:
         )
 
 
+def fit_encoder(
+    profiles: pd.DataFrame, split: NDArray[np.object_], signals: tuple[str, ...], columns: ProfileColumns
+) -> ObservationEncoder:
+    """Returns the encoder fitted to the training rows of `profiles` [r], all rows where there is no split."""
+    training = split == "train" if (split == "train").any() else np.full(len(split), True)
+    return ObservationEncoder.fit(profiles[training], signals, columns.numeric, columns.categorical)
+
+
+def observe_log(
+    encoder: ObservationEncoder,
+    profiles: pd.DataFrame,
+    requests: Columns,
+    impressions: Columns,
+    first: NDArray[np.int64],
+    left: NDArray[np.int64],
+) -> Observer:
+    """Returns the observer of the log with these columns; `profiles` has a row a request."""
+    return Observer(
+        encoder,
+        encoder.profile(profiles),
+        np.stack([impressions[s] for s in encoder.signals], axis=1).astype(np.float32),
+        first,
+        requests["user_id"],
+        requests["timestamp"],
+        requests["step"],
+        left,
+    )
+
+
+def encoder_meta(encoder: ObservationEncoder) -> dict[str, Any]:
+    """Returns what a dataset's meta data says of observations that `encoder` made."""
+    return {"encoder": encoder, "feature_names": encoder.feature_names, "numeric_mask": encoder.numeric_mask}
+
+
 def batches(
     requests: Columns,
     impressions: Columns,
@@ -149,7 +214,8 @@ def batches(
         rows = kept[i : i + BATCH_REQUESTS]
         shown = np.concatenate([np.arange(first[r], first[r + 1]) for r in rows])
         yield Tables(
-            requests={**_take(requests, rows), "observation": observe(rows)}, impressions=_take(impressions, shown)
+            requests={**_take(requests, rows), "observation": observe(rows)},
+            impressions=_take(impressions, shown),
         )
 
 

@@ -65,12 +65,12 @@ def find_defects(
     checks = list(checks)
     if not checks:
         return []
+    judged = ", ".join(f"({c.broken}) AS b{i}, ({c.value})::VARCHAR AS v{i}" for i, c in enumerate(checks))
     measures = ", ".join(
-        f"count(*) FILTER ({c.broken}), min(row) FILTER ({c.broken}), "
-        f"arg_min(({c.value})::VARCHAR, row) FILTER ({c.broken})"
-        for c in checks
+        f"count(*) FILTER (b{i}), min(row) FILTER (b{i}), arg_min_null(v{i}, row) FILTER (b{i})"
+        for i in range(len(checks))
     )
-    found = con.execute(f"SELECT {measures} FROM ({relation})").fetchall()[0]
+    found = con.execute(f"SELECT {measures} FROM (SELECT row, {judged} FROM ({relation}))").fetchall()[0]
     triples = zip(found[0::3], found[1::3], found[2::3], strict=True)
     return [
         Defect(
@@ -88,7 +88,14 @@ def _short(value: str | None) -> str:
 
 
 def wrong_type(column: str, broken: str, needed: str, write: str, value: str) -> Check:
-    return Check("wrong_type", column, broken, f"is {{value}}, not {needed}", f"write {write}, or leave the row out", value)
+    return Check(
+        "wrong_type",
+        column,
+        broken,
+        f"is {{value}}, not {needed}",
+        f"write {write}, or leave the row out",
+        value,
+    )
 
 
 def null_key(column: str, broken: str) -> Check:
@@ -111,9 +118,11 @@ def list_length(column: str, length: int) -> Check:
     )
 
 
-def negative_watch_time(column: str, shown: str) -> Check:
+def negative_watch_time(column: str) -> Check:
     remedy = "correct the value or leave the row out"
-    return Check("negative_watch_time", shown, f"{column} < 0", "is {value}, a negative watch time", remedy, column)
+    return Check(
+        "negative_watch_time", column, f"{column} < 0", "is {value}, a negative watch time", remedy, column
+    )
 
 
 def action_in_range(column: str) -> Check:
@@ -134,7 +143,7 @@ def action_in_bounds() -> Check:
     return Check(
         "action_outside_bounds",
         "action",
-        "clipped = 0 AND NOT (pscore IS NULL AND action = baseline_action) AND "
+        "coalesce(clipped, 0) = 0 AND NOT (pscore IS NULL AND action = baseline_action) AND "
         f"len(list_filter({entries}, lambda z: isfinite(z[1]) AND abs(z[1]) <= 1 AND ({beyond}))) > 0",
         "lies outside the row's own bounds around its baseline action: {value}",
         "correct the row, or say `exploration: gaussian` in the mapping if the log is not uniform",
@@ -142,8 +151,16 @@ def action_in_bounds() -> Check:
     )
 
 
-def duplicate(column: str, broken: str, what: str, remedy: str) -> Check:
-    return Check("duplicate_request", column, broken, f"repeats {what} {{value}}", remedy, column)
+def numbered(table: str, *keys: str) -> str:
+    """Returns SQL for the rows whose `keys` are there, with `nth` counting those of equal keys."""
+    there = " AND ".join(f"{key} IS NOT NULL" for key in keys)
+    return f"SELECT *, row_number() OVER (PARTITION BY {', '.join(keys)} ORDER BY row) AS nth FROM {table} WHERE {there}"
+
+
+def duplicate(column: str, what: str) -> Check:
+    """Returns the check of a relation where `nth` counts the rows of equal keys."""
+    remedy = "keep one row of those that repeat"
+    return Check("duplicate_request", column, "nth > 1", f"repeats {what} {{value}}", remedy, column)
 
 
 def session_order() -> list[Check]:
@@ -154,18 +171,35 @@ def session_order() -> list[Check]:
         ("user_id", "user_id <> previous_user_id", "changes to {value} within a session"),
         ("step", starts, "is {value}, not the next of its session"),
         ("timestamp", "timestamp < previous_timestamp", "goes back to {value} within a session"),
+        ("terminal", "terminal AND NOT is_last", "is {value} though its session goes on"),
     )
     return [Check("session_order_broken", c, broken, message, remedy, c) for c, broken, message in rules]
 
 
+def unknown_request(requests: str) -> Check:
+    return Check(
+        "unknown_request",
+        "request_id",
+        f"request_id NOT IN (SELECT request_id FROM {requests} WHERE request_id IS NOT NULL)",
+        "names the request {value}, which is not in the log",
+        "add the request, or leave its impressions out",
+        "request_id",
+    )
+
+
+def known_split() -> Check:
+    splits = "train, validation or test"
+    broken = "split NOT IN ('train', 'validation', 'test')"
+    return wrong_type("split", broken, splits, splits, "split")
+
+
 def reward_is(expected: str, parts: str, remedy: str) -> Check:
-    """Returns the check that the column `reward` is the SQL `expected`, where that is finite."""
+    """Returns the check that the column `reward` is the SQL `expected`, where that is not NULL."""
     return Check(
         "reward_contradicts_components",
         "reward",
-        f"isfinite(reward) AND isfinite({expected}) "
-        f"AND abs(reward - {expected}) > {REWARD_TOLERANCE} * (1 + abs(reward))",
+        f"isfinite(reward) AND abs(reward - {expected}) > {REWARD_TOLERANCE} * (1 + abs(reward))",
         f"is {{value}}, {parts}",
         remedy,
-        f"printf('%.6g, not %.6g', reward::DOUBLE, {expected}::DOUBLE)",
+        f"printf('%.6g, not %.6g', reward::DOUBLE, ({expected})::DOUBLE)",
     )

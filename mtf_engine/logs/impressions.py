@@ -1,0 +1,146 @@
+"""A log of impressions alone: predictions and feedback of what users were shown, no actions.
+
+Needed are user_id, timestamp, predictions and feedback signals; request_id, session_id, item_id and position are
+used where they are there. Else impressions of a user at one time are a request, and 30 minutes of silence end a
+session.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mtf_engine.logs.columns import Columns, Feedback
+from mtf_engine.logs.files import Kind, RawTable, connect, fetch, load, quoted
+from mtf_engine.logs.mapping import Mapping
+from mtf_engine.logs.schema import DatasetMeta
+from mtf_engine.logs.sessions import (
+    Arrays,
+    Cut,
+    ImportedLog,
+    batches,
+    changes,
+    encoder_meta,
+    fit_encoder,
+    observe_log,
+    split_log,
+    within,
+    without_actions,
+)
+from mtf_engine.logs.validation import duplicate, known_split, numbered
+from mtf_engine.spec import Refusal
+
+SILENCE = np.timedelta64(30, "m")
+"""A session ends when a user is not seen for longer."""
+
+OPTIONAL: dict[str, Kind] = {"split": "text", "segment": "text"}
+
+
+def read_impressions(path: Path, mapping: Mapping, name: str) -> ImportedLog:
+    """Returns the log in the file; a Refusal lists everything that is wrong with it."""
+    rows, feedback, warnings = _read(path, mapping)
+    cut = _cut(rows)
+    opening, n = cut.first[:-1], len(cut.step)
+    fusion = mapping.fusion_of(feedback.named(rows["predictions"].shape[1]), None)
+    split = rows["split"][opening]
+    if pd.isna(split).all():
+        split, how = split_log(rows["user_id"][opening], rows["request_time"][opening], explored=False)
+        warnings.append(how)
+    ends = cut.left == 0
+    truncated = ends & _is_open(rows, cut)
+    requests = {
+        "request_id": np.arange(n),
+        "session_id": cut.session,
+        "user_id": rows["user_id"][opening],
+        "step": cut.step,
+        "timestamp": rows["request_time"][opening],
+        "split": split,
+        "segment": rows["segment"][opening],
+        **without_actions(n, fusion.n_actions),
+        "reward": np.bincount(cut.request, rows["reward"], minlength=n),
+        "terminal": ends & ~truncated,
+        "truncated": truncated,
+    }
+    impressions = {
+        "request_id": cut.request,
+        "position": within(cut.request),
+        **{
+            column: rows[column]
+            for column in ("user_id", "item_id", "predictions", *feedback.signals, "reward", "label")
+        },
+    }
+    profiles = pd.DataFrame(
+        {column: rows[column][opening] for column in mapping.profile.names}, index=range(n)
+    )
+    encoder = fit_encoder(profiles, split, feedback.signals, mapping.profile)
+    observe = observe_log(encoder, profiles, requests, impressions, cut.first, left=np.zeros(n, np.int64))
+    meta = DatasetMeta(
+        name=name,
+        source="impressions",
+        fusion=fusion,
+        reward=feedback.reward,
+        signals=feedback.signals,
+        details={"warnings": warnings},
+        **encoder_meta(encoder),
+    )
+    return ImportedLog(
+        meta, batches(requests, impressions, cut.first, observe, np.arange(n)), tuple(warnings)
+    )
+
+
+def _read(path: Path, mapping: Mapping) -> tuple[Arrays, Feedback, list[str]]:
+    """Returns the columns of the impressions by user and time, what they hold, and what a user should know."""
+    with connect() as con:
+        raw = load(con, path, "raw_impressions")
+        if not isinstance(raw, RawTable):
+            raise Refusal.of(raw)
+        columns = Columns(raw, mapping.impressions, "impressions")
+        columns.require("user_id", "text", "key")
+        columns.require("timestamp", "time", "key")
+        for name in ("request_id", "session_id", "item_id"):
+            columns.add(name, "text", "key")
+        columns.add("position", "integer", "key")
+        columns.add("reward", "real")
+        for name in OPTIONAL:
+            columns.add(name, "text", "optional")
+        columns.add_profile(mapping)
+        feedback = Feedback.find(columns, mapping)
+        defects = columns.create(con, "impressions", OPTIONAL)
+        checks = [*feedback.checks(con, columns), known_split()]
+        defects += columns.check(con, "impressions", checks)
+        has = columns.names
+        if {"user_id", "request_id", "position"} <= has:
+            repeated = duplicate("position", "within its request the position")
+            defects += columns.check(
+                con, numbered("impressions", "user_id", "request_id", "position"), [repeated]
+            )
+        if defects:
+            raise Refusal.of(defects)
+        request = "request_id" if "request_id" in has else "timestamp"
+        place = "position, row" if "position" in has else "row"
+        kept = [name for name in ("session_id", *mapping.profile.names) if name in has]
+        rows = fetch(
+            con,
+            f"SELECT user_id, timestamp, min(timestamp) OVER (PARTITION BY user_id, {request}) AS request_time, "
+            f"{request} AS request_key, split, coalesce(segment, 'all') AS segment, "
+            f"{''.join(f'{quoted(name)}, ' for name in kept)}{feedback.select(con, columns)} "
+            f"FROM impressions ORDER BY user_id, request_time, request_key, {place}",
+        )
+    return rows, feedback, columns.unused()
+
+
+def _cut(rows: Arrays) -> Cut:
+    """Returns the requests and sessions of impressions by user and time."""
+    user = pd.factorize(rows["user_id"])[0]
+    opens_request = changes(user, pd.factorize(rows["request_key"])[0])
+    if "session_id" in rows:
+        return Cut(user, opens_request, opens_request & changes(user, pd.factorize(rows["session_id"])[0]))
+    silence = np.diff(rows["timestamp"], prepend=rows["timestamp"][:1])
+    return Cut(user, opens_request, changes(user) | (opens_request & (silence > SILENCE)))
+
+
+def _is_open(rows: Arrays, cut: Cut) -> NDArray[np.bool_]:
+    """Returns whether a request [r] ends so near the end of the log that its session may go on."""
+    last = rows["timestamp"][cut.first[1:] - 1]
+    return rows["timestamp"].max() - last <= SILENCE

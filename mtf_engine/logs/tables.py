@@ -1,0 +1,157 @@
+"""The two files of a log of requests and impressions as checked DuckDB tables."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from mtf_engine.logs.columns import Columns, Feedback, usual_length
+from mtf_engine.logs.files import Kind, RawTable, load
+from mtf_engine.logs.mapping import Mapping
+from mtf_engine.logs.schema import ACTION_COLUMNS
+from mtf_engine.logs.validation import (
+    Check,
+    action_in_bounds,
+    action_in_range,
+    duplicate,
+    known_split,
+    list_length,
+    numbered,
+    reward_is,
+    session_order,
+    unknown_request,
+)
+from mtf_engine.spec import Defect, Refusal
+
+KEYS: dict[str, Kind] = {
+    "request_id": "text", "session_id": "text", "user_id": "text", "step": "integer", "timestamp": "time",
+}  # fmt: skip
+OPTIONAL: dict[str, Kind] = {
+    "split": "text", "segment": "text", "pscore": "real", "clipped": "integer", "reward": "real",
+    "terminal": "flag", "truncated": "flag",
+}  # fmt: skip
+"""Columns of the requests that are NULL where a log has none."""
+
+SESSIONS = """
+    SELECT *, row_number() OVER w = 1 AS is_first, lead(row) OVER w IS NULL AS is_last,
+           lag(user_id) OVER w AS previous_user_id, lag(step) OVER w AS previous_step,
+           lag(timestamp) OVER w AS previous_timestamp
+    FROM (
+        SELECT *, count(*) FILTER (step IS NULL) OVER (PARTITION BY session_id) > 0 AS is_unreadable
+        FROM requests WHERE session_id IS NOT NULL
+        QUALIFY request_id IS NULL OR row_number() OVER (PARTITION BY request_id ORDER BY row) = 1
+    ) WHERE NOT is_unreadable
+    WINDOW w AS (PARTITION BY session_id ORDER BY step, row)
+"""
+"""Requests with the one before in their session; repeated requests and sessions with an unreadable step left out."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A log that passed validation: the tables `requests` and `impressions` have its columns."""
+
+    requests: Columns
+    impressions: Columns
+    feedback: Feedback
+
+
+def check_tables(
+    con: duckdb.DuckDBPyConnection, requests: Path, impressions: Path, mapping: Mapping
+) -> Checked:
+    """Returns the typed log in `con`; a Refusal with every defect of either file and between the two."""
+    raw_requests, raw_impressions = (
+        load(con, requests, "raw_requests"),
+        load(con, impressions, "raw_impressions"),
+    )
+    defects: list[Defect] = []
+    asked = shown = feedback = None
+    if isinstance(raw_requests, RawTable):
+        asked = _requests(con, Columns(raw_requests, mapping.requests, "requests"), mapping, defects)
+    else:
+        defects += raw_requests
+    if isinstance(raw_impressions, RawTable):
+        shown = Columns(raw_impressions, mapping.impressions, "impressions")
+        feedback = _impressions(con, shown, mapping, defects)
+    else:
+        defects += raw_impressions
+    if asked and shown and feedback and "request_id" in asked.names & shown.names:
+        defects += _between(con, asked, shown, feedback)
+    if defects:
+        raise Refusal.of(defects)
+    assert asked and shown and feedback
+    return Checked(asked, shown, feedback)
+
+
+def _requests(
+    con: duckdb.DuckDBPyConnection, columns: Columns, mapping: Mapping, defects: list[Defect]
+) -> Columns:
+    """Returns the columns of the requests; creates their table and adds to `defects`."""
+    for name, kind in KEYS.items():
+        columns.require(name, kind, "key")
+    for name, kind in OPTIONAL.items():
+        columns.add(name, kind, "optional")
+    if columns.add("action", "list"):
+        for name in ACTION_COLUMNS:
+            if name != "action":
+                columns.require(name, "list")
+    if not columns.add("observation", "list"):
+        columns.add_profile(mapping)
+    defects += columns.create(con, "requests", OPTIONAL)
+    if "request_id" in columns.names:
+        defects += columns.check(
+            con, numbered("requests", "request_id"), [duplicate("request_id", "the request")]
+        )
+    defects += columns.check(con, "requests", _request_checks(con, columns, mapping))
+    if set(KEYS) <= columns.names:
+        defects += columns.check(con, SESSIONS, session_order())
+    return columns
+
+
+def _request_checks(con: duckdb.DuckDBPyConnection, columns: Columns, mapping: Mapping) -> list[Check]:
+    checks = [known_split()]
+    if "action" in columns.names:
+        length = len(mapping.fusion.dimensions) or usual_length(con, "requests", "action")
+        vectors = [name for name in ACTION_COLUMNS if name in columns.names]
+        checks += [list_length(name, length) for name in vectors]
+        checks += [action_in_range(name) for name in ("action", "baseline_action") if name in vectors]
+        if mapping.exploration == "uniform" and len(vectors) == len(ACTION_COLUMNS):
+            checks.append(action_in_bounds())
+    if "observation" in columns.names:
+        length = len(mapping.features) or usual_length(con, "requests", "observation")
+        checks.append(list_length("observation", length))
+    return checks
+
+
+def _impressions(
+    con: duckdb.DuckDBPyConnection, columns: Columns, mapping: Mapping, defects: list[Defect]
+) -> Feedback:
+    """Returns what the impressions hold; creates their table and adds to `defects`."""
+    columns.require("request_id", "text", "key")
+    columns.add("item_id", "text", "key")
+    columns.add("position", "integer", "key")
+    columns.add("reward", "real")
+    feedback = Feedback.find(columns, mapping)
+    defects += columns.create(con, "impressions")
+    if {"request_id", "position"} <= columns.names:
+        repeated = duplicate("position", "within its request the position")
+        defects += columns.check(con, numbered("impressions", "request_id", "position"), [repeated])
+    defects += columns.check(con, "impressions", feedback.checks(con, columns))
+    return feedback
+
+
+def _between(
+    con: duckdb.DuckDBPyConnection, asked: Columns, shown: Columns, feedback: Feedback
+) -> list[Defect]:
+    """Returns impressions of unknown requests; where there are none, rewards that are not the sum of their parts."""
+    strays = shown.check(con, "impressions", [unknown_request("requests")])
+    blank = con.execute("SELECT count(*) FROM impressions WHERE request_id IS NULL").fetchall()[0][0]
+    if strays or blank or not feedback.is_complete:
+        return strays
+    part = f"coalesce(reward, {feedback.reward_sql})" if "reward" in shown.names else feedback.reward_sql
+    sums = f"SELECT request_id, sum(part) AS total, count(*) = count(part) AS is_sound FROM (SELECT *, {part} AS part FROM impressions) GROUP BY ALL"
+    relation = (
+        "SELECT r.*, CASE WHEN coalesce(is_sound, true) THEN coalesce(total, 0) END AS expected "
+        f"FROM requests r LEFT JOIN ({sums}) USING (request_id)"
+    )
+    remedy = "correct the request's reward or those of its impressions"
+    return asked.check(con, relation, [reward_is("expected", "the sum of its impressions", remedy)])

@@ -1,0 +1,129 @@
+"""A log of requests with their impressions, two files of CSV or Parquet: actions, bounds and feedback.
+
+The files have the columns of `mtf_engine.logs.schema`. Needed are request_id, session_id, user_id, step and
+timestamp of each request; request_id, predictions and feedback signals of each impression. All else is optional:
+without `action` it is a log without actions; without `observation`, observations are made from the log itself.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mtf_engine.logs.columns import usual_length
+from mtf_engine.logs.files import connect, fetch
+from mtf_engine.logs.mapping import Mapping
+from mtf_engine.logs.schema import ACTION_COLUMNS, REQUEST_COLUMNS, DatasetMeta
+from mtf_engine.logs.sessions import (
+    Arrays,
+    ImportedLog,
+    as_integers,
+    batches,
+    changes,
+    encoder_meta,
+    fit_encoder,
+    integers_or_codes,
+    observe_log,
+    split_log,
+    within,
+    without_actions,
+)
+from mtf_engine.logs.tables import Checked, check_tables
+
+LISTS = (*ACTION_COLUMNS, "observation")
+
+REQUESTS_IN_ORDER = """
+    CREATE TABLE ordered AS
+    SELECT * REPLACE (
+        coalesce(segment, 'all') AS segment,
+        coalesce(clipped, 0)::INTEGER AS clipped,
+        coalesce(truncated, false) AS truncated,
+        coalesce(terminal, NOT coalesce(truncated, false)
+            AND row_number() OVER (PARTITION BY session_id ORDER BY step DESC) = 1) AS terminal,
+        step::INTEGER AS step
+    ), row_number() OVER (ORDER BY user_id, timestamp, session_id, step) - 1 AS request
+    FROM requests
+"""
+
+
+def read_tabular(requests: Path, impressions: Path, mapping: Mapping, name: str) -> ImportedLog:
+    """Returns the log of the two files; a Refusal lists everything that is wrong with both."""
+    with connect() as con:
+        log = check_tables(con, requests, impressions, mapping)
+        asked, shown = _fetch(con, log)
+    n, explored = len(asked["user_id"]), "action" in asked
+    first = np.searchsorted(shown["request_id"], np.arange(n + 1))
+    warnings = [*_fill(asked, shown, explored), *log.requests.unused(), *log.impressions.unused()]
+    n_actions = asked["action"].shape[1] if explored else None
+    fusion = mapping.fusion_of(log.feedback.named(shown["predictions"].shape[1]), n_actions)
+    if not explored:
+        asked |= without_actions(n, fusion.n_actions)
+    seen, observe = _observations(log, asked, shown, first, mapping)
+    meta = DatasetMeta(
+        name=name,
+        source="parquet" if requests.suffix == ".parquet" else "csv",
+        fusion=fusion,
+        reward=log.feedback.reward,
+        signals=log.feedback.signals,
+        exploration=mapping.exploration if explored else None,
+        details={"warnings": warnings},
+        **seen,
+    )
+    kept = {column: asked[column] for column in REQUEST_COLUMNS if column != "observation"}
+    return ImportedLog(meta, batches(kept, shown, first, observe, np.arange(n)), tuple(warnings))
+
+
+def _fetch(con: duckdb.DuckDBPyConnection, log: Checked) -> tuple[Arrays, Arrays]:
+    """Returns requests by user and time, and impressions by request; their request_id counts requests from 0."""
+    con.execute(REQUESTS_IN_ORDER)
+    lists = [name for name in LISTS if name in log.requests.names]
+    sized = "".join(f", {name}::FLOAT[{usual_length(con, 'requests', name)}] AS {name}" for name in lists)
+    asked = fetch(
+        con, f"SELECT * EXCLUDE (row, request, {', '.join(lists)}){sized} FROM ordered ORDER BY request"
+    )
+    order = "position, row" if "position" in log.impressions.names else "row"
+    shown = fetch(
+        con,
+        f"SELECT o.request AS request_id, o.user_id, i.* EXCLUDE (key, place) FROM (SELECT request_id AS key, "
+        f"row_number() OVER (ORDER BY {order}) AS place, {log.feedback.select(con, log.impressions)} "
+        "FROM impressions) i JOIN ordered o ON o.request_id = i.key ORDER BY o.request, i.place",
+    )
+    return asked, shown
+
+
+def _fill(asked: Arrays, shown: Arrays, explored: bool) -> list[str]:
+    """Returns what a user should know; makes ids integers and fills in what the log does not say."""
+    warnings = []
+    request, user_id = shown["request_id"], asked["user_id"]
+    ids = as_integers(asked["request_id"])
+    if ids is None or not ((np.diff(ids) > 0) | changes(user_id)[1:]).all():
+        warnings.append("requests are numbered anew, by user and time: their ids are no growing integers")
+        ids = np.arange(len(user_id))
+    asked["request_id"], shown["request_id"] = ids, ids[request]
+    asked["session_id"] = integers_or_codes(asked["session_id"])
+    shown["position"] = within(request)
+    asked["reward"] = np.bincount(request, shown["reward"], minlength=len(user_id))
+    if pd.isna(asked["split"]).all():
+        asked["split"], how = split_log(user_id, asked["timestamp"], explored)
+        warnings.append(how)
+    return warnings
+
+
+def _observations(
+    log: Checked, asked: Arrays, shown: Arrays, first: NDArray[np.int64], mapping: Mapping
+) -> tuple[dict[str, Any], Callable[[NDArray[np.int64]], NDArray[np.float32]]]:
+    """Returns what the meta data says of observations, and what makes those of some requests."""
+    if "observation" in asked:
+        names = mapping.features or tuple(f"feature_{i}" for i in range(asked["observation"].shape[1]))
+        mask = tuple(name not in mapping.binary_features for name in names)
+        return {"feature_names": names, "numeric_mask": mask}, asked["observation"].__getitem__
+    profiles = pd.DataFrame(
+        {name: asked[name] for name in mapping.profile.names}, index=range(len(first) - 1)
+    )
+    encoder = fit_encoder(profiles, asked["split"], log.feedback.signals, mapping.profile)
+    nobody_knows = np.zeros(len(first) - 1, np.int64)
+    return encoder_meta(encoder), observe_log(encoder, profiles, asked, shown, first, nobody_knows)

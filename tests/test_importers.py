@@ -1,0 +1,272 @@
+"""Importing promises: the log as it is, whatever its columns are called, and observations of the past alone."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mtf_engine.logs.datasets import Dataset, write_dataset
+from mtf_engine.logs.importing import read_log
+from mtf_engine.spec import Refusal
+from tests.fixtures import logs
+
+
+def imported(source: Path, to: Path, **options) -> Dataset:
+    log = read_log(source, **options)
+    to.mkdir(exist_ok=True)
+    write_dataset(to, "log", log.meta, log.batches)
+    return Dataset.open(to / "log.duckdb")
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return logs.write(logs.clean(), tmp_path / "log")
+
+
+def test_a_log_comes_out_as_it_went_in(folder, tmp_path):
+    log = logs.clean()
+    dataset = imported(folder, tmp_path, mapping=folder / "mapping.yaml", name="mine")
+    requests = dataset.arrays("SELECT * FROM requests ORDER BY request_id")
+    for column in ("observation", "baseline_action", "action", "lower", "upper"):
+        np.testing.assert_allclose(requests[column], np.stack(log.requests[column]), rtol=1e-6)
+    for column in ("request_id", "session_id", "step", "pscore", "reward", "terminal"):
+        np.testing.assert_allclose(requests[column], log.requests[column], rtol=1e-6)
+    assert list(requests["user_id"]) == list(log.requests["user_id"])
+    assert (requests["timestamp"] == log.requests["timestamp"].to_numpy()).all()
+    impressions = dataset.arrays("SELECT * FROM impressions ORDER BY request_id, position")
+    for column in ("request_id", "item_id", "position", "click", "like", "watch_time", "reward"):
+        np.testing.assert_allclose(impressions[column], log.impressions[column], rtol=1e-6)
+    np.testing.assert_array_equal(impressions["label"], log.impressions["watch_time"] > 10)
+    np.testing.assert_allclose(
+        impressions["predictions"], np.stack(log.impressions["predictions"]), rtol=1e-6
+    )
+    assert dataset.meta.name == "mine"
+    assert dataset.meta.fusion.names == ("pow_click", "pow_like", "bias_like")
+    assert dataset.meta.exploration == "uniform"
+    assert len(dataset.transitions()) == len(requests["step"][requests["split"] == "train"])
+
+
+def test_csv_parquet_and_numbered_columns_are_the_same_log(folder, tmp_path):
+    parquet = logs.write(logs.clean(), tmp_path / "parquet", "parquet")
+    numbered = logs.write(numbered_columns(logs.clean()), tmp_path / "numbered")
+    hashes = {
+        imported(source, tmp_path / f"to-{source.name}", mapping=folder / "mapping.yaml").content_hash
+        for source in (folder, parquet, numbered)
+    }
+    assert len(hashes) == 1
+
+
+def numbered_columns(log: logs.Log) -> logs.Log:
+    """Returns the log with a column an entry instead of lists."""
+    tables = {}
+    for name, frame in log._asdict().items():
+        lists = [c for c in frame if isinstance(frame[c].iloc[0], list)]
+        entries = {f"{c}_{i}": v for c in lists for i, v in enumerate(np.stack(frame[c]).T)}
+        tables[name] = frame.drop(columns=lists).assign(**entries)
+    return logs.Log(**tables)
+
+
+def test_a_mapping_renames_columns_and_names_what_they_hold(folder, tmp_path):
+    log = numbered_columns(logs.clean())
+    renamed = {"user_id": "uid", "action_0": "w click", "action_1": "w like", "action_2": "b like"}
+    requests = log.requests.rename(columns=renamed)
+    predictions = {"predictions_0": "p_click", "predictions_1": "p_like"}
+    impressions = log.impressions.rename(columns={**predictions, "item_id": "video"})
+    other = logs.write(logs.Log(requests, impressions), tmp_path / "other")
+    mapping = other / "mapping.yaml"
+    mapping.write_text(
+        f"{logs.MAPPING}"
+        "requests: {user_id: uid, action: [w click, w like, b like]}\n"
+        "impressions: {predictions: [p_click, p_like], item_id: video}\n"
+        "features: [age, mood, hour, taste]\n"
+        "binary_features: [mood]\n"
+        "fusion: {bias: [like]}\n"
+    )
+    dataset = imported(other, tmp_path / "to", mapping=mapping)
+    plain = imported(folder, tmp_path / "plain", mapping=folder / "mapping.yaml")
+    assert dataset.content_hash == plain.content_hash
+    assert dataset.meta.feature_names == ("age", "mood", "hour", "taste")
+    assert dataset.meta.numeric_mask == (True, False, True, True)
+
+
+def test_columns_that_nothing_reads_are_told(folder):
+    requests = pd.read_csv(folder / "requests.csv").assign(weather="fine")
+    requests.to_csv(folder / "requests.csv", index=False)
+    warnings = read_log(folder, mapping=folder / "mapping.yaml").warnings
+    assert "requests.csv: columns that are not used: weather" in warnings
+
+
+def test_a_column_that_the_mapping_names_and_the_file_lacks_is_missing(folder):
+    (folder / "mapping.yaml").write_text(f"{logs.MAPPING}requests: {{user_id: uid}}\n")
+    with pytest.raises(
+        Refusal, match=r"requests.csv, column uid: is missing; .* holds user_id under requests:"
+    ):
+        read_log(folder, mapping=folder / "mapping.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("fusion: {bias: [share]}", "share"),
+        ("fusion: {bias: []}", "name the dimensions"),
+        ("reward: {weights: {share: 1}}", "share"),
+        ("reward: {weights: {like: -2}}", "-1"),
+        ("signals: [", "YAML|flow"),
+        ("profil: {}", "profil"),
+    ],
+)
+def test_a_mapping_that_does_not_fit_is_refused(text, problem, folder):
+    (folder / "mapping.yaml").write_text(text)
+    with pytest.raises(Refusal, match=problem) as caught:
+        read_log(folder, mapping=folder / "mapping.yaml")
+    assert caught.value.defects[0].code == "bad_mapping"
+
+
+def test_file_names_are_no_patterns(tmp_path):
+    odd = logs.write(logs.clean(), tmp_path / "a [1]*")
+    logs.write(logs.clean(seed=1), tmp_path / "a 11")
+    dataset = imported(odd, tmp_path / "to", mapping=odd / "mapping.yaml")
+    assert dataset.n_requests == len(logs.clean().requests)
+
+
+def test_ids_that_are_no_growing_integers_are_replaced(folder, tmp_path):
+    for table in ("requests", "impressions"):
+        frame = pd.read_csv(folder / f"{table}.csv")
+        frame["request_id"] = frame["request_id"].map(lambda i: f"r{-i}")
+        frame.to_csv(folder / f"{table}.csv", index=False)
+    dataset = imported(folder, tmp_path, mapping=folder / "mapping.yaml")
+    assert list(
+        dataset.query("SELECT request_id FROM requests ORDER BY user_id, timestamp")["request_id"]
+    ) == list(range(dataset.n_requests))
+    assert any("numbered anew" in w for w in dataset.meta.details["warnings"])
+
+
+def test_observations_are_made_of_the_past_alone(folder, tmp_path):
+    """The mean of a signal over the history is that of the user's impressions in earlier requests."""
+    requests = pd.read_csv(folder / "requests.csv").drop(columns="observation")
+    requests.assign(age=[10.0 + i for i in range(len(requests))]).to_csv(folder / "requests.csv", index=False)
+    mapping = folder / "mapping.yaml"
+    mapping.write_text(f"{logs.MAPPING}profile: {{numeric: [age]}}\n")
+    dataset = imported(folder, tmp_path, mapping=mapping)
+    log = logs.clean()
+    watched = log.impressions.merge(log.requests[["request_id", "user_id", "timestamp"]], on="request_id")
+    rows = dataset.arrays(
+        "SELECT request_id, user_id, timestamp, observation FROM requests ORDER BY request_id"
+    )
+    column = dataset.meta.feature_names.index("watch_time_mean_100")
+    for user, time, observation in zip(rows["user_id"], rows["timestamp"], rows["observation"], strict=True):
+        past = watched[(watched["user_id"] == user) & (watched["timestamp"] < time)]["watch_time"]
+        assert observation[column] == pytest.approx(past.mean() if len(past) else 0, rel=1e-5)
+    assert rows["observation"][:, dataset.meta.feature_names.index("age")].tolist() == [
+        10.0 + i for i in range(len(requests))
+    ]
+
+
+def test_a_log_without_actions_is_split_by_day(folder, tmp_path):
+    requests = pd.read_csv(folder / "requests.csv")
+    requests = requests.drop(columns=["action", "baseline_action", "lower", "upper", "pscore"])
+    step = pd.to_timedelta(np.arange(len(requests)) * 8, unit="h")
+    requests.assign(timestamp=pd.Timestamp("2026-03-01") + step).to_csv(folder / "requests.csv", index=False)
+    dataset = imported(folder, tmp_path, mapping=folder / "mapping.yaml")
+    days = dataset.query(
+        "SELECT split, list(DISTINCT day(timestamp) ORDER BY day(timestamp)) AS days FROM requests GROUP BY 1"
+    )
+    assert {r.split: list(r.days) for r in days.itertuples()} == {
+        "train": [1, 2, 3],
+        "validation": [4, 5],
+        "test": [6, 7, 8],
+    }
+    with pytest.raises(Refusal, match="no actions"):
+        dataset.transitions()
+
+
+@pytest.fixture
+def impressions(tmp_path) -> Path:
+    """Two users: u0 with three requests, the last after an hour; u1 with one, out of order in the file."""
+    minutes = {"u0": [0, 0, 5, 5, 65], "u1": [3, 3]}
+    rows = [
+        {
+            "user_id": user,
+            "timestamp": pd.Timestamp("2026-03-01") + pd.Timedelta(minutes=m),
+            "watch_time": 4.0 * i,
+        }
+        for user, times in minutes.items()
+        for i, m in enumerate(times)
+    ]
+    frame = pd.DataFrame(rows).assign(prediction_click=0.3, prediction_like=0.1, item_id="v1", like=1)
+    path = tmp_path / "shown.csv"
+    frame.iloc[[5, 4, 0, 1, 2, 3, 6]].to_csv(path, index=False)
+    return path
+
+
+def test_impressions_alone_are_cut_into_requests_and_sessions(impressions, tmp_path):
+    dataset = imported(impressions, tmp_path / "to")
+    assert dataset.meta.source == "impressions"
+    assert dataset.meta.fusion.predictions == ("click", "like")
+    requests = dataset.query(
+        "SELECT user_id, session_id, step, terminal, truncated FROM requests ORDER BY request_id"
+    )
+    assert requests.values.tolist() == [
+        ["u0", 0, 0, False, False],
+        ["u0", 0, 1, True, False],
+        ["u0", 1, 0, False, True],
+        ["u1", 2, 0, True, False],
+    ]
+    shown = dataset.query("SELECT user_id, watch_time, label FROM impressions ORDER BY request_id, position")
+    assert shown["watch_time"].tolist() == [0, 4, 8, 12, 16, 0, 4]
+    assert shown["label"].tolist() == [False, False, False, True, True, False, False]
+
+
+def test_given_requests_and_sessions_are_kept(impressions, tmp_path):
+    frame = pd.read_csv(impressions).sort_values(["user_id", "timestamp"])
+    frame.assign(request_id=[0, 0, 0, 1, 1, 2, 2], session_id="all").to_csv(impressions, index=False)
+    dataset = imported(impressions, tmp_path / "to", format="impressions")
+    sizes = dataset.query("SELECT count(*) AS n FROM impressions GROUP BY request_id ORDER BY request_id")[
+        "n"
+    ]
+    assert sizes.tolist() == [3, 2, 2]
+    assert dataset.query("SELECT count(DISTINCT session_id) AS n FROM requests")["n"].tolist() == [2]
+
+
+def test_all_defects_of_impressions_are_found_at_once(impressions):
+    frame = pd.read_csv(impressions)
+    frame.loc[2, "watch_time"] = -1
+    frame.loc[[1, 4], "prediction_like"] = np.nan
+    frame.drop(columns="timestamp").to_csv(impressions, index=False)
+    with pytest.raises(Refusal) as caught:
+        read_log(impressions)
+    found = {(d.code, d.row, d.column, d.count) for d in caught.value.defects}
+    assert found == {
+        ("missing_column", None, "timestamp", 1),
+        ("negative_watch_time", 3, "watch_time", 1),
+        ("nan_or_inf", 2, "prediction_like", 2),
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"format": "excel"}, "csv"),
+        ({"format": "parquet"}, "requests.parquet"),
+        ({"format": "kuairand"}, "column video_id: is missing; import the file as it was published"),
+        ({"user_features": Path(__file__)}, "leave them out"),
+        ({"mapping": Path("nowhere.yaml")}, "nowhere.yaml"),
+    ],
+)
+def test_a_log_that_is_not_there_is_refused(options, problem, folder):
+    with pytest.raises(Refusal, match=problem):
+        read_log(folder, **options)
+
+
+def test_a_folder_with_both_kinds_of_file_needs_a_format(folder):
+    logs.write(logs.clean(), folder, "parquet")
+    with pytest.raises(Refusal, match="needs one file"):
+        read_log(folder)
+    assert read_log(folder, "csv", mapping=folder / "mapping.yaml").meta.source == "csv"
+
+
+def test_meta_is_json(folder):
+    meta = read_log(folder, mapping=folder / "mapping.yaml").meta
+    assert json.loads(meta.model_dump_json())["signals"] == ["click", "like", "watch_time"]
