@@ -200,3 +200,11 @@ def test_a_fixed_dimension_is_kept():
     result = pressure(np.zeros((500, 2)), plan=BoundsPlan(lower=(-0.1, 0.0), upper=(0.1, 0.0)))
     assert [r.proposal for r in result.rows] == ["narrow", "keep"]
     assert WallPressure.model_validate_json(result.model_dump_json()) == result
+
+
+def test_rows_without_a_segment_count_in_the_default_only():
+    segments = np.where(np.arange(1_000) < 500, "new", None)
+    drift = np.linspace(-0.1, 0.1, 1_000)[:, None]
+    assert set(draw_bounds(drift, segments=segments, by_segment=True).plan.segments) == {"new"}
+    assert {r.segment for r in drift_quantiles(drift, 0 * drift, segments, ("a",))} == {None, "new"}
+    assert {r.segment for r in pressure(drift, segments=segments, by_segment=True).rows} == {None, "new"}

@@ -58,7 +58,7 @@ def drift_quantiles(
 ) -> tuple[DriftRow, ...]:
     """Returns the distribution of new minus baseline actions [n, d] by segment and dimension."""
     drift = drift_of(new_actions, baseline_actions)
-    parts = {None: drift} | {str(s): drift[segments == s] for s in np.unique(segments)}
+    parts = {None: drift} | {s: drift[segments == s] for s in segment_sizes(segments)}
     return tuple(
         DriftRow(
             segment=segment,
@@ -97,10 +97,10 @@ def bounds_from_drift(
     if not 0 < share <= 1:
         raise Refusal(f"bounds from drift: a share of {share:g} is none; give a number above 0 and at most 1")
     drift, people = drift_of(new_actions, baseline_actions), pd.factorize(np.asarray(users))[0]
-    sizes = pd.Series(np.asarray(segments)).value_counts().sort_index()
+    sizes = segment_sizes(segments)
     parts: dict[str | None, Any] = {None: slice(None)}
     if by_segment:
-        parts |= {s: np.asarray(segments) == s for s in sizes.index[sizes >= MIN_ROWS]}
+        parts |= {s: np.asarray(segments) == s for s, n in sizes.items() if n >= MIN_ROWS}
     boxes = [
         _holding_box(segment, drift[rows], people[rows], share, include_baseline, n_bootstrap, generator)
         for segment, rows in parts.items()
@@ -110,8 +110,13 @@ def bounds_from_drift(
         share=share,
         plan=BoundsPlan(lower=boxes[0].lower, upper=boxes[0].upper, segments=overrides),
         boxes=tuple(boxes),
-        left_out={str(s): int(n) for s, n in sizes.items() if by_segment and n < MIN_ROWS},
+        left_out={s: n for s, n in sizes.items() if by_segment and n < MIN_ROWS},
     )
+
+
+def segment_sizes(segments: NDArray) -> dict[str, int]:
+    """Returns how many rows each segment has, by name; rows without a segment count in none."""
+    return {str(s): int(n) for s, n in pd.Series(segments).value_counts().sort_index().items()}
 
 
 def drift_of(new_actions: NDArray, baseline_actions: NDArray) -> NDArray[np.float64]:

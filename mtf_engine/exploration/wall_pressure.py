@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from mtf_engine.exploration.drift import DECIMALS, MIN_ROWS, drift_of
+from mtf_engine.exploration.drift import DECIMALS, MIN_ROWS, drift_of, segment_sizes
 from mtf_engine.spec import BoundsPlan, Box, Spec
 
 AT_WALL = 0.02
@@ -21,9 +21,9 @@ RULE = (
     f"A wall is pressed when {PRESSED:.0%} of the actions sit at it (within {AT_WALL:.0%} of the width) or "
     f"beyond. It moves out by {STEP:.0%} of the width, or by the distance within which 95 % of the pressing "
     "actions stay if that is more. Both walls pressed: widen. One pressed: shift, if the 1 % to 99 % range "
-    "of the actions leaves that much room at the other wall, else widen. None pressed: narrow to that range and "
-    f"{MARGIN:.0%} of the width on either side, if it leaves {UNUSED:.0%} of the width unused. Where most of "
-    "the pressing actions lie at -1 or 1, the real range of the dimension ends, and no wall helps."
+    "of the actions leaves that much room at the other wall, else widen. None pressed: narrow to that range "
+    f"and {MARGIN:.0%} of the width on either side, if it leaves {UNUSED:.0%} of the width unused. Where "
+    "most of the pressing actions lie at -1 or 1, the real range of the dimension ends, and no wall helps."
 )
 
 Proposal = Literal["keep", "widen", "shift", "narrow", "range"]
@@ -76,8 +76,7 @@ def wall_pressure(
     drift_of(new_actions, baseline_actions)
     own = set(plan.segments)
     parts: dict[str | None, NDArray] = {None: ~np.isin(segments, list(own))}
-    found, counts = np.unique(segments, return_counts=True)
-    own |= {str(s) for s, n in zip(found, counts, strict=True) if by_segment and n >= MIN_ROWS}
+    own |= {s for s, n in segment_sizes(segments).items() if by_segment and n >= MIN_ROWS}
     parts |= {s: segments == s for s in sorted(own)}
     judged = {
         segment: _judge(plan, new_actions[rows], baseline_actions[rows], segments[rows])

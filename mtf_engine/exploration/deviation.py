@@ -1,0 +1,64 @@
+"""How far exploration moves an action: the chance to stay within a distance, and the largest deviation."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from mtf_engine.spec import BoundsPlan
+
+NODES = 6
+PANELS = (0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0)
+"""Deviations are integrated panel by panel; 2 is the width of the action space."""
+
+Within = Callable[[float], NDArray[np.float64]]
+"""The chance [r] that no component of a request's action moves further than a distance."""
+
+
+def within_uniform(plan: BoundsPlan, baseline_actions: NDArray, segments: NDArray) -> Within:
+    """Returns the chance [r] that uniform noise in the plan's boxes moves no component further than t."""
+    lower, upper = (b.astype(np.float64) for b in plan.resolve(baseline_actions, segments))
+    free = upper > lower
+    width = np.where(free, upper - lower, 1)
+
+    def within(t: float) -> NDArray[np.float64]:
+        down, up = _limits(baseline_actions, t)
+        overlap = np.minimum(upper, up) - np.maximum(lower, down)
+        return np.where(free, np.clip(overlap / width, 0, 1), overlap >= 0).prod(axis=1)
+
+    return within
+
+
+def within_gaussian(sigma: float, plan: BoundsPlan, baseline_actions: NDArray, segments: NDArray) -> Within:
+    """Returns the chance [r] that noise N(0, sigma^2) moves no component further than t.
+
+    A dimension that the plan fixes stays where the plan puts it, as `explore` has it.
+    """
+    lower, upper = plan.resolve(baseline_actions, segments)
+    free = upper > lower
+
+    def within(t: float) -> NDArray[np.float64]:
+        down, up = _limits(baseline_actions, t)
+        mass = ndtr(up / sigma) - ndtr(down / sigma)
+        return np.where(free, mass, (lower >= down) & (lower <= up)).prod(axis=1)
+
+    return within
+
+
+def _limits(baseline_actions: NDArray, t: float) -> tuple[NDArray, NDArray]:
+    """Returns the noise [r, d] that moves an action t down and up; infinite where clipping stops it first."""
+    return (
+        np.where(baseline_actions - t <= -1, -np.inf, -t),
+        np.where(baseline_actions + t >= 1, np.inf, t),
+    )
+
+
+def expected_largest(within: Within) -> float:
+    """Returns the mean over requests of E max |deviation|, the integral of 1 - `within`(t) over [0, 2]."""
+    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    edges = np.array(PANELS)
+    half = np.diff(edges) / 2
+    t = (edges[:-1] + half)[:, None] + half[:, None] * nodes
+    chances = [1 - within(x).mean() for x in t.ravel()]
+    return float((half[:, None] * weights).ravel() @ chances)
