@@ -3,6 +3,8 @@
 import contextlib
 import hashlib
 import os
+import shutil
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +17,9 @@ import pyarrow as pa
 
 from mtf_engine.logs.schema import (
     ACTION_COLUMNS,
+    SCALAR_TYPES,
     Columns,
     DatasetMeta,
-    SCALAR_TYPES,
     EvaluationRows,
     Ledger,
     Tables,
@@ -33,7 +35,7 @@ TABLES = ("requests", "impressions", "candidates")
 ORDER = {
     "requests": "user_id, request_id",
     "impressions": "user_id, request_id, position",
-    "candidates": "request_id",
+    "candidates": "request_id, item_id",
 }
 HASH_ROWS = 65_536
 
@@ -44,7 +46,9 @@ def write_dataset(folder: Path, dataset_id: str, meta: DatasetMeta, batches: Ite
     Rows are staged as they come, then clustered by user, so memory is bounded by a batch. The file appears
     under its name in one step; a process killed before leaves temp files only.
     """
-    final, temp, stage = (folder / f"{p}{dataset_id}{s}.duckdb" for p, s in (("", ""), (".", ".tmp"), (".", ".tmp.stage")))
+    final, temp, stage = (
+        folder / f"{p}{dataset_id}{s}.duckdb" for p, s in (("", ""), (".", ".tmp"), (".", ".tmp.stage"))
+    )
     try:
         with duckdb.connect() as con:
             con.execute("SET preserve_insertion_order = true")
@@ -54,16 +58,20 @@ def write_dataset(folder: Path, dataset_id: str, meta: DatasetMeta, batches: Ite
             for batch in batches:
                 _stage(con, batch)
             for table in _tables(con, "stage"):
-                con.execute(f"CREATE TABLE final.{table} AS SELECT * FROM stage.{table} ORDER BY {ORDER[table]}")
+                con.execute(
+                    f"CREATE TABLE final.{table} AS SELECT * FROM stage.{table} ORDER BY {ORDER[table]}"
+                )
             digest = _content_hash(con, "final")
-            con.execute("CREATE TABLE final.meta AS SELECT ? AS meta, ? AS content_hash", [meta.model_dump_json(), digest])
+            con.execute(
+                "CREATE TABLE final.meta AS SELECT ? AS meta, ? AS content_hash",
+                [meta.model_dump_json(), digest],
+            )
             counts = [con.sql(f"SELECT count(*) FROM final.{t}").fetchall()[0][0] for t in TABLES[:2]]
             con.execute("CHECKPOINT final")
         os.replace(temp, final)
     finally:
         for path in folder.glob(f".{dataset_id}.tmp*"):
-            with contextlib.suppress(IsADirectoryError):
-                path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     return Ledger(dataset_id=dataset_id, n_requests=counts[0], n_impressions=counts[1], content_hash=digest)
 
 
@@ -74,7 +82,7 @@ def _stage(con: duckdb.DuckDBPyConnection, batch: Tables) -> None:
         if columns is None:
             continue
         con.register("batch", _arrow(columns))
-        into = f"INSERT INTO stage.{name}" if name in known else f"CREATE TABLE stage.{name} AS"
+        into = f"INSERT INTO stage.{name} BY NAME" if name in known else f"CREATE TABLE stage.{name} AS"
         con.execute(f"{into} SELECT * FROM batch")
         con.unregister("batch")
 
@@ -99,13 +107,15 @@ def _tables(con: duckdb.DuckDBPyConnection, database: str) -> list[str]:
 
 
 def _content_hash(con: duckdb.DuckDBPyConnection, database: str) -> str:
-    """Returns the SHA-256 of all rows in stored order, independent of DuckDB's and Arrow's encodings."""
+    """Returns the SHA-256 of all rows in stored order, however DuckDB and Arrow cut and encode them."""
     digest = hashlib.sha256()
     for table in _tables(con, database):
+        columns = defaultdict(hashlib.sha256)
         for batch in con.sql(f"SELECT * FROM {database}.{table}").to_arrow_reader(HASH_ROWS):
             for name, column in zip(batch.schema.names, batch.columns, strict=True):
-                digest.update(f"{table}.{name}:{len(column)}".encode())
-                digest.update(_bytes(column))
+                columns[name].update(_bytes(column))
+        for name in sorted(columns):
+            digest.update(f"{table}.{name}:{columns[name].hexdigest()}".encode())
     return digest.hexdigest()
 
 
@@ -113,7 +123,7 @@ def _bytes(column: pa.Array) -> bytes:
     if pa.types.is_fixed_size_list(column.type):
         column = column.flatten()
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return "\0".join("\1" if value is None else value for value in column.to_pylist()).encode()
+        return "".join("\1\0" if value is None else f"{value}\0" for value in column.to_pylist()).encode()
     return np.ascontiguousarray(column.to_numpy(zero_copy_only=False)).tobytes()
 
 
@@ -148,7 +158,9 @@ class Dataset:
             try:
                 con.execute(f"ATTACH '{_quoted(self.path)}' AS dataset (READ_ONLY)")
             except duckdb.Error as error:
-                raise Refusal(f"the dataset file {self.path.name} cannot be read: {str(error).splitlines()[0]}") from None
+                raise Refusal(
+                    f"the dataset file {self.path.name} cannot be read: {str(error).splitlines()[0]}"
+                ) from None
             con.execute("USE dataset")
             yield con
 
@@ -197,7 +209,9 @@ class Dataset:
 
     @cached_property
     def splits(self) -> tuple[str, ...]:
-        return tuple(self.query("SELECT DISTINCT split FROM requests WHERE split IS NOT NULL ORDER BY split")["split"])
+        return tuple(
+            self.query("SELECT DISTINCT split FROM requests WHERE split IS NOT NULL ORDER BY split")["split"]
+        )
 
     def transitions(self, split: str = "train") -> Transitions:
         """Returns the steps of `split` (of all rows where the dataset has no split) for training."""
@@ -253,7 +267,9 @@ class Dataset:
     def user_log(self, split: str = "train") -> UserLog:
         """Returns the impressions of `split` by user and time."""
         if self.meta.encoder is None:
-            raise Refusal(f"the dataset {self.meta.name} brought its own observations, so replay cannot encode new ones")
+            raise Refusal(
+                f"the dataset {self.meta.name} brought its own observations, so replay cannot encode new ones"
+            )
         rows = self.arrays(
             "SELECT i.user_id, r.segment, r.observation, epoch(r.timestamp) AS seconds, i.item_id, i.predictions, "
             f"{', '.join(_identifier(f'i.{s}') for s in self.meta.signals)}, i.reward, i.label "
@@ -289,7 +305,9 @@ def _identifier(name: str) -> str:
 
 def _numpy(column: pa.Array) -> np.ndarray:
     if pa.types.is_fixed_size_list(column.type):
-        return column.flatten().to_numpy(zero_copy_only=False, writable=True).reshape(-1, column.type.list_size)
+        return (
+            column.flatten().to_numpy(zero_copy_only=False, writable=True).reshape(-1, column.type.list_size)
+        )
     return column.to_numpy(zero_copy_only=False, writable=True)
 
 

@@ -1,0 +1,307 @@
+"""Datasets promise: all of a log or nothing, the same content the same hash, and transitions as logged."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mtf_engine.logs import datasets
+from mtf_engine.logs.datasets import STORAGE_VERSION, Dataset, write_dataset
+from mtf_engine.logs.schema import DatasetMeta, Tables
+from mtf_engine.spec import FusionSpec, Refusal, RewardSpec
+
+N_FEATURES, SHOWN = 3, 2
+FUSION = FusionSpec.default(("click", "like"))
+META = DatasetMeta(
+    name="log",
+    source="csv",
+    fusion=FUSION,
+    reward=RewardSpec(weights={"like": 1.0}),
+    signals=("like",),
+    feature_names=("a", "b", "c"),
+    numeric_mask=(True, True, False),
+)
+
+
+def tables(lengths, truncated=(), split="train", candidates=False, seed=0) -> Tables:
+    """Returns sessions of the given lengths, one user each; `truncated` ones end without a terminal request."""
+    generator = np.random.default_rng(seed)
+    n = sum(lengths)
+    session = np.repeat(np.arange(len(lengths)), lengths)
+    step = np.concatenate([np.arange(length) for length in lengths])
+    last = np.append(session[1:] != session[:-1], True)
+    cut = last & np.isin(session, truncated)
+    vectors = {
+        name: generator.normal(size=(n, FUSION.n_actions)).astype(np.float32)
+        for name in ("baseline_action", "action", "lower", "upper")
+    }
+    like = generator.integers(0, 2, n * SHOWN).astype(np.float32)
+    requests = {
+        "request_id": np.arange(n),
+        "session_id": session,
+        "user_id": np.array([f"u{s}" for s in session], object),
+        "step": step,
+        "timestamp": np.arange(n).astype("datetime64[s]").astype("datetime64[us]"),
+        "split": np.full(n, split, object),
+        "segment": np.full(n, "all", object),
+        "observation": generator.normal(size=(n, N_FEATURES)).astype(np.float32),
+        **vectors,
+        "pscore": np.where(step == 0, np.nan, 2.0),
+        "clipped": np.zeros(n, np.int32),
+        "reward": like.reshape(n, SHOWN).sum(1).astype(np.float64),
+        "terminal": last & ~cut,
+        "truncated": cut,
+    }
+    impressions = {
+        "request_id": np.repeat(np.arange(n), SHOWN),
+        "user_id": np.repeat(requests["user_id"], SHOWN),
+        "item_id": generator.integers(0, 9, n * SHOWN),
+        "position": np.tile(np.arange(SHOWN), n),
+        "predictions": generator.uniform(size=(n * SHOWN, 2)).astype(np.float32),
+        "like": like,
+        "reward": like.astype(np.float64),
+        "label": like > 0,
+    }
+    offered = {k: impressions[k] for k in ("request_id", "item_id", "predictions")} if candidates else None
+    return Tables(requests, impressions, offered)
+
+
+def written(folder: Path, *batches: Tables, dataset_id="d", meta=META) -> Dataset:
+    ledger = write_dataset(folder, dataset_id, meta, batches)
+    return Dataset.open(folder / f"{dataset_id}.duckdb", ledger)
+
+
+def take(batch: Tables, rows) -> Tables:
+    """Returns the requests at `rows` and their impressions."""
+    ids = batch.requests["request_id"][rows]
+    shown = np.isin(batch.impressions["request_id"], ids)
+    return Tables(
+        {k: v[rows] for k, v in batch.requests.items()}, {k: v[shown] for k, v in batch.impressions.items()}
+    )
+
+
+def test_rows_come_back_as_they_were_written(tmp_path):
+    batch = tables([3, 2], candidates=True)
+    dataset = written(tmp_path, batch)
+    assert dataset.meta == META
+    assert (dataset.n_requests, dataset.n_impressions, dataset.n_users) == (5, 10, 2)
+    for name, order in (("requests", "request_id"), ("impressions", "request_id, position")):
+        found = dataset.arrays(f"SELECT * FROM {name} ORDER BY {order}")
+        for column, values in getattr(batch, name).items():
+            np.testing.assert_array_equal(found[column], values, err_msg=column)
+    assert dataset.query("SELECT count(*) AS n FROM candidates")["n"].tolist() == [10]
+
+
+def test_absent_density_is_null(tmp_path):
+    dataset = written(tmp_path, tables([3]))
+    assert dataset.query("SELECT count(*) - count(pscore) AS absent FROM requests")["absent"].tolist() == [1]
+
+
+def test_the_content_hash_is_of_the_rows_alone(tmp_path):
+    whole = tables([3, 2, 4], candidates=True)
+    first = written(tmp_path, whole, dataset_id="a")
+    renamed = META.model_copy(update={"name": "other"})
+    assert written(tmp_path, whole, dataset_id="b", meta=renamed).content_hash == first.content_hash
+    assert first.recompute_content_hash() == first.content_hash
+    assert written(tmp_path, tables([3, 2, 4], seed=1), dataset_id="c").content_hash != first.content_hash
+
+
+def test_rows_in_other_batches_are_the_same_dataset(tmp_path):
+    whole = tables([3, 2, 4])
+    backwards = Tables({k: v[::-1] for k, v in whole.requests.items()}, whole.impressions)
+    parts = [take(whole, slice(5, 9)), take(whole, slice(0, 5))]
+    hashes = {
+        written(tmp_path, *batches, dataset_id=str(i)).content_hash
+        for i, batches in enumerate(([whole], [backwards], parts))
+    }
+    assert len(hashes) == 1
+
+
+def test_columns_are_matched_by_name_whatever_their_order(tmp_path):
+    whole = tables([2, 2])
+    second = take(whole, slice(2, 4))
+    shuffled = Tables(dict(reversed(second.requests.items())), dict(reversed(second.impressions.items())))
+    dataset = written(tmp_path, take(whole, slice(0, 2)), shuffled)
+    assert dataset.content_hash == written(tmp_path, whole, dataset_id="e").content_hash
+
+
+def test_the_content_hash_does_not_depend_on_how_much_is_read_at_once(tmp_path, monkeypatch):
+    dataset = written(tmp_path, tables([5] * 1000, candidates=True))
+    monkeypatch.setattr(datasets, "HASH_ROWS", 2048)
+    assert dataset.recompute_content_hash() == dataset.content_hash
+
+
+def test_a_log_that_fails_on_the_way_leaves_nothing(tmp_path):
+    def failing():
+        yield tables([3])
+        raise RuntimeError("the source went away")
+
+    with pytest.raises(RuntimeError):
+        write_dataset(tmp_path, "d", META, failing())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_log_leaves_its_file_alone(tmp_path):
+    written(tmp_path, tables([3]))
+    assert [p.name for p in tmp_path.iterdir()] == ["d.duckdb"]
+
+
+def test_a_killed_writer_leaves_temp_files_only(tmp_path):
+    code = (
+        "import os, pathlib, sys; from tests.test_datasets import *\n"
+        "def batches():\n"
+        "    yield tables([3])\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "    yield tables([3])\n"
+        "write_dataset(pathlib.Path(sys.argv[1]), 'd', META, batches())\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, env={**os.environ, "PYTHONPATH": "."})
+    names = [p.name for p in tmp_path.iterdir()]
+    assert names
+    assert all(name.startswith(".d.tmp") for name in names)
+    assert written(tmp_path, tables([2]), dataset_id="e").n_requests == 2
+
+
+def test_a_file_that_is_not_what_the_ledger_says_is_refused(tmp_path):
+    write_dataset(tmp_path, "d", META, [tables([3])])
+    other = write_dataset(tmp_path, "e", META, [tables([3], seed=1)])
+    with pytest.raises(Refusal, match=r"d\.duckdb is not the one that was written"):
+        Dataset.open(tmp_path / "d.duckdb", other)
+    with pytest.raises(Refusal, match=r"f\.duckdb is missing"):
+        Dataset.open(tmp_path / "f.duckdb")
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path):
+    path = tmp_path / "d.duckdb"
+    path.write_bytes(b"not a database" * 1000)
+    with pytest.raises(Refusal, match="cannot be read"):
+        _ = Dataset.open(path).n_requests
+
+
+def test_another_process_reads_at_the_same_time(tmp_path):
+    dataset = written(tmp_path, tables([3]))
+    code = (
+        "import pathlib, sys; from mtf_engine.logs.datasets import Dataset\n"
+        "print(Dataset.open(pathlib.Path(sys.argv[1])).n_requests)"
+    )
+    with dataset._connect() as con:
+        other = subprocess.run(
+            [sys.executable, "-c", code, str(dataset.path)], check=True, capture_output=True, text=True
+        )
+        assert other.stdout.strip() == "3"
+        assert con.execute("SELECT count(*) FROM requests").fetchall() == [(3,)]
+
+
+def test_readers_cannot_write(tmp_path):
+    dataset = written(tmp_path, tables([3]))
+    with dataset._connect() as con, pytest.raises(duckdb.Error):
+        con.execute("DELETE FROM requests")
+
+
+def test_files_are_of_the_storage_version_that_both_duckdb_releases_read(tmp_path):
+    dataset = written(tmp_path, tables([3]))
+    with dataset._connect() as con:
+        (tags,) = con.execute("SELECT tags FROM duckdb_databases() WHERE database_name = 'dataset'").fetchall()[0]
+    assert tags["storage_version"].startswith(STORAGE_VERSION.rsplit(".", 1)[0])
+
+
+def slow_transitions(batch: Tables) -> dict[str, list]:
+    """Returns what `transitions` promises, by a loop over sessions."""
+    rows = batch.requests
+    out = {name: [] for name in ("observation", "action", "reward", "terminal", "next_observation", "next_upper")}
+    for session in np.unique(rows["session_id"]):
+        steps = np.flatnonzero(rows["session_id"] == session)
+        for i, row in enumerate(steps):
+            following = steps[i + 1] if i + 1 < len(steps) else None
+            if following is None and not rows["terminal"][row]:
+                continue
+            for name in ("observation", "action", "reward", "terminal"):
+                out[name].append(rows[name][row])
+            for name in ("observation", "upper"):
+                value = np.zeros_like(rows[name][row]) if following is None else rows[name][following]
+                out[f"next_{name}"].append(value)
+    return out
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.data())
+def test_transitions_follow_their_sessions(tmp_path_factory, lengths, data):
+    truncated = data.draw(st.sets(st.integers(0, len(lengths) - 1), max_size=len(lengths) - 1))
+    batch = tables(lengths, truncated=tuple(truncated))
+    found = written(tmp_path_factory.mktemp("data"), batch).transitions()
+    expected = slow_transitions(batch)
+    assert len(found) == sum(lengths) - len(truncated)
+    assert found.n_left_out == len(truncated)
+    np.testing.assert_array_equal(found.observations, np.reshape(expected["observation"], (-1, N_FEATURES)))
+    np.testing.assert_array_equal(found.actions, np.reshape(expected["action"], (-1, FUSION.n_actions)))
+    np.testing.assert_array_equal(found.rewards, np.float32(expected["reward"]))
+    np.testing.assert_array_equal(found.terminals, expected["terminal"])
+    np.testing.assert_array_equal(
+        found.next_observations, np.reshape(expected["next_observation"], (-1, N_FEATURES))
+    )
+    np.testing.assert_array_equal(found.next_upper, np.reshape(expected["next_upper"], (-1, FUSION.n_actions)))
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=5), st.floats(0, 1))
+def test_returns_are_discounted_to_the_end_of_the_session(tmp_path_factory, lengths, gamma):
+    batch = tables(lengths)
+    found = written(tmp_path_factory.mktemp("data"), batch).transitions().returns(gamma)
+    reward, session = batch.requests["reward"], batch.requests["session_id"]
+    expected = [
+        sum(gamma ** (j - i) * reward[j] for j in range(i, len(reward)) if session[j] == session[i])
+        for i in range(len(reward))
+    ]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_training_rows_are_those_of_the_split(tmp_path):
+    train, test = tables([2, 2]), tables([3], split="test")
+    shifted = {"request_id": 10, "session_id": 10}
+    moved = Tables(
+        {k: v + shifted.get(k, 0) if k in shifted else v for k, v in test.requests.items()},
+        {k: v + 10 if k == "request_id" else v for k, v in test.impressions.items()},
+    )
+    dataset = written(tmp_path, train, moved)
+    assert len(dataset.transitions()) == 4
+    assert len(dataset.transitions("test")) == 3
+    rows = dataset.evaluation_rows()
+    assert (rows.split, len(rows.observations), len(rows.reward)) == ("test", 3, 6)
+    assert len(dataset.evaluation_rows("all").observations) == 7
+    with pytest.raises(Refusal, match="no validation rows"):
+        dataset.transitions("validation")
+
+
+def test_evaluation_rows_join_impressions_to_their_requests(tmp_path):
+    batch = tables([3, 2], split=None)
+    rows = written(tmp_path, batch).evaluation_rows()
+    assert rows.split == "all"
+    np.testing.assert_array_equal(rows.request_id[rows.request], np.repeat(np.arange(5), SHOWN))
+    np.testing.assert_array_equal(rows.predictions, batch.impressions["predictions"])
+    np.testing.assert_array_equal(rows.user[rows.request], np.repeat([0, 0, 0, 1, 1], SHOWN))
+    np.testing.assert_array_equal(rows.lower, batch.requests["lower"])
+
+
+def test_a_log_without_actions_evaluates_but_does_not_train(tmp_path):
+    batch = tables([3])
+    for name in ("action", "baseline_action", "lower", "upper"):
+        batch.requests[name][:] = np.nan
+    dataset = written(tmp_path, batch)
+    assert dataset.evaluation_rows().baseline_actions is None
+    with pytest.raises(Refusal, match="explore on it first"):
+        dataset.transitions()
+
+
+def test_ids_may_be_texts_and_signals_may_have_any_name(tmp_path):
+    batch = tables([2])
+    batch.impressions["item_id"] = np.array(["a", "b", "c", "d"], object)
+    batch.impressions['odd "name"'] = np.arange(4, dtype=np.float32)
+    dataset = written(tmp_path, batch, meta=META.model_copy(update={"signals": ("like", 'odd "name"')}))
+    found = dataset.query("SELECT item_id FROM impressions ORDER BY request_id, position")
+    assert found["item_id"].tolist() == ["a", "b", "c", "d"]
