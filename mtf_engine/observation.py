@@ -28,7 +28,9 @@ class ObservationEncoder(Spec):
 
     signals: tuple[str, ...]
     numeric: tuple[str, ...] = ()
-    fill: tuple[float, ...] = Field(default=(), description="value of each numeric feature where it is missing")
+    fill: tuple[float, ...] = Field(
+        default=(), description="value of each numeric feature where it is missing"
+    )
     categorical: dict[str, tuple[str, ...]] = Field(default_factory=dict, description="vocabularies")
     windows: tuple[int, ...] = (5, 20, HISTORY)
 
@@ -43,9 +45,7 @@ class ObservationEncoder(Spec):
         """Returns the encoder whose fill values and vocabularies come from the training users' `profiles`."""
         fill = profiles[list(numeric)].astype("float64").mean().fillna(0)
         vocabularies = {c: tuple(sorted(profiles[c].dropna().astype(str).unique())) for c in categorical}
-        return cls(
-            signals=tuple(signals), numeric=tuple(numeric), fill=tuple(fill), categorical=vocabularies
-        )
+        return cls(signals=tuple(signals), numeric=tuple(numeric), fill=tuple(fill), categorical=vocabularies)
 
     @cached_property
     def profile_names(self) -> tuple[str, ...]:
@@ -77,7 +77,7 @@ class ObservationEncoder(Spec):
             values = profiles[name].to_numpy("float64", na_value=np.nan)
             columns += [np.where(np.isnan(values), fill, values), np.isnan(values)]
         for name, vocabulary in self.categorical.items():
-            codes = pd.Categorical(profiles[name].astype("str"), categories=vocabulary).codes
+            codes = pd.Index(vocabulary, dtype="str").get_indexer(profiles[name].astype("str"))
             columns += list(np.eye(len(vocabulary) + 1)[codes].T)
         return np.float32(columns).T.reshape(len(profiles), len(self.profile_names))
 

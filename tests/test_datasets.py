@@ -161,7 +161,9 @@ def test_a_killed_writer_leaves_temp_files_only(tmp_path):
         "    yield tables([3])\n"
         "write_dataset(pathlib.Path(sys.argv[1]), 'd', META, batches())\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, env={**os.environ, "PYTHONPATH": "."})
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], check=False, env={**os.environ, "PYTHONPATH": "."}
+    )
     names = [p.name for p in tmp_path.iterdir()]
     assert names
     assert all(name.startswith(".d.tmp") for name in names)
@@ -207,14 +209,18 @@ def test_readers_cannot_write(tmp_path):
 def test_files_are_of_the_storage_version_that_both_duckdb_releases_read(tmp_path):
     dataset = written(tmp_path, tables([3]))
     with dataset._connect() as con:
-        (tags,) = con.execute("SELECT tags FROM duckdb_databases() WHERE database_name = 'dataset'").fetchall()[0]
+        (tags,) = con.execute(
+            "SELECT tags FROM duckdb_databases() WHERE database_name = 'dataset'"
+        ).fetchall()[0]
     assert tags["storage_version"].startswith(STORAGE_VERSION.rsplit(".", 1)[0])
 
 
 def slow_transitions(batch: Tables) -> dict[str, list]:
     """Returns what `transitions` promises, by a loop over sessions."""
     rows = batch.requests
-    out = {name: [] for name in ("observation", "action", "reward", "terminal", "next_observation", "next_upper")}
+    out = {
+        name: [] for name in ("observation", "action", "reward", "terminal", "next_observation", "next_upper")
+    }
     for session in np.unique(rows["session_id"]):
         steps = np.flatnonzero(rows["session_id"] == session)
         for i, row in enumerate(steps):
@@ -245,7 +251,9 @@ def test_transitions_follow_their_sessions(tmp_path_factory, lengths, data):
     np.testing.assert_array_equal(
         found.next_observations, np.reshape(expected["next_observation"], (-1, N_FEATURES))
     )
-    np.testing.assert_array_equal(found.next_upper, np.reshape(expected["next_upper"], (-1, FUSION.n_actions)))
+    np.testing.assert_array_equal(
+        found.next_upper, np.reshape(expected["next_upper"], (-1, FUSION.n_actions))
+    )
 
 
 @settings(max_examples=10, deadline=None)
