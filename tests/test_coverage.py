@@ -166,6 +166,13 @@ def test_a_range_drawn_narrower_or_wider_than_logged_is_named():
     assert wide.failed[0] == "outside" and re.search(r"2\d\.\d% of the draws lie outside", wide.reason)
 
 
+@pytest.mark.parametrize("limit", [0.1, 0.3])
+def test_clipping_away_from_the_walls_is_seen(limit):
+    certificate = certify(moved(lambda x: (x * 3).clip(-limit, limit)))
+    assert certificate.failed[0] == "clipping"
+    assert "of the draws sit exactly at their outermost offset: they were clipped" in certificate.reason
+
+
 def test_dependence_without_correlation_is_seen():
     squares = moved(lambda x: np.where(np.arange(D) == 7, np.sign(x) * np.abs(x[:, [3]]), x))
     assert certify(squares).failed[0] == "dependence"

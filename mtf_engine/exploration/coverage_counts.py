@@ -51,6 +51,7 @@ class CoverageCounts(Spec):
     n_duplicates: int = Field(description="rows whose action another row has; the user's rows in 1 dimension")
     n_clipped: int = Field(description="rows that the log counts as clipped")
     on_wall: tuple[int, ...] = Field(description="rows exactly at a wall or at -1 or 1")
+    at_ends: tuple[int, ...] = Field(description="rows at the dimension's lowest or highest offset")
     undeclared: tuple[int, ...] | None = Field(description="rows whose bounds are not the declared plan's")
     spread: tuple[float, ...] = Field(description="range of the offsets or of the actions, the smaller")
     first: tuple[float, ...] = Field(description="lowest position")
@@ -113,6 +114,7 @@ class _Tally:
         self.n_requests = self.n_control = self.control_moved = self.n_clipped = 0
         self.keys: list[NDArray[np.uint64]] = []
         self.on_wall, self.undeclared = np.zeros((2, n_actions), np.int64)
+        self.at_ends = np.zeros((2, n_actions), np.int64)
         self.low = np.full((3, n_actions), np.inf)  # of offset, action and position
         self.high = -self.low
         self.histogram = np.zeros((n_actions, 3 * CELLS), np.int64)
@@ -145,6 +147,7 @@ class _Tally:
     def _add_offsets(
         self, offsets: NDArray, actions: NDArray, lower: NDArray, upper: NDArray, free: NDArray[np.bool_]
     ) -> None:
+        self._count_ends(np.where(free, offsets, np.nan))
         at_wall = np.minimum(np.abs(offsets - lower), np.abs(offsets - upper)) <= TOLERANCE
         self.on_wall += ((at_wall | (np.abs(actions) >= 1 - TOLERANCE)) & free).sum(axis=0)
         position = (offsets - lower) / np.where(free, upper - lower, 1)
@@ -155,6 +158,14 @@ class _Tally:
         cell = np.clip(np.floor(position * CELLS), -CELLS, 2 * CELLS - 1).astype(np.int16)
         within = cell.clip(0, CELLS - 1)
         self._count(np.where(inside, within, cell) + CELLS, within // (CELLS // PAIR_CELLS), free)
+
+    def _count_ends(self, offsets: NDArray) -> None:
+        """Counts the rows at either end of the offsets [n, d] so far; a farther end starts anew."""
+        for side, signed in enumerate((offsets, -offsets)):
+            seen = self.low[0] if side == 0 else -self.high[0]
+            end = np.fmin.reduce(signed, axis=0, initial=np.inf)
+            rows = (signed <= np.minimum(end, seen) + TOLERANCE).sum(axis=0)
+            self.at_ends[side] = np.where(end < seen - TOLERANCE, rows, self.at_ends[side] + rows)
 
     def _count(self, cell: NDArray, pair_cell: NDArray, free: NDArray[np.bool_]) -> None:
         first = np.arange(len(self.histogram)) * (3 * CELLS)
@@ -174,6 +185,7 @@ class _Tally:
             n_duplicates=int((keys[1:] == keys[:-1]).sum()),
             n_clipped=self.n_clipped,
             on_wall=tuple(self.on_wall.tolist()),
+            at_ends=tuple(self.at_ends.sum(axis=0).tolist()),
             undeclared=None if self.plan is None else tuple(self.undeclared.tolist()),
             spread=tuple(spread.tolist()),
             first=tuple(np.nan_to_num(self.low[2], posinf=0).tolist()),

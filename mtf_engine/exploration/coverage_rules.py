@@ -38,6 +38,7 @@ class ExploredLog:
         self.cells = counts.cells[free]
         self.inside = self.cells[:, CELLS : 2 * CELLS]
         self.on_wall = np.asarray(counts.on_wall)[free]
+        self.at_ends = np.asarray(counts.at_ends)[free]
         self.spread = np.asarray(counts.spread)[free]
         self.first = np.asarray(counts.first)[free]
         self.last = np.asarray(counts.last)[free]
@@ -89,16 +90,15 @@ def declared_bounds(log: ExploredLog) -> Check:
 
 
 def clipping(log: ExploredLog) -> Check:
-    """Returns whether draws pile up on a wall of the box or of the action space."""
+    """Returns whether draws pile up on a wall of the box or the action space, or at their ends."""
     rows = log.counts.n_clipped / log.counts.n_explored
-    share = log.on_wall / log.n
+    share = np.maximum(log.on_wall, log.at_ends - 2) / log.n  # two draws are always outermost
     bad = share > MAX_SHARE
     figure = max(rows, share.max(initial=0))
     if bad.any():
         worst = int(share.argmax())
-        reason = (
-            f"{log.names[worst]}: {share[worst]:.1%} of the draws sit exactly on a wall: they were clipped"
-        )
+        where = "on a wall" if log.on_wall[worst] >= log.at_ends[worst] else "at their outermost offset"
+        reason = f"{log.names[worst]}: {share[worst]:.1%} of the draws sit exactly {where}: they were clipped"
     elif rows > MAX_SHARE:
         reason = f"{rows:.1%} of the rows were clipped: their density is not that of their action"
     else:
