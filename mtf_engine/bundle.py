@@ -44,8 +44,8 @@ def export(
     """Returns the manifest of the bundle written to `to`, in one step, once it is shown to compute the same.
 
     `rows` are logged requests to take golden examples from; `evaluation` is the policy's scores, JSON-able;
-    `clip` holds served actions inside bounds. The same arguments give the same bytes. A Refusal where rows and
-    policy differ in names, or where onnxruntime and the policy disagree.
+    `clip` holds served actions inside bounds. The same arguments give the same bytes. A Refusal where rows
+    and policy differ in names, or where onnxruntime and the policy disagree.
     """
     from mtf_engine.graphs import ServedPolicy, graphs
     from mtf_engine.network_files import write_atomically
@@ -60,18 +60,17 @@ def export(
     content = _zip({**members, MANIFEST: json.dumps(manifest, indent=1, sort_keys=True).encode()})
     checked = verify(io.BytesIO(content))
     if not checked["ok"]:
-        raise _refusal(
-            f"the exported graphs differ from the policy by {checked['max_abs_diff']:.1e}; nothing was written"
-        )
+        difference = f"{checked['max_abs_diff']:.1e}"
+        raise _refusal(f"the exported graphs differ from the policy by {difference}; nothing was written")
     write_atomically(to, content)
     return manifest
 
 
 def verify(path: Path | io.BytesIO) -> dict[str, Any]:
-    """Returns whether the bundle's graphs answer its golden examples as the policy did, `ok` and `max_abs_diff`.
+    """Returns `ok` and `max_abs_diff`: whether the bundle's graphs answer its golden examples as the policy did.
 
-    All requests at once, and the first one alone with one candidate. A Refusal where the file is no bundle, or
-    not as it was written. Members are read by their fixed names; nothing is unpacked or unpickled.
+    All requests at once, and the first one alone with one candidate. A Refusal where the file is no bundle,
+    or not as it was written. Members are read by their fixed names; nothing is unpacked or unpickled.
     """
     import onnxruntime
 
@@ -125,7 +124,7 @@ def _refusal(sentence: str) -> Exception:
 
 
 def _golden(served: Any, rows: EvaluationRows) -> bytes:
-    """Returns golden.npz: logged requests spread over the rows, with 8 logged impressions as candidates of each."""
+    """Returns golden.npz: requests spread over the log, each with 8 logged impressions as candidates."""
     import torch
 
     from mtf_engine.fusion import log_final_score

@@ -33,7 +33,7 @@ class ServedPolicy(nn.Module):
     def __init__(self, policy: Policy, clip: Clip | None) -> None:
         super().__init__()
         self.network = policy.network
-        self.baseline = clip and clip.baseline.network
+        self.baseline = None if clip is None else clip.baseline.network
         if clip is not None:
             if clip.plan.segments:
                 raise Refusal(
@@ -93,6 +93,7 @@ def _onnx(module: nn.Module, inputs: dict[str, tuple[Tensor, dict[int, Any]]], o
             external_data=False,
             verbose=False,
         )
+    assert program is not None  # None belongs to the exporter before dynamo
     model = program.model_proto
     for part in (
         model.graph,

@@ -28,7 +28,7 @@ def network_bytes(network: nn.Module, metadata: Mapping[str, Any]) -> bytes:
 
 
 def read_network(path: Path, kinds: Mapping[str, type[nn.Module]]) -> tuple[nn.Module, dict[str, Any]]:
-    """Returns the network at `path`, one of `kinds`, and its metadata; a Refusal where the file is not one."""
+    """Returns the network at `path`, one of `kinds`, and its metadata; a Refusal where it holds none."""
     try:
         with safe_open(path, "pt") as file:
             head = json.loads((file.metadata() or {}).get("mtf_engine", "{}"))
@@ -44,10 +44,10 @@ def read_network(path: Path, kinds: Mapping[str, type[nn.Module]]) -> tuple[nn.M
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes `content` to `path` so that a reader, or a crash, finds the old file or the new one, never a part."""
+    """Writes `content` to `path` so that a reader, or a crash, finds the old file or the new one."""
     temp = path.with_name(f".{path.name}.tmp")
     with temp.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temp, path)
+    temp.replace(path)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -28,7 +29,7 @@ class Standardise(nn.Module):
 
     @classmethod
     def fit(cls, observations: np.ndarray, numeric: Sequence[bool]) -> "Standardise":
-        """Returns the scaling to mean 0 and std 1 of the `numeric` columns; the others, and constants, keep theirs."""
+        """Returns the scaling of `numeric` columns to mean 0 and std 1; others, and constants, keep theirs."""
         mean, std = observations.mean(0, dtype=np.float64), observations.std(0, dtype=np.float64)
         scaled = np.asarray(numeric) & (std > 1e-6 * np.maximum(1, abs(mean)))
         mean, std = np.where(numeric, mean, 0), np.where(scaled, std, 1)
@@ -49,7 +50,7 @@ class Actor(nn.Module):
         self.standardise = Standardise(torch.zeros(n_features), torch.ones(n_features))
         sizes = [n_features, *hidden, n_actions]
         layers: list[nn.Module] = []
-        for width_in, width_out in zip(sizes[:-1], sizes[1:], strict=True):
+        for width_in, width_out in pairwise(sizes):
             layers += [nn.utils.skip_init(nn.Linear, width_in, width_out), nn.ReLU()]
         self.head = nn.Sequential(*layers[:-1], nn.Tanh())
         self.hidden = tuple(hidden)
@@ -103,8 +104,8 @@ class CriticEnsemble(nn.Module):
     """Independent critics as one module: Q [n_critics, n] of n observations and actions.
 
     Weights are [n_critics, in, out], biases [n_critics, out, 1]. The first layer, whose input all critics
-    share, is [in, n_critics * out], so it is one matmul. Activations are laid out [n_critics, width, n]: every
-    matmul then reads and writes contiguous memory, and the last layer costs a twentieth of the other layout.
+    share, is [in, n_critics * out], so it is one matmul. Activations are laid out [n_critics, width, n]:
+    every matmul then reads and writes contiguous memory, and the last layer is ten times faster for it.
 
     Each critic sees the standardised observation, the baseline action, and the action: as
     `(action - centre) / half_width` of the logged bounds ("deviation"), or as it is ("raw", an ablation).
@@ -132,7 +133,7 @@ class CriticEnsemble(nn.Module):
         self.standardise = Standardise(torch.zeros(n_features), torch.ones(n_features))
         self.register_buffer("explored", torch.tensor(self.architecture["explored"]), persistent=False)
         sizes = [n_features + n_actions + len(self.explored), *hidden, 1]
-        shapes = list(zip(sizes[:-1], sizes[1:], strict=True))
+        shapes = list(pairwise(sizes))
         first, rest = shapes[0], shapes[1:]
         self.weights = nn.ParameterList(
             [torch.empty(first[0], n_critics * first[1]), *(torch.empty(n_critics, i, o) for i, o in rest)]
@@ -144,7 +145,7 @@ class CriticEnsemble(nn.Module):
     def initialise(
         self, standardise: Standardise, value: float, generator: torch.Generator
     ) -> "CriticEnsemble":
-        """Returns the ensemble with fresh weights, drawn independently for each critic, predicting around `value`."""
+        """Returns the ensemble with fresh weights, independent for each critic, predicting around `value`."""
         self.standardise.load_state_dict(standardise.state_dict())
         for weight, bias in zip(self.weights, self.biases, strict=True):
             _uniform_(weight, weight.shape[-2], generator)
@@ -193,7 +194,7 @@ class CriticEnsemble(nn.Module):
 
 
 def box(baseline_actions: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns centre and half width [n, d] of the bounds `lower`, `upper`, offsets from the baseline action."""
+    """Returns centre and half width [n, d] of bounds that are offsets from the baseline action."""
     return baseline_actions + (lower + upper) / 2, (upper - lower) / 2
 
 

@@ -25,9 +25,9 @@ def fit(
     """Yields a flat row of metrics every `log_every` steps and at the last one, training in between.
 
     Batches are drawn by the algorithm's own generator. With `checkpoint`, the whole state is written there
-    every `checkpoint_every` steps, and a training whose file exists goes on from it: the rows that follow, the
-    weights and the optimisers are those of an uninterrupted run to the bit, `seconds` and `steps_per_second`
-    aside. A Refusal where the file belongs to another training, or where the losses are no longer numbers.
+    every `checkpoint_every` steps, and a training whose file exists goes on from it: the rows that follow,
+    the weights and the optimisers are those of an uninterrupted run to the bit, `seconds` and
+    `steps_per_second` aside. A Refusal where the file belongs to another training, or the losses diverge.
     """
     config = algo.config
     with _threads(config.n_threads):

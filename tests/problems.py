@@ -9,7 +9,7 @@ N_FEATURES = 4
 
 
 def one_step(optimum, half_width, n=4_000, seed=0, noise=0.05) -> Transitions:
-    """Returns sessions of one request: reward 1 - |action - optimum|^2 / half_width^2, action uniform in the box."""
+    """Returns sessions of one request: reward 1 - |action - optimum|^2 / half_width^2, uniform actions."""
     generator = np.random.default_rng(seed)
     d = len(optimum)
     actions = generator.uniform(-half_width, half_width, (n, d)).astype(np.float32)
@@ -24,7 +24,7 @@ def one_step(optimum, half_width, n=4_000, seed=0, noise=0.05) -> Transitions:
 
 
 def transitions(observations, actions, rewards, terminals, half_width, baseline_actions=None) -> Transitions:
-    """Returns a log of sessions of equal rows, each ending where `terminals` says; next rows follow in order."""
+    """Returns a log whose sessions end where `terminals` says; within one, the next row follows."""
     n, d = actions.shape
     baseline = np.zeros((n, d)) if baseline_actions is None else baseline_actions
     bounds = np.broadcast_to(half_width, (n, d))

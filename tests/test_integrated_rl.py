@@ -60,7 +60,7 @@ def test_a_dimension_of_width_zero_costs_nothing():
 
 
 def settle(form: str, n=2_000) -> np.ndarray:
-    """Returns n actions that start in the box +-.15, after gradient descent on -Q + 1.2 d, Q = -(a - .2)^2."""
+    """Returns n actions from inside +-.15 after gradient descent on -Q + 1.2 d, Q = -(a - .2)^2."""
     actions = torch.rand(n, generator=torch.Generator().manual_seed(0)).mul_(0.3).sub_(0.15).requires_grad_()
     optimiser = torch.optim.Adam([actions], lr=2e-3)
     for _ in range(1_000):
@@ -85,10 +85,14 @@ def test_a_growing_penalty_keeps_actions_at_the_bound(form):
     assert actions.min() >= 0.13
 
 
-@pytest.mark.parametrize("form", ["expm1", pytest.param("printed", marks=pytest.mark.filterwarnings("ignore"))])
+@pytest.mark.parametrize(
+    "form", ["expm1", pytest.param("printed", marks=pytest.mark.filterwarnings("ignore"))]
+)
 def test_a_trained_actor_stays_in_the_box_unless_the_penalty_is_as_printed(form):
     log = one_step([0.2], half_width=0.15)
-    algo = trainer(log, penalty=form, n_steps=600, gamma=0.0, actor_learning_rate=3e-3, hidden=(16,), batch_size=64)
+    algo = trainer(
+        log, penalty=form, n_steps=600, gamma=0.0, actor_learning_rate=3e-3, hidden=(16,), batch_size=64
+    )
     list(fit(algo, log))
     action = algo.policy.act(log.observations)
     assert (action > 0.16).all() if form == "printed" else ((action > 0.1) & (action < 0.156)).all()
@@ -108,7 +112,9 @@ def q_of(critics, i, algo, batch, row, action, prefix=""):
         getattr(batch, f"{prefix}{name}" if name != "state" or prefix else name)[row]
         for name in ("state", "centre", "half_width")
     )
-    relative = torch.tensor([(a - c) / h if h > 0 else 0.0 for a, c, h in zip(action, centre, half, strict=True)])
+    relative = torch.tensor(
+        [(a - c) / h if h > 0 else 0.0 for a, c, h in zip(action, centre, half, strict=True)]
+    )
     hidden = torch.cat([state, action if algo.config.action_input == "raw" else relative])
     for j, (weight, bias) in enumerate(zip(critics.weights, critics.biases, strict=True)):
         own = weight.reshape(len(weight), critics.n_critics, -1)[:, i] if j == 0 else weight[i]
@@ -119,7 +125,9 @@ def q_of(critics, i, algo, batch, row, action, prefix=""):
 
 def distance(action, centre, half, form):
     """Returns d(action), summed over dimensions."""
-    excess = [float(abs(a - c) - h) / float(BETA * 2 * h) for a, c, h in zip(action, centre, half, strict=True) if h]
+    excess = [
+        float(abs(a - c) - h) / float(BETA * 2 * h) for a, c, h in zip(action, centre, half, strict=True) if h
+    ]
     return sum(cost(x, form) for x in excess)
 
 
@@ -135,7 +143,9 @@ def slow_losses(algo: IntegratedRL, batch) -> tuple[float, float]:
             if c.critic_penalty == "target":
                 bootstrap = bootstrap - c.delta * distance(following, *context, c.penalty)
             elif c.critic_penalty == "decay":
-                bootstrap = bootstrap - (1 - np.exp(-distance(following, *context, "linear"))) * abs(bootstrap)
+                bootstrap = bootstrap - (1 - np.exp(-distance(following, *context, "linear"))) * abs(
+                    bootstrap
+                )
             target = batch.rewards[row] + batch.discounts[row] * bootstrap
             critic_loss += float((q_of(algo.critics, i, algo, batch, row, batch.actions[row]) - target) ** 2)
         action = algo.actor.head(batch.observations[row])
@@ -183,7 +193,9 @@ def test_targets_move_every_few_steps_only():
     algo.update(batch_of(algo))
     assert all(torch.equal(p, s) for p, s in zip(algo.target_critics.parameters(), start, strict=True))
     algo.update(batch_of(algo))
-    for target, before, now in zip(algo.target_critics.parameters(), start, algo.critics.parameters(), strict=True):
+    for target, before, now in zip(
+        algo.target_critics.parameters(), start, algo.critics.parameters(), strict=True
+    ):
         torch.testing.assert_close(target, (before + now) / 2)
 
 

@@ -129,7 +129,9 @@ def test_only_numeric_features_that_vary_are_standardised():
     observations = np.stack([numeric, one_hot, constant], axis=1).astype(np.float32)
     standard = Standardise.fit(observations, [True, False, True])
     scaled = standard(torch.as_tensor(observations)).numpy()
-    assert scaled[:, 0].mean() == pytest.approx(0, abs=1e-5) and scaled[:, 0].std() == pytest.approx(1, abs=1e-5)
+    assert scaled[:, 0].mean() == pytest.approx(0, abs=1e-5) and scaled[:, 0].std() == pytest.approx(
+        1, abs=1e-5
+    )
     np.testing.assert_array_equal(scaled[:, 1], one_hot)
     np.testing.assert_allclose(scaled[:, 2], 0, atol=1e-6)
     assert standard(torch.tensor([[1e9, 1.0, 7.0]]))[0, 0] == 5

@@ -55,7 +55,11 @@ def test_actions_do_not_depend_on_who_else_is_asked(policy, observations):
     [
         (FUSION, ("clicks", "age", "new"), "features: number 1 is age in the policy and clicks in the data"),
         (FUSION, ("age", "clicks"), "features: the policy has 3, the data 2"),
-        (FusionSpec.default(("click", "share")), FEATURES, "predictions: number 2 is like in the policy and share"),
+        (
+            FusionSpec.default(("click", "share")),
+            FEATURES,
+            "predictions: number 2 is like in the policy and share",
+        ),
         (FusionSpec.default(("click", "like")), FEATURES, "action dimensions: the policy has 3, the data 2"),
     ],
 )

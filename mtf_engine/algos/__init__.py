@@ -22,9 +22,12 @@ class Algorithm(Protocol):
     step: int
     generator: torch.Generator
     policy: Policy
-    critics: CriticEnsemble | None
 
     def __init__(self, config: Any, transitions: Transitions, baseline: Policy | None = None) -> None: ...
+
+    @property
+    def critics(self) -> CriticEnsemble | None:
+        """The critics, where the method has an ensemble of them."""
 
     def prepare(self, transitions: Transitions) -> Batch:
         """Returns the transitions as `update` reads them, all at once."""

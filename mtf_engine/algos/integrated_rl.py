@@ -87,7 +87,7 @@ class IntegratedRLConfig(TrainerConfig):
 class IntegratedRL:
     """The trainer: `update` does one step of formulas 4 to 6 on one batch."""
 
-    Config: ClassVar = IntegratedRLConfig
+    Config: ClassVar[type[TrainerConfig]] = IntegratedRLConfig
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "laptop": {},
         "paper": {"n_steps": 300_000, "hidden": (256, 256), "critic_learning_rate": 2e-4},
@@ -159,7 +159,7 @@ class IntegratedRL:
         }
 
     def _critic_loss(self, batch: Batch) -> Tensor:
-        """Formula 6: squared error to each critic's own target, summed over critics so that none slows another."""
+        """Formula 6: squared error of each critic to its own target, summed, so that none slows another."""
         errors = self.critics(batch.inputs) - self._targets(batch)  # [n_critics, batch]
         return errors.square().mean(dim=1).sum()
 
@@ -195,9 +195,9 @@ class IntegratedRL:
     def diagnose(self, batch: Batch) -> dict[str, Tensor | float]:
         """Returns what is watched during training, on one batch, without touching any state.
 
-        `q_std_inside` and `q_std_outside` are the critics' standard deviation at the logged action, moved into
-        its bounds where it is outside, and at that action one half width farther out in every dimension. Shares
-        are of the actor's actions, per dimension; at the wall is within 5 % of the half width of a bound.
+        `q_std_inside` and `q_std_outside` are the critics' standard deviation at the logged action, moved
+        into its bounds where it is outside, and at that action one half width farther out in every dimension.
+        Shares are of the actor's actions; at the wall is within 5 % of the half width of a bound.
         """
         actions = self.actor.head(batch.observations)
         deviations = deviation(actions, batch.centre, batch.half_width)

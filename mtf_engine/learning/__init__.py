@@ -1,1 +1,1 @@
-"""What every reinforcement-learning method shares: its settings, its start, its batches, its bounds penalties."""
+"""What reinforcement-learning methods share: their settings, start, batches and bounds penalties."""

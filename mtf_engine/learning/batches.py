@@ -11,7 +11,7 @@ from mtf_engine.networks import CriticEnsemble, box
 
 @dataclass(frozen=True)
 class Batch:
-    """n transitions. A state is [standardised observation, baseline action]; bounds are centre and half width."""
+    """n transitions. A state is [standardised observation, baseline action]."""
 
     inputs: Tensor  # [n, in], the critics' input at the logged action: state first
     actions: Tensor  # [n, d], as logged

@@ -24,9 +24,9 @@ def relative_excess(deviations: Tensor, explored: Tensor, beta: float) -> Tensor
 def penalty(excess: Tensor, form: PenaltyForm = "expm1") -> Tensor:
     """Returns the cost of each relative excess x, the same shape; 0 inside the bounds in every form.
 
-    `expm1` is e^x - 1: continuous at the bound, and growing. `exp` is e^x, the same gradient with a jump of 1.
-    `linear` is x. `printed` is e^-x, formula 5 as the paper prints it: it *falls* with the distance, so
-    minimising it pushes an action that is outside farther out. Beyond x = 5 `expm1` and `exp` go on linearly.
+    `expm1` is e^x - 1: continuous at the bound, and growing. `exp` is e^x, the same gradient with a jump
+    of 1. `linear` is x. `printed` is e^-x, formula 5 as the paper prints it: it *falls* with the distance,
+    so minimising it pushes an action that is outside farther out. Beyond x = 5 `expm1` and `exp` are linear.
     """
     if form == "linear":
         return excess

@@ -49,9 +49,9 @@ def starting_actor(
 ) -> Actor:
     """Returns an actor that acts as the baseline did in the log.
 
-    Weights and standardisation are copied from `baseline` where it is an actor of the same shape, features and
-    fusion. A constant baseline action is met exactly. Else the actor is fitted to the logged baseline actions
-    until the largest error is 1e-3, with a warning where that is not reached in 2,000 steps.
+    Weights and standardisation are copied from `baseline` where it is an actor of the same shape. A constant
+    baseline action is met exactly. Else the actor is fitted to the logged baseline actions until the largest
+    error is 1e-3, with a warning where that is not reached in 2,000 steps.
     """
     standardise = Standardise.fit(transitions.observations, transitions.numeric_mask)
     actor = Actor(len(transitions.feature_names), transitions.fusion.n_actions, hidden)

@@ -1,0 +1,144 @@
+"""The contract that every entry of ALGOS keeps."""
+
+import math
+from itertools import islice
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from mtf_engine.algos import ALGOS
+from mtf_engine.graphs import graphs
+from mtf_engine.policy import Policy
+from mtf_engine.training import fit, load_critics, make_config, save_critics
+from tests.problems import one_step, sessions
+
+pytestmark = pytest.mark.parametrize("name", ALGOS)
+
+SMALL = {"n_critics": "3", "hidden": "8,8", "batch_size": "16", "log_every": "1", "checkpoint_every": "2"}
+OPTIMUM = (0.2, -0.3)
+FINDS_IT = {
+    "integrated_rl": {
+        "n_critics": "3",
+        "hidden": "32",
+        "n_steps": "800",
+        "gamma": "0",
+        "critic_learning_rate": "0.003",
+        "actor_learning_rate": "0.002",
+    }
+}
+"""Settings with which each method solves the one-step problem in seconds."""
+
+
+def trainer(name, log, seed=0, baseline=None, **changes):
+    settings = {k: v for k, v in (SMALL | changes).items() if k in ALGOS[name].Config.model_fields}
+    return ALGOS[name](make_config(name, "laptop", settings, seed), log, baseline)
+
+
+def weights(algo) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in algo.policy.network.state_dict().items()}
+
+
+def identical(a, b) -> bool:
+    """Returns whether two nested states agree to the bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(identical(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(identical, a, b))
+    return a == b
+
+
+def test_presets_are_valid_and_every_setting_is_described(name):
+    assert set(ALGOS[name].presets) == {"laptop", "paper", "demo"}
+    for preset in ALGOS[name].presets:
+        config = make_config(name, preset, {}, seed=3)
+        assert config.seed == 3
+        assert type(config).model_validate_json(config.model_dump_json()) == config
+    assert all(field.description for field in ALGOS[name].Config.model_fields.values())
+    assert set(ALGOS[name].Config.model_fields) >= {
+        "n_steps", "batch_size", "checkpoint_every", "n_threads", "seed", "device",
+    }  # fmt: skip
+
+
+def test_metrics_are_finite_and_actions_in_range_and_deterministic(name):
+    log = sessions()
+    algo = trainer(name, log, n_steps="5")
+    rows = list(fit(algo, log))
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    actions = algo.policy.act(1e4 * log.observations)
+    assert actions.dtype == np.float32 and np.abs(actions).max() <= 1
+    np.testing.assert_array_equal(actions, algo.policy.act(1e4 * log.observations))
+
+
+def test_same_seed_same_weights(name):
+    log = sessions()
+    algos = [trainer(name, log, seed, n_steps="3") for seed in (1, 1, 2)]
+    for algo in algos:
+        list(fit(algo, log))
+    first, same, other = map(weights, algos)
+    assert identical(first, same)
+    assert not identical(first, other)
+
+
+@pytest.mark.parametrize("steps", [2, pytest.param(30, marks=pytest.mark.slow)])
+def test_a_resumed_training_is_the_uninterrupted_one_to_the_bit(name, steps, tmp_path):
+    log, n_steps = sessions(), str(2 * steps)
+    whole = trainer(name, log, n_steps=n_steps)
+    rows = list(fit(whole, log))
+
+    path = tmp_path / "checkpoint.pt"
+    killed = trainer(name, log, n_steps=n_steps)
+    list(islice(fit(killed, log, path), steps + 1))
+    resumed = trainer(name, log, n_steps=n_steps)
+    rest = list(fit(resumed, log, path))
+
+    assert rest[0]["step"] == steps + 1
+    clock = {"seconds": 0, "steps_per_second": 0}
+    assert [row | clock for row in rest] == [row | clock for row in rows[steps:]]
+    assert identical(resumed.state_dict(), whole.state_dict())
+
+
+def test_a_saved_policy_and_its_critics_answer_as_the_trained_ones(name, tmp_path):
+    log = sessions()
+    algo = trainer(name, log, n_steps="3")
+    list(fit(algo, log))
+    algo.policy.save(tmp_path / "policy.safetensors")
+    loaded = Policy.load(tmp_path / "policy.safetensors")
+    np.testing.assert_array_equal(loaded.act(log.observations), algo.policy.act(log.observations))
+    assert loaded.info["algo"] == name
+    if algo.critics is not None:
+        save_critics(algo.critics, tmp_path / "critics.safetensors")
+        context = (log.observations, log.baseline_actions, log.lower, log.upper, log.actions)
+        again = load_critics(tmp_path / "critics.safetensors").q(*context)
+        np.testing.assert_array_equal(again, algo.critics.q(*context))
+
+
+def test_its_graph_answers_as_the_policy(name):
+    log = sessions()
+    algo = trainer(name, log, n_steps="3")
+    list(fit(algo, log))
+    session = onnxruntime.InferenceSession(graphs(algo.policy, None)["policy.onnx"])
+    (actions,) = session.run(None, {"observations": log.observations})
+    np.testing.assert_allclose(actions, algo.policy.act(log.observations), atol=1e-6)
+
+
+def test_it_starts_as_a_baseline_of_its_own_kind(name):
+    log = sessions()
+    first = trainer(name, log, n_steps="3")
+    list(fit(first, log))
+    second = trainer(name, log, baseline=first.policy)
+    np.testing.assert_array_equal(second.policy.act(log.observations), first.policy.act(log.observations))
+
+
+def test_it_finds_the_optimum_of_a_one_step_problem(name):
+    log = one_step(OPTIMUM, half_width=0.5)
+    algo = ALGOS[name](make_config(name, "laptop", FINDS_IT[name], seed=0), log)
+    assert np.abs(algo.policy.act(log.observations) - OPTIMUM).max() > 0.1, "the start may not be the answer"
+    list(fit(algo, log))
+    actions = algo.policy.act(log.observations)
+    np.testing.assert_allclose(actions.mean(axis=0), OPTIMUM, atol=0.05)
+    assert actions.std(axis=0).max() < 0.05
