@@ -106,7 +106,7 @@ def test_feedback_is_consistent_and_adds_up_to_the_reward(env):
         ).all()
         assert np.allclose(signals["watch_time"][signals["finish"] == 1], duration[signals["finish"] == 1])
         assert (signals["watch_time"] <= duration * (1 + 1e-6)).all()
-        assert (signals["skip"] == (signals["watch_time"] < 3)).all()
+        assert (signals["skip"] == (signals["watch_time"] < world.SKIP_SECONDS)).all()
         assert np.allclose(shown.reward, impression_rewards(env.reward, signals)) and shown.reward.min() > -1
         assert np.allclose(step.rewards, shown.reward.sum(axis=1)) and len(active) == len(step.rewards)
 

@@ -40,46 +40,49 @@ USERS = 1  # channel of the seed
 KINDS = 3
 """Item types by duration: short, middle, long."""
 
-VALID_SECONDS, SKIP_SECONDS = 10.0, 3.0
+VALID_SECONDS, SKIP_SECONDS = 10.0, 4.0
 SHORTEST, LONGEST = 12.0, 240.0
 """Durations of items, seconds."""
 
 # Logit (of watch: log median seconds) at an average pair; slopes: affinity, quality, bait, log duration.
 RESPONSES = {
-    "watch": (2.05, 0.55, 0.25, 0.30, 0.35),
-    "click": (-0.60, 0.60, 0.10, 1.00, 0.00),
-    "like": (-3.20, 0.70, 0.90, -0.90, 0.00),
-    "share": (-4.60, 0.30, 1.30, -0.40, 0.15),
-    "comment": (-4.30, 0.50, 0.30, 0.40, 0.00),
+    "watch": (1.85, 0.60, 0.15, 0.22, 0.45),
+    "click": (-0.90, 0.70, 0.20, 0.35, 0.00),
+    "like": (-3.00, 0.50, 0.90, -0.60, 0.00),
+    "share": (-4.20, 0.25, 1.15, -0.35, 0.15),
+    "comment": (-4.00, 0.50, 0.30, 0.30, 0.00),
 }
 
-PLEASURE = f32([0.4, 0.6])  # of affinity and quality
+# Below, one row a segment: what its users are like, and how the ranking model errs on them.
 
-# Per age and activity: how strongly click-bait works, inclination to like, share and comment (logit).
+TASTE = f32([[0.1, 0.9], [0.2, 0.8], [0.4, 0.6], [0.4, 0.5], [0.7, 0.25], [0.7, 0.2]])
+"""Pleasure in affinity and in quality."""
+GENEROSITY = f32([0.7, 0.9, 0.0, 0.2, -1.0, -0.7])
+"""Inclination to like, share and comment."""
 SUSCEPTIBILITY = f32([1.35, 1.2, 1.0, 0.9, 0.75, 0.6])
-GENEROSITY = f32([0.4, 0.6, 0.0, 0.2, -0.5, -0.2])
+"""How strongly click-bait works."""
 
-# Predictions are sigmoid(slope * logit + offset + noise), of watching_time exp(...); order of PREDICTIONS.
+# A prediction is sigmoid(slope * logit + offset + noise), watching_time exp(...); columns are PREDICTIONS.
 NOISE = f32([
-    [0.9, 0.5, 1.3, 0.6, 0.8, 0.5, 0.7, 0.9],
-    [0.7, 0.6, 1.2, 0.9, 0.8, 0.7, 0.4, 1.0],
-    [0.8, 0.4, 0.8, 0.9, 0.6, 1.0, 0.9, 0.7],
-    [0.5, 0.5, 0.7, 1.0, 0.6, 1.1, 0.6, 0.6],
-    [0.9, 0.5, 0.5, 1.3, 0.5, 1.4, 1.1, 0.4],
-    [0.6, 0.3, 0.5, 1.4, 0.5, 1.5, 0.8, 0.5],
+    [2.2, 0.5, 0.5, 1.1, 1.0, 1.0, 1.1, 2.2],
+    [2.2, 0.5, 0.6, 1.0, 1.5, 1.2, 0.6, 2.1],
+    [2.2, 0.5, 1.1, 1.3, 2.0, 1.6, 1.1, 2.2],
+    [2.2, 0.5, 0.9, 2.0, 1.3, 2.0, 0.8, 2.2],
+    [2.2, 0.5, 1.1, 2.2, 1.9, 2.2, 1.4, 2.1],
+    [2.2, 0.5, 0.7, 2.2, 2.0, 2.2, 0.9, 2.2],
 ])  # fmt: skip
 SLOPE = f32([
-    [1.3, 1.3, 1.1, 0.7, 1.2, 0.7, 0.8, 1.0],
-    [1.2, 1.2, 1.1, 0.8, 1.2, 0.8, 0.7, 1.0],
-    [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0],
-    [1.0, 1.1, 0.9, 1.0, 1.1, 1.0, 0.9, 1.0],
-    [0.8, 0.9, 0.7, 1.2, 1.0, 1.3, 1.2, 0.8],
-    [0.8, 1.0, 0.7, 1.2, 0.9, 1.3, 1.1, 0.8],
+    [1.6, 0.6, 0.6, 1.1, 1.2, 1.0, 1.1, 1.6],
+    [1.6, 0.6, 0.6, 1.0, 1.5, 1.2, 0.6, 1.6],
+    [1.6, 0.6, 1.1, 1.3, 1.6, 1.6, 1.1, 1.6],
+    [1.6, 0.6, 0.9, 1.6, 1.3, 1.6, 0.8, 1.6],
+    [1.6, 0.6, 1.1, 1.6, 1.6, 1.6, 1.4, 1.6],
+    [1.6, 0.6, 0.7, 1.6, 1.6, 1.6, 0.9, 1.6],
 ])  # fmt: skip
-OFFSET = f32([  # by item type: short, middle, long
-    [0.3, -0.1, 0.5, 0.1, 0.0, 0.1, -0.2, 0.3],
+OFFSET = f32([  # by item type, not by segment: short, middle, long
+    [0.2, -0.1, 0.3, 0.1, 0.0, 0.1, -0.2, 0.2],
     [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
-    [-0.3, 0.2, -0.4, 0.0, 0.2, -0.2, 0.2, -0.1],
+    [-0.2, 0.1, -0.3, 0.0, 0.2, -0.2, 0.2, -0.1],
 ])  # fmt: skip
 
 
@@ -119,6 +122,7 @@ class Users:
 
     segment: NDArray[np.int64]  # index into SEGMENTS
     interests: Floats  # [n, N_INTERESTS]
+    taste: Floats  # [n, 2], pleasure in affinity and in quality
     susceptibility: Floats  # multiplies the effect of click-bait
     generosity: Floats  # added to the logits of like, share and comment
     impatience: Floats  # added to the logit of leaving
@@ -144,6 +148,7 @@ def draw_users(codes: NDArray[np.int64], catalogue: Catalogue, seed: int) -> tup
     users = Users(
         segment=segment,
         interests=interests * np.float32(np.sqrt(N_INTERESTS)),
+        taste=TASTE[segment],
         susceptibility=SUSCEPTIBILITY[segment] * np.exp(0.2 * channel(4)),
         generosity=GENEROSITY[segment] + np.float32(0.5) * channel(5),
         impatience=np.float32(-0.35) * busy + np.float32(0.3) * channel(6),
@@ -190,9 +195,9 @@ class Pairs:
             **{f.name: np.take_along_axis(getattr(self, f.name), columns, axis=1) for f in fields(self)}
         )
 
-    def pleasure(self) -> Floats:
-        """Returns how much the user likes each item once watched, [n, k]."""
-        return PLEASURE[0] * self.affinity + PLEASURE[1] * self.quality
+    def pleasure(self, users: Users) -> Floats:
+        """Returns how much the users enjoy each item once they watch it, [n, k]."""
+        return users.taste[:, :1] * self.affinity + users.taste[:, 1:] * self.quality
 
     def respond(self, behaviour: str) -> Floats:
         """Returns the logit of a behaviour, or for "watch" the log of the median seconds, [n, k]."""
