@@ -29,7 +29,7 @@ class Standardise(nn.Module):
 
     @classmethod
     def fit(cls, observations: np.ndarray, numeric: Sequence[bool]) -> "Standardise":
-        """Returns the scaling of `numeric` columns to mean 0 and std 1; others, and constants, keep theirs."""
+        """Returns the scaling of `numeric` columns to mean 0, std 1; others, and constants, keep theirs."""
         mean, std = observations.mean(0, dtype=np.float64), observations.std(0, dtype=np.float64)
         scaled = np.asarray(numeric) & (std > 1e-6 * np.maximum(1, abs(mean)))
         mean, std = np.where(numeric, mean, 0), np.where(scaled, std, 1)
