@@ -67,7 +67,7 @@ def export(
 
 
 def verify(path: Path | io.BytesIO) -> dict[str, Any]:
-    """Returns whether the graphs in a bundle answer its golden examples as the policy did: `ok`, `max_abs_diff`.
+    """Returns whether a bundle's graphs answer its golden examples as the policy did: `ok`, `max_abs_diff`.
 
     All requests at once, and the first one alone with one candidate. A Refusal where the file is no bundle,
     or not as it was written. Members are read by their fixed names; nothing is unpacked or unpickled.
