@@ -5,7 +5,7 @@ import streamlit as st
 from mtf_engine.evaluation import EvaluationResult
 from mtf_engine.jobs import executor, submissions
 from mtf_engine.registry import BASELINE, DatasetRow, RunRow, RunState
-from pages.shared import charts, follow, loaders, results, words
+from pages.shared import charts, follow, links, loaders, results, words
 from pages.shared.exhibit import exhibit
 
 GROUPS = {"user": "by user (the paper's)", "request": "by request"}
@@ -28,24 +28,12 @@ def choose(runs: list[RunRow]) -> tuple[list[str], DatasetRow]:
     """Returns the policies chosen, the baseline first, and the dataset to compare them on."""
     titles = {run.id: words.policy_title(run.id, {run.id: run}) for run in runs}
     left, right = st.columns([3, 2])
-    chosen = left.multiselect(
-        "Policies, beside the baseline",
-        titles,
-        default=list(titles)[:1],
-        format_func=titles.__getitem__,
-        key="policies",
-        bind="query-params",
-    )
+    chosen = links.choices("Policies, beside the baseline", titles, "policies", left)
     first = next((run for run in runs if run.id in chosen), None)
     rows = {row.id: row for row in fitting(loaders.datasets(), first)}
-    dataset_id = right.selectbox(
-        "On the dataset",
-        rows,
-        format_func=lambda i: f"{rows[i].name} · {i}",
-        key="dataset",
-        bind="query-params",
-        help="Its test rows, or all where it has no split.",
-    )
+    names = {row.id: f"{row.name} · {row.id}" for row in rows.values()}
+    where = "Its test rows, or all where it has no split."
+    dataset_id = links.choice("On the dataset", names, "dataset", right, help=where)
     return [BASELINE, *chosen], rows[dataset_id]
 
 

@@ -5,7 +5,7 @@ import streamlit as st
 
 from mtf_engine.jobs import executor, submissions
 from mtf_engine.registry import RunRow, RunState
-from pages.shared import follow, loaders, words
+from pages.shared import follow, links, loaders, words
 
 
 def newest_export(run_id: str) -> RunRow | None:
@@ -17,7 +17,7 @@ def newest_export(run_id: str) -> RunRow | None:
 
 def choose(runs: list[RunRow]) -> str:
     titles = {run.id: words.run_title(run) for run in runs}
-    return st.selectbox("Training", titles, format_func=titles.__getitem__, key="run", bind="query-params")
+    return links.choice("Training", titles, "run")
 
 
 def show_bundle(run: RunRow) -> None:

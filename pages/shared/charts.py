@@ -253,7 +253,11 @@ def _labelled(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
     """Returns the lines of a panel that are named at their end."""
     if len(names) == 1:
         return []
-    return list(names) if len(names) <= ROOM_FOR_LABELS else [frame[list(names)].iloc[-1].fillna(-np.inf).idxmax()]
+    return (
+        list(names)
+        if len(names) <= ROOM_FOR_LABELS
+        else [frame[list(names)].iloc[-1].fillna(-np.inf).idxmax()]
+    )
 
 
 def _label_end(figure: go.Figure, frame: pd.DataFrame, name: str, colour: str, place: dict[str, int]) -> None:

@@ -5,7 +5,7 @@ import streamlit as st
 
 from mtf_engine.jobs import executor
 from mtf_engine.registry import RunRow, RunState
-from pages.shared import charts, follow, loaders, words
+from pages.shared import charts, follow, links, loaders, words
 from pages.shared.exhibit import exhibit
 
 KINDS = ("all", "train", "import", "collect", "evaluate", "export")
@@ -15,15 +15,8 @@ SHOWN = 200
 
 
 def chosen_kind() -> str:
-    return st.segmented_control(
-        "Kind",
-        KINDS,
-        default="all",
-        required=True,
-        key="kind",
-        bind="query-params",
-        label_visibility="collapsed",
-    )
+    hidden = {"label_visibility": "collapsed", "bind": "query-params"}
+    return st.segmented_control("Kind", KINDS, default="all", required=True, key="kind", **hidden)
 
 
 def runs_of(kind: str) -> list[RunRow]:
@@ -136,8 +129,8 @@ def main() -> None:
         return
     live = any(not run.state.is_finished for run in runs)
     st.fragment(show_table, run_every=LIVE_SECONDS if live else None)(kind)
-    titles = {run.id: f"{words.run_title(run)}" for run in runs}
-    run_id = st.selectbox("Run", titles, format_func=titles.__getitem__, key="run", bind="query-params")
+    titles = {run.id: words.run_title(run) for run in runs}
+    run_id = links.choice("Run", titles, "run")
     alive = not loaders.workspace().registry.run(run_id).state.is_finished
     st.fragment(show_run, run_every=LIVE_SECONDS if alive else None)(run_id, alive)
 

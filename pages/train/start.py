@@ -8,7 +8,7 @@ from mtf_engine.learning.config import TrainerConfig
 from mtf_engine.registry import DatasetRow
 from mtf_engine.spec import Spec
 from mtf_engine.training import make_config
-from pages.shared import follow, forms, loaders, words
+from pages.shared import follow, forms, links, loaders, words
 
 DEFAULT_PRESET = "laptop"
 DRAWN_APART = ("seed",)
@@ -16,22 +16,14 @@ DRAWN_APART = ("seed",)
 
 def choose_dataset(rows: list[DatasetRow]) -> DatasetRow:
     by_id = {row.id: row for row in rows}
-    dataset_id = st.selectbox(
-        "Learn from",
-        by_id,
-        format_func=lambda i: (
-            f"{by_id[i].name} · {by_id[i].meta['exploration']} · {by_id[i].n_requests:,} requests"
-        ),
-        key="dataset",
-        bind="query-params",
-    )
-    return by_id[dataset_id]
+    titles = {row.id: f"{row.name} · {row.meta['exploration']} · {row.n_requests:,} requests" for row in rows}
+    return by_id[links.choice("Learn from", titles, "dataset")]
 
 
 def choose_method() -> tuple[str, str]:
     """Returns the method and its preset."""
     left, right = st.columns(2)
-    algo = left.selectbox("Method", ALGOS, key="algo", bind="query-params")
+    algo = links.choice("Method", {name: name for name in ALGOS}, "algo", left)
     presets = list(ALGOS[algo].presets)
     default = DEFAULT_PRESET if DEFAULT_PRESET in presets else presets[0]
     preset = right.segmented_control(
