@@ -25,7 +25,13 @@ FUSION = FusionSpec.default(
 )
 REWARD = RewardSpec(
     weights={
-        "watch_time": 0.01, "valid": 0.1, "finish": 0.4, "click": 0.05, "like": 1.0, "share": 1.5, "comment": 0.5,
+        "watch_time": 0.01,
+        "valid": 0.1,
+        "finish": 0.4,
+        "click": 0.05,
+        "like": 1.0,
+        "share": 1.5,
+        "comment": 0.5,
         "skip": -0.2,
     },
     valid_seconds=world.VALID_SECONDS,
@@ -43,7 +49,7 @@ DECAY = np.float32(0.75)  # of exposure, satisfaction and disappointment, per re
 POSITION_FATIGUE = np.float32(0.08)
 REPETITION_FATIGUE = np.float32(1.0)
 PAUSE_SECONDS = 2  # between requests
-LEAVING = {"level": -1.7, "satisfaction": -1.5, "disappointment": 2.0, "boredom": 1.2}
+LEAVING = {"level": -1.7, "satisfaction": -1.2, "disappointment": 1.6, "boredom": 1.2}
 
 
 class SessionConfig(Spec):
