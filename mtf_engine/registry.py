@@ -255,7 +255,7 @@ class Registry:
 
     def _execute(self, statement: sa.Executable) -> int:
         with self._engine.begin() as connection:
-            return connection.execute(statement).rowcount  # type: ignore[attr-defined]
+            return connection.execute(statement).rowcount
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:

@@ -6,14 +6,17 @@ Each imports what it needs itself, so that a worker loads no more than its own k
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mtf_engine.jobs import files
 from mtf_engine.jobs.configs import CollectConfig, EvaluateConfig, ExportConfig, ImportConfig
 from mtf_engine.jobs.worker import Job
 from mtf_engine.logs.schema import DatasetMeta, Tables
-from mtf_engine.registry import RunState
+from mtf_engine.registry import RunState, Workspace
 from mtf_engine.spec import BoundsPlan
+
+if TYPE_CHECKING:
+    from mtf_engine.environments import Environment
 
 
 def import_log(job: Job) -> dict[str, Any]:
@@ -24,8 +27,8 @@ def import_log(job: Job) -> dict[str, Any]:
     log = read_log(
         Path(config.source),
         config.format,
-        user_features=config.user_features and Path(config.user_features),
-        mapping=config.mapping and Path(config.mapping),
+        user_features=Path(config.user_features) if config.user_features else None,
+        mapping=Path(config.mapping) if config.mapping else None,
         name=config.name,
         progress=job.progress,
     )
@@ -36,15 +39,10 @@ def collect(job: Job) -> dict[str, Any]:
     """Plays an environment around a baseline policy and stores what happens."""
     from mtf_engine.environments.collect import Collection
     from mtf_engine.environments.collect import collect as play
-    from mtf_engine.environments.replay import ReplayEnvironment
-    from mtf_engine.environments.session import SessionEnvironment
-    from mtf_engine.jobs.storage import open_dataset, open_policy
+    from mtf_engine.jobs.storage import open_policy
 
     config = CollectConfig.model_validate(job.config)
-    if config.env == "session":
-        env = SessionEnvironment(n_threads=config.n_threads)
-    else:
-        env = ReplayEnvironment(open_dataset(job.workspace, str(config.source)), seed=config.seed)
+    env = _environment(job.workspace, config)
     collection = Collection(
         explore=config.explore,
         plan=config.plan or BoundsPlan.symmetric(config.half_width, env.fusion.n_actions),
@@ -57,6 +55,17 @@ def collect(job: Job) -> dict[str, Any]:
     baseline = open_policy(job.workspace, config.baseline, meta)
     batches = _counted(job, play(env, baseline, collection))
     return _stored(job, meta, batches) | {"passes": meta.passes}
+
+
+def _environment(workspace: Workspace, config: CollectConfig) -> "Environment":
+    if config.env == "session":
+        from mtf_engine.environments.session import SessionEnvironment
+
+        return SessionEnvironment(n_threads=config.n_threads)
+    from mtf_engine.environments.replay import ReplayEnvironment
+    from mtf_engine.jobs.storage import open_dataset
+
+    return ReplayEnvironment(open_dataset(workspace, str(config.source)), seed=config.seed)
 
 
 def _counted(job: Job, batches: Iterable[Tables]) -> Iterator[Tables]:

@@ -80,11 +80,12 @@ def run_job(workspace: Workspace, run_id: str) -> RunState:
     """Does the work of a run and returns the state it ended in."""
     from mtf_engine.jobs.kinds import KINDS
 
-    job = Job(workspace, _own(workspace, run_id))
+    run, held = _own(workspace, run_id)
+    job = Job(workspace, run)
     job.write_json(files.CONFIG, job.config)
     values: dict[str, Any]
     try:
-        result = KINDS[job.run.kind](job)
+        result = KINDS[run.kind](job)
         job.write_json(files.RESULT, result)
         values = {"state": RunState.COMPLETED, "result": result}
     except Stop:
@@ -102,19 +103,20 @@ def run_job(workspace: Workspace, run_id: str) -> RunState:
         traceback.print_exc(file=sys.stderr)
         values = {"state": RunState.FAILED, "error": "internal error, see the log"}
     workspace.registry.update_run(run_id, **values, finished_at=now())
+    os.close(held)  # from here on nothing is written, so this run may be resumed
     reconcile(workspace)
     return values["state"]
 
 
-def _own(workspace: Workspace, run_id: str) -> RunRow:
-    """Returns the row of the run whose worker this process is: its lock was handed down or is free."""
+def _own(workspace: Workspace, run_id: str) -> tuple[RunRow, int]:
+    """Returns the run that this process is the worker of, and its lock, handed down or taken now."""
+    run = workspace.registry.run(run_id)
     inherited = os.environ.pop(LOCK_DESCRIPTOR, None)
     if inherited is not None:
         os.set_inheritable(int(inherited), False)
-        return workspace.registry.run(run_id)
-    run = workspace.registry.run(run_id)
+        return run, int(inherited)
     started = {"state": RunState.RUNNING, "pid": os.getpid(), "started_at": now()}
     held = lock.take(workspace.run_dir(run_id) / files.LOCK)
     if held is None or not workspace.registry.update_run(run_id, RunState.QUEUED, **started):
         raise Refusal(f"{run_id} is {run.state}; only a queued run can be worked on")
-    return workspace.registry.run(run_id)
+    return workspace.registry.run(run_id), held
