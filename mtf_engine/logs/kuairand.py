@@ -148,7 +148,9 @@ def _read(files: Published) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, int]]
         if defects or user_defects:
             raise Refusal.of([*defects, *user_defects])
         parts = [f"SELECT * FROM typed_{r.table}" for r in raw if isinstance(r, RawTable)]
-        rows = con.sql(f"{' UNION ALL BY NAME '.join(parts)} ORDER BY user_id, date, time_ms, row").df()
+        rows = con.sql(
+            f"{' UNION ALL BY NAME '.join(parts)} ORDER BY user_id, date, time_ms, video_id, row"
+        ).df()
         read = sum(con.execute(f"SELECT count(*) FROM raw_{i}").fetchall()[0][0] for i in range(len(parts)))
     log = _with_signals(rows)
     unknown = ~log["user_id"].isin(users.index)

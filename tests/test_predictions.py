@@ -1,0 +1,188 @@
+"""The predictor promises: earlier days only, no trace of how often a video was shown, the same for a seed."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from mtf_engine.logs.predictions import (
+    WARM_UP_DAYS,
+    Behaviours,
+    PredictorConfig,
+    bootstrap_auc,
+    choose_heads,
+    history_features,
+    means_before,
+    predict_by_day,
+)
+from mtf_engine.spec import Refusal
+
+QUICK = PredictorConfig(n_steps=30, batch_size=64, hidden=(8, 8))
+
+
+def log(n=400, n_days=6, n_behaviours=2, seed=0):
+    generator = np.random.default_rng(seed)
+    user, video, day = (generator.integers(0, k, n) for k in (15, 40, n_days))
+    return user, video, day, generator.integers(0, 2, (n, n_behaviours)).astype(float)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(0, 4), st.sampled_from([0.0, 1.0, np.nan])),
+        min_size=1,
+        max_size=30,
+    )
+)
+def test_means_are_over_earlier_days_of_the_group(rows):
+    group, day, value = (np.array(column) for column in zip(*rows, strict=True))
+    means, counts = means_before(group, day, value[:, None])
+    for i in range(len(rows)):
+        past = value[(group == group[i]) & (day < day[i]) & ~np.isnan(value)]
+        assert counts[i, 0] == len(past)
+        np.testing.assert_allclose(means[i, 0], past.mean() if len(past) else np.nan)
+
+
+def test_features_of_a_day_do_not_know_that_day_nor_later_ones():
+    user, video, day, values = log()
+    generator = np.random.default_rng(1)
+    today = 3
+    later = np.flatnonzero(day >= today)
+    changed = values.copy()
+    changed[later] = generator.integers(0, 2, (len(later), 2))
+    rows = day <= today
+    np.testing.assert_array_equal(
+        history_features(user, video, day, values, 0)[rows],
+        history_features(user, video, day, changed, 0)[rows],
+    )
+
+
+def test_predictions_of_a_day_do_not_change_when_that_day_and_later_ones_are_permuted():
+    user, video, day, values = log()
+    features = history_features(user, video, day, values, 0)
+    today = WARM_UP_DAYS + 1
+    later = np.flatnonzero(day >= today)
+    changed = values.copy()
+    changed[later] = values[np.random.default_rng(1).permutation(later)]
+    original, other = (
+        {int(day[rows[0]]): p for rows, p in predict_by_day(features, v, day, QUICK)}
+        for v in (values, changed)
+    )
+    for earlier in range(WARM_UP_DAYS, today + 1):
+        np.testing.assert_array_equal(original[earlier], other[earlier])
+    assert not np.array_equal(original[today + 1], other[today + 1])
+
+
+def test_every_row_after_the_warm_up_is_predicted_once():
+    user, video, day, values = log()
+    found = list(predict_by_day(history_features(user, video, day, values, 0), values, day, QUICK))
+    rows = np.concatenate([r for r, _ in found])
+    np.testing.assert_array_equal(np.sort(rows), np.flatnonzero(day >= WARM_UP_DAYS))
+    assert all(((p > 0) & (p < 1)).all() for _, p in found)
+
+
+def test_the_same_seed_gives_the_same_predictions():
+    user, video, day, values = log()
+    features = history_features(user, video, day, values, 0)
+    first, again = ([p for _, p in predict_by_day(features, values, day, QUICK)] for _ in range(2))
+    np.testing.assert_array_equal(np.concatenate(first), np.concatenate(again))
+    other = [p for _, p in predict_by_day(features, values, day, QUICK.model_copy(update={"seed": 1}))]
+    assert not np.array_equal(np.concatenate(first), np.concatenate(other))
+
+
+def test_showing_a_video_more_often_does_not_change_its_features():
+    """Every past row of some videos is repeated, by users of their own: no feature of the other rows moves."""
+    user, video, day, values = log()
+    popular = np.flatnonzero(video < 10)
+    repeated = np.concatenate([np.arange(len(day)), popular, popular])
+    ghosts = np.concatenate([user, np.full(2 * len(popular), 99)])
+    of_video = slice(values.shape[1], None)
+    once = np.flatnonzero(means_before(video, day, np.ones((len(day), 1)))[1][:, 0] > 0)
+    plain = history_features(user, video, day, values, 0)[once, of_video]
+    often = history_features(ghosts, video[repeated], day[repeated], values[repeated], 0)[once, of_video]
+    np.testing.assert_allclose(often, plain, rtol=1e-6)
+
+
+def test_whether_a_video_was_shown_before_cannot_be_learned():
+    """Videos are liked if, and only if, they come again: a count, or a mark for new videos, would predict that."""
+    generator = np.random.default_rng(0)
+    n, n_days = 6_000, 7
+    comes_again = generator.random(n) < 0.5
+    video = np.where(comes_again, generator.integers(0, 40, n), 1_000 + np.arange(n))
+    day, user = generator.integers(0, n_days, n), generator.integers(0, 50, n)
+    values = np.stack([comes_again, generator.random(n) < 0.5], axis=1).astype(float)
+    features = history_features(user, video, day, values, 0)
+    config = PredictorConfig(n_steps=200, batch_size=256, hidden=(32, 16))
+    rows, predictions = zip(*predict_by_day(features, values, day, config), strict=True)
+    auc = roc_auc_score(comes_again[np.concatenate(rows)], np.concatenate(predictions)[:, 0])
+    assert auc == pytest.approx(0.5, abs=0.04)
+
+
+def test_what_can_be_learned_is_learned():
+    generator = np.random.default_rng(0)
+    n, n_users = 4_000, 40
+    user, day = generator.integers(0, n_users, n), generator.integers(0, 6, n)
+    rate = generator.uniform(0.05, 0.95, n_users)
+    values = (generator.random(n) < rate[user])[:, None].astype(float)
+    features = history_features(user, np.arange(n), day, values, 0)
+    config = PredictorConfig(n_steps=200, batch_size=256, hidden=(16, 16))
+    rows, predictions = zip(*predict_by_day(features, values, day, config), strict=True)
+    labels = values[np.concatenate(rows), 0]
+    best = roc_auc_score(labels, rate[user[np.concatenate(rows)]])
+    assert roc_auc_score(labels, np.concatenate(predictions)[:, 0]) > best - 0.04
+
+
+def test_unknown_outcomes_do_not_train():
+    """The outcome is 1 where it is known and would be 0 where it is not."""
+    user, video, day, values = log(n=600)
+    values[:, 0] = 1.0
+    values[::2, 0] = np.nan
+    features = history_features(user, video, day, values, 0)
+    config = QUICK.model_copy(update={"n_steps": 100, "learning_rate": 0.02})
+    *_, (_, predictions) = predict_by_day(features, values, day, config)
+    assert predictions[:, 0].min() > 0.9
+
+
+def test_rare_and_repeated_behaviours_get_no_head():
+    generator = np.random.default_rng(0)
+    like, click = (generator.integers(0, 2, 1_000) for _ in range(2))
+    rare = np.zeros(1_000)
+    rare[:49] = 1
+    values = np.stack([like, 1 - like, click, rare, like], axis=1).astype(float)
+    kept, dropped = choose_heads(
+        Behaviours(("like", "hate", "click", "follow", "heart"), values), np.full(1_000, True)
+    )
+    assert kept == ("like", "click")
+    assert dropped == {
+        "hate": "equals 1 - like on every row",
+        "follow": "49 positives on the test days, fewer than 50",
+        "heart": "equals like on every row",
+    }
+
+
+def test_a_log_where_nothing_can_be_predicted_is_refused():
+    with pytest.raises(Refusal, match="50 positives"):
+        choose_heads(Behaviours(("like",), np.zeros((100, 1))), np.full(100, True))
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_size=40))
+def test_auc_counts_ties_as_one_half(rows):
+    scores, labels = np.array([s for s, _ in rows], float), np.array([y for _, y in rows])
+    if labels.all() or not labels.any():
+        return
+    found = bootstrap_auc(scores, labels, np.arange(len(rows)), np.random.default_rng(0), n_bootstrap=20)
+    assert found.auc == pytest.approx(roc_auc_score(labels, scores))
+    assert found.positives == labels.sum()
+
+
+def test_an_interval_over_users_is_wider_than_one_over_rows():
+    """All rows of a user are alike, so 30 users are 30 observations, however many rows they have."""
+    generator = np.random.default_rng(0)
+    scores, labels = generator.normal(size=30), generator.random(30) < 0.5
+    users = np.repeat(np.arange(30), 20)
+    by_user = bootstrap_auc(scores[users], labels[users], users, generator)
+    by_row = bootstrap_auc(scores[users], labels[users], np.arange(600), generator)
+    assert by_user.ci_low < by_user.auc < by_user.ci_high
+    assert by_user.ci_high - by_user.ci_low > 3 * (by_row.ci_high - by_row.ci_low)
