@@ -64,10 +64,8 @@ def main() -> None:
     for n_sessions in args.sessions:
         for n_threads in args.threads:
             row = in_own_process(n_sessions, n_threads)
-            rate = row["requests"] / row["seconds"]
-            print(
-                f"{n_sessions:>10,} {n_threads:>7} {row['requests']:>10,} {rate:>10,.0f} {row['peak_mb']:>8.0f}"
-            )
+            n, rate, peak = row["requests"], row["requests"] / row["seconds"], row["peak_mb"]
+            print(f"{n_sessions:>10,} {n_threads:>7} {n:>10,} {rate:>10,.0f} {peak:>8.0f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -65,9 +65,12 @@ class Environment(Protocol):
     fusion: FusionSpec
     reward: RewardSpec
     signals: tuple[str, ...]
-    encoder: ObservationEncoder | None
     feature_names: tuple[str, ...]
     numeric_mask: tuple[bool, ...]
+
+    @property
+    def encoder(self) -> ObservationEncoder | None:
+        """What makes the observations, or None where the environment brings its own."""
 
     def visits(self, first: int, n: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Returns user codes [n] and session numbers [n] of a collection's sessions first..first + n."""

@@ -122,7 +122,7 @@ class SessionEnvironment:
     synthetic = True
     fusion = FUSION
     reward = REWARD
-    signals = world.SIGNALS
+    signals: tuple[str, ...] = world.SIGNALS
 
     def __init__(self, config: SessionConfig = DEFAULT, n_threads: int = 1) -> None:
         self.config = config
