@@ -36,7 +36,7 @@ def typed_paths() -> Source:
     path = st.text_input("Path of the file or folder", key="import_path", placeholder="/data/logs/2026-11")
     with st.expander("User features and renamed columns"):
         features = st.text_input("Path of a table of user features (optional)")
-        mapping = st.text_input("Path of a YAML file that renames columns (optional)")
+        mapping = st.text_input("Path of a YAML file that renames columns (optional)", key="import_mapping")
     return Source(*(Path(p).expanduser() if p else None for p in (path, features, mapping)))
 
 

@@ -1,0 +1,90 @@
+"""Each defective log, by command line and by page: told in a sentence, and the workspace is as it was."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from mtf_engine.registry import Workspace
+from pages.shared import words
+from tests.fixtures import logs
+
+ROOT = Path(__file__).parent.parent
+
+
+def contents(workspace: Workspace) -> tuple:
+    """Returns what is in a workspace: rows and files, SQLite's own and locks aside."""
+    files = (str(path.relative_to(workspace.path)) for path in workspace.path.rglob("*"))
+    rows = workspace.registry.datasets(), workspace.registry.runs(), workspace.registry.plans()
+    return (*rows, sorted(name for name in files if not name.endswith((".lock", "-wal", "-shm"))))
+
+
+def by_page(log: Path) -> AppTest:
+    """Returns the import page once it has followed the import of `log` to its end."""
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    app.switch_page("pages/logs/import_logs.py").run()
+    app.text_input(key="import_path").input(str(log))
+    app.text_input(key="import_mapping").input(str(log / "mapping.yaml")).run()
+    next(button for button in app.button if button.label == "Check and import").click().run()
+    deadline = time.monotonic() + 60
+    while "import_run" in app.session_state:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+        app.run()
+    return app
+
+
+@pytest.mark.parametrize("code", logs.DEFECTS)
+def test_a_defective_log_is_refused_by_command_line_and_by_page(code, tmp_path, monkeypatch):
+    workspace = Workspace(tmp_path / "workspace")
+    monkeypatch.setenv("MTF_WORKSPACE", str(workspace.path))
+    log = tmp_path / "log"
+    place = logs.DEFECTS[code](log)
+    before = contents(workspace)
+
+    command = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "mtf_engine",
+            "--json",
+            "dataset",
+            "import",
+            log,
+            "--mapping",
+            log / "mapping.yaml",
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    app = by_page(log)
+    printed, sentence = command.communicate(timeout=60)
+
+    assert command.returncode == 1
+    assert place.file in sentence
+    assert sentence.count("\n") == 1
+    defects = json.loads(printed)["defects"]
+    assert (defects[0]["code"], defects[0]["row"]) == (code, place.row)
+
+    assert not app.exception
+    assert [error.value for error in app.error] == [f"Nothing was imported: {words.plain(sentence)}"]
+    assert list(app.dataframe[0].value["code"]) == [defect["code"] for defect in defects]
+    assert contents(workspace) == before
+
+
+def test_a_clean_log_is_imported_by_page(tmp_path, monkeypatch):
+    workspace = Workspace(tmp_path / "workspace")
+    monkeypatch.setenv("MTF_WORKSPACE", str(workspace.path))
+    app = by_page(logs.write(logs.clean(), tmp_path / "log"))
+    assert not app.exception
+    assert not app.error
+    (row,) = workspace.registry.datasets()
+    assert f"{row.n_requests} requests" in app.success[0].value
+    app.switch_page("pages/train/start.py").run()
+    assert app.selectbox(key="dataset").value == row.id
