@@ -153,18 +153,32 @@ class CriticEnsemble(nn.Module):
         nn.init.constant_(self.biases[-1], value)
         return self
 
-    def inputs(self, state: Tensor, actions: Tensor, centre: Tensor, half_width: Tensor) -> Tensor:
-        """Returns what the critics see, [n, in]: `state` is [standardised observation, baseline action]."""
+    def action_inputs(self, actions: Tensor, centre: Tensor, half_width: Tensor) -> Tensor:
+        """Returns what the critics see of actions [n, d]: [n, explored dimensions]."""
         if self.action_input == "deviation":
             actions = deviation(actions, centre, half_width)
-        if len(self.explored) < actions.shape[1]:
-            actions = actions.index_select(1, self.explored)
-        return torch.cat([state, actions], dim=1)
+        return actions if len(self.explored) == actions.shape[1] else actions.index_select(1, self.explored)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        hidden = torch.addmm(self.biases[0], self.weights[0].t(), inputs.t())  # [n_critics * width, n]
+        """Returns Q [n_critics, n] of [standardised observation, baseline action, action inputs], [n, in]."""
+        return self._above_first(torch.addmm(self.biases[0], self.weights[0].t(), inputs.t()))
+
+    def of_actions(self, state: Tensor, action_inputs: Tensor) -> Tensor:
+        """Returns the same Q of [state, action_inputs], with first-layer gradients for the actions alone.
+
+        An actor's step needs no others: its backward pass is then a matmul of a few columns.
+        """
+        n_state = state.shape[1]
+        with torch.no_grad():
+            of_state = torch.addmm(self.biases[0], self.weights[0][:n_state].t(), state.t())
+        weight = self.weights[0][n_state:].detach()
+        return self._above_first(torch.addmm(of_state, weight.t(), action_inputs.t().contiguous()))
+
+    def _above_first(self, hidden: Tensor) -> Tensor:
+        """Returns Q [n_critics, n] from the first layer's sums [n_critics * width, n]."""
+        n = hidden.shape[1]
         for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
-            hidden = hidden.relu_().view(self.n_critics, -1, len(inputs))
+            hidden = hidden.relu_().view(self.n_critics, -1, n)
             hidden = torch.baddbmm(bias, weight.transpose(1, 2), hidden)  # [n_critics, width, n]
         return hidden[:, 0]
 
@@ -190,18 +204,22 @@ class CriticEnsemble(nn.Module):
         self, observations: Tensor, baseline: Tensor, lower: Tensor, upper: Tensor, actions: Tensor
     ) -> np.ndarray:
         state = torch.cat([self.standardise(observations), baseline], dim=1)
-        return self(self.inputs(state, actions, *box(baseline, lower, upper))).numpy()
+        seen = self.action_inputs(actions, *box(baseline, lower, upper))
+        return self(torch.cat([state, seen], dim=1)).numpy()
 
 
 def box(baseline_actions: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns centre and half width [n, d] of bounds that are offsets from the baseline action."""
-    return baseline_actions + (lower + upper) / 2, (upper - lower) / 2
+    """Returns centre and half width [n, d] of bounds that are offsets from the baseline action.
+
+    The half width of fixed dimensions, of width 0, is infinite: no action is then off their centre.
+    """
+    half_width = (upper - lower) / 2
+    return baseline_actions + (lower + upper) / 2, half_width.masked_fill(half_width <= 0, torch.inf)
 
 
 def deviation(actions: Tensor, centre: Tensor, half_width: Tensor) -> Tensor:
-    """Returns actions in half widths from the centre of their bounds, [n, d]; 0 where the width is 0."""
-    fixed = half_width <= 0
-    return (actions - centre).masked_fill(fixed, 0) / half_width.masked_fill(fixed, 1)
+    """Returns actions in half widths from the centre of their bounds, [n, d]; 0 in fixed dimensions."""
+    return (actions - centre) / half_width
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import torch
 from mtf_engine.algos.integrated_rl import IntegratedRL, IntegratedRLConfig
 from mtf_engine.learning.penalties import FORMS, penalty, relative_excess
 from mtf_engine.learning.start import starting_actor
-from mtf_engine.networks import Actor
+from mtf_engine.networks import Actor, box, deviation
 from mtf_engine.policy import Policy
 from mtf_engine.training import fit
 from tests.problems import one_step, sessions, transitions
@@ -45,7 +45,7 @@ def cost(x: float, form: str) -> float:
 @pytest.mark.parametrize("form", FORMS)
 def test_a_penalty_and_its_gradient_are_those_written_out(form):
     action = torch.tensor([-0.9, -0.2, -0.1, 0.0, 0.14, 0.16, 0.2, 0.3, 0.7, 1.0], requires_grad=True)
-    value = penalty(relative_excess(action / 0.15, torch.tensor(True), BETA), form)
+    value = penalty(relative_excess(action / 0.15, BETA), form)
     excess = (np.abs(action.detach().numpy().astype(float)) - np.float32(0.15)).clip(0) / (BETA * 0.3)
     np.testing.assert_allclose(value.detach(), [cost(x, form) for x in excess], rtol=1e-4, atol=1e-5)
     value.sum().backward()
@@ -55,7 +55,9 @@ def test_a_penalty_and_its_gradient_are_those_written_out(form):
 
 
 def test_a_dimension_of_width_zero_costs_nothing():
-    excess = relative_excess(torch.tensor([[3.0, 3.0]]), torch.tensor([[True, False]]), BETA)
+    width = torch.tensor([[0.5, 0.0]])
+    far = torch.tensor([[1.5, 1.5]])
+    excess = relative_excess(deviation(far, *box(torch.zeros(1, 2), -width, width)), BETA)
     assert excess.tolist() == [[pytest.approx(2 / (2 * BETA)), 0.0]]
 
 
@@ -65,7 +67,7 @@ def settle(form: str, n=2_000) -> np.ndarray:
     optimiser = torch.optim.Adam([actions], lr=2e-3)
     for _ in range(1_000):
         optimiser.zero_grad()
-        cost = penalty(relative_excess(actions / 0.15, torch.tensor(True), BETA), form)
+        cost = penalty(relative_excess(actions / 0.15, BETA), form)
         ((actions - 0.2).square() + 1.2 * cost).sum().backward()
         optimiser.step()
     return actions.detach().numpy()

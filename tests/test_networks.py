@@ -66,6 +66,18 @@ def test_the_ensembles_gradients_equal_those_of_a_loop_over_critics():
         torch.testing.assert_close(gradient_of(critics, i), alone, rtol=1e-4, atol=1e-6)
 
 
+def test_q_of_actions_is_the_same_q_with_the_same_gradient():
+    critics = ensemble()
+    inputs = torch.randn(N, N_FEATURES + 2 * N_ACTIONS, generator=generator(1))
+    parts = inputs.split([N_FEATURES + N_ACTIONS, N_ACTIONS], dim=1)
+    state, actions = (part.clone().requires_grad_() for part in parts)
+    whole, split = critics(torch.cat([state, actions], 1)), critics.of_actions(state, actions)
+    torch.testing.assert_close(split, whole, rtol=1e-5, atol=1e-6)
+    (expected,) = torch.autograd.grad(whole.square().sum(), actions)
+    (found,) = torch.autograd.grad(split.square().sum(), actions)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_critics_start_apart_and_around_the_given_value():
     q = ensemble(n_critics=200)(torch.zeros(1, N_FEATURES + 2 * N_ACTIONS))[:, 0]
     assert len(q.unique()) == 200

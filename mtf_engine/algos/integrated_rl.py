@@ -166,11 +166,10 @@ class IntegratedRL:
     @torch.no_grad()
     def _targets(self, batch: Batch) -> Tensor:
         actions = self.target_actor.head(batch.next_observations)
-        inputs = self.target_critics.inputs(
-            batch.next_state, actions, batch.next_centre, batch.next_half_width
-        )
-        q = self.target_critics(inputs)  # [n_critics, batch]
-        excess = self._excess(actions, batch.next_centre, batch.next_half_width)
+        bounds = batch.next_centre, batch.next_half_width
+        seen = self.target_critics.action_inputs(actions, *bounds)
+        q = self.target_critics(torch.cat([batch.next_state, seen], dim=1))  # [n_critics, batch]
+        excess = relative_excess(deviation(actions, *bounds), self.config.beta)
         if self.config.critic_penalty == "target":
             q -= self.config.delta * penalty(excess, self.config.penalty).sum(dim=1)
         elif self.config.critic_penalty == "decay":
@@ -178,18 +177,20 @@ class IntegratedRL:
         return batch.rewards + batch.discounts * q
 
     def _q(self, batch: Batch, actions: Tensor) -> Tensor:
-        return self.critics(self.critics.inputs(batch.state, actions, batch.centre, batch.half_width))
+        seen = self.critics.action_inputs(actions, batch.centre, batch.half_width)
+        return self.critics.of_actions(batch.state, seen)
+
+    def _penalty(self, batch: Batch, actions: Tensor) -> Tensor:
+        excess = relative_excess(deviation(actions, batch.centre, batch.half_width), self.config.beta)
+        return penalty(excess, self.config.penalty).sum(dim=1)
 
     def _actor_loss(self, batch: Batch) -> Tensor:
         """Formula 4: minus the mean critic, plus the bounds penalty, plus the critics' disagreement."""
         actions = self.actor.head(batch.observations)
         q = self._q(batch, actions)  # [n_critics, batch]
-        cost = penalty(self._excess(actions, batch.centre, batch.half_width), self.config.penalty).sum(dim=1)
         disagreement = (q.var(dim=0, correction=0) + VARIANCE_FLOOR).sqrt()
-        return (-q.mean(dim=0) + self.config.eta * cost + self.config.lambda_std * disagreement).mean()
-
-    def _excess(self, actions: Tensor, centre: Tensor, half_width: Tensor) -> Tensor:
-        return relative_excess(deviation(actions, centre, half_width), half_width > 0, self.config.beta)
+        cost = self.config.eta * self._penalty(batch, actions) + self.config.lambda_std * disagreement
+        return (cost - q.mean(dim=0)).mean()
 
     @torch.no_grad()
     def diagnose(self, batch: Batch) -> dict[str, Tensor | float]:
@@ -200,23 +201,19 @@ class IntegratedRL:
         Shares are of the actor's actions; at the wall is within 5 % of the half width of a bound.
         """
         actions = self.actor.head(batch.observations)
-        deviations = deviation(actions, batch.centre, batch.half_width)
-        excess = self._excess(actions, batch.centre, batch.half_width)
+        distance = deviation(actions, batch.centre, batch.half_width).abs() - 1
         inside = deviation(batch.actions, batch.centre, batch.half_width).clamp(-1, 1)
         outside = inside + torch.where(inside < 0, -1, 1)
-        explored = batch.half_width > 0
+        explored = batch.half_width.isfinite()
+        half_width = batch.half_width.masked_fill(~explored, 0)
         return {
             "q_mean": self._q(batch, actions).mean(),
-            "q_std_inside": self._q(batch, batch.centre + inside * batch.half_width)
-            .std(0, correction=0)
-            .mean(),
-            "q_std_outside": self._q(batch, batch.centre + outside * batch.half_width)
-            .std(0, correction=0)
-            .mean(),
-            "penalty": penalty(excess, self.config.penalty).sum(dim=1).mean(),
+            "q_std_inside": self._q(batch, batch.centre + inside * half_width).std(0, correction=0).mean(),
+            "q_std_outside": self._q(batch, batch.centre + outside * half_width).std(0, correction=0).mean(),
+            "penalty": self._penalty(batch, actions).mean(),
             "reward_scale": self.reward_scale.scale,
-            **self._shares("share_outside", deviations.abs() > 1 + FLOAT_ERROR, explored),
-            **self._shares("share_at_wall", (deviations.abs() - 1).abs() <= WALL, explored),
+            **self._shares("share_outside", distance > FLOAT_ERROR, explored),
+            **self._shares("share_at_wall", distance.abs() <= WALL, explored),
         }
 
     def _shares(self, name: str, found: Tensor, explored: Tensor) -> dict[str, Tensor]:

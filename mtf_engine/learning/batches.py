@@ -16,7 +16,7 @@ class Batch:
     inputs: Tensor  # [n, in], the critics' input at the logged action: state first
     actions: Tensor  # [n, d], as logged
     centre: Tensor  # [n, d]
-    half_width: Tensor  # [n, d]
+    half_width: Tensor  # [n, d], infinite in fixed dimensions
     rewards: Tensor  # [n], scaled
     discounts: Tensor  # [n], gamma, or 0 where the step is terminal
     next_state: Tensor  # [n, f + d]
@@ -58,7 +58,7 @@ def prepare(transitions: Transitions, critics: CriticEnsemble, gamma: float, rew
 
     state, centre, half_width = context("")
     return Batch(
-        critics.inputs(state, tensor("actions"), centre, half_width),
+        torch.cat([state, critics.action_inputs(tensor("actions"), centre, half_width)], dim=1),
         tensor("actions"),
         centre,
         half_width,

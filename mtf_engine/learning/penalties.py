@@ -12,13 +12,12 @@ LINEAR_FROM = 5.0
 """Beyond this exponent the exponential forms go on along their tangent, so gradients stay finite."""
 
 
-def relative_excess(deviations: Tensor, explored: Tensor, beta: float) -> Tensor:
+def relative_excess(deviations: Tensor, beta: float) -> Tensor:
     """Returns the distance outside the bounds in units of `beta` bound widths, [..., d]; 0 inside.
 
-    `deviations` are actions in half widths from the centre of their bounds; dimensions that are not
-    `explored` (width 0) are fixed and count 0.
+    `deviations` are actions in half widths from the centre of their bounds, 0 in fixed dimensions.
     """
-    return (deviations.abs() - 1).clamp(min=0) * explored / (2 * beta)
+    return (deviations.abs() - 1).clamp(min=0) / (2 * beta)
 
 
 def penalty(excess: Tensor, form: PenaltyForm = "expm1") -> Tensor:
