@@ -66,11 +66,6 @@ def main() -> None:
         return
     run_id = choose(runs)
     workspace = loaders.workspace()
-    st.code(
-        words.command(workspace.path, "export", run_id, "--to", f"{run_id}.zip"),
-        language="bash",
-        wrap_lines=True,
-    )
     found = newest_export(run_id)
     label = "Export" if found is None else "Export again"
     if st.button(label, type="primary" if found is None else "secondary"):
@@ -78,6 +73,8 @@ def main() -> None:
         st.rerun()
     if found and (run := follow.finished(found.id)):
         show_bundle(executor.completed(workspace, run))
+    st.caption("The same on the command line")
+    st.code(words.command(workspace.path, "export", run_id, "--to", f"{run_id}.zip"), language="bash")
 
 
 main()

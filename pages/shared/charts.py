@@ -42,8 +42,9 @@ KNOWN_METRICS = (
 )
 """Panels that show several metrics or have a unit: title, unit, pattern of names."""
 NOT_CURVES = ("step", "seconds", "steps_per_second", "reward_scale")
-ROOM_FOR_LABELS = 3
-"""With more lines in a panel, the highest one alone is named at its end; all are named on hovering."""
+FEW = 3
+"""With more lines in a panel, only the one that ends highest has colour and name; hovering names the others."""
+FAINT = "rgba(122, 130, 140, .45)"
 
 PANEL_HEIGHT = 230
 """Pixels of one panel in a grid of small charts, the gap below it included."""
@@ -100,11 +101,11 @@ def curves(frame: pd.DataFrame, panels: Sequence[Panel], columns: int = 2) -> go
     figure = _grid([title for title, _, _ in panels], columns)
     for i, (_, unit, names) in enumerate(panels):
         place = _place(i, columns)
-        labelled = _labelled(frame, names)
-        for name, colour in zip(names, itertools.cycle(SEQUENCE)):
-            figure.add_trace(_line(frame, name, colour), **place)
-            if name in labelled:
-                _label_end(figure, frame, name, colour, place)
+        told_apart = _told_apart(frame, names)
+        for name in names:
+            figure.add_trace(_line(frame, name, told_apart.get(name, FAINT)), **place)
+        for name, colour in told_apart.items() if len(names) > 1 else ():
+            _label_end(figure, frame, name, colour, place)
         figure.update_xaxes(title="step" if i + columns >= len(panels) else None, **place)
         figure.update_yaxes(title=unit, **place)
     return figure
@@ -178,7 +179,7 @@ def disagreement(frame: pd.DataFrame) -> go.Figure:
     """
     figure = go.Figure()
     dashes = ("solid", "dash", "dot", "dashdot")
-    for (label, rows), dash in zip(frame.groupby("label", sort=False), itertools.cycle(dashes)):
+    for (label, rows), dash in zip(frame.groupby("label", sort=False), itertools.cycle(dashes), strict=False):
         colour = method_colour(rows["algo"].iloc[0])
         figure.add_trace(_band(rows, colour))
         figure.add_trace(
@@ -249,15 +250,11 @@ def _line(frame: pd.DataFrame, name: str, colour: str) -> go.Scatter:
     )
 
 
-def _labelled(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
-    """Returns the lines of a panel that are named at their end."""
-    if len(names) == 1:
-        return []
-    return (
-        list(names)
-        if len(names) <= ROOM_FOR_LABELS
-        else [frame[list(names)].iloc[-1].fillna(-np.inf).idxmax()]
-    )
+def _told_apart(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, str]:
+    """Returns the lines of a panel with a colour of their own: all of few, else the one that ends highest."""
+    if len(names) > FEW:
+        names = [frame[list(names)].iloc[-1].fillna(-np.inf).idxmax()]
+    return dict(zip(names, SEQUENCE, strict=False))
 
 
 def _label_end(figure: go.Figure, frame: pd.DataFrame, name: str, colour: str, place: dict[str, int]) -> None:

@@ -58,7 +58,7 @@ def show_table(kind: str) -> None:
         on_select=open_clicked,
         selection_mode="single-row",
         height=min(38 + 35 * len(runs), 360),
-        column_config={"Progress": st.column_config.ProgressColumn(format="percent", width="small")},
+        column_config={"Progress": st.column_config.ProgressColumn(format="percent", width=95)},
         alt="Runs, newest first",
     )
     if st.session_state.pop("run_clicked", False):
