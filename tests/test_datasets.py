@@ -30,7 +30,7 @@ META = DatasetMeta(
 
 
 def tables(lengths, truncated=(), split="train", candidates=False, seed=0) -> Tables:
-    """Returns sessions of the given lengths, one user each; `truncated` ones end without a terminal request."""
+    """Returns sessions of the given lengths, one user each; `truncated` ones end without a terminal step."""
     generator = np.random.default_rng(seed)
     n = sum(lengths)
     session = np.repeat(np.arange(len(lengths)), lengths)

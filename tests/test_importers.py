@@ -1,4 +1,4 @@
-"""Importing promises: the log as it is, whatever its columns are called, and observations of the past alone."""
+"""Importing promises: the log as it is, whatever its columns are called, and observations of the past."""
 
 import json
 from pathlib import Path

@@ -54,7 +54,8 @@ def test_a_folder_with_user_features_works_by_itself(dataset):
 def test_splits_are_local_days_and_the_first_three_are_left_out(dataset, rows):
     found = dataset.query(
         "SELECT split, strftime(i.at, '%Y%m%d')::INT AS day, count(*) AS n FROM "
-        "(SELECT request_id, timestamp + INTERVAL 8 HOUR AS at FROM requests) i JOIN requests USING (request_id) "
+        "(SELECT request_id, timestamp + INTERVAL 8 HOUR AS at FROM requests) i "
+        "JOIN requests USING (request_id) "
         "JOIN impressions USING (request_id) GROUP BY ALL"
     )
     days = found.groupby("split")["day"].agg(["min", "max"])
@@ -66,8 +67,7 @@ def test_splits_are_local_days_and_the_first_three_are_left_out(dataset, rows):
 
 def test_requests_deal_out_a_users_impressions_in_time_order(dataset, rows):
     shown = dataset.query(
-        "SELECT i.user_id, i.item_id, i.watch_time, r.split FROM impressions i JOIN requests r USING (request_id) "
-        "ORDER BY i.user_id, i.request_id, i.position"
+        "SELECT item_id, watch_time FROM impressions ORDER BY user_id, request_id, position"
     )
     logged = rows[rows["date"] >= 20220411].assign(user_id=rows["user_id"].astype(str))
     logged = logged.sort_values(["user_id", "time_ms", "video_id"])
@@ -87,7 +87,8 @@ def test_requests_deal_out_a_users_impressions_in_time_order(dataset, rows):
 def test_the_warm_up_counts_as_history(dataset, rows):
     """The first observation of a user in the dataset pools what the warm-up days held."""
     first = dataset.arrays(
-        "SELECT DISTINCT ON (user_id) user_id, epoch_ms(timestamp) AS ms, observation FROM requests ORDER BY user_id, request_id"
+        "SELECT DISTINCT ON (user_id) user_id, epoch_ms(timestamp) AS ms, observation FROM requests "
+        "ORDER BY user_id, request_id"
     )
     count = dataset.meta.feature_names.index("history_count")
     click = dataset.meta.feature_names.index("click_mean_100")
@@ -167,7 +168,7 @@ def test_duplicates_and_unknown_durations_are_counted_and_no_reason_to_refuse(ro
 
 
 def test_a_days_predictions_do_not_change_with_later_days(rows, tmp_path):
-    """All that users did from a day on is dealt out anew among them; earlier days and that day's scores stay."""
+    """All that users did from a day on is dealt out anew among them; earlier days keep their scores."""
     generator = np.random.default_rng(0)
     outcomes = ["is_click", "long_view", "is_comment", "is_profile_enter", "play_time_ms", "label"]
     today = 20220414
@@ -176,7 +177,8 @@ def test_a_days_predictions_do_not_change_with_later_days(rows, tmp_path):
     changed.loc[later, outcomes] = rows.loc[generator.permutation(later), outcomes].to_numpy()
     before, after = (
         imported(sample.write(tmp_path / name, frame), tmp_path / name).query(
-            "SELECT request_id, position, predictions, strftime(timestamp + INTERVAL 8 HOUR, '%Y%m%d')::INT AS day "
+            "SELECT request_id, position, predictions, "
+            "strftime(timestamp + INTERVAL 8 HOUR, '%Y%m%d')::INT AS day "
             "FROM impressions JOIN requests USING (request_id) ORDER BY 1, 2"
         )
         for name, frame in (("a", rows), ("b", changed))
@@ -187,7 +189,7 @@ def test_a_days_predictions_do_not_change_with_later_days(rows, tmp_path):
 
 
 def broken(rows, **changes) -> pd.DataFrame:
-    frame = rows.astype({column: object for column in changes})
+    frame = rows.astype(dict.fromkeys(changes, object))
     for column, value in changes.items():
         frame.loc[3, column] = value
     return frame

@@ -18,7 +18,7 @@ def encoder() -> ObservationEncoder:
 
 
 def observe(encoder, past, profiles=PROFILES.iloc[[0]], seconds=60.0, step=1, left=3):
-    """Returns the observation, by feature name, of one user with impressions `past` [n, signals], oldest first."""
+    """Returns the observation, by feature name, of a user with impressions `past` [n, signals] in order."""
     past = np.reshape(past, (1, -1, len(SIGNALS))).astype(np.float32)
     history, counts = push(np.zeros((1, HISTORY, len(SIGNALS)), np.float32), np.zeros(1, int), past)
     values = encoder.observe(

@@ -92,7 +92,7 @@ def test_the_same_seed_gives_the_same_predictions():
 
 
 def test_showing_a_video_more_often_does_not_change_its_features():
-    """Every past row of some videos is repeated, by users of their own: no feature of the other rows moves."""
+    """Every row of some videos is repeated, by users of their own: no feature of the other rows moves."""
     user, video, day, values = log()
     popular = np.flatnonzero(video < 10)
     repeated = np.concatenate([np.arange(len(day)), popular, popular])
@@ -105,7 +105,7 @@ def test_showing_a_video_more_often_does_not_change_its_features():
 
 
 def test_whether_a_video_was_shown_before_cannot_be_learned():
-    """Videos are liked if, and only if, they come again: a count, or a mark for new videos, would predict that."""
+    """Videos are liked if they come again, and only then: a count or a mark for new ones would predict it."""
     generator = np.random.default_rng(0)
     n, n_days = 6_000, 7
     comes_again = generator.random(n) < 0.5

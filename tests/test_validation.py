@@ -1,4 +1,4 @@
-"""Validation promises: every defect by its code, row and column, all of them at once, and none in a clean log."""
+"""Validation promises: every defect by code, row and column, all at once, and none in a clean log."""
 
 from pathlib import Path
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 import duckdb
 
-from mtf_engine.logs.files import SQL_TYPES, Column, Kind, Need, RawTable, list_sources, quoted, type_columns
+from mtf_engine.logs.files import RawTable, quoted
 from mtf_engine.logs.mapping import WEIGHTS, Mapping
+from mtf_engine.logs.typed import SQL_TYPES, Column, Kind, Need, list_sources, type_columns
 from mtf_engine.logs.validation import Check, find_defects, list_length, negative_watch_time, reward_is
 from mtf_engine.spec import Defect, RewardSpec
 
@@ -37,7 +38,7 @@ class Columns:
     def create(
         self, con: duckdb.DuckDBPyConnection, table: str, absent: dict[str, Kind] | None = None
     ) -> list[Defect]:
-        """Returns what is missing, blank or of a wrong type; creates `table` with the typed columns and `row`.
+        """Returns what is missing, blank or of a wrong type; creates `table` of typed columns and `row`.
 
         Columns of `absent` (name to kind) that the file lacks are NULL.
         """
@@ -55,7 +56,7 @@ class Columns:
         ]
 
     def add(self, name: str, kind: Kind, need: Need = "value") -> bool:
-        """Returns whether the file has the column; one that the mapping names and the file lacks is a defect."""
+        """Returns whether the file has the column; if only the mapping has it, that is a defect."""
         renamed = self.renames.get(name)
         if renamed is None:
             sources = list_sources(self.raw.types, name) if kind == "list" else (name,)
@@ -86,7 +87,7 @@ class Columns:
         )
 
     def add_predictions(self, mapping: Mapping) -> tuple[str, ...]:
-        """Returns the names of the predictions where columns tell them: `prediction_click`, or the mapping."""
+        """Returns the names of the predictions, if columns such as `prediction_click` or the mapping tell."""
         named = tuple(
             c for c in self.raw.types if c.startswith(PREDICTION) and not c[len(PREDICTION) :].isdigit()
         )
@@ -124,7 +125,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Feedback:
-    """What the impressions of a log hold: predictions by name, signals, and the reward and label made of them."""
+    """What the impressions of a log hold: names of predictions, signals, and the reward made of them."""
 
     predictions: tuple[str, ...]
     signals: tuple[str, ...]
@@ -190,7 +191,6 @@ def usual_length(con: duckdb.DuckDBPyConnection, table: str, column: str) -> int
 
 def item_sql(con: duckdb.DuckDBPyConnection) -> str:
     """Returns SQL for the item ids: integers where all are, else texts."""
-    wrong = con.execute(
-        "SELECT count(*) FROM impressions WHERE TRY_CAST(item_id AS BIGINT)::VARCHAR IS DISTINCT FROM item_id"
-    )
-    return "item_id" if wrong.fetchall()[0][0] else "item_id::BIGINT AS item_id"
+    kept = "bool_and(coalesce(TRY_CAST(item_id AS BIGINT)::VARCHAR = item_id, false))"
+    whole = con.execute(f"SELECT {kept} FROM impressions").fetchall()[0][0]
+    return "item_id::BIGINT AS item_id" if whole else "item_id"

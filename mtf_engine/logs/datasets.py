@@ -110,7 +110,7 @@ def _content_hash(con: duckdb.DuckDBPyConnection, database: str) -> str:
     """Returns the SHA-256 of all rows in stored order, however DuckDB and Arrow cut and encode them."""
     digest = hashlib.sha256()
     for table in _tables(con, database):
-        columns = defaultdict(hashlib.sha256)
+        columns: dict[str, Any] = defaultdict(hashlib.sha256)
         for batch in con.sql(f"SELECT * FROM {database}.{table}").to_arrow_reader(HASH_ROWS):
             for name, column in zip(batch.schema.names, batch.columns, strict=True):
                 columns[name].update(_bytes(column))

@@ -1,8 +1,8 @@
 """A log of impressions alone: predictions and feedback of what users were shown, no actions.
 
-Needed are user_id, timestamp, predictions and feedback signals; request_id, session_id, item_id and position are
-used where they are there. Else impressions of a user at one time are a request, and 30 minutes of silence end a
-session.
+Needed are user_id, timestamp, predictions and feedback signals; request_id, session_id, item_id and position
+are used where they are there. Else impressions of a user at one time are a request, and 30 minutes of silence
+end a session.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mtf_engine.logs.columns import Columns, Feedback
-from mtf_engine.logs.files import Kind, RawTable, connect, fetch, load, quoted
+from mtf_engine.logs.files import RawTable, connect, fetch, load, quoted
 from mtf_engine.logs.mapping import Mapping
 from mtf_engine.logs.schema import DatasetMeta
 from mtf_engine.logs.sessions import (
@@ -28,6 +28,7 @@ from mtf_engine.logs.sessions import (
     within,
     without_actions,
 )
+from mtf_engine.logs.typed import Kind
 from mtf_engine.logs.validation import duplicate, known_split, numbered
 from mtf_engine.spec import Refusal
 
@@ -90,7 +91,7 @@ def read_impressions(path: Path, mapping: Mapping, name: str) -> ImportedLog:
 
 
 def _read(path: Path, mapping: Mapping) -> tuple[Arrays, Feedback, list[str]]:
-    """Returns the columns of the impressions by user and time, what they hold, and what a user should know."""
+    """Returns impressions by user and time, what they hold, and what a user should know."""
     with connect() as con:
         raw = load(con, path, "raw_impressions")
         if not isinstance(raw, RawTable):
@@ -122,7 +123,8 @@ def _read(path: Path, mapping: Mapping) -> tuple[Arrays, Feedback, list[str]]:
         kept = [name for name in ("session_id", *mapping.profile.names) if name in has]
         rows = fetch(
             con,
-            f"SELECT user_id, timestamp, min(timestamp) OVER (PARTITION BY user_id, {request}) AS request_time, "
+            "SELECT user_id, timestamp, "
+            f"min(timestamp) OVER (PARTITION BY user_id, {request}) AS request_time, "
             f"{request} AS request_key, split, coalesce(segment, 'all') AS segment, "
             f"{''.join(f'{quoted(name)}, ' for name in kept)}{feedback.select(con, columns)} "
             f"FROM impressions ORDER BY user_id, request_time, request_key, {place}",

@@ -9,8 +9,8 @@ from pydantic import Field, ValidationError
 from mtf_engine.spec import Defect, FusionDimension, FusionSpec, Refusal, RewardSpec, Spec
 
 WEIGHTS = {
-    "watch_time": 0.01, "valid": 0.3, "long_view": 0.2, "finish": 0.2, "like": 0.5, "comment": 0.5, "share": 0.5,
-    "forward": 0.5, "follow": 0.5, "skip": -0.2, "dislike": -0.3, "hate": -0.3,
+    "watch_time": 0.01, "valid": 0.3, "long_view": 0.2, "finish": 0.2, "like": 0.5, "comment": 0.5,
+    "share": 0.5, "forward": 0.5, "follow": 0.5, "skip": -0.2, "dislike": -0.3, "hate": -0.3,
 }  # fmt: skip
 """Reward per unit of a signal where a mapping names no weights; watch_time is in seconds."""
 
@@ -41,7 +41,7 @@ class FusionChoice(Spec):
     bias: tuple[str, ...] | None = Field(default=None, description="predictions that get a bias dimension")
 
     def spec(self, predictions: tuple[str, ...], n_actions: int | None) -> FusionSpec:
-        """Returns the fusion of `predictions`; where nothing is chosen, one with `n_actions` dimensions if it can be.
+        """Returns the fusion of `predictions`, by default one with `n_actions` dimensions if there can be.
 
         A pow for each prediction and a bias for the last ones: two where the log has no actions (None).
         """
@@ -56,7 +56,7 @@ class Mapping(Spec):
     """A mapping file: which columns of a log hold what. All of it is optional.
 
     ```yaml
-    requests: {user_id: uid, action: [w_click, w_like]}      # our column: the file's (a list of them for a list)
+    requests: {user_id: uid, action: [w_click, w_like]}      # our column: the file's, or several for a list
     impressions: {item_id: video, predictions: [p_click, p_like]}
     predictions: [click, like]              # what the predictions predict, in order
     signals: [click, like, watch_time]      # feedback columns; watch_time is in seconds

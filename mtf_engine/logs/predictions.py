@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -41,13 +43,13 @@ class Behaviours:
     """0/1 outcomes of m impressions: `values` [m, b] by `names`, NaN where an outcome is unknown."""
 
     names: tuple[str, ...]
-    values: np.ndarray
+    values: NDArray
 
     def only(self, names: tuple[str, ...]) -> "Behaviours":
         return Behaviours(names, self.values[:, [self.names.index(n) for n in names]])
 
 
-def choose_heads(behaviours: Behaviours, test: np.ndarray) -> tuple[tuple[str, ...], dict[str, str]]:
+def choose_heads(behaviours: Behaviours, test: NDArray) -> tuple[tuple[str, ...], dict[str, str]]:
     """Returns the behaviours worth a head, and why each other is dropped.
 
     Dropped are those with fewer than 50 positives among the `test` rows (bool [m]), and those that equal
@@ -70,16 +72,16 @@ def choose_heads(behaviours: Behaviours, test: np.ndarray) -> tuple[tuple[str, .
             kept.append(name)
     if not kept:
         raise Refusal(
-            f"no behaviour has {MIN_TEST_POSITIVES} positives on the last days of the log, so none can be predicted "
-            "and judged; import a longer log"
+            f"no behaviour has {MIN_TEST_POSITIVES} positives on the last days of the log, so none can be "
+            "predicted and judged; import a longer log"
         )
     return tuple(kept), dropped
 
 
-def means_before(group: np.ndarray, day: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def means_before(group: NDArray, day: NDArray, values: NDArray) -> tuple[NDArray, NDArray]:
     """Returns each row's group mean [m, b] over rows of earlier days, and the known rows behind it [m, b].
 
-    `group` [m] and `day` [m] are integer codes; unknown values (NaN) do not count. Mean NaN where there is none.
+    `group` [m] and `day` [m] are integer codes; unknown values (NaN) do not count. A mean of none is NaN.
     """
     known = ~np.isnan(values)
     order = np.lexsort((day, group))
@@ -91,7 +93,7 @@ def means_before(group: np.ndarray, day: np.ndarray, values: np.ndarray) -> tupl
         return (sums / counts)[inverse], counts[inverse]
 
 
-def _sum_before(group: np.ndarray, day: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _sum_before(group: NDArray, day: NDArray, values: NDArray) -> NDArray:
     """Returns sums over earlier days of the same group; rows sorted by group and day."""
     before = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0, dtype=np.float64)])
     rows = np.arange(len(group))
@@ -101,14 +103,12 @@ def _sum_before(group: np.ndarray, day: np.ndarray, values: np.ndarray) -> np.nd
     return before[day_start] - before[group_start]
 
 
-def history_features(
-    user: np.ndarray, video: np.ndarray, day: np.ndarray, values: np.ndarray, seed: int
-) -> np.ndarray:
+def history_features(user: NDArray, video: NDArray, day: NDArray, values: NDArray, seed: int) -> NDArray:
     """Returns user and video means of each behaviour from days before the row's own, float32 [m, 2 b].
 
     A user's mean is drawn to the average of those days by count. A video's is not, and a video that was not
-    shown before gets the means of one of the same day that was: in a selected log the frequency of a video, even
-    whether it was seen at all, gives its label away. The means do not change when every row of a video is doubled.
+    shown before gets the means of one of the same day that was: in a selected log the frequency of a video,
+    even whether it was seen at all, gives its label away. Showing a video more often alike changes nothing.
     """
     average, _ = means_before(np.zeros_like(day), day, values)
     average = np.where(np.isnan(average), 0.5, average)
@@ -117,11 +117,11 @@ def history_features(
     donor = _donors(video, day, seed)
     video_mean = means_before(video, day, values)[0][donor]
     of_video = np.where(np.isnan(video_mean), average, video_mean)
-    return np.float32(np.concatenate([of_user, of_video], axis=1))
+    return np.concatenate([of_user, of_video], axis=1, dtype=np.float32, casting="same_kind")
 
 
-def _donors(video: np.ndarray, day: np.ndarray, seed: int) -> np.ndarray:
-    """Returns for each row itself, or if its video was not shown on earlier days a random row whose video was."""
+def _donors(video: NDArray, day: NDArray, seed: int) -> NDArray:
+    """Returns each row [m] itself, but a random row of the day for one whose video was not shown before."""
     donor = np.arange(len(day))
     _, shown = means_before(video, day, np.ones((len(day), 1)))
     for today in np.unique(day):
@@ -136,29 +136,27 @@ def _donors(video: np.ndarray, day: np.ndarray, seed: int) -> np.ndarray:
 class SharedBottom(nn.Module):
     """Two shared layers and one logit per behaviour; inputs are standardised by the training rows."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self, features: Tensor, n_heads: int, hidden: tuple[int, int], generator: torch.Generator
     ) -> None:
         super().__init__()
         self.register_buffer("mean", features.mean(0))
         self.register_buffer("std", features.std(0) + 1e-6)
-        first, second = hidden
-        self.layers = nn.Sequential(
-            nn.Linear(features.shape[1], first),
-            nn.ReLU(),
-            nn.Linear(first, second),
-            nn.ReLU(),
-            nn.Linear(second, n_heads),
-        )
-        for layer in self.layers[::2]:
+        sizes = (features.shape[1], *hidden, n_heads)
+        layers = [nn.Linear(n_in, n_out) for n_in, n_out in pairwise(sizes)]
+        for layer in layers:
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=generator)
             nn.init.zeros_(layer.bias)
+        self.layers = nn.Sequential(*(part for layer in layers for part in (layer, nn.ReLU())))[:-1]
 
     def forward(self, features: Tensor) -> Tensor:
         return self.layers(((features - self.mean) / self.std).clamp(-5, 5))
 
 
-def fit_predictor(features: np.ndarray, values: np.ndarray, config: PredictorConfig) -> SharedBottom:
+def fit_predictor(features: NDArray, values: NDArray, config: PredictorConfig) -> SharedBottom:
     """Returns the network fitted to outcomes [m, b] given features [m, f]; unknown outcomes carry no loss."""
     generator = torch.Generator().manual_seed(config.seed)
     inputs, known = torch.from_numpy(features), torch.from_numpy(~np.isnan(values))
@@ -181,8 +179,8 @@ def fit_predictor(features: np.ndarray, values: np.ndarray, config: PredictorCon
 
 
 def predict_by_day(
-    features: np.ndarray, values: np.ndarray, day: np.ndarray, config: PredictorConfig
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    features: NDArray, values: NDArray, day: NDArray, config: PredictorConfig
+) -> Iterator[tuple[NDArray, NDArray]]:
     """Returns, for each day after the warm-up in turn, its rows (int) and their predictions [rows, b].
 
     `day` [m] are codes from 0. Each day has a network of its own, fitted on rows of earlier days.
@@ -195,9 +193,9 @@ def predict_by_day(
 
 
 def bootstrap_auc(
-    scores: np.ndarray,
-    labels: np.ndarray,
-    users: np.ndarray,
+    scores: NDArray,
+    labels: NDArray,
+    users: NDArray,
     generator: np.random.Generator,
     n_bootstrap: int = 1000,
 ) -> BehaviourAUC:
@@ -209,7 +207,7 @@ def bootstrap_auc(
     return BehaviourAUC(auc=float(value), ci_low=float(low), ci_high=float(high), positives=int(labels.sum()))
 
 
-def _weighted_auc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _weighted_auc(scores: NDArray, labels: NDArray, weights: NDArray) -> NDArray:
     """Returns the chance that a positive outscores a negative, ties one half, per row of `weights` [n, m]."""
     order = np.argsort(scores, kind="stable")
     ties = np.flatnonzero(np.append(True, np.diff(scores[order]) != 0))

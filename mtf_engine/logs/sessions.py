@@ -100,13 +100,13 @@ def integers_or_codes(ids: NDArray[np.object_]) -> NDArray[np.int64]:
 
 
 def deal(user: NDArray, split: NDArray, per_request: int, per_session: int) -> Cut:
-    """Returns requests of the next `per_request` impressions of a user within a split, `per_session` a session."""
+    """Returns requests of the user's next `per_request` impressions of a split, `per_session` a session."""
     position = within(user, split)
     return Cut(user, position % per_request == 0, position % (per_request * per_session) == 0)
 
 
 def split_by_day(day: NDArray) -> NDArray[np.object_]:
-    """Returns the split of each row of `day` [m]: the last 3 days test, the 2 before validation, the rest train."""
+    """Returns the split of each row of `day` [m]: last 3 days test, 2 before validation, the rest train."""
     days, index = np.unique(day, return_inverse=True)
     from_the_end = len(days) - 1 - index
     earlier = np.where(from_the_end < TEST_DAYS + VALIDATION_DAYS, "validation", "train")
@@ -135,7 +135,7 @@ def split_log(
 
 @dataclass(frozen=True)
 class Observer:
-    """Observations of r logged requests, by user and time, from their m impressions and the users' profiles."""
+    """Observations of r requests, by user and time, from their m impressions and the users' profiles."""
 
     encoder: ObservationEncoder
     profile: NDArray[np.float32]  # [r, p]
@@ -208,7 +208,7 @@ def batches(
 ) -> Iterator[Tables]:
     """Yields the requests `kept` (int [n]) and their impressions, with observations made on the way.
 
-    `requests` has columns [r], `impressions` columns [m]; request i has the impressions first[i]:first[i + 1].
+    `requests` has columns [r], `impressions` columns [m]; those of request i are first[i]:first[i + 1].
     """
     for i in range(0, len(kept), BATCH_REQUESTS):
         rows = kept[i : i + BATCH_REQUESTS]

@@ -6,9 +6,10 @@ from pathlib import Path
 import duckdb
 
 from mtf_engine.logs.columns import Columns, Feedback, usual_length
-from mtf_engine.logs.files import Kind, RawTable, load
+from mtf_engine.logs.files import RawTable, load
 from mtf_engine.logs.mapping import Mapping
 from mtf_engine.logs.schema import ACTION_COLUMNS
+from mtf_engine.logs.typed import Kind
 from mtf_engine.logs.validation import (
     Check,
     action_in_bounds,
@@ -43,7 +44,7 @@ SESSIONS = """
     ) WHERE NOT is_unreadable
     WINDOW w AS (PARTITION BY session_id ORDER BY step, row)
 """
-"""Requests with the one before in their session; repeated requests and sessions with an unreadable step left out."""
+"""Requests with the one before in their session; none repeated, no session with an unreadable step."""
 
 
 @dataclass(frozen=True)
@@ -142,13 +143,16 @@ def _impressions(
 def _between(
     con: duckdb.DuckDBPyConnection, asked: Columns, shown: Columns, feedback: Feedback
 ) -> list[Defect]:
-    """Returns impressions of unknown requests; where there are none, rewards that are not the sum of their parts."""
+    """Returns impressions of unknown requests; if there are none, rewards that are not their sum."""
     strays = shown.check(con, "impressions", [unknown_request("requests")])
     blank = con.execute("SELECT count(*) FROM impressions WHERE request_id IS NULL").fetchall()[0][0]
     if strays or blank or not feedback.is_complete:
         return strays
     part = f"coalesce(reward, {feedback.reward_sql})" if "reward" in shown.names else feedback.reward_sql
-    sums = f"SELECT request_id, sum(part) AS total, count(*) = count(part) AS is_sound FROM (SELECT *, {part} AS part FROM impressions) GROUP BY ALL"
+    sums = (
+        "SELECT request_id, sum(part) AS total, count(*) = count(part) AS is_sound "
+        f"FROM (SELECT request_id, {part} AS part FROM impressions) GROUP BY ALL"
+    )
     relation = (
         "SELECT r.*, CASE WHEN coalesce(is_sound, true) THEN coalesce(total, 0) END AS expected "
         f"FROM requests r LEFT JOIN ({sums}) USING (request_id)"

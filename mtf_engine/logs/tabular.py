@@ -1,8 +1,8 @@
 """A log of requests with their impressions, two files of CSV or Parquet: actions, bounds and feedback.
 
 The files have the columns of `mtf_engine.logs.schema`. Needed are request_id, session_id, user_id, step and
-timestamp of each request; request_id, predictions and feedback signals of each impression. All else is optional:
-without `action` it is a log without actions; without `observation`, observations are made from the log itself.
+timestamp of each request; request_id, predictions and feedback signals of each impression. All else is
+optional: without `action` it is a log without actions; without `observation`, the log itself makes them.
 """
 
 from collections.abc import Callable
@@ -78,7 +78,7 @@ def read_tabular(requests: Path, impressions: Path, mapping: Mapping, name: str)
 
 
 def _fetch(con: duckdb.DuckDBPyConnection, log: Checked) -> tuple[Arrays, Arrays]:
-    """Returns requests by user and time, and impressions by request; their request_id counts requests from 0."""
+    """Returns requests by user and time, and impressions by request, whose request_id counts from 0."""
     con.execute(REQUESTS_IN_ORDER)
     lists = [name for name in LISTS if name in log.requests.names]
     sized = "".join(f", {name}::FLOAT[{usual_length(con, 'requests', name)}] AS {name}" for name in lists)
@@ -88,7 +88,8 @@ def _fetch(con: duckdb.DuckDBPyConnection, log: Checked) -> tuple[Arrays, Arrays
     order = "position, row" if "position" in log.impressions.names else "row"
     shown = fetch(
         con,
-        f"SELECT o.request AS request_id, o.user_id, i.* EXCLUDE (key, place) FROM (SELECT request_id AS key, "
+        "SELECT o.request AS request_id, o.user_id, i.* EXCLUDE (key, place) "
+        "FROM (SELECT request_id AS key, "
         f"row_number() OVER (ORDER BY {order}) AS place, {log.feedback.select(con, log.impressions)} "
         "FROM impressions) i JOIN ordered o ON o.request_id = i.key ORDER BY o.request, i.place",
     )

@@ -10,8 +10,9 @@ from mtf_engine.spec import Defect
 
 DefectCode = Literal[
     "missing_column", "wrong_type", "null_key", "nan_or_inf", "negative_watch_time", "action_outside_bounds",
-    "wrong_length", "duplicate_request", "unknown_request", "session_order_broken", "reward_contradicts_components",
-    "empty_file", "truncated_parquet", "unreadable_file", "doubled_column", "bad_mapping",
+    "wrong_length", "duplicate_request", "unknown_request", "session_order_broken",
+    "reward_contradicts_components", "empty_file", "truncated_parquet", "unreadable_file", "doubled_column",
+    "bad_mapping",
 ]  # fmt: skip
 
 DEFECT_CODES: dict[DefectCode, str] = {
@@ -24,7 +25,7 @@ DEFECT_CODES: dict[DefectCode, str] = {
     "wrong_length": "an action, an observation or the predictions have more or fewer entries than the others",
     "duplicate_request": "a request, or a position within one, appears twice",
     "unknown_request": "an impression belongs to a request that is not in the log",
-    "session_order_broken": "the requests of a session are not numbered 0, 1, 2, ... in time order by one user",
+    "session_order_broken": "requests of a session are not numbered 0, 1, 2, ... in time order by one user",
     "reward_contradicts_components": "a reward is not what its parts give",
     "empty_file": "a file holds no rows",
     "truncated_parquet": "a Parquet file lacks its end: it was cut off while being written or copied",
@@ -61,7 +62,7 @@ class Check:
 def find_defects(
     con: duckdb.DuckDBPyConnection, relation: str, file: str, checks: Iterable[Check]
 ) -> list[Defect]:
-    """Returns one defect per broken check, with its first row and how many rows break it; one scan for all."""
+    """Returns one defect per broken check: its first row and how many rows break it, by one scan."""
     checks = list(checks)
     if not checks:
         return []
@@ -88,6 +89,7 @@ def _short(value: str | None) -> str:
 
 
 def wrong_type(column: str, broken: str, needed: str, write: str, value: str) -> Check:
+    """Returns the check that a value is `needed`; `write` tells the user what to put there."""
     return Check(
         "wrong_type",
         column,
@@ -99,15 +101,18 @@ def wrong_type(column: str, broken: str, needed: str, write: str, value: str) ->
 
 
 def null_key(column: str, broken: str) -> Check:
+    """Returns the check that a key is there."""
     return Check("null_key", column, broken, "is blank", "give every row its value, or leave the row out")
 
 
 def nan_or_inf(column: str, broken: str, value: str) -> Check:
+    """Returns the check that a number is finite."""
     remedy = "write finite numbers (0 where nothing happened), or leave the row out"
     return Check("nan_or_inf", column, broken, "is {value}, not finite", remedy, value)
 
 
 def list_length(column: str, length: int) -> Check:
+    """Returns the check that a list has as many entries as the others."""
     return Check(
         "wrong_length",
         column,
@@ -119,6 +124,7 @@ def list_length(column: str, length: int) -> Check:
 
 
 def negative_watch_time(column: str) -> Check:
+    """Returns the check that a watch time is at least 0."""
     remedy = "correct the value or leave the row out"
     return Check(
         "negative_watch_time", column, f"{column} < 0", "is {value}, a negative watch time", remedy, column
@@ -126,6 +132,7 @@ def negative_watch_time(column: str) -> Check:
 
 
 def action_in_range(column: str) -> Check:
+    """Returns the check that all dimensions of an action lie in [-1, 1]."""
     return Check(
         "action_outside_bounds",
         column,
@@ -154,7 +161,8 @@ def action_in_bounds() -> Check:
 def numbered(table: str, *keys: str) -> str:
     """Returns SQL for the rows whose `keys` are there, with `nth` counting those of equal keys."""
     there = " AND ".join(f"{key} IS NOT NULL" for key in keys)
-    return f"SELECT *, row_number() OVER (PARTITION BY {', '.join(keys)} ORDER BY row) AS nth FROM {table} WHERE {there}"
+    window = f"PARTITION BY {', '.join(keys)} ORDER BY row"
+    return f"SELECT *, row_number() OVER ({window}) AS nth FROM {table} WHERE {there}"
 
 
 def duplicate(column: str, what: str) -> Check:
@@ -177,6 +185,7 @@ def session_order() -> list[Check]:
 
 
 def unknown_request(requests: str) -> Check:
+    """Returns the check that an impression's request is in the table `requests`."""
     return Check(
         "unknown_request",
         "request_id",
@@ -188,6 +197,7 @@ def unknown_request(requests: str) -> Check:
 
 
 def known_split() -> Check:
+    """Returns the check that a split has one of the three names."""
     splits = "train, validation or test"
     broken = "split NOT IN ('train', 'validation', 'test')"
     return wrong_type("split", broken, splits, splits, "split")

@@ -1,0 +1,146 @@
+"""The files of KuaiRand: found, checked, cleaned of duplicates, by user and time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pandas as pd
+
+from mtf_engine.logs.columns import Columns
+from mtf_engine.logs.files import RawTable, connect, load, quoted
+from mtf_engine.logs.validation import negative_watch_time
+from mtf_engine.spec import Defect, Refusal
+
+IMPRESSION_FILES = ("impressions.tsv", "impressions.csv", "log_standard*.csv", "log_standard*.tsv")
+USER_FILES = ("user_features*.csv",)
+
+FLAGS = {
+    "click": "is_click", "long_view": "long_view", "comment": "is_comment", "follow": "is_follow",
+    "forward": "is_forward", "profile_enter": "is_profile_enter",
+}  # fmt: skip
+"""Signals that are a 0/1 column of the log."""
+COUNTS = ("follow_user_num", "fans_user_num", "friend_user_num", "register_days")
+"""User features that are counts; they enter as log(1 + x)."""
+CATEGORIES = ("user_active_degree", "is_lowactive_period", "is_live_streamer", "is_video_author")
+"""User features with few levels; of the others, ranges repeat counts and anonymous ones tell users apart."""
+
+COUNTED = {
+    "duplicates": "{} exact duplicates were dropped",
+    "unknown_duration": "{} rows have no duration; it is treated as missing",
+    "users_without_features": "{} users have no features; they are treated as missing",
+    "blank_user_features": "{} user features are blank; they are treated as missing",
+}
+"""What a user is told where a count is not 0."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """The files of a KuaiRand log that were found, and what a reader should know of the choice."""
+
+    impressions: tuple[Path, ...]
+    user_features: Path | None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Impressions by user and time, user features by user id, and how much was read and cleaned."""
+
+    impressions: pd.DataFrame
+    users: pd.DataFrame
+    counts: dict[str, int]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(text.format(self.counts[key]) for key, text in COUNTED.items() if self.counts[key])
+
+
+def find_files(source: Path, user_features: Path | None) -> Published:
+    """Returns the files of a KuaiRand log at `source`, a file or its folder."""
+    logs = _matching(source, IMPRESSION_FILES) if source.is_dir() else (source,)
+    if not logs:
+        raise Refusal(
+            f"{source.name} holds no KuaiRand log; it needs impressions.tsv or .csv, or log_standard*.csv"
+        )
+    if user_features is not None:
+        return Published(logs, user_features)
+    beside = _matching(source, USER_FILES) if source.is_dir() else ()
+    if not beside:
+        return Published(logs, None, ("no user features: all users are of one segment",))
+    return Published(logs, beside[0], (f"user features are taken from {beside[0].name} in the same folder",))
+
+
+def _matching(folder: Path, patterns: Sequence[str]) -> tuple[Path, ...]:
+    return tuple(sorted({path for pattern in patterns for path in folder.glob(pattern)}))
+
+
+def read_files(files: Published) -> Raw:
+    """Returns the distinct rows of the files, duration 0 as missing; a Refusal lists all defects."""
+    with connect() as con:
+        raw = [load(con, path, f"raw_{i}") for i, path in enumerate(files.impressions)]
+        defects = [d for r in raw for d in (_type_impressions(con, r) if isinstance(r, RawTable) else r)]
+        users, user_defects = _read_users(con, files.user_features)
+        if defects or user_defects:
+            raise Refusal.of([*defects, *user_defects])
+        parts = " UNION ALL BY NAME ".join(f"FROM typed_raw_{i}" for i in range(len(raw)))
+        rows = con.sql(f"SELECT * FROM ({parts}) ORDER BY user_id, date, time_ms, video_id, row").df()
+        read = sum(con.execute(f"SELECT count(*) FROM raw_{i}").fetchall()[0][0] for i in range(len(raw)))
+    rows["duration_ms"] = rows["duration_ms"].where(rows["duration_ms"] > 0)
+    unknown = set(rows["user_id"]) - set(users.index)
+    counts = {
+        "read": read,
+        "duplicates": read - len(rows),
+        "unknown_duration": int(rows["duration_ms"].isna().sum()),
+        "users": rows["user_id"].nunique(),
+        "users_without_features": len(unknown) if len(users) else 0,
+        "blank_user_features": int(users.isna().sum().sum()),
+    }
+    return Raw(rows, users, counts)
+
+
+def _type_impressions(con: duckdb.DuckDBPyConnection, raw: RawTable) -> list[Defect]:
+    """Returns what is wrong with the impressions; creates `typed_<table>` without exact duplicates."""
+    columns = Columns(raw, {}, None)
+    for name in ("video_id", "date", "time_ms"):
+        columns.require(name, "integer", "key")
+    columns.require("user_id", "text", "key")
+    columns.require("play_time_ms", "number")
+    columns.require("duration_ms", "number", "optional")
+    columns.add("hourmin", "integer", "optional")
+    for source in FLAGS.values():
+        columns.require(source, "number")
+    columns.add("is_hate", "number")
+    if not columns.add("is_like", "number"):
+        columns.require("label", "number")
+    table = f"typed_{raw.table}"
+    defects = columns.create(con, table)
+    if "play_time_ms" in columns.names:
+        defects += columns.check(con, table, [negative_watch_time("play_time_ms")])
+    everything = ", ".join(map(quoted, raw.types))
+    repeated = f"row_number() OVER (PARTITION BY {everything} ORDER BY rowid) > 1"
+    con.execute(f"DELETE FROM {table} WHERE row IN (SELECT rowid + 1 FROM {raw.table} QUALIFY {repeated})")
+    return defects
+
+
+def _read_users(con: duckdb.DuckDBPyConnection, path: Path | None) -> tuple[pd.DataFrame, list[Defect]]:
+    """Returns features by user id, counts as log(1 + x), NaN where blank; and the defects of the file."""
+    if path is None:
+        return pd.DataFrame(index=pd.Index([], dtype="str")), []
+    raw = load(con, path, "raw_users")
+    if not isinstance(raw, RawTable):
+        return pd.DataFrame(), raw
+    columns = Columns(raw, {}, None)
+    columns.require("user_id", "text", "key")
+    for name in COUNTS:
+        columns.add(name, "number", "optional")
+    for name in CATEGORIES:
+        columns.add(name, "text", "optional")
+    defects = columns.create(con, "users")
+    if defects:
+        return pd.DataFrame(), defects
+    users = con.sql("SELECT DISTINCT ON (user_id) * EXCLUDE (row) FROM users ORDER BY user_id, row").df()
+    counts = [name for name in COUNTS if name in users]
+    users[counts] = np.log1p(users[counts].clip(lower=0))
+    return users.set_index("user_id"), []
