@@ -317,14 +317,15 @@ class Workspace:
         return plans[name]
 
     def delete_dataset(self, name: str) -> DatasetRow:
-        """Deletes a dataset, row and file, and returns its row; Refusal while a live run uses it."""
+        """Deletes a dataset, row and files, and returns its row; Refusal while a live run uses it."""
         row = self.dataset(name)
         live = self.registry.runs(RunState.QUEUED, RunState.RUNNING)
         users = [run.id for run in live if row.id in (run.dataset_id, *run.config.get("dataset_ids", ()))]
         if users:
             raise Refusal(f"dataset {row.id} is used by {', '.join(users)}; wait for it or cancel it first")
         self.registry.delete_dataset(row.id)
-        self.dataset_path(row.id).unlink(missing_ok=True)
+        for path in self.datasets_dir.glob(f"{row.id}.*"):
+            path.unlink(missing_ok=True)
         return row
 
     def delete_run(self, run_id: str) -> None:

@@ -11,7 +11,7 @@ LAYERS = (
     ("spec", "registry"),
     ("exploration", "observation", "fusion", "reward"),
     ("logs",),
-    ("environments",),
+    ("environments", "aggregates"),
     ("networks", "network_files", "policy"),
     ("learning",),
     ("learning",),

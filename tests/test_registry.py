@@ -82,6 +82,7 @@ def test_a_dataset_in_use_is_not_deleted(workspace: Workspace) -> None:
     workspace.registry.add_dataset(dataset)
     workspace.registry.add_run(run)
     workspace.dataset_path(dataset.id).touch()
+    workspace.dataset_path(dataset.id).with_suffix(".coverage.json").touch()
     with pytest.raises(Refusal, match=f"used by {run.id}"):
         workspace.delete_dataset("log")
     workspace.registry.update_run(run.id, state=RunState.CANCELLED)

@@ -31,9 +31,7 @@ def examine(workspace: Workspace) -> dict[str, Any]:
 
 def _orphans(workspace: Workspace, dataset_ids: set[str]) -> list[str]:
     run_ids = {run.id for run in workspace.registry.runs()}
-    files = [
-        p for p in workspace.datasets_dir.glob("[!.]*") if p.name.removesuffix(".duckdb") not in dataset_ids
-    ]
+    files = [p for p in workspace.datasets_dir.glob("[!.]*") if p.name.split(".")[0] not in dataset_ids]
     folders = [p for p in workspace.runs_dir.iterdir() if p.name not in run_ids]
     return sorted(str(p.relative_to(workspace.path)) for p in [*files, *folders])
 

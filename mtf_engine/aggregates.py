@@ -1,0 +1,94 @@
+"""What is counted once a dataset: coverage, kept beside its file; and who its users are."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from mtf_engine.exploration.coverage_counts import (
+    CHUNK,
+    CoverageCounts,
+    LoggedActions,
+    count_coverage,
+    read_logged_actions,
+)
+from mtf_engine.logs.datasets import Dataset
+from mtf_engine.spec import Spec
+
+BASELINE_ROWS = 10_000
+"""Requests of which the mean baseline action is taken."""
+
+Progress = Callable[[int, int], None]
+"""Is told how many rows are counted, and of how many."""
+
+
+class StoredCoverage(Spec):
+    """The file beside a dataset; its counts hold for the rows with that hash alone."""
+
+    content_hash: str
+    counts: CoverageCounts
+
+
+def coverage_path(dataset: Dataset) -> Path:
+    """Returns where the coverage counts of `dataset` lie; they are deleted with it."""
+    return dataset.path.with_suffix(".coverage.json")
+
+
+def stored_coverage(dataset: Dataset) -> CoverageCounts | None:
+    """Returns the counts beside `dataset`; None where there are none of these rows and this version."""
+    path = coverage_path(dataset)
+    if not path.is_file():
+        return None
+    try:
+        stored = StoredCoverage.model_validate_json(path.read_text())
+    except ValidationError:  # of a version that counted otherwise
+        return None
+    return stored.counts if stored.content_hash == dataset.content_hash else None
+
+
+def coverage(dataset: Dataset, progress: Progress = lambda done, of: None) -> CoverageCounts:
+    """Returns the coverage counts of `dataset`: those stored beside it, else counted in one pass and stored.
+
+    A caller that raises in `progress` ends the pass and leaves nothing behind. A log without explored rows
+    is refused.
+    """
+    if (stored := stored_coverage(dataset)) is not None:
+        return stored
+    rows = _told(read_logged_actions(dataset.arrays, dataset.n_requests), dataset.n_requests, progress)
+    counts = count_coverage(rows, dataset.meta.plan)
+    temp = dataset.path.with_name(f".{dataset.path.stem}.tmp.{os.getpid()}.coverage.json")
+    temp.write_text(StoredCoverage(content_hash=dataset.content_hash, counts=counts).model_dump_json())
+    temp.replace(coverage_path(dataset))
+    return counts
+
+
+def _told(rows: Iterator[LoggedActions], n_requests: int, progress: Progress) -> Iterator[LoggedActions]:
+    for i, part in enumerate(rows):
+        progress(min(i * CHUNK, n_requests), n_requests)
+        yield part
+    progress(n_requests, n_requests)
+
+
+class Population(Spec):
+    """Whom a log reaches: what a bounds plan for them starts from."""
+
+    shares: dict[str, float] = Field(description="of the sessions, by segment")
+    requests_per_session: float
+    baseline_action: tuple[float, ...] = Field(description="mean over the first rows; 0 where none is logged")
+
+
+def population(dataset: Dataset) -> Population:
+    """Returns the segments, the length of sessions and the mean baseline action of `dataset`."""
+    counted = dataset.query(
+        "SELECT segment, count(*) AS requests, count(DISTINCT session_id) AS sessions "
+        "FROM requests GROUP BY segment ORDER BY segment"
+    )
+    actions = dataset.arrays("SELECT baseline_action FROM requests LIMIT ?", [BASELINE_ROWS])
+    sessions = counted["sessions"].sum()
+    return Population(
+        shares={str(s): n / sessions for s, n in zip(counted["segment"], counted["sessions"], strict=True)},
+        requests_per_session=counted["requests"].sum() / sessions,
+        baseline_action=tuple(np.nan_to_num(actions["baseline_action"]).mean(axis=0).tolist()),
+    )

@@ -1,0 +1,76 @@
+"""Coverage is counted once a dataset, kept beside it, and gone with it."""
+
+import pytest
+
+from mtf_engine.aggregates import coverage, coverage_path, population, stored_coverage
+from mtf_engine.exploration.coverage_counts import count_coverage, read_logged_actions
+from mtf_engine.jobs.storage import open_dataset
+from mtf_engine.logs.datasets import Dataset
+from mtf_engine.spec import Refusal
+
+
+@pytest.fixture
+def dataset(small_workspace, tmp_path) -> Dataset:
+    """A copy of the explored dataset, in a folder of its own."""
+    original = open_dataset(small_workspace, "explored")
+    copy = tmp_path / original.path.name
+    copy.write_bytes(original.path.read_bytes())
+    return Dataset.open(copy)
+
+
+class Interrupted(Exception):
+    """What a page raises when its visitor leaves."""
+
+
+def never(done: int, of: int) -> None:
+    raise AssertionError("counted again")
+
+
+def test_coverage_is_counted_once_and_read_afterwards(dataset):
+    assert stored_coverage(dataset) is None
+    told: list[tuple[int, int]] = []
+    counts = coverage(dataset, lambda done, of: told.append((done, of)))
+    assert counts == count_coverage(
+        read_logged_actions(dataset.arrays, dataset.n_requests), dataset.meta.plan
+    )
+    assert told[0] == (0, dataset.n_requests)
+    assert told[-1] == (dataset.n_requests, dataset.n_requests)
+    assert coverage(dataset, never) == counts == stored_coverage(dataset)
+    assert sorted(p.name for p in dataset.path.parent.iterdir()) == [
+        coverage_path(dataset).name,
+        dataset.path.name,
+    ]
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda t: t.replace('"content_hash":"', '"content_hash":"0'), lambda t: "{}"]
+)
+def test_counts_of_other_rows_or_of_another_version_do_not_count(dataset, spoil):
+    counts = coverage(dataset)
+    path = coverage_path(dataset)
+    path.write_text(spoil(path.read_text()))
+    assert stored_coverage(dataset) is None
+    assert coverage(dataset) == counts == stored_coverage(dataset)
+
+
+def test_an_interrupted_count_leaves_nothing_behind(dataset):
+    def leave(done: int, of: int) -> None:
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        coverage(dataset, leave)
+    assert list(dataset.path.parent.iterdir()) == [dataset.path]
+
+
+def test_a_log_without_exploration_is_refused(small_workspace):
+    with pytest.raises(Refusal, match="no row of this dataset was explored"):
+        coverage(open_dataset(small_workspace, "test"))
+
+
+def test_the_population_is_that_of_the_log(dataset):
+    found = population(dataset)
+    assert sum(found.shares.values()) == pytest.approx(1)
+    sessions = dataset.query("SELECT segment, session_id FROM requests").drop_duplicates()["segment"]
+    assert found.shares == pytest.approx(sessions.value_counts(normalize=True).to_dict())
+    assert found.requests_per_session == pytest.approx(dataset.n_requests / len(sessions))
+    assert found.baseline_action == (0.0,) * dataset.meta.fusion.n_actions
