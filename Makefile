@@ -6,7 +6,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PYTHON) -m pytest
 WORKERS ?= 2
 DEMO := data/demo
 
-.PHONY: help demo app test fast browser slow check format
+.PHONY: help demo app test fast browser slow check format docs
 help:
 	@echo "make demo    install, fill a demo workspace, open the dashboard on http://localhost:8501"
 	@echo "make app     open the dashboard on your workspace (MTF_WORKSPACE, else data/)"
@@ -14,6 +14,7 @@ help:
 	@echo "make check   format, lint, types and every test"
 	@echo "make slow    the tests that need longer than minutes"
 	@echo "make format  rewrite the code in the house's format"
+	@echo "make docs    write docs/reference.md from the code"
 
 demo: $(VENV)/app.stamp
 	$(ENGINE) --workspace $(DEMO) demo
@@ -44,6 +45,9 @@ check: $(VENV)/dev.stamp
 format: $(VENV)/dev.stamp
 	$(PYTHON) -m ruff format .
 	$(PYTHON) -m ruff check --fix .
+
+docs: $(VENV)/dev.stamp
+	$(PYTHON) -m docs.reference > docs/reference.md
 
 $(PYTHON):
 	sh .ci/make_venv $(VENV)

@@ -43,7 +43,7 @@ KNOWN_METRICS = (
 """Panels that show several metrics or have a unit: title, unit, pattern of names."""
 NOT_CURVES = ("step", "seconds", "steps_per_second", "reward_scale")
 FEW = 3
-"""With more lines in a panel, only the one that ends highest has colour and name; hovering names the others."""
+"""With more lines in a panel, only the one that ends highest has colour and name; all tell on hovering."""
 FAINT = "rgba(122, 130, 140, .45)"
 
 PANEL_HEIGHT = 230
