@@ -1,5 +1,6 @@
 """Every page, of an empty workspace and of a filled one, without an exception."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,58 @@ def test_home_counts_what_is_there(filled):
     assert shown["Datasets"] == str(len(datasets))
     assert shown["Requests"] == f"{sum(row.n_requests for row in datasets):,}"
     assert shown["Trained policies"] == "1"
+
+
+def test_compare_shows_what_was_evaluated(filled):
+    (run,) = filled.registry.runs(kind="evaluate")
+    app = opened("compare")
+    scores = next(table.value for table in app.dataframe if "users_used" in table.value)
+    told = {row["run_id"]: row["weighted_gauc"] for row in run.result["policies"]}
+    assert dict(zip(scores["run_id"], scores["value"], strict=True)) == told
+    assert "Synthetic" in app.warning[0].value
+    assert {"Weighted GAUC", "Differences", "Disagreement of the critics"} <= {h.value for h in app.header}
+
+
+def test_compare_offers_to_evaluate_what_was_not(filled):
+    explored = next(row for row in filled.registry.datasets() if row.name == "explored")
+    app = opened("compare", dataset=explored.id)
+    assert button(app, "Compare")
+    assert f"evaluate baseline {filled.registry.runs(kind='train')[0].id} --on {explored.id}" in texts(app)
+
+
+def test_export_shows_that_the_bundle_answers_as_the_policy_does(filled):
+    assert "Verified with numpy and onnxruntime alone" in opened("export").success[0].value
+
+
+def test_the_form_of_a_training_is_its_command_line(filled):
+    app = opened("start")
+    assert "--set" not in texts(app)
+    app.number_input(key="integrated_rl.laptop.n_steps").set_value(123)
+    app.selectbox(key="integrated_rl.laptop.penalty").set_value("linear")
+    checked(app.run())
+    assert "--set n_steps=123 --set penalty=linear --seed 0 --background" in texts(app)
+
+
+def test_a_setting_that_cannot_be_is_told_in_a_sentence(filled):
+    app = opened("start")
+    app.text_input(key="integrated_rl.laptop.hidden").input("64,wide")
+    checked(app.run())
+    assert "hidden" in app.error[0].value
+    assert not [b for b in app.button if b.label == "Start training"]
+
+
+def test_a_link_to_a_run_opens_it_and_a_stale_one_says_so(filled):
+    run = filled.registry.runs(kind="collect")[0]
+    assert opened("runs", run=run.id).selectbox(key="run").value == run.id
+    stale = opened("runs", run="train-00000000")
+    assert "train-00000000" in stale.warning[0].value
+
+
+def test_a_deleted_workspace_file_is_a_sentence(small_workspace, tmp_path, monkeypatch):
+    shutil.copytree(small_workspace.path, tmp_path / "copy")
+    copy = Workspace(tmp_path / "copy")
+    monkeypatch.setenv("MTF_WORKSPACE", str(copy.path))
+    (run,) = copy.registry.runs(kind="export")
+    shutil.rmtree(copy.run_dir(run.id))
+    app = opened("export")
+    assert len(app.error) == 1
