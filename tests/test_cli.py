@@ -1,6 +1,7 @@
 """The command line says one JSON document, exits 0, 1 or 2, and helps with an example."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from mtf_engine.cli import app
+from mtf_engine.jobs import submissions
 from mtf_engine.registry import RunRow, RunState, Workspace, new_id, now
 from mtf_engine.spec import BoundsPlan
 
@@ -47,13 +49,11 @@ def shell(tmp_path: Path) -> Shell:
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Shell:
-    """A workspace with one collected dataset."""
-    shell = Shell(tmp_path_factory.mktemp("filled"))
-    shell(
-        "dataset", "collect", "--env", "session", "--explore", "uniform", "--requests", "300", "--name", "log"
-    )
-    return shell
+def filled(small_workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """A workspace with the datasets `explored` and `test`, and a training, its evaluation and export."""
+    path = tmp_path_factory.mktemp("cli") / "workspace"
+    shutil.copytree(small_workspace.path, path)
+    return Shell(path)
 
 
 def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -144,17 +144,26 @@ def test_bad_input_is_refused_and_leaves_no_run(shell: Shell, arguments: list[st
 
 
 def test_a_setting_that_is_not_there_is_refused_with_those_that_are(filled: Shell) -> None:
-    sentence = filled.refused("train", "log", "--set", "n_step=5")
+    sentence = filled.refused("train", "explored", "--set", "n_step=5")
     assert "n_step" in sentence and "n_steps" in sentence and "batch_size" in sentence
-    assert "no value" in filled.refused("train", "log", "--set", "n_steps")
-    assert "n_steps" in filled.refused("train", "log", "--set", "n_steps=few")
-    assert "integrated_rl" in filled.refused("train", "log", "--algo", "magic")
-    assert "laptop" in filled.refused("train", "log", "--preset", "desktop")
+    assert "no value" in filled.refused("train", "explored", "--set", "n_steps")
+    assert "n_steps" in filled.refused("train", "explored", "--set", "n_steps=few")
+    assert "integrated_rl" in filled.refused("train", "explored", "--algo", "magic")
+    assert "laptop" in filled.refused("train", "explored", "--preset", "desktop")
 
 
 def test_a_dataset_is_collected_listed_shown_and_deleted(filled: Shell) -> None:
     made = filled(
-        "dataset", "collect", "--env", "replay", "--from", "log", "--explore", "gaussian", "--requests", "50"
+        "dataset",
+        "collect",
+        "--env",
+        "replay",
+        "--from",
+        "explored",
+        "--explore",
+        "gaussian",
+        "--requests",
+        "50",
     )
     assert set(made) == {"dataset_id", "requests", "impressions", "passes"}
     assert made["requests"] >= 50
@@ -174,6 +183,11 @@ def test_a_dataset_is_collected_listed_shown_and_deleted(filled: Shell) -> None:
 
 
 def test_bounds_come_from_a_stored_plan_or_a_file(filled: Shell, tmp_path: Path) -> None:
+    plan = BoundsPlan.symmetric(0.05, 10)
+    filled.workspace.registry.save_plan("narrow", plan)
+    path = tmp_path / "plan.yaml"
+    path.write_text(plan.to_yaml())
+    assert submissions.bounds_plan(filled.workspace, str(path)) == plan
     collect = [
         "dataset",
         "collect",
@@ -185,16 +199,37 @@ def test_bounds_come_from_a_stored_plan_or_a_file(filled: Shell, tmp_path: Path)
         "50",
         "--bounds",
     ]
-    plan = BoundsPlan.symmetric(0.05, 10)
-    filled.workspace.registry.save_plan("narrow", plan)
-    path = tmp_path / "plan.yaml"
-    path.write_text(plan.to_yaml())
-    for bounds in ("narrow", str(path)):
-        made = filled(*collect, bounds)
-        meta = filled("dataset", "show", made["dataset_id"])["meta"]
-        assert BoundsPlan.model_validate(meta["plan"]) == plan
+    meta = filled("dataset", "show", filled(*collect, "narrow")["dataset_id"])["meta"]
+    assert BoundsPlan.model_validate(meta["plan"]) == plan
     path.write_text("lower: [0.1]\nupper: [0]\n")
     assert "lower <= upper" in filled.refused(*collect, str(path))
+
+
+def test_policies_are_scored_against_each_other(filled: Shell) -> None:
+    (training,) = filled.workspace.registry.runs(kind="train")
+    scores = filled("evaluate", training.id, "baseline", "--on", "test")
+    assert [row["run_id"] for row in scores] == [training.id, "baseline"]
+    for row in scores:
+        assert row["split"] == "all" and row["users_used"] > 0 and row["users_left_out"] >= 0
+        assert row["ci_low"] < row["weighted_gauc"] < row["ci_high"]
+    (ours, theirs) = (row["differences"][0] for row in scores)
+    assert ours["value"] == pytest.approx(-theirs["value"])
+    collected, *_ = filled.workspace.registry.runs(kind="collect")
+    assert "it has no policy" in filled.refused("evaluate", collected.id, "--on", "test")
+
+
+def test_a_bundle_lands_where_it_was_asked_for_and_verifies(filled: Shell, tmp_path: Path) -> None:
+    (training,) = filled.workspace.registry.runs(kind="train")
+    (exported,) = filled.workspace.registry.runs(kind="export")
+    submissions.fetch_bundle(filled.workspace, exported.id, tmp_path / "policy.zip")
+    checked = filled("verify", str(tmp_path / "policy.zip"))
+    assert checked["ok"] and checked["max_abs_diff"] < 1e-5
+    manifest = exported.result["manifest"]
+    assert manifest["approved"] is False
+    (score,) = manifest["evaluation"]["evaluations"]
+    assert score["dataset_id"] == filled.workspace.dataset("test").id
+    assert "no folder" in filled.refused("export", training.id, "--to", str(tmp_path / "no" / "policy.zip"))
+    assert "cannot be read" in filled.refused("verify", str(tmp_path / "none.zip"))
 
 
 def test_a_run_is_shown_with_what_a_watcher_needs_and_no_path(shell: Shell) -> None:
@@ -221,7 +256,7 @@ def test_a_run_is_shown_with_what_a_watcher_needs_and_no_path(shell: Shell) -> N
 
 def test_the_doctor_names_orphans_lost_and_changed_files(filled: Shell, tmp_path: Path) -> None:
     assert filled("doctor")["ledger_mismatches"] == []
-    path = filled.workspace.dataset_path(filled.workspace.dataset("log").id)
+    path = filled.workspace.dataset_path(filled.workspace.dataset("explored").id)
     stray = filled.workspace.datasets_dir / "dataset-00000000.duckdb"
     stray.touch()
     kept = path.rename(tmp_path / "kept.duckdb")

@@ -21,6 +21,7 @@ from mtf_engine.jobs import executor, metrics, submissions
 from mtf_engine.jobs.storage import open_dataset
 from mtf_engine.registry import RunRow, RunState, Workspace
 from mtf_engine.spec import Refusal
+from tests.fixtures.logs import clean, write
 
 ROOT = Path(__file__).parent.parent
 SMALL = {"n_steps": "200", "checkpoint_every": "10", "log_every": "5"}
@@ -43,19 +44,12 @@ def workspace(small_workspace: Workspace, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """A log of twelve requests, as two CSV files."""
-    folder = tmp_path / "log"
-    folder.mkdir()
-    requests = [f"{i},{i // 3},u{i // 6},{i % 3},2026-01-{i + 1:02} 12:00:00" for i in range(12)]
-    (folder / "requests.csv").write_text(
-        "\n".join(["request_id,session_id,user_id,step,timestamp", *requests])
-    )
-    shown = [
-        f"{i},{j},{j},{0.1 + j / 10},{0.5 - j / 10},{(i + j) % 3 * 9}" for i in range(12) for j in range(3)
-    ]
-    names = "request_id,item_id,position,predictions_0,predictions_1,watch_time"
-    (folder / "impressions.csv").write_text("\n".join([names, *shown]))
-    return folder
+    """A log of 24 requests as two CSV files."""
+    return write(clean(), tmp_path / "log")
+
+
+def import_log(workspace: Workspace, log: Path) -> str:
+    return submissions.submit_import(workspace, log, mapping=log / "mapping.yaml")
 
 
 def train(workspace: Workspace, **settings: object) -> str:
@@ -72,7 +66,7 @@ def until(
     deadline = time.monotonic() + seconds
     while not condition(run := workspace.registry.run(run_id)):
         assert time.monotonic() < deadline and not run.state.is_finished, run
-        time.sleep(0.005)
+        time.sleep(0.02)
     return run
 
 
@@ -103,7 +97,7 @@ def test_two_work_at_a_time_and_the_queue_moves_on(
 ) -> None:
     """Of two busy workers one obeys a cancel and one is deaf; of two that wait one is cancelled."""
     deaf, busy, unwanted = (train(workspace, n_steps=ENDLESS) for _ in range(3))
-    waiting = submissions.submit_import(workspace, log)
+    waiting = import_log(workspace, log)
     states = [workspace.registry.run(run_id).state for run_id in (deaf, busy, unwanted, waiting)]
     assert executor.MAX_WORKING == 2
     assert states == [RunState.RUNNING, RunState.RUNNING, RunState.QUEUED, RunState.QUEUED]
@@ -147,7 +141,7 @@ def test_a_cancelled_training_stops_and_goes_on_where_it_was(workspace: Workspac
 
 def test_a_killed_import_leaves_at_most_a_temp_file(workspace: Workspace, log: Path) -> None:
     before = sorted(workspace.datasets_dir.iterdir())
-    run_id = submissions.submit_import(workspace, log)
+    run_id = import_log(workspace, log)
     run = until(workspace, run_id, lambda run: run.pid is not None)
     kill(run, signal.SIGSTOP)
     temp = workspace.datasets_dir / f".{run.dataset_id}.tmp.duckdb"
@@ -159,13 +153,13 @@ def test_a_killed_import_leaves_at_most_a_temp_file(workspace: Workspace, log: P
     assert sorted(workspace.datasets_dir.iterdir()) == before
     executor.resume(workspace, run_id)
     completed = executor.completed(workspace, executor.wait(workspace, run_id))
-    assert open_dataset(workspace, str(completed.dataset_id)).n_requests == 12
+    assert open_dataset(workspace, str(completed.dataset_id)).n_requests == 24
 
 
 def test_a_refused_import_is_forgotten_by_whoever_reads_its_report(workspace: Workspace, log: Path) -> None:
     (log / "requests.csv").write_text("")
     before = contents(workspace)
-    run = executor.wait(workspace, submissions.submit_import(workspace, log))
+    run = executor.wait(workspace, import_log(workspace, log))
     assert run.state is RunState.FAILED
     with pytest.raises(Refusal, match=r"requests.csv: holds no bytes") as told:
         executor.completed(workspace, run)
@@ -191,7 +185,7 @@ def test_two_trainings_an_import_and_readers_at_once_lose_nothing(
 ) -> None:
     monkeypatch.setattr(executor, "MAX_WORKING", 3)
     run_ids = [train(workspace, log_every=1), train(workspace, log_every=1)]
-    run_ids.append(submissions.submit_import(workspace, log))
+    run_ids.append(import_log(workspace, log))
 
     def look(_: int) -> None:
         """Reads like a dashboard until all runs are finished."""
@@ -200,6 +194,7 @@ def test_two_trainings_an_import_and_readers_at_once_lose_nothing(
             executor.reconcile(own)
             metrics.read(own.run_dir(run_ids[0]))
             open_dataset(own, "explored").query("SELECT avg(reward) FROM requests")
+            time.sleep(0.1)
 
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(look, range(3)))
@@ -207,7 +202,7 @@ def test_two_trainings_an_import_and_readers_at_once_lose_nothing(
     for run in trained:
         assert [row["step"] for row in metrics.read(workspace.run_dir(run.id))] == list(range(1, 201))
         assert run.step == run.n_steps == 200
-    assert workspace.dataset(str(imported.dataset_id)).n_requests == 12
+    assert workspace.dataset(str(imported.dataset_id)).n_requests == 24
 
 
 def test_a_run_outlives_the_command_that_started_it(workspace: Workspace) -> None:
@@ -225,7 +220,7 @@ def test_a_run_can_be_worked_on_by_hand(
     workspace: Workspace, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(executor, "MAX_WORKING", 0)
-    run_id = submissions.submit_import(workspace, log)
+    run_id = import_log(workspace, log)
     by_hand = command(workspace, "run-job", run_id)
     subprocess.run(by_hand, cwd=ROOT, check=True)
     assert workspace.registry.run(run_id).state is RunState.COMPLETED

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from mtf_engine.commands.frame import Session, command
+from mtf_engine.spec import Refusal
 
 SCORES = ("run_id", "weighted_gauc", "ci_low", "ci_high", "users_used", "users_left_out", "split")
 PICTURES = ("deviation", "disagreement")
@@ -82,6 +83,8 @@ def export(
     from mtf_engine.commands.foreground import finish
     from mtf_engine.jobs import submissions
 
+    if not to.absolute().parent.is_dir():
+        raise Refusal(f"there is no folder {to.parent} to write {to.name} to; create it")
     exported = finish(shell.workspace, submissions.submit_export(shell.workspace, run))
     submissions.fetch_bundle(shell.workspace, exported.id, to)
     shell.show(exported.result)

@@ -134,8 +134,6 @@ def bundle_path(workspace: Workspace, export_id: str) -> Path:
 
 def fetch_bundle(workspace: Workspace, export_id: str, to: Path) -> None:
     """Copies the bundle of a completed export to `to`, where it appears at once or not at all."""
-    if not to.absolute().parent.is_dir():
-        raise Refusal(f"there is no folder {to.parent} to write {to.name} to; create it")
     temp = to.with_name(f".{to.name}.tmp")
     shutil.copyfile(bundle_path(workspace, export_id), temp)
     temp.replace(to)
