@@ -1,0 +1,176 @@
+"""`bounds`: plans kept by name, proposed from a policy's actions, and what they would cost."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mtf_engine.commands.frame import Session, command
+from mtf_engine.spec import Refusal
+
+Plan = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A stored bounds plan or a YAML file.")]
+PlanOption = Annotated[
+    str, typer.Option("--bounds", metavar="NAME|FILE", help="A stored bounds plan or a YAML file.")
+]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A completed training.")]
+On = Annotated[str, typer.Option("--on", metavar="DATASET", help="The log that its policy acts on.")]
+Save = Annotated[str | None, typer.Option("--save", metavar="NAME", help="Store the plan under this name.")]
+Note = Annotated[str, typer.Option(metavar="TEXT", help="What lists show beside the name.")]
+BySegment = Annotated[bool, typer.Option("--by-segment", help="A box for each segment of 100 rows or more.")]
+DRIFT = ("segment", "n_rows", "held", "level", "lower", "upper")
+WALLS = ("segment", "dimension", "lower", "upper", "proposal", "new_lower", "new_upper", "reason")
+
+app = typer.Typer(no_args_is_help=True, help="Bounds plans: keep, compare, propose, and price them.")
+
+
+@command(app, "bounds list", name="list")
+def list_plans(shell: Session) -> None:
+    """List the stored plans by name."""
+    rows = shell.workspace.registry.plans()
+    shell.show([row.model_dump(mode="json", exclude={"plan"}) for row in rows])
+
+
+@command(app, "bounds show narrow")
+def show(shell: Session, plan: Plan) -> None:
+    """Show a plan; what it prints is YAML that `bounds save` takes."""
+    from mtf_engine.jobs.submissions import bounds_plan
+
+    found = bounds_plan(shell.workspace, plan)
+    if shell.as_json:
+        shell.show(found.model_dump(mode="json"))
+    else:
+        print(found.to_yaml(), end="")
+
+
+@command(app, "bounds save narrow narrow.yaml --note 'after round 2'")
+def save(
+    shell: Session,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the plan is called from now on.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The plan as YAML.")],
+    note: Note = "",
+) -> None:
+    """Store the plan in a YAML file under a name, in place of an earlier one of that name."""
+    from mtf_engine.spec import BoundsPlan
+
+    if not file.is_file():
+        raise Refusal(f"there is no file {file}; check the path")
+    shell.workspace.registry.save_plan(name, BoundsPlan.from_yaml(file.read_text()), note)
+    shell.show({"name": name, "note": note})
+
+
+@command(app, "bounds delete narrow --yes")
+def delete(
+    shell: Session,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A stored plan.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete a stored plan; datasets collected with it keep their own copy."""
+    shell.workspace.plan(name)
+    if not yes:
+        typer.confirm(f"Delete the bounds plan {name}?", abort=True, err=True)
+    shell.workspace.registry.delete_plan(name)
+    shell.show({"name": name, "deleted": True})
+
+
+@command(app, "bounds diff narrow wide")
+def diff(shell: Session, plan: Plan, other: Plan) -> None:
+    """Tell in which dimensions of which segments two plans differ."""
+    from mtf_engine.jobs.exploring import plan_changes
+    from mtf_engine.jobs.submissions import bounds_plan
+
+    plans = (bounds_plan(shell.workspace, name) for name in (plan, other))
+    shell.show([change.model_dump(mode="json") for change in plan_changes(*plans)])
+
+
+@command(app, "bounds drift train-1f00ba77 --on explored --share .95 --save wider")
+def drift(
+    shell: Session,
+    run: Run,
+    on: On,
+    share: Annotated[float, typer.Option(help="Of the policy's actions that the box holds.")] = 0.95,
+    by_segment: BySegment = False,
+    include_baseline: Annotated[
+        bool, typer.Option("--include-baseline", help="Widen the box to hold offset 0.")
+    ] = False,
+    seed: Annotated[int, typer.Option(metavar="S", min=0, help="Of the bootstrap.")] = 0,
+    save: Save = None,
+) -> None:
+    """Draw bounds around a policy's drift from the baseline."""
+    import numpy as np
+
+    from mtf_engine.exploration.drift import bounds_from_drift
+    from mtf_engine.jobs.exploring import policy_actions
+
+    acted = policy_actions(shell.workspace, run, on)
+    found = bounds_from_drift(
+        acted.new_actions,
+        acted.baseline_actions,
+        acted.segments,
+        acted.users,
+        np.random.default_rng(seed),
+        share=share,
+        by_segment=by_segment,
+        include_baseline=include_baseline,
+    )
+    if save:
+        shell.workspace.registry.save_plan(
+            save, found.plan, f"from drift of {run} on {on}, {100 * share:g} %"
+        )
+    shell.show([box.model_dump(mode="json") for box in found.boxes], DRIFT)
+
+
+@command(app, "bounds walls train-1f00ba77 --on explored --bounds narrow --save moved")
+def walls(
+    shell: Session, run: Run, on: On, bounds: PlanOption, by_segment: BySegment = False, save: Save = None
+) -> None:
+    """Tell where a policy presses against the bounds, and where its walls should go."""
+    from mtf_engine.exploration.wall_pressure import wall_pressure
+    from mtf_engine.jobs.exploring import policy_actions
+    from mtf_engine.jobs.submissions import bounds_plan
+
+    acted = policy_actions(shell.workspace, run, on)
+    found = wall_pressure(
+        bounds_plan(shell.workspace, bounds),
+        acted.new_actions,
+        acted.baseline_actions,
+        acted.segments,
+        acted.names,
+        by_segment=by_segment,
+    )
+    if save:
+        note = f"from wall pressure of {run} on {on}, against {bounds}"
+        shell.workspace.registry.save_plan(save, found.plan, note)
+    shell.show([row.model_dump(mode="json") for row in found.rows], WALLS)
+
+
+@command(app, "bounds cost explored --bounds narrow --sigma .2")
+def cost(
+    shell: Session,
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A log with candidates.")],
+    bounds: PlanOption,
+    sigma: Annotated[float, typer.Option(help="Of the Gaussian noise compared with.")] = 0.2,
+    k: Annotated[int, typer.Option(metavar="K", min=1, help="Places shown.")] = 3,
+    seed: Annotated[int, typer.Option(metavar="S", min=0, help="Of the draws.")] = 0,
+) -> None:
+    """Tell what exploring would do to logged rankings, before anything is collected."""
+    from mtf_engine.jobs.exploring import collection_cost
+    from mtf_engine.jobs.submissions import bounds_plan
+
+    plan = bounds_plan(shell.workspace, bounds)
+    found = collection_cost(shell.workspace, dataset, plan, sigma=sigma, k=k, seed=seed)
+    shell.show(found.model_dump(mode="json"))
+
+
+@command(app, "bounds coverage explored")
+def coverage(
+    shell: Session,
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="An explored log.")],
+) -> None:
+    """Certify that a log covers its boxes evenly, or say why not."""
+    from mtf_engine.aggregates import coverage as counts_of
+    from mtf_engine.exploration.coverage import certify_coverage
+    from mtf_engine.jobs.storage import open_dataset
+
+    opened = open_dataset(shell.workspace, dataset)
+    found = certify_coverage(counts_of(opened), opened.meta.fusion.names)
+    shell.show(found.model_dump(mode="json"))

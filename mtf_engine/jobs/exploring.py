@@ -1,0 +1,109 @@
+"""What bounds are judged by, read from the workspace: a policy's actions on a log, and plans side by side."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtf_engine.exploration.cost import ExplorationCost, exploration_cost, read_candidate_lists
+from mtf_engine.jobs.storage import open_dataset, open_policy
+from mtf_engine.registry import Workspace
+from mtf_engine.spec import BoundsPlan, Refusal, Spec
+
+SAMPLE = 10_000
+"""Requests of a log that a policy acts on here."""
+
+
+@dataclass(frozen=True)
+class PolicyActions:
+    """What a policy does on a sample of a log's requests, beside what the log's baseline did."""
+
+    new_actions: NDArray[np.float32]  # [n, d]
+    baseline_actions: NDArray[np.float32]  # [n, d]
+    segments: NDArray[Any]  # [n]
+    users: NDArray[Any]  # [n]
+    names: tuple[str, ...]  # [d]
+
+
+def policy_actions(
+    workspace: Workspace, run_id: str, dataset_name: str, n_requests: int = SAMPLE
+) -> PolicyActions:
+    """Returns the actions of a training's policy on a log, on a sample by hash of at most `n_requests`.
+
+    A log without baseline actions counts as made by the baseline policy, action 0.
+    """
+    dataset = open_dataset(workspace, dataset_name)
+    policy = open_policy(workspace, run_id, dataset.meta)
+    policy.check(dataset.meta.fusion, dataset.meta.feature_names)
+    rows = dataset.arrays(
+        "SELECT observation, baseline_action, segment, user_id FROM requests "
+        "SEMI JOIN (SELECT request_id FROM requests ORDER BY hash(request_id) LIMIT ?) USING (request_id) "
+        "ORDER BY request_id",
+        [n_requests],
+    )
+    return PolicyActions(
+        new_actions=policy.act(rows["observation"]),
+        baseline_actions=np.nan_to_num(rows["baseline_action"]),
+        segments=rows["segment"],
+        users=rows["user_id"],
+        names=dataset.meta.fusion.names,
+    )
+
+
+def collection_cost(
+    workspace: Workspace,
+    dataset_name: str,
+    plan: BoundsPlan,
+    *,
+    sigma: float = 0.2,
+    k: int = 3,
+    n_requests: int = SAMPLE,
+    seed: int = 0,
+) -> ExplorationCost:
+    """Returns what exploring with `plan`, and with Gaussian noise, do to a sample of a log's requests."""
+    dataset = open_dataset(workspace, dataset_name)
+    fusion = dataset.meta.fusion
+    if plan.n_actions != fusion.n_actions:
+        raise Refusal(
+            f"the plan has {plan.n_actions} dimensions, the actions of {dataset.meta.name} "
+            f"{fusion.n_actions}; choose a plan drawn for this log"
+        )
+    lists = read_candidate_lists(dataset.arrays, n_requests)
+    return exploration_cost(fusion, lists, plan, np.random.default_rng(seed), sigma=sigma, k=k)
+
+
+class PlanChange(Spec):
+    """One dimension's bounds in two plans; where a plan has no box for a segment, its default stands."""
+
+    segment: str | None
+    dimension: str
+    lower: float
+    upper: float
+    other_lower: float
+    other_upper: float
+
+
+def plan_changes(plan: BoundsPlan, other: BoundsPlan, names: tuple[str, ...] = ()) -> list[PlanChange]:
+    """Returns the dimensions, default box first, in which `other` differs from `plan`."""
+    if plan.n_actions != other.n_actions:
+        raise Refusal(
+            f"the plans have {plan.n_actions} and {other.n_actions} dimensions; compare plans of one log"
+        )
+    return list(_changes(plan, other, names or tuple(str(i) for i in range(plan.n_actions))))
+
+
+def _changes(plan: BoundsPlan, other: BoundsPlan, names: tuple[str, ...]) -> Iterator[PlanChange]:
+    for segment in (None, *sorted({*plan.segments, *other.segments})):
+        box, its = (p.segments.get(segment, p) if segment else p for p in (plan, other))
+        for name, *edges in zip(names, box.lower, box.upper, its.lower, its.upper, strict=True):
+            if edges[:2] != edges[2:]:
+                yield PlanChange(
+                    segment=segment,
+                    dimension=name,
+                    lower=edges[0],
+                    upper=edges[1],
+                    other_lower=edges[2],
+                    other_upper=edges[3],
+                )
