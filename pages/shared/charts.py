@@ -93,14 +93,14 @@ def intervals(frame: pd.DataFrame, unit: str, zero: str | None = None) -> go.Fig
     figure.update_xaxes(title=unit, zeroline=False)
     if zero:
         figure.add_vline(x=0, line={"color": BOUND, "dash": "dash"}, annotation_text=escape(zero))
-    return _sized(figure, 110 + 56 * len(rows))
+    return sized(figure, 110 + 56 * len(rows))
 
 
 def curves(frame: pd.DataFrame, panels: Sequence[Panel], columns: int = 2) -> go.Figure:
     """Returns small charts of metrics over `frame["step"]`, one a panel."""
-    figure = _grid([title for title, _, _ in panels], columns)
+    figure = grid([title for title, _, _ in panels], columns)
     for i, (_, unit, names) in enumerate(panels):
-        place = _place(i, columns)
+        place = cell(i, columns)
         told_apart = _told_apart(frame, names)
         for name in names:
             figure.add_trace(_line(frame, name, told_apart.get(name, FAINT)), **place)
@@ -134,10 +134,10 @@ def deviation(
     direction or is a size (Fig. 2 of the paper). Bars beyond the bounds have another colour.
     """
     names = list(dict.fromkeys(frame["dimension"]))
-    figure = _grid([escape(name) for name in names], columns)
+    figure = grid([escape(name) for name in names], columns)
     for i, name in enumerate(names):
         bins = frame[frame["dimension"] == name]
-        place = _place(i, columns)
+        place = cell(i, columns)
         middle = (bins["left"] + bins["right"]) / 2
         low, high = _walls(bounds, i, signed)
         figure.add_trace(
@@ -199,7 +199,7 @@ def disagreement(frame: pd.DataFrame) -> go.Figure:
     figure.add_vline(x=0, line={"color": BOUND, "dash": "dash"}, annotation_text="bounds")
     figure.update_xaxes(title="distance beyond the bounds, half widths (0: inside)")
     figure.update_yaxes(title="std of Q over critics", rangemode="tozero")
-    return _sized(figure, 360)
+    return sized(figure, 360)
 
 
 def _band(rows: pd.DataFrame, colour: str) -> go.Scatter:
@@ -214,12 +214,14 @@ def _band(rows: pd.DataFrame, colour: str) -> go.Scatter:
     )
 
 
-def _place(i: int, columns: int) -> dict[str, int]:
+def cell(i: int, columns: int) -> dict[str, int]:
+    """Returns where panel `i` of a grid is, as plotly's row and col."""
     row, column = divmod(i, columns)
     return {"row": row + 1, "col": column + 1}
 
 
-def _grid(titles: Sequence[str], columns: int) -> go.Figure:
+def grid(titles: Sequence[str], columns: int) -> go.Figure:
+    """Returns an empty figure of small panels, filled row by row."""
     rows = -(-len(titles) // columns)
     height = 70 + PANEL_HEIGHT * rows
     figure = make_subplots(
@@ -230,10 +232,11 @@ def _grid(titles: Sequence[str], columns: int) -> go.Figure:
         horizontal_spacing=0.24 / columns,
     )
     figure.update_annotations(font_size=13 if columns < 4 else 11)
-    return _sized(figure, height)
+    return sized(figure, height)
 
 
-def _sized(figure: go.Figure, height: int) -> go.Figure:
+def sized(figure: go.Figure, height: int) -> go.Figure:
+    """Returns `figure` in the house's frame, `height` pixels high."""
     return figure.update_layout(
         height=height, showlegend=False, margin={"l": 10, "r": 24, "t": 40, "b": 10}, bargap=0
     )
