@@ -20,25 +20,6 @@ Kind = Literal["import", "collect", "train", "evaluate", "export"]
 WRITES_DATASET = ("import", "collect")
 
 
-class RunState(StrEnum):
-    """Where a run stands. `interrupted` means that its worker died; it can be resumed."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    COMPLETED = "completed"
-    CANCELLED = "cancelled"
-    INTERRUPTED = "interrupted"
-    FAILED = "failed"
-
-    @property
-    def is_finished(self) -> bool:
-        return self not in (RunState.QUEUED, RunState.RUNNING)
-
-    @property
-    def can_resume(self) -> bool:
-        return self.is_finished and self is not RunState.COMPLETED
-
-
 class DatasetRow(Spec):
     """One stored dataset: what its file must hold (`content_hash`, row counts) and where it came from."""
 
@@ -91,9 +72,10 @@ class RunRow(Spec):
         return ((self.finished_at or now()) - self.started_at).total_seconds()
 
     def public(self) -> dict[str, Any]:
-        """Returns what the command line shows of a run: no process id."""
+        """Returns what the command line shows of a run: no process id, and no folder of this machine."""
         shown = self.model_dump(mode="json", exclude={"pid", "cancel_requested_at"})
-        return {"run_id": shown.pop("id"), **shown, "seconds": self.seconds}
+        config = {name: _folder_free(value) for name, value in shown.pop("config").items()}
+        return {"run_id": shown.pop("id"), **shown, "config": config, "seconds": self.seconds}
 
 
 class PlanRow(Spec):
@@ -103,68 +85,6 @@ class PlanRow(Spec):
     plan: BoundsPlan
     note: str = ""
     created_at: datetime
-
-
-class _UTC(sa.TypeDecorator[datetime]):
-    """Aware datetimes, stored as naive UTC so that every database returns what was written."""
-
-    impl = sa.DateTime
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        return value and value.astimezone(UTC).replace(tzinfo=None)
-
-    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        return value and value.replace(tzinfo=UTC)
-
-
-_STATE = sa.Enum(RunState, native_enum=False, values_callable=list)
-_metadata = sa.MetaData()
-_datasets = sa.Table(
-    "datasets",
-    _metadata,
-    sa.Column("id", sa.String, primary_key=True),
-    sa.Column("name", sa.String, nullable=False),
-    sa.Column("source", sa.String, nullable=False),
-    sa.Column("created_at", _UTC, nullable=False),
-    sa.Column("n_requests", sa.BigInteger, nullable=False),
-    sa.Column("n_impressions", sa.BigInteger, nullable=False),
-    sa.Column("content_hash", sa.String, nullable=False),
-    sa.Column("run_id", sa.String),
-    sa.Column("meta", sa.JSON, nullable=False),
-)
-_runs = sa.Table(
-    "runs",
-    _metadata,
-    sa.Column("id", sa.String, primary_key=True),
-    sa.Column("kind", sa.String, nullable=False),
-    sa.Column("name", sa.String, nullable=False),
-    sa.Column("state", _STATE, nullable=False, index=True),
-    sa.Column("created_at", _UTC, nullable=False),
-    sa.Column("started_at", _UTC),
-    sa.Column("finished_at", _UTC),
-    sa.Column("config", sa.JSON, nullable=False),
-    sa.Column("dataset_id", sa.String, index=True),
-    sa.Column("algo", sa.String),
-    sa.Column("seed", sa.BigInteger),
-    sa.Column("step", sa.BigInteger, nullable=False),
-    sa.Column("n_steps", sa.BigInteger, nullable=False),
-    sa.Column("pid", sa.BigInteger),
-    sa.Column("error", sa.Text),
-    sa.Column("result", sa.JSON(none_as_null=True)),
-    sa.Column("cancel_requested_at", _UTC),
-    sa.Column("tags", sa.JSON, nullable=False),
-    sa.Column("note", sa.Text, nullable=False),
-    sa.Column("archived", sa.Boolean, nullable=False),
-)
-_plans = sa.Table(
-    "plans",
-    _metadata,
-    sa.Column("name", sa.String, primary_key=True),
-    sa.Column("plan", sa.JSON, nullable=False),
-    sa.Column("note", sa.Text, nullable=False),
-    sa.Column("created_at", _UTC, nullable=False),
-)
 
 
 def now() -> datetime:
@@ -193,61 +113,61 @@ class Registry:
     def add_dataset(self, row: DatasetRow) -> None:
         """Adds `row`, in place of one with the same id (an import that was resumed)."""
         with self._engine.begin() as connection:
-            connection.execute(sa.delete(_datasets).where(_datasets.c.id == row.id))
-            connection.execute(sa.insert(_datasets).values(row.model_dump()))
+            connection.execute(sa.delete(DATASETS).where(DATASETS.c.id == row.id))
+            connection.execute(sa.insert(DATASETS).values(row.model_dump()))
 
     def datasets(self) -> list[DatasetRow]:
         """Returns all datasets, newest first."""
-        query = sa.select(_datasets).order_by(_datasets.c.created_at.desc(), _datasets.c.id)
+        query = sa.select(DATASETS).order_by(DATASETS.c.created_at.desc(), DATASETS.c.id)
         return [DatasetRow(**row) for row in self._rows(query)]
 
     def delete_dataset(self, dataset_id: str) -> None:
-        self._execute(sa.delete(_datasets).where(_datasets.c.id == dataset_id))
+        self._execute(sa.delete(DATASETS).where(DATASETS.c.id == dataset_id))
 
     def add_run(self, row: RunRow) -> None:
-        self._execute(sa.insert(_runs).values(row.model_dump()))
+        self._execute(sa.insert(RUNS).values(row.model_dump()))
 
     def runs(self, *states: RunState, kind: str | None = None, dataset_id: str | None = None) -> list[RunRow]:
         """Returns the runs in any of `states` (default all), newest first."""
-        query = sa.select(_runs).order_by(_runs.c.created_at.desc(), _runs.c.id)
+        query = sa.select(RUNS).order_by(RUNS.c.created_at.desc(), RUNS.c.id)
         if states:
-            query = query.where(_runs.c.state.in_(states))
+            query = query.where(RUNS.c.state.in_(states))
         if kind:
-            query = query.where(_runs.c.kind == kind)
+            query = query.where(RUNS.c.kind == kind)
         if dataset_id:
-            query = query.where(_runs.c.dataset_id == dataset_id)
+            query = query.where(RUNS.c.dataset_id == dataset_id)
         return [RunRow(**row) for row in self._rows(query)]
 
     def run(self, run_id: str) -> RunRow:
         """Returns the run `run_id`; Refusal if there is none."""
-        rows = self._rows(sa.select(_runs).where(_runs.c.id == run_id))
+        rows = self._rows(sa.select(RUNS).where(RUNS.c.id == run_id))
         if not rows:
             raise Refusal(f"there is no run {run_id!r}; `runs list` shows those there are")
         return RunRow(**rows[0])
 
     def update_run(self, run_id: str, *expected: RunState, **values: Any) -> bool:
         """Sets columns of a run, provided it is in one of the `expected` states; returns whether it was."""
-        statement = sa.update(_runs).where(_runs.c.id == run_id).values(values)
+        statement = sa.update(RUNS).where(RUNS.c.id == run_id).values(values)
         if expected:
-            statement = statement.where(_runs.c.state.in_(expected))
+            statement = statement.where(RUNS.c.state.in_(expected))
         return self._execute(statement) == 1
 
     def delete_run(self, run_id: str) -> None:
-        self._execute(sa.delete(_runs).where(_runs.c.id == run_id))
+        self._execute(sa.delete(RUNS).where(RUNS.c.id == run_id))
 
     def save_plan(self, name: str, plan: BoundsPlan, note: str = "") -> None:
         """Stores `plan` under `name`, in place of an earlier one of that name."""
         row = {"name": name, "plan": plan.model_dump(mode="json"), "note": note, "created_at": now()}
         with self._engine.begin() as connection:
-            connection.execute(sa.delete(_plans).where(_plans.c.name == name))
-            connection.execute(sa.insert(_plans).values(row))
+            connection.execute(sa.delete(PLANS).where(PLANS.c.name == name))
+            connection.execute(sa.insert(PLANS).values(row))
 
     def plans(self) -> list[PlanRow]:
         """Returns all bounds plans by name."""
-        return [PlanRow(**row) for row in self._rows(sa.select(_plans).order_by(_plans.c.name))]
+        return [PlanRow(**row) for row in self._rows(sa.select(PLANS).order_by(PLANS.c.name))]
 
     def delete_plan(self, name: str) -> None:
-        self._execute(sa.delete(_plans).where(_plans.c.name == name))
+        self._execute(sa.delete(PLANS).where(PLANS.c.name == name))
 
     def _rows(self, query: sa.Select[Any]) -> list[Mapping[str, Any]]:
         with self._engine.connect() as connection:
@@ -276,8 +196,13 @@ class Workspace:
         self.path = Path(path or os.environ.get("MTF_WORKSPACE") or "data").absolute()
         self.datasets_dir = self.path / "datasets"
         self.runs_dir = self.path / "runs"
-        for folder in (self.datasets_dir, self.runs_dir):
-            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            for folder in (self.datasets_dir, self.runs_dir):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Refusal(
+                f"{self.path} cannot be a workspace: {error.strerror}; name another folder"
+            ) from None
         url = os.environ.get("MTF_REGISTRY_URL") or f"sqlite:///{self.path / 'registry.sqlite'}"
         with FileLock(self.path / "registry.lock"):
             self.registry = Registry(url)
@@ -320,7 +245,7 @@ class Workspace:
         """Deletes a dataset, row and files, and returns its row; Refusal while a live run uses it."""
         row = self.dataset(name)
         live = self.registry.runs(RunState.QUEUED, RunState.RUNNING)
-        users = [run.id for run in live if row.id in (run.dataset_id, *run.config.get("dataset_ids", ()))]
+        users = [run.id for run in live if row.id in (run.dataset_id, run.config.get("source"))]
         if users:
             raise Refusal(f"dataset {row.id} is used by {', '.join(users)}; wait for it or cancel it first")
         self.registry.delete_dataset(row.id)

@@ -78,14 +78,14 @@ def test_a_plan_is_replaced_by_its_name(workspace: Workspace) -> None:
 
 def test_a_dataset_in_use_is_not_deleted(workspace: Workspace) -> None:
     dataset = dataset_row("log")
-    run = run_row(dataset_id=dataset.id)
     workspace.registry.add_dataset(dataset)
-    workspace.registry.add_run(run)
     workspace.dataset_path(dataset.id).touch()
     workspace.dataset_path(dataset.id).with_suffix(".coverage.json").touch()
-    with pytest.raises(Refusal, match=f"used by {run.id}"):
-        workspace.delete_dataset("log")
-    workspace.registry.update_run(run.id, state=RunState.CANCELLED)
+    for run in (run_row(dataset_id=dataset.id), run_row(kind="collect", config={"source": dataset.id})):
+        workspace.registry.add_run(run)
+        with pytest.raises(Refusal, match=f"used by {run.id}"):
+            workspace.delete_dataset("log")
+        workspace.registry.update_run(run.id, state=RunState.CANCELLED)
     workspace.delete_dataset("log")
     assert workspace.registry.datasets() == [] and not any(workspace.datasets_dir.iterdir())
 
@@ -110,6 +110,17 @@ def test_the_workspace_is_given_or_named_by_the_environment_or_data(
     monkeypatch.setenv("MTF_WORKSPACE", str(tmp_path / "named"))
     assert Workspace().path == tmp_path / "named"
     assert Workspace(tmp_path / "given").path == tmp_path / "given"
+
+
+def test_a_file_cannot_be_a_workspace(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(Refusal, match="file cannot be a workspace"):
+        Workspace(tmp_path / "file")
+
+
+def test_a_run_is_shown_without_folders_of_this_machine(tmp_path: Path) -> None:
+    shown = run_row(kind="import", config={"source": str(tmp_path / "log.csv"), "format": "csv"}).public()
+    assert shown["config"] == {"source": "log.csv", "format": "csv"}
 
 
 def test_another_database_is_named_by_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
