@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 from mtf_engine.jobs import executor, files, metrics, submissions
 from mtf_engine.registry import RunState, Workspace
 
