@@ -5,7 +5,6 @@ import secrets
 import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ import sqlalchemy as sa
 from filelock import FileLock
 from pydantic import Field
 
+from mtf_engine.registry_tables import DATASETS, PLANS, RUNS, RunState, create_or_upgrade
 from mtf_engine.spec import BoundsPlan, Refusal, Spec
 
 BASELINE = "baseline"
@@ -41,7 +41,12 @@ class DatasetRow(Spec):
 
 
 class RunRow(Spec):
-    """One run. `dataset_id` is the dataset it reads, or the one it writes (import, collect)."""
+    """One run. `dataset_id` is the dataset it reads, or the one it writes (import, collect).
+
+    Trainings that differ in their seed alone, submitted together, share a `seed_group`. `best_score` is the
+    highest weighted GAUC of validation users so far, reached at `best_step`. `provenance` says what computed
+    it: code, versions, threads, peak memory, the dataset's hash.
+    """
 
     id: str
     kind: Kind
@@ -63,6 +68,11 @@ class RunRow(Spec):
     tags: list[str] = Field(default_factory=list)
     note: str = ""
     archived: bool = False
+    seed_group: str = ""
+    queued_at: datetime | None = None
+    best_score: float | None = None
+    best_step: int | None = None
+    provenance: dict[str, Any] | None = None
 
     @property
     def seconds(self) -> float | None:
@@ -73,7 +83,7 @@ class RunRow(Spec):
 
     def public(self) -> dict[str, Any]:
         """Returns what the command line shows of a run: no process id, and no folder of this machine."""
-        shown = self.model_dump(mode="json", exclude={"pid", "cancel_requested_at"})
+        shown = self.model_dump(mode="json", exclude={"pid", "cancel_requested_at", "queued_at"})
         config = {name: _folder_free(value) for name, value in shown.pop("config").items()}
         return {"run_id": shown.pop("id"), **shown, "config": config, "seconds": self.seconds}
 
@@ -97,6 +107,10 @@ def new_id(kind: str) -> str:
     return f"{kind}-{secrets.token_hex(4)}"
 
 
+def _folder_free(value: Any) -> Any:
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+
 class Registry:
     """The rows behind a database URL. Every call opens its own connection, so any thread may call."""
 
@@ -105,10 +119,7 @@ class Registry:
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _configure_sqlite)
         with self._engine.begin() as connection:
-            for table in _metadata.sorted_tables:
-                connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
-                for index in table.indexes:
-                    connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
+            create_or_upgrade(connection)
 
     def add_dataset(self, row: DatasetRow) -> None:
         """Adds `row`, in place of one with the same id (an import that was resumed)."""

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = (
-    ("spec", "registry"),
+    ("spec", "registry", "registry_tables"),
     ("exploration", "observation", "fusion", "reward"),
     ("logs",),
     ("environments", "aggregates"),

@@ -1,6 +1,8 @@
 """The registry keeps what it is told, from any thread and process, and refuses ambiguous names."""
 
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -129,3 +131,19 @@ def test_another_database_is_named_by_a_url(tmp_path: Path, monkeypatch: pytest.
     workspace.registry.add_run(run_row())
     assert (tmp_path / "elsewhere.sqlite").exists()
     assert not (workspace.path / "registry.sqlite").exists()
+
+
+def test_a_workspace_of_an_older_version_keeps_its_runs_and_gets_what_is_new(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "workspace")
+    run = run_row(state=RunState.COMPLETED, note="of last month")
+    workspace.registry.add_run(run)
+    new = ("seed_group", "queued_at", "best_score", "best_step", "provenance")
+    with closing(sqlite3.connect(tmp_path / "workspace" / "registry.sqlite")) as older:
+        for column in new:
+            older.execute(f"ALTER TABLE runs DROP COLUMN {column}")
+        older.execute("DROP TABLE plans")
+    again = Workspace(workspace.path)
+    assert again.registry.run(run.id) == run
+    assert again.registry.plans() == []
+    assert again.registry.update_run(run.id, best_score=0.5, provenance={"n_threads": 1})
+    assert again.registry.run(run.id).best_score == 0.5

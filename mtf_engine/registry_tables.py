@@ -1,0 +1,107 @@
+"""The registry's tables, the states of a run, and bringing the tables of an older workspace up to date."""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+
+import sqlalchemy as sa
+
+
+class RunState(StrEnum):
+    """Where a run stands. `interrupted` means that its worker died; it can be resumed."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+
+    @property
+    def is_finished(self) -> bool:
+        return self not in (RunState.QUEUED, RunState.RUNNING)
+
+    @property
+    def can_resume(self) -> bool:
+        return self.is_finished and self is not RunState.COMPLETED
+
+
+class _UTC(sa.TypeDecorator[datetime]):
+    """Aware datetimes, stored as naive UTC so that every database returns what was written."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        return value and value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        return value and value.replace(tzinfo=UTC)
+
+
+_STATE = sa.Enum(RunState, native_enum=False, values_callable=list)
+METADATA = sa.MetaData()
+"""A column added to a table must be nullable or have a `server_default`: older workspaces get it at open."""
+
+DATASETS = sa.Table(
+    "datasets",
+    METADATA,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False),
+    sa.Column("source", sa.String, nullable=False),
+    sa.Column("created_at", _UTC, nullable=False),
+    sa.Column("n_requests", sa.BigInteger, nullable=False),
+    sa.Column("n_impressions", sa.BigInteger, nullable=False),
+    sa.Column("content_hash", sa.String, nullable=False),
+    sa.Column("run_id", sa.String),
+    sa.Column("meta", sa.JSON, nullable=False),
+)
+RUNS = sa.Table(
+    "runs",
+    METADATA,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("name", sa.String, nullable=False),
+    sa.Column("state", _STATE, nullable=False, index=True),
+    sa.Column("created_at", _UTC, nullable=False),
+    sa.Column("started_at", _UTC),
+    sa.Column("finished_at", _UTC),
+    sa.Column("config", sa.JSON, nullable=False),
+    sa.Column("dataset_id", sa.String, index=True),
+    sa.Column("algo", sa.String),
+    sa.Column("seed", sa.BigInteger),
+    sa.Column("step", sa.BigInteger, nullable=False),
+    sa.Column("n_steps", sa.BigInteger, nullable=False),
+    sa.Column("pid", sa.BigInteger),
+    sa.Column("error", sa.Text),
+    sa.Column("result", sa.JSON(none_as_null=True)),
+    sa.Column("cancel_requested_at", _UTC),
+    sa.Column("tags", sa.JSON, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("archived", sa.Boolean, nullable=False),
+    sa.Column("seed_group", sa.String, nullable=False, server_default=""),
+    sa.Column("queued_at", _UTC),
+    sa.Column("best_score", sa.Float),
+    sa.Column("best_step", sa.BigInteger),
+    sa.Column("provenance", sa.JSON(none_as_null=True)),
+)
+PLANS = sa.Table(
+    "plans",
+    METADATA,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("plan", sa.JSON, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("created_at", _UTC, nullable=False),
+)
+
+
+def create_or_upgrade(connection: sa.Connection) -> None:
+    """Creates the tables that are missing, and in those there are the columns that are missing."""
+    for table in METADATA.sorted_tables:
+        connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
+        known = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in known:
+                definition = sa.schema.CreateColumn(column).compile(connection)
+                connection.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
+        for index in table.indexes:
+            connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
