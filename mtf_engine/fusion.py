@@ -33,4 +33,6 @@ def _weights(spec: FusionSpec, actions: Any, xp: ModuleType) -> tuple[Any, Any]:
 
 def _placement(spec: FusionSpec, kind: str) -> np.ndarray:
     """Returns the 0/1 matrix [d, p] that sends each dimension of `kind` to its prediction."""
-    return np.float32([[d.kind == kind and d.prediction == p for p in spec.predictions] for d in spec.dimensions])
+    return np.float32(
+        [[d.kind == kind and d.prediction == p for p in spec.predictions] for d in spec.dimensions]
+    )

@@ -141,7 +141,9 @@ class RewardSpec(Spec):
             raise ValueError("watch_time has a negative weight, so a long impression can reach -1")
         lowest = sum(w for w in self.weights.values() if w < 0)
         if lowest <= -1:
-            raise ValueError(f"the negative weights add up to {lowest:g}: an impression can reach -1 or below")
+            raise ValueError(
+                f"the negative weights add up to {lowest:g}: an impression can reach -1 or below"
+            )
         return self
 
 
@@ -173,7 +175,8 @@ class BoundsPlan(Box):
 
     segments: dict[str, Box] = Field(default_factory=dict)
     edge: Literal["truncate", "clip"] = Field(
-        default="truncate", description="truncate: cut the box at [-1, 1] before drawing; clip: draw, then clip"
+        default="truncate",
+        description="truncate: cut the box at [-1, 1] before drawing; clip: draw, then clip",
     )
 
     @model_validator(mode="after")
