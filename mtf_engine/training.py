@@ -12,6 +12,7 @@ import torch
 from pydantic import ValidationError
 
 from mtf_engine.algos import ALGOS, Algorithm
+from mtf_engine.best_step import SCORE, Validation
 from mtf_engine.learning.config import TrainerConfig
 from mtf_engine.logs.schema import Transitions
 from mtf_engine.network_files import network_bytes, read_network, write_atomically
@@ -20,7 +21,10 @@ from mtf_engine.spec import Refusal
 
 
 def fit(
-    algo: Algorithm, transitions: Transitions, checkpoint: Path | None = None
+    algo: Algorithm,
+    transitions: Transitions,
+    checkpoint: Path | None = None,
+    validation: Validation | None = None,
 ) -> Iterator[dict[str, float]]:
     """Yields a flat row of metrics every `log_every` steps and at the last one, training in between.
 
@@ -28,23 +32,31 @@ def fit(
     every `checkpoint_every` steps, and a training whose file exists goes on from it: the rows that follow,
     the weights and the optimisers are those of an uninterrupted run to the bit, `seconds` and
     `steps_per_second` aside. A Refusal where the file belongs to another training, or the losses diverge.
+
+    With `validation`, its score is in the rows of every `validate_every`th step and the last, and a first row
+    of step 0 has that of the policy training starts from; `validation` keeps the best step's policy.
     """
     config = algo.config
     with _threads(config.n_threads):
-        clock = _Clock(_resume(algo, checkpoint) if checkpoint and checkpoint.exists() else 0.0, algo.step)
+        resumed = checkpoint and checkpoint.exists()
+        clock = _Clock(_resume(algo, validation, checkpoint) if resumed else 0.0, algo.step)
         data = algo.prepare(transitions)
+        if validation and algo.step == 0:
+            yield {"step": 0, SCORE: validation.start(algo.policy)}
         while algo.step < config.n_steps:
             batch = data.draw(config.batch_size, algo.generator)
             losses = algo.update(batch)
             last = algo.step == config.n_steps
-            if last or algo.step % config.log_every == 0:
+            validated = validation and (last or algo.step % config.validate_every == 0)
+            if last or validated or algo.step % config.log_every == 0:
                 yield {
                     "step": algo.step,
                     **_finite(losses | algo.diagnose(batch), algo.step),
+                    **({SCORE: validation.look(algo.policy, algo.step)} if validated else {}),
                     **clock.read(algo.step),
                 }
             if checkpoint and (last or algo.step % config.checkpoint_every == 0):
-                _save(algo, checkpoint, clock.seconds())
+                _save(algo, validation, checkpoint, clock.seconds())
 
 
 class _Clock:
@@ -82,21 +94,28 @@ def _finite(metrics: Mapping[str, Any], step: int) -> dict[str, float]:
     return row
 
 
-def _save(algo: Algorithm, path: Path, seconds: float) -> None:
+def _save(algo: Algorithm, validation: Validation | None, path: Path, seconds: float) -> None:
     buffer = io.BytesIO()
-    state = {"config": algo.config.model_dump(mode="json"), "algo": algo.state_dict(), "seconds": seconds}
+    state = {
+        "config": algo.config.model_dump(mode="json"),
+        "algo": algo.state_dict(),
+        "validation": validation and validation.state_dict(),
+        "seconds": seconds,
+    }
     torch.save(state, buffer)
     write_atomically(path, buffer.getvalue())
 
 
-def _resume(algo: Algorithm, path: Path) -> float:
-    """Returns the seconds trained so far, with `algo` put where the checkpoint was written."""
+def _resume(algo: Algorithm, validation: Validation | None, path: Path) -> float:
+    """Returns the seconds trained so far, with `algo` and `validation` as they were then."""
     saved = torch.load(path, weights_only=True)
-    if saved["config"] != algo.config.model_dump(mode="json"):
+    if algo.Config.model_validate(saved["config"]) != algo.config:
         raise Refusal(
             f"{path.name} belongs to a training with other settings; resume with those or start anew"
         )
     algo.load_state_dict(saved["algo"])
+    if validation and saved.get("validation"):
+        validation.load_state_dict(saved["validation"])
     return saved["seconds"]
 
 

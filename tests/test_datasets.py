@@ -296,6 +296,17 @@ def test_evaluation_rows_join_impressions_to_their_requests(tmp_path):
     np.testing.assert_array_equal(rows.lower, batch.requests["lower"])
 
 
+def test_evaluation_rows_of_some_users_are_whole_and_always_the_same(tmp_path):
+    dataset = written(tmp_path, tables([2, 1, 3, 2], split=None))
+    whole, some = dataset.evaluation_rows(), dataset.evaluation_rows(n_users=2)
+    assert len(np.unique(some.user)) == 2 < len(np.unique(whole.user))
+    chosen = np.isin(whole.user, whole.user[np.isin(whole.request_id, some.request_id)])
+    np.testing.assert_array_equal(some.request_id, whole.request_id[chosen])
+    np.testing.assert_array_equal(some.predictions, whole.predictions[chosen[whole.request]])
+    np.testing.assert_array_equal(dataset.evaluation_rows(n_users=2).request_id, some.request_id)
+    np.testing.assert_array_equal(dataset.evaluation_rows(n_users=99).request_id, whole.request_id)
+
+
 def test_a_log_without_actions_evaluates_but_does_not_train(tmp_path):
     batch = tables([3])
     for name in ("action", "baseline_action", "lower", "upper"):

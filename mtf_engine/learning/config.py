@@ -16,6 +16,9 @@ class TrainerConfig(Spec):
         default=100, ge=1, description="steps between checkpoints, from which a run resumes"
     )
     log_every: int = Field(default=50, ge=1, description="steps between rows of metrics")
+    validate_every: int = Field(
+        default=250, ge=1, description="steps between scores on validation users; the best step is kept"
+    )
     n_threads: int = Field(
         default=1, ge=1, description="processor threads; results are identical for equal numbers"
     )

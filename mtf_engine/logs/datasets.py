@@ -229,20 +229,29 @@ class Dataset:
             )
         return _transitions(rows, self.meta)
 
-    def evaluation_rows(self, split: str | None = None) -> EvaluationRows:
-        """Returns requests and impressions of `split`; by default test rows, else validation, else all."""
+    def evaluation_rows(self, split: str | None = None, n_users: int | None = None) -> EvaluationRows:
+        """Returns requests and impressions of `split`; by default test rows, else validation, else all.
+
+        With `n_users`, those of at most so many users, the same ones at every call.
+        """
         split = split or next((s for s in ("test", "validation") if s in self.splits), "all")
         where = "split = ?" if split != "all" else "?::VARCHAR IS NOT NULL"
+        params: list[Any] = [split]
+        if n_users is not None:
+            users = (
+                f"SELECT user_id FROM requests WHERE {where} GROUP BY user_id ORDER BY md5(user_id) LIMIT ?"
+            )
+            where, params = f"{where} AND user_id IN ({users})", [split, split, n_users]
         requests = self.arrays(
             f"SELECT request_id, user_id, segment, observation, {', '.join(ACTION_COLUMNS)} "
             f"FROM requests WHERE {where} ORDER BY user_id, request_id",
-            [split],
+            params,
         )
         impressions = self.arrays(
             "SELECT i.request_id, i.predictions, i.reward, i.label FROM impressions i "
             f"SEMI JOIN (SELECT request_id FROM requests WHERE {where}) r USING (request_id) "
             "ORDER BY i.user_id, i.request_id, i.position",
-            [split],
+            params,
         )
         by_id = np.argsort(requests["request_id"], kind="stable")
         request = by_id[np.searchsorted(requests["request_id"], impressions["request_id"], sorter=by_id)]

@@ -1,0 +1,89 @@
+"""Validation: how a policy in training ranks users it does not learn from, and the best step so far."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from mtf_engine.evaluation.weighted_gauc import weighted_gauc
+from mtf_engine.fusion import log_final_score
+from mtf_engine.logs.schema import EvaluationRows
+from mtf_engine.network_files import write_atomically
+from mtf_engine.policy import Policy
+
+SCORE = "validation_gauc"
+"""What rows of metrics call the score."""
+
+USERS = 1_000
+"""Validation users that are looked at: always the same ones, so that steps and runs compare."""
+
+
+class Validation:
+    """Weighted GAUC by user on fixed rows, and the policy of the step that scored highest.
+
+    `best_score` and `best_step` are None until a step was scored; `start_score` is that of the policy that
+    the training starts from, which is never the best step. `origin` goes into the kept policy's `info`.
+    """
+
+    def __init__(self, rows: EvaluationRows, origin: Mapping[str, Any]) -> None:
+        self.rows = rows
+        self.origin = dict(origin)
+        self.start_score: float | None = None
+        self.best_score: float | None = None
+        self.best_step: int | None = None
+        self._predictions = rows.predictions.astype(np.float64)
+        self._best_policy = b""
+
+    @classmethod
+    def of(cls, rows: EvaluationRows, origin: Mapping[str, Any]) -> Self | None:
+        """Returns the validation on `rows`; None where no user has impressions of both classes."""
+        same = np.zeros(len(rows.label))
+        valid = weighted_gauc(same, rows.label, rows.reward + 1, rows.impression_user).users_used
+        return cls(rows, origin) if valid else None
+
+    def score(self, policy: Policy) -> float:
+        """Returns the weighted GAUC by user (IntegratedRL-MTF, arXiv 2404.17589, section 4.3.1)."""
+        rows = self.rows
+        actions = policy.act(rows.observations)[rows.request]
+        scores = log_final_score(policy.fusion, actions, self._predictions)
+        value = weighted_gauc(scores, rows.label, rows.reward + 1, rows.impression_user).value
+        assert value is not None, "which users have both classes does not depend on scores"
+        return value
+
+    def start(self, policy: Policy) -> float:
+        """Returns the score of the policy that the training starts from."""
+        self.start_score = self.score(policy)
+        return self.start_score
+
+    def look(self, policy: Policy, step: int) -> float:
+        """Returns the score of `policy` at `step`, keeping the policy of the highest score yet."""
+        score = self.score(policy)
+        if self.best_score is None or score > self.best_score:
+            self.best_score, self.best_step = score, step
+            self._best_policy = replace(policy, info=policy.info | self.origin | {"step": step}).to_bytes()
+        return score
+
+    def save_best(self, path: Path) -> None:
+        """Writes the best step's policy to `path` in one step."""
+        write_atomically(path, self._best_policy)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the scores so far and the policy kept, as tensors and primitives."""
+        return {
+            "start_score": self.start_score,
+            "best_score": self.best_score,
+            "best_step": self.best_step,
+            "best_policy": torch.frombuffer(bytearray(self._best_policy), dtype=torch.uint8)
+            if self._best_policy
+            else None,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up where `state_dict` was called."""
+        self.start_score, self.best_score = state["start_score"], state["best_score"]
+        self.best_step = state["best_step"]
+        policy = state["best_policy"]
+        self._best_policy = b"" if policy is None else policy.numpy().tobytes()
