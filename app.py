@@ -9,6 +9,9 @@ from pages.shared import loaders, words
 PAGES = {
     "": [st.Page("pages/shared/home.py", title="Home", default=True)],
     "Logs": [st.Page("pages/logs/import_logs.py", title="Import logs")],
+    "Explore": [
+        st.Page("pages/explore/bounds.py", title="Bounds planner"),
+    ],
     "Train": [
         st.Page("pages/train/start.py", title="Start a training"),
         st.Page("pages/train/runs.py", title="Runs"),

@@ -16,6 +16,7 @@ PAGES = {
 }
 TITLES = {
     "import_logs": "Import logs",
+    "bounds": "Bounds planner",
     "start": "Start a training",
     "runs": "Runs",
     "compare": "Compare policies",

@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import streamlit as st
+from pydantic import ValidationError
 
+from mtf_engine.aggregates import Population
+from mtf_engine.aggregates import population as count_population
+from mtf_engine.jobs import files
 from mtf_engine.jobs.metrics import read as read_metrics
+from mtf_engine.jobs.storage import open_dataset
 from mtf_engine.registry import DatasetRow, RunRow, RunState, Workspace
 from mtf_engine.spec import Spec
 
@@ -43,6 +48,16 @@ def explored(rows: list[DatasetRow]) -> list[DatasetRow]:
     return [row for row in rows if row.meta.get("exploration") in ("uniform", "gaussian")]
 
 
+def population(row: DatasetRow) -> Population:
+    """Returns whom the log reaches."""
+    return _population(row.id, row.content_hash)
+
+
+@st.cache_data(show_spinner="Counting users and sessions…", max_entries=100)
+def _population(dataset_id: str, content_hash: str) -> Population:
+    return count_population(open_dataset(workspace(), dataset_id))
+
+
 def trainings(*states: RunState) -> list[RunRow]:
     """Returns the trainings in any of `states` (default all), newest first."""
     return workspace().registry.runs(*states, kind="train")
@@ -65,17 +80,20 @@ def log_tail(run_id: str, lines: int = 200) -> str:
         return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
 
 
-def evaluation(run_id: str, policies: tuple[str, ...]) -> "EvaluationResult":
-    """Returns the result of a completed evaluation, narrowed to `policies`."""
+def evaluation(run_id: str) -> "EvaluationResult | None":
+    """Returns the result of a completed evaluation; None where an earlier version found less than today's."""
+    path = workspace().run_dir(run_id) / files.EVALUATION
+    return _evaluation(path) if path.exists() else None
+
+
+@st.cache_resource(show_spinner="Reading the comparison…", max_entries=20)
+def _evaluation(path: Path) -> "EvaluationResult | None":
     from mtf_engine.evaluation import EvaluationResult
 
-    result = EvaluationResult.model_validate(workspace().registry.run(run_id).result)
-    return result.model_copy(
-        update={
-            "policies": tuple(p for p in result.policies if p.run_id in policies),
-            "differences": tuple(d for d in result.differences if {d.run_id, d.base} <= set(policies)),
-        }
-    )
+    try:
+        return EvaluationResult.model_validate_json(path.read_bytes())
+    except ValidationError:
+        return None
 
 
 @st.cache_data(show_spinner="Checking the bundle…", max_entries=20)

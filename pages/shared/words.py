@@ -1,5 +1,6 @@
 """How the dashboard says things: states, numbers, times, commands, and text that users typed."""
 
+import math
 import re
 import shlex
 from datetime import datetime
@@ -47,6 +48,18 @@ def duration(seconds: float | None) -> str:
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def days(span: float) -> str:
+    """Returns a time span of `span` days, however long, in the unit that fits."""
+    if span < 1 / 24:
+        return f"{24 * 60 * span:.0f} min"
+    if span < 2:
+        return f"{24 * span:.1f} h"
+    if span < 1_000:
+        return f"{span:,.1f} d"
+    years = span / 365.25
+    return f"{years:,.0f} years" if years < 100_000 else f"10^{math.log10(years):.0f} years"
 
 
 def ago(moment: datetime) -> str:

@@ -1,0 +1,220 @@
+"""Bounds planner: how far exploration may move the live weights. Decides what a log is collected with."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from mtf_engine.aggregates import Population
+from mtf_engine.environments.session import SessionEnvironment
+from mtf_engine.exploration.traffic import BoxSize, Traffic, plan_size
+from mtf_engine.registry import DatasetRow
+from mtf_engine.spec import BoundsPlan, Box, FusionSpec
+from pages.shared import densities, explore_charts, links, loaders, plans, stored_plans, words
+from pages.shared.bounds_editor import BoundsEditor
+from pages.shared.exhibit import csv_download, exhibit
+
+EVERYBODY = "*everybody"
+
+
+class Log(NamedTuple):
+    """Whose users are explored on: the dimensions of their actions, and how they come."""
+
+    row: DatasetRow | None
+    names: tuple[str, ...]
+    population: Population
+
+
+def choose_log(rows: list[DatasetRow]) -> Log:
+    """Returns the log chosen; the synthetic users where there is none."""
+    if not rows:
+        names = SessionEnvironment.fusion.names
+        nobody = Population(shares={}, requests_per_session=5, baseline_action=(0.0,) * len(names))
+        return Log(None, names, nobody)
+    by_id = {row.id: row for row in rows}
+    titles = {row.id: f"{row.name} · {row.n_requests:,} requests · {row.id}" for row in rows}
+    why = "Its dimensions, segments, sessions and mean baseline action are what the plan is judged on."
+    row = by_id[links.choice("For the users of", titles, "dataset", help=why)]
+    return Log(row, FusionSpec.model_validate(row.meta["fusion"]).names, loaders.population(row))
+
+
+def choose_segment(plan: BoundsPlan, population: Population) -> str | None:
+    """Returns the segment whose box is drawn, None for the default box."""
+    titles = {EVERYBODY: "everybody else (the default box)"}
+    for segment in sorted({*population.shares, *plan.segments}):
+        own = " · own box" if segment in plan.segments else ""
+        titles[segment] = f"{segment} · {population.shares.get(segment, 0):.1%} of the sessions{own}"
+    chosen = links.choice("Box of", titles, "segment")
+    return None if chosen == EVERYBODY else chosen
+
+
+def cut(plan: BoundsPlan, segment: str | None, population: Population) -> Box:
+    """Returns the box of `segment` as it is explored around the mean baseline action."""
+    box = plans.box_of(plan, segment)
+    alone = BoundsPlan(lower=box.lower, upper=box.upper, edge=plan.edge)
+    lower, upper = alone.resolve(np.float32([population.baseline_action]), np.array([""]))
+    return Box(lower=lower[0].round(6), upper=upper[0].round(6))
+
+
+def choose_traffic(population: Population) -> tuple[Traffic, int, int]:
+    """Returns the traffic stated, the samples wanted in each cell, and the cells a dimension."""
+    first, second, third, fourth, fifth = st.columns(5)
+    bound = {"bind": "query-params"}
+    sessions = first.number_input("Sessions a day", 1, value=100_000, step=10_000, key="sessions", **bound)
+    requests = second.number_input(
+        "Requests a session",
+        0.1,
+        value=round(population.requests_per_session, 1),
+        step=0.5,
+        key="requests",
+        **bound,
+    )
+    control = third.number_input(
+        "Control users, %", 0, 99, 10, key="control", help="Kept at the baseline, for its own value.", **bound
+    )
+    k = fourth.number_input("Samples a cell", 1, value=10, key="k", **bound)
+    cells = fifth.number_input("Cells a dimension", 1, 50, 5, key="cells", **bound)
+    traffic = Traffic(sessions_per_day=sessions, requests_per_session=requests, control_share=control / 100)
+    return traffic, k, cells
+
+
+def demand_table(size: BoxSize) -> pd.DataFrame:
+    """Returns what each grid asks of the traffic, one row a grid."""
+    titles = {1: "every dimension by itself", 2: "every two dimensions"}
+    return pd.DataFrame(
+        {
+            "grid of": titles.get(demand.together, f"all {demand.together} free dimensions"),
+            "cells": f"{demand.cells:,.0f}" if demand.cells < 1e9 else f"{demand.cells:.2g}",
+            "sessions": f"{demand.sessions:,.0f}" if demand.sessions < 1e12 else f"{demand.sessions:.2g}",
+            "days": words.days(demand.days),
+        }
+        for demand in size.demands
+    )
+
+
+def show_tiles(box: Box, sigma: float, size: BoxSize, k: int) -> None:
+    """Draws what the box buys: five answers to one question, the traffic it asks for, and its size."""
+    buys, asks = st.columns([5, 2])
+    table = densities.efficiency(box, sigma)
+    with buys.container(border=True):
+        st.caption(
+            f"Gaussian samples (sigma {sigma:g}) that it takes to replace one uniform sample, by definition"
+        )
+        for tile, row in zip(st.columns(len(table)), table.itertuples(), strict=True):
+            title = densities.DEFINITIONS[row.definition].title
+            tile.metric(title, row.samples, help=f"2^{row.log2:.2f}: {row.meaning}.")
+    with asks.container(border=True):
+        st.caption("What the box asks for")
+        left, right = st.columns(2)
+        pairs = next((demand for demand in size.demands if demand.together == 2), None)
+        text = f"Until each cell of every two dimensions holds {k} explored requests, with 95 % confidence."
+        left.metric("pairs filled", words.days(pairs.days) if pairs else "-", help=text)
+        volume = size.log10_volume
+        text = f"Share of the action space, all {size.free_dimensions} free dimensions together."
+        right.metric("covered", f"10^{volume:.1f}" if volume < -3 else f"{10**volume:.1%}", help=text)
+
+
+def show_density(box: Box, sigma: float) -> None:
+    sigmas = np.geomspace(0.05, 1, densities.GRID)
+    frame = densities.efficiency_over_sigma(box, sigmas)
+    names = {key: definition.title for key, definition in densities.DEFINITIONS.items()}
+    title = "Gaussian samples that replace one uniform sample"
+    panel = (title, frame, "sigma of the Gaussian noise", sigma)
+    figure = explore_charts.efficiency([panel], names, 1).update_layout(height=360)
+    exhibit(
+        figure, frame, "efficiency over sigma", f"{title}, by five definitions over sigma, as powers of 2"
+    )
+
+
+def show_traffic(size: BoxSize, names: tuple[str, ...], k: int) -> None:
+    left, right = st.columns(2, gap="medium")
+    with left:
+        demands = demand_table(size)
+        st.dataframe(demands, hide_index=True, alt="Sessions and days until each grid is filled")
+        st.caption(f"Until each cell of a grid holds {k} explored requests, with 95 % confidence.")
+        csv_download(demands, "traffic")
+    with right, st.expander("Share of each dimension's range [-1, 1] that is covered"):
+        share = pd.DataFrame({"dimension": names, "covered": [f"{s:.1%}" for s in size.covered]})
+        st.dataframe(share, hide_index=True, alt="Covered share of [-1, 1] by dimension")
+
+
+def show_command(log: Log, draft: plans.Draft) -> None:
+    st.header("Collect with it", anchor=False)
+    stored = [row.name for row in loaders.workspace().registry.plans() if row.plan == draft.plan]
+    source = ("replay", "--from", log.row.id) if log.row and not log.row.meta["synthetic"] else ("session",)
+    name = stored[0] if stored else "plan.yaml"
+    command = ("dataset", "collect", "--env", *source, "--explore", "uniform", "--bounds", name)
+    if not stored:
+        st.caption("Store the plan to name it here, or download it as plan.yaml.")
+    st.code(
+        words.command(loaders.workspace().path, *command, "--requests", 30_000),
+        language="bash",
+        wrap_lines=True,
+    )
+
+
+def planner(log: Log) -> None:
+    """Draws the planner; all of it is drawn anew at each change, so it computes closed forms only."""
+    n = len(log.names)
+    draft = plans.linked_draft(n)
+    tiles = st.container()
+    left, right = st.columns([9, 10], gap="medium")
+    with left:
+        segment = choose_segment(draft.plan, log.population)
+        editor = BoundsEditor(log.names, segment)
+        symmetric = editor.switches()
+        editor.sliders(symmetric)
+    with right:
+        sigma = st.slider(
+            "Sigma of the Gaussian noise compared with",
+            0.05,
+            1.0,
+            0.2,
+            0.01,
+            key="sigma",
+            bind="query-params",
+        )
+        first, second = st.columns(2)
+        across = links.choice("Across", {name: name for name in log.names}, "x", first)
+        rest = {name: name for name in log.names if name != across or n == 1}
+        up = links.choice("Upwards", rest, "y", second)
+        editor.picture(symmetric, sigma, (log.names.index(across), log.names.index(up)))
+        st.caption("Draw a rectangle on the picture, and the box takes its place.")
+        box = cut(draft.plan, segment, log.population)
+        show_density(box, sigma)
+    st.header("Traffic until the box is filled", anchor=False)
+    traffic, k, cells = choose_traffic(log.population)
+    shares = {name: log.population.shares.get(name, 0.0) for name in draft.plan.segments}
+    sizes = plan_size(
+        draft.plan,
+        traffic,
+        k=k,
+        cells=cells,
+        shares=shares,
+        baseline_action=np.array(log.population.baseline_action),
+    )
+    own = segment if segment in draft.plan.segments else None
+    size = next(size for size in sizes if size.segment == own)
+    show_traffic(size, log.names, k)
+    with tiles:
+        show_tiles(box, sigma, size, k)
+    show_command(log, draft)
+    rows = loaders.workspace().registry.plans()
+    st.header("Stored plans", anchor=False)
+    stored_plans.store_form(draft, rows)
+    stored_plans.yaml_form(draft, n)
+    stored_plans.stored_list(rows, draft, log.names)
+
+
+def main() -> None:
+    st.title("Bounds planner", anchor=False)
+    st.caption("Decides how far exploration may move the live weights, by dimension and user segment.")
+    rows = loaders.datasets()
+    if not rows:
+        st.info("No log yet: these are the dimensions of the synthetic users. Import a log to plan on yours.")
+        st.page_link("pages/logs/import_logs.py", label="Import logs →")
+    st.fragment(planner)(choose_log(rows))
+
+
+main()
