@@ -1,6 +1,7 @@
 """Fixtures that several rooms share."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -38,28 +39,24 @@ def small_workspace(tmp_path_factory, worker_id) -> Workspace:
 
 
 def fill(workspace: Workspace) -> None:
-    """Takes the data's way once, through the engine's own jobs."""
+    """Takes the data's way once, through the engine's own jobs, two at a time."""
 
-    def done(run_id: str) -> dict:
-        return executor.completed(workspace, executor.wait(workspace, run_id)).result or {}
+    def done(run_id: str) -> str:
+        return executor.completed(workspace, executor.wait(workspace, run_id)).dataset_id or ""
 
-    explored, test = (
-        done(
-            submissions.submit_collect(
-                workspace, env="session", explore=explore, n_requests=n, seed=seed, name=name
-            )
-        )
-        for explore, n, seed, name in (("uniform", 600, 1, "explored"), ("baseline", 600, 2, "test"))
-    )
+    collect = partial(submissions.submit_collect, workspace, env="session", n_requests=600)
+    collected = [
+        collect(explore="uniform", seed=1, name="explored"),
+        collect(explore="baseline", seed=2, name="test"),
+    ]
+    explored, test = map(done, collected)
     settings = {"n_steps": "60", "n_critics": "4", "hidden": "16", "log_every": "10"}
-    run_id = submissions.submit_train(
-        workspace,
-        explored["dataset_id"],
-        algo="integrated_rl",
-        preset="demo",
-        settings=settings,
-        name="small",
-    )
+    train = partial(submissions.submit_train, workspace, explored, algo="integrated_rl", preset="demo")
+    run_id = train(settings=settings, name="small")
     done(run_id)
-    done(submissions.submit_evaluate(workspace, ["baseline", run_id], test["dataset_id"]))
-    done(submissions.submit_export(workspace, run_id))
+    last = [
+        submissions.submit_evaluate(workspace, ["baseline", run_id], test),
+        submissions.submit_export(workspace, run_id),
+    ]
+    for submitted in last:
+        done(submitted)

@@ -39,20 +39,15 @@ PROBES = re.compile(r"/\w+/_stcore/(health|host-config)$")
 class Server:
     """A dashboard of its own, on a free port."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, log: Path) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.url = f"http://localhost:{port}"
-        self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "mtf_engine", "--workspace", str(workspace.path)),
-                *("dashboard", "--port", str(port), "--headless"),
-            ],
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        command = [sys.executable, "-m", "mtf_engine", "--workspace", str(workspace.path)]
+        command += ["dashboard", "--port", str(port), "--headless"]
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
         wait_until(self._answers, "the server answers")
 
     def _answers(self) -> bool:
@@ -131,18 +126,20 @@ def workspace(small_workspace: Workspace, tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Workspace], Server]]:
-    """A function that serves a workspace until the test ends."""
+def serve(tmp_path: Path) -> Iterator[Callable[[Workspace], Server]]:
+    """A function that serves a workspace until the test ends; if it fails, the servers' logs are told."""
     servers: list[Server] = []
 
     def start(workspace: Workspace) -> Server:
-        servers.append(Server(workspace))
+        servers.append(Server(workspace, tmp_path / f"server-{len(servers)}.log"))
         return servers[-1]
 
     yield start
     for server in servers:
         if server.process.poll() is None:
             server.stop()
+    for log in sorted(tmp_path.glob("server-*.log")):
+        print(log.read_text())
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = SECONDS) -> None:
