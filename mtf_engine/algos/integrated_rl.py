@@ -25,7 +25,13 @@ from torch import Tensor
 
 from mtf_engine.learning.batches import Batch, prepare
 from mtf_engine.learning.config import TrainerConfig
-from mtf_engine.learning.penalties import PenaltyForm, penalty, relative_excess
+from mtf_engine.learning.penalties import (
+    CriticPenaltyForm,
+    PenaltyForm,
+    penalised_bootstrap,
+    penalty,
+    relative_excess,
+)
 from mtf_engine.learning.start import RewardScale, explored_dimensions, starting_actor
 from mtf_engine.logs.schema import Transitions
 from mtf_engine.networks import CriticEnsemble, deviation, soft_update
@@ -70,7 +76,7 @@ class IntegratedRLConfig(TrainerConfig):
         default=1e-3, gt=0, description="of Adam (BatchRL-MTF: 2e-4; ours by search)"
     )
     penalty: PenaltyForm = Field(default="expm1", description="form of formula 5; printed is the paper's")
-    critic_penalty: Literal["target", "decay", "printed"] = Field(
+    critic_penalty: CriticPenaltyForm = Field(
         default="target",
         description="form of formula 6; printed, the paper's, has no effect; decay is its v6",
     )
@@ -170,11 +176,8 @@ class IntegratedRL:
         seen = self.target_critics.action_inputs(actions, *bounds)
         q = self.target_critics(torch.cat([batch.next_state, seen], dim=1))  # [n_critics, batch]
         excess = relative_excess(deviation(actions, *bounds), self.config.beta)
-        if self.config.critic_penalty == "target":
-            q -= self.config.delta * penalty(excess, self.config.penalty).sum(dim=1)
-        elif self.config.critic_penalty == "decay":
-            q += torch.expm1(-excess.sum(dim=1)) * q.abs()
-        return batch.rewards + batch.discounts * q
+        form, of = self.config.critic_penalty, self.config.penalty
+        return batch.rewards + batch.discounts * penalised_bootstrap(q, excess, form, self.config.delta, of)
 
     def _q(self, batch: Batch, actions: Tensor) -> Tensor:
         seen = self.critics.action_inputs(actions, batch.centre, batch.half_width)

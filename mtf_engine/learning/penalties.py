@@ -7,6 +7,8 @@ from torch import Tensor
 
 PenaltyForm = Literal["expm1", "exp", "linear", "printed"]
 FORMS: tuple[PenaltyForm, ...] = get_args(PenaltyForm)
+CriticPenaltyForm = Literal["target", "decay", "printed"]
+CRITIC_FORMS: tuple[CriticPenaltyForm, ...] = get_args(CriticPenaltyForm)
 
 LINEAR_FROM = 5.0
 """Beyond this exponent the exponential forms go on along their tangent, so gradients stay finite."""
@@ -34,3 +36,20 @@ def penalty(excess: Tensor, form: PenaltyForm = "expm1") -> Tensor:
     exponent = excess.clamp(max=LINEAR_FROM)
     growth = torch.expm1(exponent) + torch.exp(exponent) * (excess - exponent)
     return growth + (excess > 0) if form == "exp" else growth
+
+
+def penalised_bootstrap(
+    q: Tensor, excess: Tensor, form: CriticPenaltyForm, delta: float, of: PenaltyForm = "expm1"
+) -> Tensor:
+    """Returns what critics learn of the value q [..., batch] of actions: less, where those leave the bounds.
+
+    `excess` [batch, d] is relative. `target` subtracts `delta` times the bounds penalty `of` the actions.
+    `decay`, of the paper's v6, moves q down by 1 - phi of its size, phi = e^-x for the excess x over all
+    dimensions, whatever the sign of q. `printed`, formula 6 as it stands, subtracts a term without a gradient
+    in the critic: q is left as it is.
+    """
+    if form == "target":
+        return q - delta * penalty(excess, of).sum(dim=-1)
+    if form == "decay":
+        return q + torch.expm1(-excess.sum(dim=-1)) * q.abs()
+    return q
