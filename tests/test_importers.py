@@ -3,13 +3,17 @@
 import json
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pytest
 
+from mtf_engine.environments.collect import Collection, collect
+from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.importing import read_log
-from mtf_engine.spec import Refusal
+from mtf_engine.policy import Policy
+from mtf_engine.spec import BoundsPlan, Refusal
 from tests.fixtures import logs
 
 
@@ -180,6 +184,39 @@ def test_a_log_without_actions_is_split_by_day(folder, tmp_path):
     }
     with pytest.raises(Refusal, match="no actions"):
         dataset.transitions()
+
+
+def test_a_collected_log_that_was_written_to_parquet_comes_back(tmp_path):
+    env = SessionEnvironment()
+    collection = Collection(plan=BoundsPlan.symmetric(0.15, env.fusion.n_actions), n_requests=200)
+    meta = collection.meta(env, "collected", "session")
+    baseline = Policy.baseline(env.fusion, env.feature_names, env.numeric_mask)
+    write_dataset(tmp_path, "collected", meta, collect(env, baseline, collection))
+    collected = Dataset.open(tmp_path / "collected.duckdb")
+    folder = tmp_path / "log"
+    folder.mkdir()
+    with duckdb.connect() as con:
+        con.execute(f"ATTACH '{tmp_path / 'collected.duckdb'}' AS d (READ_ONLY)")
+        for table in ("requests", "impressions"):
+            con.execute(f"COPY d.{table} TO '{folder / f'{table}.parquet'}'")
+    mapping = folder / "mapping.yaml"
+    described = {
+        "predictions": meta.fusion.predictions,
+        "signals": meta.signals,
+        "features": meta.feature_names,
+        "reward": meta.reward.model_dump(),
+        "fusion": {"dimensions": [d.model_dump() for d in meta.fusion.dimensions]},
+    }
+    mapping.write_text(json.dumps(described))
+    dataset = imported(folder, tmp_path / "to", mapping=mapping)
+    for table, order in (
+        ("requests", "user_id, timestamp"),
+        ("impressions", "user_id, request_id, position"),
+    ):
+        rows, expected = (d.arrays(f"SELECT * FROM {table} ORDER BY {order}") for d in (dataset, collected))
+        for column in expected.keys() - {"request_id", "session_id"}:
+            np.testing.assert_array_equal(rows[column], expected[column], err_msg=column)
+    assert dataset.meta.fusion == meta.fusion
 
 
 @pytest.fixture

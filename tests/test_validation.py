@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mtf_engine.logs.importing import read_log
 from mtf_engine.logs.validation import DEFECT_CODES
@@ -115,6 +117,27 @@ def test_parquet_files_that_are_none_are_refused(content, tmp_path):
     logs.write(logs.clean(), tmp_path, "parquet")
     (tmp_path / "impressions.parquet").write_bytes(content)
     assert {d.code for d in refusal(tmp_path).defects} <= {"unreadable_file", "truncated_parquet"}
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from(["requests", "impressions"]), st.integers(0, 10**6), st.binary(min_size=1, max_size=4))
+def test_bytes_written_anywhere_are_read_or_refused(tmp_path_factory, table, at, junk):
+    folder = logs.write(logs.clean(n_users=1), tmp_path_factory.mktemp("log"))
+    path = folder / f"{table}.csv"
+    content = bytearray(path.read_bytes())
+    at %= len(content)
+    content[at : at + len(junk)] = junk
+    path.write_bytes(bytes(content))
+    found = outcome(folder)
+    assert found is None or (found.defects and str(found).isprintable())
+
+
+def outcome(folder: Path) -> Refusal | None:
+    try:
+        read_log(folder, mapping=folder / "mapping.yaml")
+    except Refusal as error:
+        return error
+    return None
 
 
 def test_lines_that_are_not_utf8_are_named(tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import glob
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +26,11 @@ class RawTable:
 
 
 def connect() -> duckdb.DuckDBPyConnection:
-    """Returns an in-memory DuckDB that keeps rows in file order and reads local times as UTC."""
+    """Returns an in-memory DuckDB that keeps rows in file order and takes times without a zone as UTC."""
     con = duckdb.connect()
     con.execute("SET preserve_insertion_order = true")
     con.execute("SET TimeZone = 'UTC'")
+    con.execute("SET temp_directory = ?", [tempfile.gettempdir()])
     return con
 
 

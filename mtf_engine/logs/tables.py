@@ -38,7 +38,8 @@ SESSIONS = """
            lag(user_id) OVER w AS previous_user_id, lag(step) OVER w AS previous_step,
            lag(timestamp) OVER w AS previous_timestamp
     FROM (
-        SELECT *, count(*) FILTER (step IS NULL) OVER (PARTITION BY session_id) > 0 AS is_unreadable
+        SELECT row, request_id, session_id, user_id, step, timestamp, terminal,
+               count(*) FILTER (step IS NULL) OVER (PARTITION BY session_id) > 0 AS is_unreadable
         FROM requests WHERE session_id IS NOT NULL
         QUALIFY request_id IS NULL OR row_number() OVER (PARTITION BY request_id ORDER BY row) = 1
     ) WHERE NOT is_unreadable
@@ -60,21 +61,21 @@ def check_tables(
     con: duckdb.DuckDBPyConnection, requests: Path, impressions: Path, mapping: Mapping
 ) -> Checked:
     """Returns the typed log in `con`; a Refusal with every defect of either file and between the two."""
-    raw_requests, raw_impressions = (
-        load(con, requests, "raw_requests"),
-        load(con, impressions, "raw_impressions"),
-    )
     defects: list[Defect] = []
     asked = shown = feedback = None
-    if isinstance(raw_requests, RawTable):
-        asked = _requests(con, Columns(raw_requests, mapping.requests, "requests"), mapping, defects)
+    raw = load(con, requests, "raw_requests")
+    if isinstance(raw, RawTable):
+        asked = _requests(con, Columns(raw, mapping.requests, "requests"), mapping, defects)
+        con.execute("DROP TABLE raw_requests")
     else:
-        defects += raw_requests
-    if isinstance(raw_impressions, RawTable):
-        shown = Columns(raw_impressions, mapping.impressions, "impressions")
+        defects += raw
+    raw = load(con, impressions, "raw_impressions")
+    if isinstance(raw, RawTable):
+        shown = Columns(raw, mapping.impressions, "impressions")
         feedback = _impressions(con, shown, mapping, defects)
+        con.execute("DROP TABLE raw_impressions")
     else:
-        defects += raw_impressions
+        defects += raw
     if asked and shown and feedback and "request_id" in asked.names & shown.names:
         defects += _between(con, asked, shown, feedback)
     if defects:
@@ -154,7 +155,7 @@ def _between(
         f"FROM (SELECT request_id, {part} AS part FROM impressions) GROUP BY ALL"
     )
     relation = (
-        "SELECT r.*, CASE WHEN coalesce(is_sound, true) THEN coalesce(total, 0) END AS expected "
+        "SELECT row, reward, CASE WHEN coalesce(is_sound, true) THEN coalesce(total, 0) END AS expected "
         f"FROM requests r LEFT JOIN ({sums}) USING (request_id)"
     )
     remedy = "correct the request's reward or those of its impressions"

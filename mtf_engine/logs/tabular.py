@@ -36,18 +36,20 @@ from mtf_engine.logs.tables import Checked, check_tables
 
 LISTS = (*ACTION_COLUMNS, "observation")
 
-REQUESTS_IN_ORDER = """
-    CREATE TABLE ordered AS
-    SELECT * REPLACE (
-        coalesce(segment, 'all') AS segment,
-        coalesce(clipped, 0)::INTEGER AS clipped,
-        coalesce(truncated, false) AS truncated,
-        coalesce(terminal, NOT coalesce(truncated, false)
-            AND row_number() OVER (PARTITION BY session_id ORDER BY step DESC) = 1) AS terminal,
-        step::INTEGER AS step
-    ), row_number() OVER (ORDER BY user_id, timestamp, session_id, step) - 1 AS request
+ORDER = """
+    CREATE TABLE places AS
+    SELECT row, request_id, user_id,
+        row_number() OVER (ORDER BY user_id, timestamp, session_id, step) - 1 AS place,
+        row_number() OVER (PARTITION BY session_id ORDER BY step DESC) = 1 AS is_last
     FROM requests
 """
+"""The place of each request by user and time, and whether it is the last of its session."""
+FILLED = """
+    coalesce(segment, 'all') AS segment, step::INTEGER AS step, coalesce(clipped, 0)::INTEGER AS clipped,
+    coalesce(truncated, false) AS truncated,
+    coalesce(terminal, is_last AND NOT coalesce(truncated, false)) AS terminal
+"""
+"""Columns of the requests with what stands where the log has nothing."""
 
 
 def read_tabular(requests: Path, impressions: Path, mapping: Mapping, name: str) -> ImportedLog:
@@ -79,19 +81,21 @@ def read_tabular(requests: Path, impressions: Path, mapping: Mapping, name: str)
 
 def _fetch(con: duckdb.DuckDBPyConnection, log: Checked) -> tuple[Arrays, Arrays]:
     """Returns requests by user and time, and impressions by request, whose request_id counts from 0."""
-    con.execute(REQUESTS_IN_ORDER)
+    con.execute(ORDER)
     lists = [name for name in LISTS if name in log.requests.names]
-    sized = "".join(f", {name}::FLOAT[{usual_length(con, 'requests', name)}] AS {name}" for name in lists)
+    sized = [f"{name}::FLOAT[{usual_length(con, 'requests', name)}] AS {name}" for name in lists]
     asked = fetch(
-        con, f"SELECT * EXCLUDE (row, request, {', '.join(lists)}){sized} FROM ordered ORDER BY request"
+        con,
+        f"SELECT r.* EXCLUDE (row) REPLACE ({', '.join((FILLED, *sized))}) "
+        "FROM requests r JOIN places USING (row) ORDER BY place",
     )
     order = "position, row" if "position" in log.impressions.names else "row"
     shown = fetch(
         con,
-        "SELECT o.request AS request_id, o.user_id, i.* EXCLUDE (key, place) "
-        "FROM (SELECT request_id AS key, "
-        f"row_number() OVER (ORDER BY {order}) AS place, {log.feedback.select(con, log.impressions)} "
-        "FROM impressions) i JOIN ordered o ON o.request_id = i.key ORDER BY o.request, i.place",
+        "SELECT place AS request_id, user_id, i.* EXCLUDE (key, nth) FROM places JOIN ("
+        f"SELECT request_id AS key, row_number() OVER (ORDER BY {order}) AS nth, "
+        f"{log.feedback.select(con, log.impressions)} FROM impressions"
+        ") i ON request_id = key ORDER BY place, nth",
     )
     return asked, shown
 

@@ -19,6 +19,13 @@ SQL_TYPES: dict[Kind, str] = {
     "text": "VARCHAR", "integer": "BIGINT", "number": "FLOAT", "real": "DOUBLE", "flag": "BOOLEAN",
     "time": "TIMESTAMP", "list": "FLOAT[]",
 }  # fmt: skip
+NUMBERS = frozenset(
+    f"{sign}{width}"
+    for sign in ("", "U")
+    for width in ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
+) | {"FLOAT", "DOUBLE", "BOOLEAN"}
+"""Types of a file's column that are cast to a number as they are; others by way of their text."""
+TEXT_LISTS = ("VARCHAR", "VARCHAR[]")
 WHAT = {
     "text": "a text without NUL bytes",
     "integer": "a whole number",
@@ -58,28 +65,27 @@ def type_columns(
 
     `row` counts data rows from 1. Values that do not fit become NULL. A text "true" counts as the number 1.
     """
-    typed = [(c, _typed(c, raw.types)) for c in columns]
-    selected = ", ".join(f"{sql} AS {quoted(c.name)}" for c, sql in typed)
+    selected = ", ".join(f"{_typed(c, raw.types)} AS {quoted(c.name)}" for c in columns)
     con.execute(f"CREATE TABLE {table} AS SELECT rowid + 1 AS row, {selected} FROM {raw.table}")
-    checks = [check for c, _ in typed for check in _type_checks(c, raw.types)]
-    return find_defects(con, f"SELECT *, rowid + 1 AS row FROM {raw.table}", raw.file, checks)
+    both = f"{raw.table} AS raw POSITIONAL JOIN {table} AS typed"
+    checks = [check for c in columns for check in _checks(c, raw.types)]
+    return find_defects(con, both, raw.file, checks, row="typed.row")
 
 
 def _typed(column: Column, types: dict[str, str]) -> str:
-    if column.kind != "list":
-        return _scalar(quoted(column.sources[0]), types[column.sources[0]], column.kind)
-    if len(column.sources) == 1 and _is_list(column, types):
-        return f"list_transform({_texts(column.sources[0])}, lambda v: TRY_CAST(v AS FLOAT))"
-    return f"[{', '.join(_scalar(quoted(s), types[s], 'number') for s in column.sources)}]"
+    source = quoted(column.sources[0])
+    if not _is_list(column, types):
+        scalars = [_scalar(quoted(s), types[s], column.kind) for s in column.sources]
+        return scalars[0] if column.kind != "list" else f"[{', '.join(scalars)}]"
+    if types[column.sources[0]] in TEXT_LISTS:
+        return f"list_transform(TRY_CAST({source} AS VARCHAR[]), lambda v: TRY_CAST(v AS FLOAT))"
+    return f"TRY_CAST({source} AS FLOAT[])"
 
 
 def _is_list(column: Column, types: dict[str, str]) -> bool:
+    """Returns whether the entries stand together in one column of the file."""
     kind = types[column.sources[0]]
-    return kind == "VARCHAR" or kind.endswith("]")
-
-
-def _texts(source: str) -> str:
-    return f"TRY_CAST({quoted(source)} AS VARCHAR[])"
+    return column.kind == "list" and len(column.sources) == 1 and (kind == "VARCHAR" or kind.endswith("]"))
 
 
 def _scalar(source: str, kind: str, wanted: Kind) -> str:
@@ -92,13 +98,11 @@ def _scalar(source: str, kind: str, wanted: Kind) -> str:
             return f"CASE WHEN {whole} = TRY_CAST({text} AS DOUBLE) THEN {whole} END"
         case "real":
             return f"TRY_CAST({text} AS DOUBLE)"
-        case "number" if kind == "VARCHAR":
+        case "number" | "list" if kind == "VARCHAR":
             flags = f"CASE lower({text}) WHEN 'true' THEN 1 WHEN 'false' THEN 0"
             return f"{flags} ELSE TRY_CAST({text} AS FLOAT) END"
-        case "number" if kind in ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE") or kind.endswith("]"):
-            return f"TRY_CAST({text} AS FLOAT)"
-        case "number":
-            return f"TRY_CAST({source} AS FLOAT)"
+        case "number" | "list":
+            return f"TRY_CAST({source if kind in NUMBERS else text} AS FLOAT)"
         case "flag":
             return f"TRY_CAST({text} AS BOOLEAN)"
     epoch = f"TRY_CAST({text} AS DOUBLE)"
@@ -108,32 +112,44 @@ def _scalar(source: str, kind: str, wanted: Kind) -> str:
     return f"coalesce(make_timestamp({micros}), TRY_CAST({text} AS TIMESTAMPTZ) AT TIME ZONE 'UTC')"
 
 
-def _type_checks(column: Column, types: dict[str, str]) -> list[Check]:
-    if column.kind == "list" and len(column.sources) == 1 and _is_list(column, types):
-        return _list_checks(column)
-    kind: Kind = "number" if column.kind == "list" else column.kind
-    return [check for s in column.sources for check in _scalar_checks(s, kind, column.need, types[s])]
+def _checks(column: Column, types: dict[str, str]) -> list[Check]:
+    """Returns the checks of a column over `raw`, the file's table, beside `typed`, ours."""
+    typed = f"typed.{quoted(column.name)}"
+    if _is_list(column, types):
+        return _list_checks(column.sources[0], column.need, typed)
+    if column.kind != "list":
+        return _scalar_checks(column.sources[0], column.kind, column.need, typed)
+    entries = enumerate(column.sources, start=1)
+    return [check for i, s in entries for check in _scalar_checks(s, "number", column.need, f"{typed}[{i}]")]
 
 
-def _list_checks(column: Column) -> list[Check]:
-    source, texts = quoted(column.sources[0]), _texts(column.sources[0])
-    unfit = f"len(list_filter({texts}, lambda v: v IS NOT NULL AND TRY_CAST(v AS FLOAT) IS NULL)) > 0"
-    endless = f"len(list_filter({texts}, lambda v: v IS NULL OR NOT isfinite(TRY_CAST(v AS FLOAT)))) > 0"
-    wrong = f"{source} IS NOT NULL AND ({texts} IS NULL OR {unfit})"
-    blank = f"{source} IS NULL OR {endless}" if column.need == "value" else endless
+def _list_checks(name: str, need: Need, typed: str) -> list[Check]:
+    """Returns the checks of a column of lists; entries are looked at one by one where a sum says so."""
+    source = f"raw.{quoted(name)}"
+    entries = f"list_zip(TRY_CAST({source} AS VARCHAR[]), {typed})"
+    gaps = f"list_count({typed}) < len({typed})"
+    unfit = f"len(list_filter({entries}, lambda z: z[1] IS NOT NULL AND z[2] IS NULL)) > 0"
+    endless = f"len(list_filter({entries}, lambda z: z[1] IS NULL OR NOT isfinite(z[2]))) > 0"
+    wrong = f"{source} IS NOT NULL AND ({typed} IS NULL OR CASE WHEN {gaps} THEN {unfit} END)"
+    broken = f"CASE WHEN {gaps} OR NOT isfinite(list_sum({typed})) THEN {endless} END"
+    if need == "value":
+        broken = f"{source} IS NULL OR {broken}"
     return [
-        wrong_type(column.sources[0], wrong, "numbers", WHAT["list"], source),
-        nan_or_inf(column.sources[0], blank, source),
+        wrong_type(name, wrong, "numbers", WHAT["list"], source),
+        nan_or_inf(name, broken, source),
     ]
 
 
-def _scalar_checks(name: str, kind: Kind, need: Need, source_type: str) -> list[Check]:
-    source, typed = quoted(name), _scalar(quoted(name), source_type, kind)
-    unfit = f"contains({typed}, chr(0))" if kind == "text" else f"{source} IS NOT NULL AND ({typed}) IS NULL"
+def _scalar_checks(name: str, kind: Kind, need: Need, typed: str) -> list[Check]:
+    source = f"raw.{quoted(name)}"
+    unfit = f"contains({typed}, chr(0))" if kind == "text" else f"{source} IS NOT NULL AND {typed} IS NULL"
     checks = [wrong_type(name, unfit, WHAT[kind], WHAT[kind], source)]
+    is_number = kind in ("number", "real")
     if need == "key":
         checks.append(null_key(name, f"{source} IS NULL"))
-    elif kind in ("number", "real"):
-        missing = f"{source} IS NULL OR NOT isfinite({typed})" if need == "value" else f"isinf({typed})"
-        checks.append(nan_or_inf(name, missing, source))
+    elif need == "value":
+        endless = f" OR NOT isfinite({typed})" if is_number else ""
+        checks.append(nan_or_inf(name, f"{source} IS NULL{endless}", source))
+    elif is_number:
+        checks.append(nan_or_inf(name, f"isinf({typed})", source))
     return checks

@@ -43,11 +43,15 @@ REWARD_TOLERANCE = 1e-4
 """A reward may differ from its parts by this share of 1 + |reward|, since signals are stored as float32."""
 
 
+SHOWN = 40
+"""At most this many characters of a value are shown."""
+
+
 @dataclass(frozen=True)
 class Check:
     """A rule and how to say that it is broken.
 
-    `broken` is SQL, true of the rows that break it, over a relation with the source's data row in `row`;
+    `broken` is SQL over a relation with the data row of the file in `row`, true of the rows that break it;
     `value` is SQL for what stands there, put in place of `{value}` in the message.
     """
 
@@ -60,7 +64,7 @@ class Check:
 
 
 def find_defects(
-    con: duckdb.DuckDBPyConnection, relation: str, file: str, checks: Iterable[Check]
+    con: duckdb.DuckDBPyConnection, relation: str, file: str, checks: Iterable[Check], row: str = "row"
 ) -> list[Defect]:
     """Returns one defect per broken check: its first row and how many rows break it, by one scan."""
     checks = list(checks)
@@ -71,7 +75,9 @@ def find_defects(
         f"count(*) FILTER (b{i}), min(row) FILTER (b{i}), arg_min_null(v{i}, row) FILTER (b{i})"
         for i in range(len(checks))
     )
-    found = con.execute(f"SELECT {measures} FROM (SELECT row, {judged} FROM ({relation}))").fetchall()[0]
+    found = con.execute(
+        f"SELECT {measures} FROM (SELECT {row} AS row, {judged} FROM ({relation}))"
+    ).fetchall()[0]
     triples = zip(found[0::3], found[1::3], found[2::3], strict=True)
     return [
         Defect(
@@ -84,8 +90,11 @@ def find_defects(
 
 
 def _short(value: str | None) -> str:
-    text = "blank" if value is None else value.replace("\0", "<NUL>")
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    """Returns a value as it may stand in a sentence."""
+    if value is None:
+        return "blank"
+    text = "".join(c if c.isprintable() else f"<{ord(c):02x}>" for c in " ".join(value.split()))
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
 def wrong_type(column: str, broken: str, needed: str, write: str, value: str) -> Check:
@@ -162,7 +171,7 @@ def numbered(table: str, *keys: str) -> str:
     """Returns SQL for the rows whose `keys` are there, with `nth` counting those of equal keys."""
     there = " AND ".join(f"{key} IS NOT NULL" for key in keys)
     window = f"PARTITION BY {', '.join(keys)} ORDER BY row"
-    return f"SELECT *, row_number() OVER ({window}) AS nth FROM {table} WHERE {there}"
+    return f"SELECT row, {', '.join(keys)}, row_number() OVER ({window}) AS nth FROM {table} WHERE {there}"
 
 
 def duplicate(column: str, what: str) -> Check:
