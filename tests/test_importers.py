@@ -267,6 +267,13 @@ def test_given_requests_and_sessions_are_kept(impressions, tmp_path):
     assert dataset.query("SELECT count(DISTINCT session_id) AS n FROM requests")["n"].tolist() == [2]
 
 
+def test_a_session_that_another_interrupts_is_refused(impressions):
+    frame = pd.read_csv(impressions)
+    frame.assign(session_id=["b", "a", "a", "a", "x", "x", "b"]).to_csv(impressions, index=False)
+    with pytest.raises(Refusal, match="row 2, column session_id: is a, which goes on after another session"):
+        read_log(impressions)
+
+
 def test_all_defects_of_impressions_are_found_at_once(impressions):
     frame = pd.read_csv(impressions)
     frame.loc[2, "watch_time"] = -1

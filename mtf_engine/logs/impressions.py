@@ -29,12 +29,17 @@ from mtf_engine.logs.sessions import (
     without_actions,
 )
 from mtf_engine.logs.typed import Kind
-from mtf_engine.logs.validation import duplicate, known_split, numbered
+from mtf_engine.logs.validation import duplicate, known_split, numbered, session_in_one_piece
 from mtf_engine.spec import Refusal
 
 SILENCE = np.timedelta64(30, "m")
 """A session ends when a user is not seen for longer."""
 
+SESSIONS = """
+    SELECT row, session_id, session_id <> lag(session_id) OVER (PARTITION BY user_id ORDER BY timestamp, row)
+        AND row_number() OVER (PARTITION BY user_id, session_id ORDER BY timestamp, row) > 1 AS resumes
+    FROM impressions
+"""
 OPTIONAL: dict[str, Kind] = {"split": "text", "segment": "text"}
 
 
@@ -116,6 +121,8 @@ def _read(path: Path, mapping: Mapping) -> tuple[Arrays, Feedback, list[str]]:
             defects += columns.check(
                 con, numbered("impressions", "user_id", "request_id", "position"), [repeated]
             )
+        if {"user_id", "session_id", "timestamp"} <= has:
+            defects += columns.check(con, SESSIONS, [session_in_one_piece()])
         if defects:
             raise Refusal.of(defects)
         request = "request_id" if "request_id" in has else "timestamp"

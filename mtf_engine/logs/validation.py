@@ -193,6 +193,18 @@ def session_order() -> list[Check]:
     return [Check("session_order_broken", c, broken, message, remedy, c) for c, broken, message in rules]
 
 
+def session_in_one_piece() -> Check:
+    """Returns the check of a relation where `resumes` says that another session came in between."""
+    return Check(
+        "session_order_broken",
+        "session_id",
+        "resumes",
+        "is {value}, which goes on after another session of the user began",
+        "give each session its own id",
+        "session_id",
+    )
+
+
 def unknown_request(requests: str) -> Check:
     """Returns the check that an impression's request is in the table `requests`."""
     return Check(
