@@ -86,7 +86,7 @@ def grows(folder: Path, since: float) -> bool:
 def differences(one: Path, other: Path) -> list[str]:
     """Returns what differs between two trainings, by their run folders: metrics, checkpoints, networks."""
     different = [] if logged(one) == logged(other) else ["metrics"]
-    for name in (files.CHECKPOINT, files.POLICY, files.CRITICS):
+    for name in (files.CHECKPOINT, files.POLICY, files.BEST_POLICY, files.CRITICS):
         ours, theirs = tensors(one / name), tensors(other / name)
         different += [f"{name}:{key}" for key in sorted(ours.keys() ^ theirs.keys())]
         both = sorted(ours.keys() & theirs.keys() - WALL_CLOCK)

@@ -25,12 +25,11 @@ class Validation:
     """Weighted GAUC by user on fixed rows, and the policy of the step that scored highest.
 
     `best_score` and `best_step` are None until a step was scored; `start_score` is that of the policy that
-    the training starts from, which is never the best step. `origin` goes into the kept policy's `info`.
+    the training starts from, which is never the best step.
     """
 
-    def __init__(self, rows: EvaluationRows, origin: Mapping[str, Any]) -> None:
+    def __init__(self, rows: EvaluationRows) -> None:
         self.rows = rows
-        self.origin = dict(origin)
         self.start_score: float | None = None
         self.best_score: float | None = None
         self.best_step: int | None = None
@@ -38,11 +37,11 @@ class Validation:
         self._best_policy = b""
 
     @classmethod
-    def of(cls, rows: EvaluationRows, origin: Mapping[str, Any]) -> Self | None:
+    def of(cls, rows: EvaluationRows) -> Self | None:
         """Returns the validation on `rows`; None where no user has impressions of both classes."""
         same = np.zeros(len(rows.label))
         valid = weighted_gauc(same, rows.label, rows.reward + 1, rows.impression_user).users_used
-        return cls(rows, origin) if valid else None
+        return cls(rows) if valid else None
 
     def score(self, policy: Policy) -> float:
         """Returns the weighted GAUC by user (IntegratedRL-MTF, arXiv 2404.17589, section 4.3.1)."""
@@ -63,12 +62,22 @@ class Validation:
         score = self.score(policy)
         if self.best_score is None or score > self.best_score:
             self.best_score, self.best_step = score, step
-            self._best_policy = replace(policy, info=policy.info | self.origin | {"step": step}).to_bytes()
+            self._best_policy = replace(policy, info=policy.info | {"step": step}).to_bytes()
         return score
 
     def save_best(self, path: Path) -> None:
         """Writes the best step's policy to `path` in one step."""
         write_atomically(path, self._best_policy)
+
+    def summary(self) -> dict[str, Any]:
+        """Returns whom the scores are of, and the scores that matter."""
+        return {
+            "users": len(np.unique(self.rows.user)),
+            "requests": len(self.rows.request_id),
+            "start_score": self.start_score,
+            "best_score": self.best_score,
+            "best_step": self.best_step,
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the scores so far and the policy kept, as tensors and primitives."""

@@ -17,7 +17,13 @@ from mtf_engine.spec import BoundsPlan, Refusal, Spec
 
 BASELINE = "baseline"
 Kind = Literal["import", "collect", "train", "evaluate", "export"]
+BEST = "@best"
 WRITES_DATASET = ("import", "collect")
+
+
+def run_of(policy: str) -> str:
+    """Returns the run behind a policy: `RUN` is its last step, `RUN@best` its best by validation."""
+    return policy.removesuffix(BEST)
 
 
 class DatasetRow(Spec):
@@ -80,6 +86,12 @@ class RunRow(Spec):
         if self.started_at is None:
             return None
         return ((self.finished_at or now()) - self.started_at).total_seconds()
+
+    @property
+    def reads_policies(self) -> tuple[str, ...]:
+        """The policies that the run's config names."""
+        single = (self.config.get(name) for name in ("baseline", "run_id"))
+        return (*filter(None, single), *self.config.get("policies", ()))
 
     def public(self) -> dict[str, Any]:
         """Returns what the command line shows of a run: no process id, and no folder of this machine."""
@@ -148,6 +160,10 @@ class Registry:
         if dataset_id:
             query = query.where(RUNS.c.dataset_id == dataset_id)
         return [RunRow(**row) for row in self._rows(query)]
+
+    def queue(self) -> list[RunRow]:
+        """Returns the queued runs, the next one first."""
+        return sorted(self.runs(RunState.QUEUED), key=lambda run: run.queued_at or run.created_at)
 
     def run(self, run_id: str) -> RunRow:
         """Returns the run `run_id`; Refusal if there is none."""
@@ -235,13 +251,17 @@ class Workspace:
         ids = ", ".join(row.id for row in found)
         raise Refusal(f"{len(found)} datasets are named {name!r}; use the id of one: {ids}")
 
-    def trained(self, run_id: str) -> RunRow:
-        """Returns the completed training `run_id`; Refusal if it is none, or has no policy yet."""
-        run = self.registry.run(run_id)
+    def trained(self, policy: str) -> RunRow:
+        """Returns the completed training behind `RUN` or `RUN@best`; Refusal if it has no such policy yet."""
+        run = self.registry.run(run_of(policy))
         if run.kind != "train":
-            raise Refusal(f"{run_id} is a run of kind {run.kind}, it has no policy; name a training")
+            raise Refusal(f"{run.id} is a run of kind {run.kind}, it has no policy; name a training")
         if run.state is not RunState.COMPLETED:
-            raise Refusal(f"{run_id} is {run.state}, so it has no final policy; wait for it or resume it")
+            raise Refusal(f"{run.id} is {run.state}, so it has no final policy; wait for it or resume it")
+        if policy.endswith(BEST) and run.best_step is None:
+            raise Refusal(
+                f"{run.id} has no best step, since its log had no validation users; use its last, {run.id}"
+            )
         return run
 
     def plan(self, name: str) -> BoundsPlan:
@@ -265,9 +285,17 @@ class Workspace:
         return row
 
     def delete_run(self, run_id: str) -> None:
-        """Deletes a finished run, row and folder; Refusal if it is live."""
+        """Deletes a finished run, row and folder; Refusal if it is live, or its policy is still needed."""
         run = self.registry.run(run_id)
         if not run.state.is_finished:
             raise Refusal(f"{run_id} is {run.state}; cancel it before deleting it")
+        for live in self.registry.runs(RunState.QUEUED, RunState.RUNNING):
+            if run_id in map(run_of, live.reads_policies):
+                raise Refusal(f"{run_id} is used by {live.id}; wait for that or cancel it first")
+        for dataset in self.registry.datasets():
+            if run_of(dataset.meta.get("baseline") or "") == run_id:
+                raise Refusal(
+                    f"{dataset.id} was explored around the policy of {run_id}; delete that dataset first"
+                )
         self.registry.delete_run(run_id)
         shutil.rmtree(self.run_dir(run_id), ignore_errors=True)

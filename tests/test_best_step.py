@@ -17,7 +17,6 @@ from tests.problems import N_FEATURES, sessions
 
 LOG = sessions()
 N_USERS, PER_USER, SHOWN = 40, 3, 4
-ORIGIN = {"run_id": "train-0"}
 
 
 def rows(label=None) -> EvaluationRows:
@@ -55,19 +54,19 @@ def scores(metrics) -> dict[int, float]:
 
 
 def test_a_score_is_the_evaluations_weighted_gauc():
-    validation, policy = Validation.of(rows(), ORIGIN), trainer().policy
+    validation, policy = Validation.of(rows()), trainer().policy
     (evaluated,) = evaluate({"it": policy}, rows(), n_bootstrap=2).policies
     assert validation.score(policy) == evaluated.weighted_gauc
 
 
 def test_steps_are_scored_regularly_at_the_start_and_at_the_end():
-    metrics = list(fit(trainer(n_steps="11"), LOG, validation=Validation.of(rows(), ORIGIN)))
+    metrics = list(fit(trainer(n_steps="11"), LOG, validation=Validation.of(rows())))
     assert list(scores(metrics)) == [0, 2, 4, 6, 8, 10, 11]
     assert [row["step"] for row in metrics] == [0, 2, 3, 4, 6, 8, 9, 10, 11]
 
 
 def test_the_policy_of_the_highest_score_is_kept_with_its_step(tmp_path):
-    algo, validation, policies = trainer(), Validation.of(rows(), ORIGIN), {}
+    algo, validation, policies = trainer(), Validation.of(rows()), {}
     found = []
     for row in fit(algo, LOG, validation=validation):
         found.append(row)
@@ -80,12 +79,12 @@ def test_the_policy_of_the_highest_score_is_kept_with_its_step(tmp_path):
     validation.save_best(tmp_path / "best.safetensors")
     best = Policy.load(tmp_path / "best.safetensors")
     np.testing.assert_array_equal(best.act(LOG.observations), policies[validation.best_step])
-    assert best.info == algo.policy.info | ORIGIN | {"step": validation.best_step}
+    assert best.info == algo.policy.info | {"step": validation.best_step}
 
 
 def test_scoring_does_not_change_the_training():
     scored, alone = trainer(), trainer()
-    list(fit(scored, LOG, validation=Validation.of(rows(), ORIGIN)))
+    list(fit(scored, LOG, validation=Validation.of(rows())))
     list(fit(alone, LOG))
     for a, b in zip(scored.actor.parameters(), alone.actor.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -93,9 +92,9 @@ def test_scoring_does_not_change_the_training():
 
 @pytest.mark.parametrize("rows_seen", [1, 5, 8])
 def test_a_resumed_training_keeps_the_best_step_of_the_whole(tmp_path, rows_seen):
-    whole, resumed = Validation.of(rows(), ORIGIN), Validation.of(rows(), ORIGIN)
+    whole, resumed = Validation.of(rows()), Validation.of(rows())
     metrics = list(fit(trainer(), LOG, tmp_path / "whole.pt", whole))
-    list(islice(fit(trainer(), LOG, tmp_path / "killed.pt", Validation.of(rows(), ORIGIN)), rows_seen))
+    list(islice(fit(trainer(), LOG, tmp_path / "killed.pt", Validation.of(rows())), rows_seen))
     again = list(fit(trainer(), LOG, tmp_path / "killed.pt", resumed))
     assert scores(metrics).items() >= scores(again).items()
     assert (resumed.best_step, resumed.best_score) == (whole.best_step, whole.best_score)
@@ -111,14 +110,14 @@ def test_a_checkpoint_from_before_there_was_validation_goes_on(tmp_path):
     saved = torch.load(path, weights_only=True)
     del saved["validation"], saved["config"]["validate_every"]
     torch.save(saved, path)
-    validation = Validation.of(rows(), ORIGIN)
+    validation = Validation.of(rows())
     metrics = list(fit(trainer(validate_every="250"), LOG, path, validation))
     assert list(scores(metrics)) == [12]
     assert validation.best_step == 12 and validation.start_score is None
 
 
 def test_rows_of_one_class_give_no_validation():
-    assert Validation.of(rows(label=True), ORIGIN) is None
+    assert Validation.of(rows(label=True)) is None
     empty = replace(rows(), request=np.zeros(0, int), predictions=np.zeros((0, 2), np.float32))
     nothing = {name: np.zeros(0) for name in ("reward", "label")}
-    assert Validation.of(replace(empty, **nothing), ORIGIN) is None
+    assert Validation.of(replace(empty, **nothing)) is None

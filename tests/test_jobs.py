@@ -24,7 +24,7 @@ from mtf_engine.spec import Refusal
 from tests.fixtures.logs import clean, write
 
 ROOT = Path(__file__).parent.parent
-SMALL = {"n_steps": "200", "checkpoint_every": "10", "log_every": "5"}
+SMALL = {"n_steps": "200", "checkpoint_every": "10", "log_every": "5", "validate_every": "20"}
 SMALL |= {"batch_size": "16", "n_critics": "3", "hidden": "8"}
 ENDLESS = 10_000_000
 
@@ -136,7 +136,7 @@ def test_a_cancelled_training_stops_and_goes_on_where_it_was(workspace: Workspac
     told = executor.wait(workspace, run_id)
     assert told.state is RunState.INTERRUPTED and "resume" in str(told.error)
     steps = [row["step"] for row in metrics.read(workspace.run_dir(run_id))]
-    assert steps == list(range(5, steps[-1] + 1, 5)) and steps[-1] > cancelled.step
+    assert steps == list(range(0, steps[-1] + 1, 5)) and steps[-1] > cancelled.step
 
 
 def test_a_killed_import_leaves_at_most_a_temp_file(workspace: Workspace, log: Path) -> None:
@@ -200,7 +200,7 @@ def test_two_trainings_an_import_and_readers_at_once_lose_nothing(
         list(pool.map(look, range(3)))
     *trained, imported = (executor.completed(workspace, workspace.registry.run(i)) for i in run_ids)
     for run in trained:
-        assert [row["step"] for row in metrics.read(workspace.run_dir(run.id))] == list(range(1, 201))
+        assert [row["step"] for row in metrics.read(workspace.run_dir(run.id))] == list(range(201))
         assert run.step == run.n_steps == 200
     assert workspace.dataset(str(imported.dataset_id)).n_requests == 24
 

@@ -152,7 +152,7 @@ class IntegratedRL:
 
         actor_loss = self._actor_loss(batch)
         self.actor_optimiser.zero_grad()
-        actor_loss.backward(inputs=list(self.actor.parameters()))
+        actor_loss.backward()
         self.actor_optimiser.step()
 
         self.step += 1
@@ -166,22 +166,22 @@ class IntegratedRL:
 
     def _critic_loss(self, batch: Batch) -> Tensor:
         """Formula 6: squared error of each critic to its own target, summed, so that none slows another."""
-        errors = self.critics(batch.inputs) - self._targets(batch)  # [n_critics, batch]
-        return errors.square().mean(dim=1).sum()
+        q = self.critics(batch.state, batch.action_inputs)  # [n_critics, batch]
+        return (q - self._targets(batch)).square().mean(dim=1).sum()
 
     @torch.no_grad()
     def _targets(self, batch: Batch) -> Tensor:
         actions = self.target_actor.head(batch.next_observations)
         bounds = batch.next_centre, batch.next_half_width
         seen = self.target_critics.action_inputs(actions, *bounds)
-        q = self.target_critics(torch.cat([batch.next_state, seen], dim=1))  # [n_critics, batch]
+        q = self.target_critics(batch.next_state, seen)  # [n_critics, batch]
         excess = relative_excess(deviation(actions, *bounds), self.config.beta)
         form, of = self.config.critic_penalty, self.config.penalty
         return batch.rewards + batch.discounts * penalised_bootstrap(q, excess, form, self.config.delta, of)
 
     def _q(self, batch: Batch, actions: Tensor) -> Tensor:
         seen = self.critics.action_inputs(actions, batch.centre, batch.half_width)
-        return self.critics.of_actions(batch.state, seen)
+        return self.critics(batch.state, seen, learn=False)
 
     def _penalty(self, batch: Batch, actions: Tensor) -> Tensor:
         excess = relative_excess(deviation(actions, batch.centre, batch.half_width), self.config.beta)
@@ -215,6 +215,7 @@ class IntegratedRL:
             "q_std_outside": self._q(batch, batch.centre + outside * half_width).std(0, correction=0).mean(),
             "penalty": self._penalty(batch, actions).mean(),
             "reward_scale": self.reward_scale.scale,
+            "largest_return": self.reward_scale.largest_return,
             **self._shares("share_outside", distance > FLOAT_ERROR, explored),
             **self._shares("share_at_wall", distance.abs() <= WALL, explored),
         }

@@ -1,15 +1,12 @@
 """Compares what the registry says with what lies in the workspace's folders."""
 
-import platform
-from importlib.metadata import version
 from typing import Any
 
 import mtf_engine
+from mtf_engine.jobs.provenance import versions
 from mtf_engine.jobs.storage import open_dataset
 from mtf_engine.registry import DatasetRow, Workspace
 from mtf_engine.spec import Refusal
-
-PACKAGES = ("torch", "numpy", "pandas", "duckdb", "pyarrow", "onnx", "onnxruntime", "streamlit", "SQLAlchemy")
 
 
 def examine(workspace: Workspace) -> dict[str, Any]:
@@ -21,11 +18,7 @@ def examine(workspace: Workspace) -> dict[str, Any]:
     return {
         "orphans": _orphans(workspace, {row.id for row in rows}),
         "ledger_mismatches": [sentence for row in rows for sentence in _mismatches(workspace, row)],
-        "versions": {
-            "mtf_engine": mtf_engine.__version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in PACKAGES},
-        },
+        "versions": {"mtf_engine": mtf_engine.__version__, **versions()},
     }
 
 

@@ -50,6 +50,7 @@ def submit(
     dataset_id: str | None = None,
     algo: str | None = None,
     seed: int | None = None,
+    seed_group: str = "",
     n_steps: int = 0,
 ) -> str:
     """Returns the id of a new run, started as soon as fewer than `MAX_WORKING` others work.
@@ -63,10 +64,12 @@ def submit(
         name=name,
         state=RunState.QUEUED,
         created_at=now(),
+        queued_at=now(),
         config=config,
         dataset_id=new_id("dataset") if kind in WRITES_DATASET else dataset_id,
         algo=algo,
         seed=seed,
+        seed_group=seed_group,
         n_steps=n_steps,
     )
     workspace.run_dir(run.id).mkdir()
@@ -81,7 +84,7 @@ def reconcile(workspace: Workspace) -> None:
         _children[:] = [child for child in _children if child.poll() is None]
         working = [run for run in workspace.registry.runs(RunState.RUNNING) if _is_working(workspace, run)]
         _sweep(workspace, {run.dataset_id for run in working if run.kind in WRITES_DATASET})
-        for run in reversed(workspace.registry.runs(RunState.QUEUED)):
+        for run in workspace.registry.queue():
             if len(working) >= MAX_WORKING:
                 break
             if _start(workspace, run):
@@ -139,12 +142,28 @@ def cancel(workspace: Workspace, run_id: str) -> None:
 
 def resume(workspace: Workspace, run_id: str) -> None:
     """Queues a cancelled, interrupted or failed run again; a training goes on from its checkpoint."""
-    again = dict(state=RunState.QUEUED, error=None, finished_at=None, cancel_requested_at=None, pid=None)
+    cleared = dict(error=None, finished_at=None, cancel_requested_at=None, pid=None)
+    again = dict(state=RunState.QUEUED, queued_at=now(), **cleared)
     resumable = [state for state in RunState if state.can_resume]
     if not workspace.registry.update_run(run_id, *resumable, **again):
         state = workspace.registry.run(run_id).state
         raise Refusal(f"{run_id} is {state}; only a cancelled, interrupted or failed run can be resumed")
     reconcile(workspace)
+
+
+def move(workspace: Workspace, run_id: str, places: int) -> None:
+    """Moves a queued run by so many places, down if positive; at an end of the queue it stays there."""
+    with FileLock(workspace.path / "jobs.lock"):
+        queue = workspace.registry.queue()
+        times = [run.queued_at or run.created_at for run in queue]
+        ids = [run.id for run in queue]
+        if run_id not in ids:
+            state = workspace.registry.run(run_id).state
+            raise Refusal(f"{run_id} is {state}; only a queued run has a place in the queue")
+        place = ids.index(run_id)
+        ids.insert(max(0, place + places), ids.pop(place))
+        for moved, queued_at in zip(ids, times, strict=True):
+            workspace.registry.update_run(moved, RunState.QUEUED, queued_at=queued_at)
 
 
 def _start(workspace: Workspace, run: RunRow) -> bool:

@@ -2,5 +2,7 @@
 
 LOG, REPORT, LOCK = "run.log", "report.json", "worker.lock"
 CONFIG, RESULT, METRICS = "config.json", "result.json", "metrics.jsonl"
+PROVENANCE = "provenance.json"
 CHECKPOINT, POLICY, CRITICS = "checkpoint.pt", "policy.safetensors", "critics.safetensors"
+BEST_POLICY = "policy_best.safetensors"
 BUNDLE = "policy.zip"

@@ -4,12 +4,12 @@ Each imports what it needs itself, so that a worker loads no more than its own k
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtf_engine.jobs import files
 from mtf_engine.jobs.configs import CollectConfig, EvaluateConfig, ExportConfig, ImportConfig
+from mtf_engine.jobs.train import train
 from mtf_engine.jobs.worker import Job
 from mtf_engine.logs.schema import DatasetMeta, Tables
 from mtf_engine.registry import RunState, Workspace
@@ -86,32 +86,6 @@ def _stored(job: Job, meta: DatasetMeta, batches: Iterable[Tables]) -> dict[str,
     register_dataset(job.workspace, ledger, meta, job.run.id)
     counts = {"requests": ledger.n_requests, "impressions": ledger.n_impressions}
     return {"dataset_id": ledger.dataset_id, **counts}
-
-
-def train(job: Job) -> dict[str, Any]:
-    """Trains a policy, going on from its checkpoint where there is one."""
-    from mtf_engine.algos import ALGOS
-    from mtf_engine.jobs.storage import open_dataset, open_policy
-    from mtf_engine.training import fit, save_critics
-
-    dataset = open_dataset(job.workspace, str(job.run.dataset_id))
-    transitions = dataset.transitions()
-    algorithm = ALGOS[str(job.run.algo)]
-    baseline = open_policy(job.workspace, dataset.meta.baseline, dataset.meta)
-    algo = algorithm(algorithm.Config.model_validate(job.config), transitions, baseline)
-    for row in job.logged(fit(algo, transitions, checkpoint=job.folder / files.CHECKPOINT)):
-        job.progress(row["step"])
-    if algo.critics is not None:
-        save_critics(algo.critics, job.folder / files.CRITICS)
-    origin = {
-        "run_id": job.run.id,
-        "dataset_id": job.run.dataset_id,
-        "dataset_hash": dataset.content_hash,
-        "baseline": dataset.meta.baseline,
-        "plan": dataset.meta.plan and dataset.meta.plan.model_dump(mode="json"),
-    }
-    replace(algo.policy, info=algo.policy.info | origin).save(job.folder / files.POLICY)
-    return {"transitions": len(transitions), "left_out": transitions.n_left_out}
 
 
 def evaluate(job: Job) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from mtf_engine.jobs import files
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.schema import DatasetMeta, Ledger
-from mtf_engine.registry import BASELINE, DatasetRow, Workspace, now
+from mtf_engine.registry import BASELINE, BEST, DatasetRow, Workspace, now, run_of
 
 if TYPE_CHECKING:  # a worker that imports a log needs no torch
     from mtf_engine.networks import CriticEnsemble
@@ -38,17 +38,18 @@ def register_dataset(workspace: Workspace, ledger: Ledger, meta: DatasetMeta, ru
 
 
 def open_policy(workspace: Workspace, name: str, like: DatasetMeta) -> "Policy":
-    """Returns the policy of a completed training, or the `baseline` of a dataset like `like`."""
+    """Returns the policy of a training, last or `RUN@best`, or the `baseline` of a dataset like `like`."""
     from mtf_engine.policy import Policy
 
     if name == BASELINE:
         return Policy.baseline(like.fusion, like.feature_names, like.numeric_mask)
-    return Policy.load(workspace.run_dir(workspace.trained(name).id) / files.POLICY)
+    file = files.BEST_POLICY if name.endswith(BEST) else files.POLICY
+    return Policy.load(workspace.run_dir(workspace.trained(name).id) / file)
 
 
 def open_critics(workspace: Workspace, name: str) -> "CriticEnsemble | None":
-    """Returns the critics of a training, or None for a policy that has none."""
+    """Returns the last critics of a training, for `RUN@best` too; None for a policy that has none."""
     from mtf_engine.training import load_critics
 
-    path = workspace.run_dir(name) / files.CRITICS
+    path = workspace.run_dir(run_of(name)) / files.CRITICS
     return load_critics(path) if name != BASELINE and path.exists() else None

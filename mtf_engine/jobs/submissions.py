@@ -68,6 +68,7 @@ def submit_train(
     preset: str,
     settings: Mapping[str, str],
     seed: int = 0,
+    seed_group: str = "",
     name: str | None = None,
 ) -> str:
     """Returns the id of the run that trains `algo` on a dataset, with `settings` over those of `preset`."""
@@ -88,6 +89,7 @@ def submit_train(
         dataset_id=row.id,
         algo=algo,
         seed=seed,
+        seed_group=seed_group,
         n_steps=config["n_steps"],
     )
 
@@ -95,7 +97,7 @@ def submit_train(
 def submit_evaluate(
     workspace: Workspace, policies: Sequence[str], dataset: str, *, seed: int = 0, name: str | None = None
 ) -> str:
-    """Returns the id of the run that scores `policies` (trainings, `baseline`) on a dataset."""
+    """Returns the id of the run that scores `policies` (`RUN`, `RUN@best`, `baseline`) on a dataset."""
     row = workspace.dataset(dataset)
     for policy in policies:
         if policy != BASELINE:
@@ -116,7 +118,7 @@ def submit_evaluate(
 
 
 def submit_export(workspace: Workspace, run_id: str) -> str:
-    """Returns the id of the run that exports the policy of a training."""
+    """Returns the id of the run that exports the policy of a training, `RUN` or `RUN@best`."""
     trained = workspace.trained(run_id)
     config = ExportConfig(run_id=run_id).model_dump(mode="json")
     return submit(

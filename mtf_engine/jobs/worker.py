@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from mtf_engine.jobs import files, lock, metrics
+from mtf_engine.jobs import files, lock, metrics, provenance
 from mtf_engine.jobs.executor import LOCK_DESCRIPTOR, reconcile
 from mtf_engine.registry import RunRow, RunState, Workspace, now
 from mtf_engine.spec import Refusal
@@ -55,6 +55,15 @@ class Job:
     def cancel_requested(self) -> bool:
         return self.workspace.registry.run(self.run.id).cancel_requested_at is not None
 
+    def record_best(self, score: float | None, step: int | None) -> None:
+        """Records the best score so far and the step it was reached at."""
+        self.workspace.registry.update_run(self.run.id, best_score=score, best_step=step)
+
+    def record_provenance(self, provenance: dict[str, Any]) -> None:
+        """Records what the run is computed with, in the registry and in its folder."""
+        self.workspace.registry.update_run(self.run.id, provenance=provenance)
+        self.write_json(files.PROVENANCE, provenance)
+
     def logged(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
         """Yields the rows once they stand in metrics.jsonl, from which what a resumed run repeats is cut."""
         for i, row in enumerate(rows):
@@ -83,6 +92,7 @@ def run_job(workspace: Workspace, run_id: str) -> RunState:
     run, held = _own(workspace, run_id)
     job = Job(workspace, run)
     job.write_json(files.CONFIG, job.config)
+    job.record_provenance(provenance.of_run(workspace, run))
     values: dict[str, Any]
     try:
         result = KINDS[run.kind](job)
@@ -102,6 +112,7 @@ def run_job(workspace: Workspace, run_id: str) -> RunState:
     except Exception:
         traceback.print_exc(file=sys.stderr)
         values = {"state": RunState.FAILED, "error": "internal error, see the log"}
+    job.record_provenance(provenance.at_its_end(workspace, workspace.registry.run(run_id)))
     workspace.registry.update_run(run_id, **values, finished_at=now())
     os.close(held)  # from here on nothing is written, so this run may be resumed
     reconcile(workspace)

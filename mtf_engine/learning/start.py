@@ -22,10 +22,15 @@ FIT_BATCH = 256
 
 @dataclass(frozen=True)
 class RewardScale:
-    """What rewards are multiplied by, and the mean discounted return in those units."""
+    """What rewards are multiplied by, and in those units the mean discounted return and the largest possible.
+
+    The largest possible, in size, has the log's largest reward at every request of its longest session;
+    of an endless one where a session of the log is cut off.
+    """
 
     scale: float
     mean_return: float
+    largest_return: float
 
     @classmethod
     def of(cls, transitions: Transitions, gamma: float, scale: float | None = None) -> "RewardScale":
@@ -33,7 +38,11 @@ class RewardScale:
         returns = transitions.returns(gamma)
         std = float(returns.std())
         scale = scale or (1 / std if std > 0 else 1.0)
-        return cls(scale, scale * float(returns.mean()))
+        starts = np.append(transitions.session_starts, len(transitions))
+        whole = transitions.terminals[starts[1:] - 1].all()
+        longest = np.diff(starts).max() if whole else np.inf
+        largest = np.abs(transitions.rewards).max() * (1 - gamma**longest) / (1 - gamma)
+        return cls(scale, scale * float(returns.mean()), scale * float(largest))
 
 
 def explored_dimensions(transitions: Transitions) -> list[int]:

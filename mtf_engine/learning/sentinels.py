@@ -1,0 +1,184 @@
+"""Sentinels: what a training's metrics say is wrong, as sentences. Pure functions with stated thresholds."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+SHARE = 0.2
+"""`early` and `late` are means over this share of the logged rows, the first and the last."""
+FEWEST_ROWS = 10
+"""A metric with fewer values than this has no trend."""
+
+LARGEST_Q = 1.5
+"""Multiple of the largest possible return beyond which Q must be wrong."""
+GROWTH = 3.0
+"""Late disagreement over the median of the first half, beyond which it explodes."""
+FLOOR = 0.1
+"""Disagreement below this many standard deviations of the return explodes nowhere."""
+BLIND = 1.05
+"""Disagreement outside over inside the bounds, up to which the critics do not tell them apart."""
+AT_WALL, OUTSIDE = 0.5, 0.25
+"""Shares of requests in one dimension."""
+PAST_BEST = 0.005
+"""Weighted GAUC below the best step's, beyond which the last policy is worse."""
+SLOWER = 2.0
+"""Late seconds a step over early."""
+
+SCORE = "validation_gauc"
+NAMED = 3
+"""Dimensions that a sentence names; it counts the others."""
+
+
+class Sentinel(NamedTuple):
+    """One thing that is wrong: its name, and a sentence with the numbers and what to do."""
+
+    key: str
+    sentence: str
+
+
+def sentinels(rows: Sequence[Mapping[str, Any]]) -> list[Sentinel]:
+    """Returns what is wrong by the logged rows of one training, the gravest first; nothing if all is well.
+
+    A rule whose metrics are not logged says nothing, so every method may log what it has.
+    """
+    frame = pd.DataFrame(rows)
+    said = ((rule.__name__.lstrip("_"), rule(frame)) for rule in RULES)
+    return [Sentinel(key, sentence) for key, sentence in said if sentence]
+
+
+def _critics_diverge(frame: pd.DataFrame) -> str | None:
+    times = _ratio(abs(_late(frame, "q_mean")), _late(frame, "largest_return"))
+    if times > LARGEST_Q:
+        return (
+            f"Q is {times:.1f} times the largest possible return: the critics diverge; "
+            "lower critic_learning_rate or tau."
+        )
+    return None
+
+
+def _disagreement_explodes(frame: pd.DataFrame) -> str | None:
+    spread = _trend(frame, "q_std_inside")
+    late = _late_mean(spread)
+    times = _ratio(late, float(spread.head(len(spread) // 2).median()))
+    if late > FLOOR and times > GROWTH:
+        return (
+            f"Inside the bounds the critics disagree {times:.1f} times as much as in the first half of the "
+            f"steps, by {late:.2g} standard deviations of the return: they fall apart; lower "
+            "critic_learning_rate."
+        )
+    return None
+
+
+def _loss_does_not_fall(frame: pd.DataFrame) -> str | None:
+    loss = _trend(frame, "critic_loss")
+    if _late_mean(loss) >= _early_mean(loss):
+        return (
+            f"The critics' loss does not fall: {_early_mean(loss):.3g} at first, {_late_mean(loss):.3g} now; "
+            "change critic_learning_rate, or look at the log's rewards."
+        )
+    return None
+
+
+def _bounds_unseen(frame: pd.DataFrame) -> str | None:
+    outside, inside = (_trend(frame, f"q_std_{where}") for where in ("outside", "inside"))
+    times = _ratio(_late_mean(outside), _late_mean(inside))
+    if times <= BLIND:
+        return (
+            f"The critics disagree as little outside the bounds as inside, {times:.2f} times: "
+            "their disagreement does not hold the actor back."
+        )
+    return None
+
+
+def _actor_outside(frame: pd.DataFrame) -> str | None:
+    if found := _dimensions(frame, "share_outside/", OUTSIDE):
+        return f"The actor leaves the bounds in {found}; raise eta, or explore wider bounds."
+    return None
+
+
+def _actor_at_the_wall(frame: pd.DataFrame) -> str | None:
+    if found := _dimensions(frame, "share_at_wall/", AT_WALL):
+        return f"The actor sits at the wall in {found}; better weights may lie beyond the bounds."
+    return None
+
+
+def _no_gain(frame: pd.DataFrame) -> str | None:
+    scores = _scores(frame)
+    if 0 in scores.index and (best := scores.drop(0).max()) <= scores[0]:
+        return (
+            "No step ranks validation users better than the policy it started from: "
+            f"weighted GAUC {best:.4f} at best, {scores[0]:.4f} at the start."
+        )
+    return None
+
+
+def _past_its_best(frame: pd.DataFrame) -> str | None:
+    scores = _scores(frame).drop(0, errors="ignore")
+    if not scores.empty and scores.iloc[-1] < scores.max() - PAST_BEST:
+        return (
+            f"Weighted GAUC of validation users has fallen from {scores.max():.4f} at step "
+            f"{int(scores.idxmax()):,} to {scores.iloc[-1]:.4f}: use the best step's policy, or fewer steps."
+        )
+    return None
+
+
+def _slowed_down(frame: pd.DataFrame) -> str | None:
+    pace = _trend(frame, "steps_per_second")
+    if (times := _ratio(_early_mean(pace), _late_mean(pace))) > SLOWER:
+        return f"A step takes {times:.1f} times as long as at first: something else uses this machine."
+    return None
+
+
+RULES: tuple[Callable[[pd.DataFrame], str | None], ...] = (
+    _critics_diverge,
+    _disagreement_explodes,
+    _loss_does_not_fall,
+    _bounds_unseen,
+    _actor_outside,
+    _actor_at_the_wall,
+    _no_gain,
+    _past_its_best,
+    _slowed_down,
+)
+
+
+def _values(frame: pd.DataFrame, name: str) -> pd.Series:
+    return frame[name].dropna() if name in frame else pd.Series(dtype=float)
+
+
+def _trend(frame: pd.DataFrame, name: str) -> pd.Series:
+    """Returns the values of a metric, none where they are too few: what is computed of none is NaN."""
+    values = _values(frame, name)
+    return values if len(values) >= FEWEST_ROWS else values[:0]
+
+
+def _early_mean(values: pd.Series) -> float:
+    return float(values.head(max(1, int(SHARE * len(values)))).mean())
+
+
+def _late_mean(values: pd.Series) -> float:
+    return float(values.tail(max(1, int(SHARE * len(values)))).mean())
+
+
+def _ratio(a: float, b: float) -> float:
+    return a / b if b else math.nan
+
+
+def _late(frame: pd.DataFrame, name: str) -> float:
+    return _late_mean(_values(frame, name))
+
+
+def _scores(frame: pd.DataFrame) -> pd.Series:
+    """Returns the validation score by step."""
+    return frame.set_index("step")[SCORE].dropna() if SCORE in frame else pd.Series(dtype=float)
+
+
+def _dimensions(frame: pd.DataFrame, prefix: str, limit: float) -> str:
+    """Returns the dimensions whose late share of requests is over `limit`, largest first; "" if none is."""
+    shares = {name.removeprefix(prefix): _late(frame, name) for name in frame if str(name).startswith(prefix)}
+    over = sorted((share, name) for name, share in shares.items() if share > limit)[::-1]
+    named = [f"{name} ({share:.0%} of requests)" for share, name in over[:NAMED]]
+    more = [f"{len(over) - NAMED} more dimensions"] if len(over) > NAMED else []
+    return ", ".join(named + more)

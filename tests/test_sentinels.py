@@ -1,0 +1,100 @@
+"""Sentinels speak where something is planted, and are silent where all is well."""
+
+import re
+
+import numpy as np
+import pytest
+
+from mtf_engine.learning.sentinels import sentinels
+
+STEPS = np.arange(50, 1_050, 50)
+
+
+def healthy(**changes) -> list[dict[str, float]]:
+    """Returns the rows of a training that went well, with some metrics (arrays or numbers) replaced."""
+    way = STEPS / STEPS[-1]
+    columns = {
+        "step": STEPS,
+        "critic_loss": 1 - 0.6 * way,
+        "q_mean": 2 + way,
+        "largest_return": 4.0,
+        "q_std_inside": 0.05 + 0.05 * way,
+        "q_std_outside": 0.1 + 0.2 * way,
+        "share_outside/pow_click": 0.0,
+        "share_at_wall/pow_click": 0.1,
+        "validation_gauc": 0.6 + 0.05 * way,
+        "steps_per_second": 60.0,
+    }
+    columns |= changes
+    arrays = {name: np.broadcast_to(values, len(STEPS)) for name, values in columns.items()}
+    rows = [{name: float(values[i]) for name, values in arrays.items()} for i in range(len(STEPS))]
+    return [{"step": 0, "validation_gauc": 0.6}, *rows]
+
+
+def test_a_training_that_goes_well_is_not_spoken_of():
+    assert sentinels(healthy()) == []
+
+
+def test_nothing_logged_says_nothing():
+    assert sentinels([]) == []
+    assert sentinels([{"step": 10, "fitness": 0.5}, {"step": 20, "fitness": 0.4}]) == []
+
+
+RISE = np.linspace(0, 1, len(STEPS))
+PLANTED = {
+    "critics_diverge": ({"q_mean": 12.0}, "Q is 3.0 times the largest possible return: the critics diverge"),
+    "disagreement_explodes": (
+        {"q_std_inside": 0.1 * np.exp(4 * RISE), "q_std_outside": np.exp(4 * RISE)},
+        r"disagree 1\d\.\d times as much as in the first half of the steps, by 4\.\d standard deviations",
+    ),
+    "loss_does_not_fall": ({"critic_loss": 0.5 + RISE}, r"does not fall: 0\.\d+ at first, 1\.\d+ now"),
+    "bounds_unseen": ({"q_std_outside": 0.05 + 0.05 * RISE}, "as little outside the bounds as inside"),
+    "actor_outside": (
+        {"share_outside/pow_click": 0.4},
+        r"leaves the bounds in pow_click \(40% of requests\)",
+    ),
+    "actor_at_the_wall": ({"share_at_wall/pow_click": 0.83}, r"at the wall in pow_click \(83% of requests\)"),
+    "no_gain": (
+        {"validation_gauc": 0.59},
+        r"weighted GAUC 0\.5900 at best, 0\.6000 at the start",
+    ),
+    "past_its_best": (
+        {"validation_gauc": 0.65 - 0.05 * RISE},
+        r"fallen from 0\.6500 at step 50 to 0\.6000: use the best step's policy",
+    ),
+    "slowed_down": ({"steps_per_second": 60 - 45 * RISE}, r"A step takes 3\.\d times as long as at first"),
+}
+
+
+@pytest.mark.parametrize("key", PLANTED)
+def test_what_is_planted_is_told_and_nothing_else(key):
+    changes, sentence = PLANTED[key]
+    (told,) = sentinels(healthy(**changes))
+    assert told.key == key
+    assert re.search(sentence, told.sentence), told.sentence
+
+
+def test_a_threshold_itself_is_still_well():
+    at_it = {"q_mean": 6.0, "share_at_wall/pow_click": 0.5, "share_outside/pow_click": 0.25}
+    assert sentinels(healthy(**at_it)) == []
+
+
+def test_the_gravest_comes_first_and_many_dimensions_are_counted():
+    walls = {f"share_at_wall/pow_{i}": 0.6 + i / 100 for i in range(5)}
+    told = sentinels(healthy(q_mean=-12.0, **walls))
+    assert [one.key for one in told] == ["critics_diverge", "actor_at_the_wall"]
+    assert (
+        "pow_4 (64% of requests), pow_3 (63% of requests), pow_2 (62% of requests), 2 more"
+        in told[1].sentence
+    )
+
+
+def test_a_trend_needs_rows():
+    rows = healthy(critic_loss=0.5 + RISE, q_std_outside=0.01)
+    assert {one.key for one in sentinels(rows)} == {"loss_does_not_fall", "bounds_unseen"}
+    assert sentinels(rows[:8]) == []
+
+
+def test_a_metric_that_is_zero_throughout_is_no_error():
+    zeros = {"q_mean": 0.0, "largest_return": 0.0, "q_std_inside": 0.0, "q_std_outside": 0.0}
+    assert sentinels(healthy(**zeros)) == []
