@@ -22,10 +22,10 @@ def exhibit(figure: go.Figure, table: pd.DataFrame, name: str, alt: str) -> None
 
 
 def csv_download(table: pd.DataFrame, name: str) -> None:
-    """Draws a button that saves `table` as `name`.csv."""
+    """Draws a button that saves `table` as `name`.csv, written when it is clicked."""
     st.download_button(
         "Download CSV",
-        table.to_csv(index=False),
+        lambda: table.to_csv(index=False),
         f"{name}.csv",
         "text/csv",
         key=f"csv {name}",
