@@ -16,7 +16,12 @@ PAGES = {
         st.Page("pages/train/start.py", title="Start a training"),
         st.Page("pages/train/runs.py", title="Runs"),
     ],
-    "Evaluate": [st.Page("pages/evaluate/compare.py", title="Compare policies")],
+    "Evaluate": [
+        st.Page("pages/evaluate/compare.py", title="Compare policies"),
+        st.Page("pages/evaluate/deviation.py", title="Deviation"),
+        st.Page("pages/evaluate/critics.py", title="Critics"),
+        st.Page("pages/evaluate/explain.py", title="Explain one request"),
+    ],
     "Release": [st.Page("pages/release/export.py", title="Export a policy")],
 }
 

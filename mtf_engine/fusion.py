@@ -17,13 +17,13 @@ def log_final_score(spec: FusionSpec, actions: Any, predictions: Any, xp: Module
     scores [n] or [n, k]. Predictions are floored at 1e-6, so the logarithm exists. A prediction without a
     pow dimension has pow 0, one without a bias dimension bias 0. `xp` is numpy, or torch for tensors.
     """
-    pows, biases = _weights(spec, actions, xp)
+    pows, biases = pows_and_biases(spec, actions, xp)
     if predictions.ndim == 3:
         pows, biases = pows[:, None, :], biases[:, None, :]
     return (pows * xp.log(predictions.clip(PREDICTION_FLOOR) + biases)).sum(-1)
 
 
-def _weights(spec: FusionSpec, actions: Any, xp: ModuleType) -> tuple[Any, Any]:
+def pows_and_biases(spec: FusionSpec, actions: Any, xp: ModuleType = np) -> tuple[Any, Any]:
     """Returns real pows and biases, each [n, p], for actions [n, d]."""
     centre = np.float32([(d.high + d.low) / 2 for d in spec.dimensions])
     half_range = np.float32([(d.high - d.low) / 2 for d in spec.dimensions])

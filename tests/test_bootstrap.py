@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from mtf_engine.evaluation import weighted_gauc
-from mtf_engine.evaluation.bootstrap import interval, poisson_bootstrap, probability_above_zero, user_sums
+from mtf_engine.evaluation.bootstrap import (
+    bootstrap_by_part,
+    interval,
+    poisson_bootstrap,
+    probability_above_zero,
+    probability_best,
+    resolvable_gap,
+    user_sums,
+)
 
 
 def test_draws_worked_by_hand():
@@ -68,6 +76,46 @@ def test_fewer_than_two_users_have_no_interval():
     draws = poisson_bootstrap(np.array([[0.7, 0.0]]), np.array([[1.0, 0.0]]), 100, np.random.default_rng(0))
     assert interval(draws[:, 0]) == (None, None)
     assert probability_above_zero(draws[:, 0]) is None
+
+
+def test_parts_are_drawn_with_the_counts_that_everyone_is_drawn_with():
+    generator = np.random.default_rng(0)
+    part = np.array([1, 0, 2, 1, 0, 2, 2])
+    denominators = generator.uniform(1, 2, (2, 7))
+    numerators = denominators * generator.random((2, 7))
+    draws = bootstrap_by_part(numerators, denominators, part, 4, 50, np.random.default_rng(5))
+    by_part = np.argsort(part, kind="stable")
+    counts = np.random.default_rng(5).poisson(1.0, (50, 7))
+    for i, members in enumerate([by_part, *(by_part[part[by_part] == p] for p in range(3))]):
+        c = counts[:, np.isin(by_part, members)].astype(float)
+        drawn = c.sum(1) > 0
+        expected = (c @ numerators[:, members].T)[drawn] / (c @ denominators[:, members].T)[drawn]
+        np.testing.assert_allclose(draws[i, drawn], expected)
+        assert np.isnan(draws[i, ~drawn]).all()
+    assert np.isnan(draws[4]).all()  # nobody is of the last part
+
+
+def test_the_probability_of_being_best_worked_by_hand():
+    draws = np.array([[1.0, 2.0, 0.0], [3.0, 3.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, np.nan]])
+    assert probability_best(draws) == pytest.approx([(1 / 2 + 1 / 3) / 3, (1 + 1 / 2 + 1 / 3) / 3, 1 / 9])
+    assert probability_best(draws[3:]) is None
+    assert probability_best(draws[:, :1]) == [1.0]
+
+
+def test_a_true_difference_of_the_resolvable_gap_is_found_in_four_of_five_samples():
+    """On 400 simulated samples whose true difference is the gap that a first sample says it can resolve."""
+    generator = np.random.default_rng(0)
+
+    def draws_of(differences):
+        ones = np.ones((1, len(differences)))
+        return poisson_bootstrap(differences[None], ones, 400, generator)[:, 0]
+
+    gap = resolvable_gap(draws_of(generator.normal(0, 0.1, 3_000)))
+    assert gap == pytest.approx(2.8016 * 0.1 / np.sqrt(3_000), rel=0.1)
+    shift = 2.8016 * 0.1 / np.sqrt(200)
+    found = [interval(draws_of(generator.normal(shift, 0.1, 200)))[0] > 0 for _ in range(400)]
+    assert 0.74 < np.mean(found) < 0.86
+    assert resolvable_gap(np.full(5, np.nan)) is None
 
 
 def test_intervals_hold_the_true_value_as_often_as_they_say():

@@ -28,6 +28,9 @@ TITLES = {
     "start": "Start a training",
     "runs": "Runs",
     "compare": "Compare policies",
+    "deviation": "Deviation from the baseline",
+    "critics": "Critics",
+    "explain": "Explain one request",
     "export": "Export a policy",
 }
 SECONDS = 60

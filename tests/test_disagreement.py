@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtf_engine.evaluation.critic_pairs import LEVELS, critic_pairs
 from mtf_engine.evaluation.disagreement import disagreement, distance_from_bounds
+from mtf_engine.evaluation.segments import Segments
 
 
 class LinearCritics:
@@ -92,3 +94,51 @@ def test_every_point_is_counted_once(seed, scale):
     assert sum(part.count for part in parts if part) == 17 * result.n_rays
     assert all(a.up_to <= b.above for a, b in zip(result.profile, result.profile[1:], strict=False))
     assert sum(part.count for part in (result.inside, result.outside) if part) == 6
+
+
+def test_each_critic_is_told_against_the_mean_of_all():
+    result = disagreement(LinearCritics(), **situation([[0.1, 0.0], [0.2, 0.2], [0.5, 0.0]]))
+    # Slopes 1, 2, 3: the critics lie -1, 0 and 1 times the distance travelled from their mean.
+    assert result.inside.biases == pytest.approx((-(0.1 + 0.4) / 2, 0, (0.1 + 0.4) / 2), abs=1e-6)
+    rms = np.sqrt((0.1**2 + 0.4**2) / 2)
+    assert result.inside.deviations == pytest.approx((rms, 0, rms), abs=1e-6)
+    assert result.outside.biases == pytest.approx((-0.5, 0, 0.5), abs=1e-6)
+
+
+def test_what_the_critics_differ_by_is_what_they_differ_by_together():
+    q = np.random.default_rng(0).normal(size=(5, 400))
+
+    class RandomCritics:
+        def q(self, observations, *_):
+            return q[:, : len(observations)]
+
+    spread = disagreement(RandomCritics(), **situation(np.zeros((400, 2)))).inside
+    assert np.mean(np.square(spread.deviations)) == pytest.approx(q.var(0).mean())
+    assert sum(spread.biases) == pytest.approx(0, abs=1e-12)
+
+
+def test_segments_are_told_apart_and_rewards_unscaled():
+    offsets = [[0.1, 0.0], [0.3, 0.0], [0.0, 0.2], [0.0, 0.1]]
+    segments = Segments(("new", "old"), np.array([0, 0, 1, 1]), np.array([0, 1]))
+    result = disagreement(LinearCritics(), **situation(offsets), segments=segments, reward_scale=0.5)
+    new, old = (result.by_segment[name] for name in ("new", "old"))
+    assert new.inside.std_mean == pytest.approx(STD * 0.1 / 0.5, rel=1e-6)
+    assert new.outside.std_mean == pytest.approx(STD * 0.3 / 0.5, rel=1e-6)
+    assert (old.inside.count, old.outside) == (2, None)
+    for whole, ours, theirs in zip(result.profile, new.profile, old.profile, strict=True):
+        assert whole.spread.count == ours.spread.count + theirs.spread.count
+
+
+def test_two_critics_against_each_other_are_counted_as_numpy_counts_them():
+    q = np.random.default_rng(0).normal(size=(3, 500)).cumsum(0)
+    pairs = critic_pairs(q)
+    expected, _, _ = np.histogram2d(q[0], q[2], bins=[pairs.edges, pairs.edges])
+    np.testing.assert_array_equal(pairs.counts(0, 2), expected)
+    assert pairs.counts(0, 2).size == LEVELS**2 <= 5_000
+    np.testing.assert_allclose(pairs.correlation, np.corrcoef(q))
+
+
+def test_a_critic_that_always_says_the_same_correlates_with_none():
+    pairs = critic_pairs(np.stack([np.ones(4), np.arange(4.0)]))
+    assert pairs.correlation == ((None, None), (None, pytest.approx(1.0)))
+    assert critic_pairs(np.ones((2, 4))).counts(0, 1).sum() == 4

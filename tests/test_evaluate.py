@@ -169,6 +169,88 @@ def test_a_scale_of_scores_that_differs_between_requests_moves_users_and_not_req
     assert by_age.weighted_gauc < plain.weighted_gauc - 0.01
 
 
+def among(rows, user_mask):
+    """Returns `rows` with the requests of the users in `user_mask` alone."""
+    requests = np.flatnonzero(user_mask[rows.user])
+    kept = np.isin(rows.request, requests)
+    per_request = ("request_id", "user", "segment", "observations", "baseline_actions", "lower", "upper")
+    per_impression = ("predictions", "reward", "label")
+    return replace(
+        rows,
+        request=np.searchsorted(requests, rows.request[kept]),
+        **{name: getattr(rows, name)[requests] for name in per_request},
+        **{name: getattr(rows, name)[kept] for name in per_impression},
+    )
+
+
+def test_a_segment_is_scored_as_if_its_users_were_the_whole_log():
+    rows = simulated()
+    by_user = np.array(["a", "b", "c", "a"])[np.arange(80) % 4]
+    rows = replace(rows, segment=by_user[rows.user])
+    result = evaluate(POLICIES, rows, n_bootstrap=300)
+    assert result.segments == ("a", "b", "c")  # by size
+    for segment in result.segments:
+        alone = evaluate(POLICIES, among(rows, by_user == segment), n_bootstrap=300)
+        for policy, expected in zip(result.policies, alone.policies, strict=True):
+            (user,) = (s for s in policy.by_segment if (s.segment, s.group) == (segment, "user"))
+            assert user.weighted_gauc == pytest.approx(expected.weighted_gauc)
+            assert user.groups_used == expected.users_used
+            assert user.weight_used == pytest.approx(expected.weight_used)
+            assert user.ci_high - user.ci_low == pytest.approx(expected.ci_high - expected.ci_low, rel=0.35)
+            assert policy.deviation_by_segment[segment] == expected.deviation
+        values = {
+            (d.run_id, d.base, d.group): d.value for d in result.segment_differences if d.segment == segment
+        }
+        expected_values = {(d.run_id, d.base, d.group): d.value for d in alone.differences}
+        assert values == pytest.approx(expected_values)
+
+
+def test_a_log_of_one_segment_is_not_told_apart():
+    rows = simulated(n_users=10)
+    result = evaluate(POLICIES, replace(rows, segment=np.full(len(rows.segment), "all")), n_bootstrap=20)
+    assert (result.segments, result.segment_differences) == ((), ())
+    assert all(policy.by_segment == () and not policy.deviation_by_segment for policy in result.policies)
+
+
+def test_small_segments_are_put_together():
+    rows = simulated()
+    names = np.array([f"s{i:02}" for i in range(20)])
+    result = evaluate(POLICIES, replace(rows, segment=names[rows.user % 20]), n_bootstrap=20)
+    assert result.segments == (*names[:11], "other segments")
+    used = [s.groups_used for s in result.policies[0].by_segment if s.group == "user"]
+    assert sum(used) == result.policies[0].users_used
+
+
+def test_a_user_who_changes_segment_counts_where_it_started():
+    rows = two_users()
+    rows = replace(rows, segment=np.array(["new", "old", "old", "old"]))  # user 0 first new, then old
+    policy = evaluate({"click": affine(CLICK)}, rows).policies[0]
+    by_segment = {(s.segment, s.group): s for s in policy.by_segment}
+    assert by_segment["new", "user"].weighted_gauc == pytest.approx(1 / 2)
+    assert by_segment["new", "request"].groups_used == 2
+    assert by_segment["new", "user"].ci_low is None  # one user shows no spread
+
+
+def test_the_best_policy_is_named_with_its_probability():
+    result = evaluate(POLICIES | {"twin": affine(CLICK)}, simulated())
+    best = {policy.run_id: policy.probability_best for policy in result.policies}
+    assert best == pytest.approx({"click": 0.5, "twin": 0.5, "both": 0, "like": 0})
+    for difference in result.differences:
+        assert difference.resolvable_gap == pytest.approx(
+            2.8016 * (difference.ci_high - difference.ci_low) / 3.92, rel=0.1
+        )
+
+
+def test_the_summary_holds_the_scores_and_not_the_pictures():
+    result = evaluate(POLICIES, simulated(n_users=5), n_bootstrap=20)
+    summary = result.summary()
+    assert (
+        summary["policies"][0]["by_request"]["weighted_gauc"] == result.policies[0].by_request.weighted_gauc
+    )
+    assert not {"deviation", "deviation_by_segment", "disagreement"} & set(summary["policies"][0])
+    assert len(summary["segment_differences"]) == 3 * 2 * 2 * 2
+
+
 def test_no_valid_group_gives_null():
     rows = replace(two_users(), label=np.ones(7, bool))
     policy = evaluate({"click": affine(CLICK)}, rows).policies[0]

@@ -20,6 +20,9 @@ TITLES = {
     "start": "Start a training",
     "runs": "Runs",
     "compare": "Compare policies",
+    "deviation": "Deviation from the baseline",
+    "critics": "Critics",
+    "explain": "Explain one request",
     "export": "Export a policy",
 }
 
@@ -93,23 +96,6 @@ def test_home_counts_what_is_there(filled):
     assert shown["Datasets"] == str(len(datasets))
     assert shown["Requests"] == f"{sum(row.n_requests for row in datasets):,}"
     assert shown["Trained policies"] == "1"
-
-
-def test_compare_shows_what_was_evaluated(filled):
-    (run,) = filled.registry.runs(kind="evaluate")
-    app = opened("compare")
-    scores = next(table.value for table in app.dataframe if "users_used" in table.value)
-    told = {row["run_id"]: row["weighted_gauc"] for row in run.result["policies"]}
-    assert dict(zip(scores["run_id"], scores["value"], strict=True)) == told
-    assert "Synthetic" in app.warning[0].value
-    assert {"Weighted GAUC", "Differences", "Disagreement of the critics"} <= {h.value for h in app.header}
-
-
-def test_compare_offers_to_evaluate_what_was_not(filled):
-    explored = next(row for row in filled.registry.datasets() if row.name == "explored")
-    app = opened("compare", dataset=explored.id)
-    assert button(app, "Compare")
-    assert f"evaluate baseline {filled.registry.runs(kind='train')[0].id} --on {explored.id}" in texts(app)
 
 
 def test_export_shows_that_the_bundle_answers_as_the_policy_does(filled):

@@ -1,5 +1,8 @@
 """Poisson bootstrap over users: intervals of ratios, and of differences between policies paired by user."""
 
+from itertools import pairwise
+from statistics import NormalDist
+
 import numpy as np
 
 from mtf_engine.evaluation.weighted_gauc import WeightedGAUC
@@ -33,14 +36,38 @@ def poisson_bootstrap(
     A draw without a user of the denominator is NaN, and so are all draws of a ratio that has fewer than two:
     no spread is seen.
     """
-    used = (denominators > 0).any(0)
+    everyone = np.zeros(numerators.shape[1], np.int64)
+    return bootstrap_by_part(numerators, denominators, everyone, 1, n_bootstrap, generator)[0]
+
+
+def bootstrap_by_part(
+    numerators: np.ndarray,
+    denominators: np.ndarray,
+    part: np.ndarray,
+    n_parts: int,
+    n_bootstrap: int,
+    generator: np.random.Generator,
+) -> np.ndarray:
+    """Returns draws [1 + n_parts, n_bootstrap, k]: those of all users, then those of each part's users alone.
+
+    `part` [n_users] numbers the part that a user belongs to, from 0 on. The counts are the same for all: what
+    is drawn of everyone is the sum of what is drawn of the parts, so telling them apart costs little.
+    """
+    used = np.flatnonzero((denominators > 0).any(0))
+    used = used[np.argsort(part[used], kind="stable")]
+    members = [slice(*ends) for ends in pairwise(np.searchsorted(part[used], np.arange(n_parts + 1)))]
     sums = np.concatenate([numerators, denominators])[:, used].T  # [n_users, 2 k]
     rows = max(1, CHUNK // max(1, len(sums)))
-    sizes = [min(rows, n_bootstrap - start) for start in range(0, n_bootstrap, rows)]
-    drawn = np.concatenate([generator.poisson(1.0, (size, len(sums))).astype(float) @ sums for size in sizes])
-    top, bottom = np.hsplit(drawn, 2)
-    told = (bottom > 0) & ((denominators > 0).sum(1) >= 2)
-    return np.divide(top, bottom, out=np.full_like(top, np.nan), where=told)
+    drawn = [
+        np.stack([counts[:, users] @ sums[users] for users in members])
+        for start in range(0, n_bootstrap, rows)
+        for counts in [generator.poisson(1.0, (min(rows, n_bootstrap - start), len(sums))).astype(float)]
+    ]
+    by_part = np.concatenate(drawn, axis=1)  # [n_parts, n_bootstrap, 2 k]
+    top, bottom = np.split(np.concatenate([by_part.sum(0, keepdims=True), by_part]), 2, axis=-1)
+    counted = np.stack([(denominators[:, used[users]] > 0).sum(1) for users in members])  # [n_parts, k]
+    enough = np.concatenate([counted.sum(0, keepdims=True), counted]) >= 2
+    return np.divide(top, bottom, out=np.full_like(top, np.nan), where=(bottom > 0) & enough[:, None])
 
 
 def interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float] | tuple[None, None]:
@@ -56,3 +83,30 @@ def probability_above_zero(draws: np.ndarray) -> float | None:
     """Returns the share of draws [n_bootstrap] above 0, a draw of 0 counting one half and NaN left out."""
     draws = draws[~np.isnan(draws)]
     return float((draws > 0).mean() + (draws == 0).mean() / 2) if len(draws) else None
+
+
+def probability_best(draws: np.ndarray) -> list[float] | None:
+    """Returns the share of draws [n_bootstrap, k] in which each of the k columns is the highest.
+
+    Columns that tie share the draw, so the k numbers add up to 1. Draws with a NaN are left out; None where
+    nothing is left.
+    """
+    draws = draws[~np.isnan(draws).any(1)]
+    if not len(draws):
+        return None
+    best = draws == draws.max(1, keepdims=True)
+    return list((best / best.sum(1, keepdims=True)).mean(0).tolist())
+
+
+def resolvable_gap(draws: np.ndarray, power: float = 0.8, level: float = 0.95) -> float | None:
+    """Returns the smallest true difference that a test on this sample would find with that `power`.
+
+    It is `(z(1 - (1 - level) / 2) + z(power)) * sd`, 2.80 sd as it stands: z are quantiles of the standard
+    normal, sd is the standard deviation of the paired difference's bootstrap draws [n_bootstrap], NaN left
+    out (Bloom, "Minimum detectable effects", 1995). None where nothing is left.
+    """
+    draws = draws[~np.isnan(draws)]
+    if not len(draws):
+        return None
+    z = NormalDist().inv_cdf
+    return float((z((1 + level) / 2) + z(power)) * draws.std())

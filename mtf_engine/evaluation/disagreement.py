@@ -1,9 +1,11 @@
-"""Disagreement of the critics: the spread of their Q inside the bounds, outside, and against the distance."""
+"""Disagreement of the critics, together and each: inside the bounds, outside, and against the distance."""
 
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from mtf_engine.evaluation.critic_pairs import CriticPairs, critic_pairs
+from mtf_engine.evaluation.segments import Segments
 from mtf_engine.spec import Spec
 
 MAX_REQUESTS = 2_000
@@ -40,13 +42,19 @@ class Context(NamedTuple):
 
 
 class Spread(Spec):
-    """Population standard deviation over critics, summed up over `count` actions."""
+    """How the critics spread over `count` actions: together, and each against the mean of all.
+
+    `std_mean` averages the population standard deviation over critics. Of each critic, `biases` has the mean
+    of `Q_i - mean Q`, `deviations` its root mean square: their squares average to the mean variance.
+    """
 
     count: int
     std_mean: float
     std_quantiles: tuple[float, float]
     """5 % and 95 %."""
     q_mean: float
+    biases: tuple[float, ...]
+    deviations: tuple[float, ...]
 
 
 class DistanceBin(Spec):
@@ -57,19 +65,29 @@ class DistanceBin(Spec):
     spread: Spread
 
 
-class Disagreement(Spec):
-    """How much the critics differ about a policy's own actions, and along rays through them.
+class Spreads(Spec):
+    """The spread about a policy's own actions and along rays through them, a part without actions left out.
 
     `inside` and `outside` split the policy's own actions by their bounds. On the rays, `ray_inside` holds all
-    points inside, `profile` the rest by distance. A part without actions is None or missing.
+    points inside, `profile` the rest by distance.
     """
 
-    n_requests: int
-    n_rays: int
     inside: Spread | None
     outside: Spread | None
     ray_inside: Spread | None
     profile: tuple[DistanceBin, ...]
+
+
+class Disagreement(Spreads):
+    """How much the critics differ, over all requests asked about, and by segment where there are several.
+
+    Q and its spread are in units of the reward.
+    """
+
+    n_requests: int
+    n_rays: int
+    by_segment: dict[str, Spreads]
+    pairs: CriticPairs
 
 
 def distance_from_bounds(offsets: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
@@ -91,30 +109,41 @@ def disagreement(
     lower: np.ndarray,
     upper: np.ndarray,
     actions: np.ndarray,
+    *,
+    segments: Segments | None = None,
+    reward_scale: float = 1.0,
 ) -> Disagreement:
     """Returns the spread of the critics' Q over actions [n, d] of a policy and over rays through them.
 
     A ray runs from the baseline action through the policy's action to 4 half widths (of the dimension that
     gets there first), cut at [-1, 1]. Where the two actions are the same there is no ray. At most 2,000
-    requests, evenly spaced in the log, are asked for.
+    requests, evenly spaced in the log, are asked for. Q is divided by `reward_scale`, what rewards were
+    multiplied by in training.
     """
     rows = np.unique(np.linspace(0, len(actions) - 1, min(len(actions), MAX_REQUESTS)).astype(int))
     context = Context(*(x[rows] for x in (observations, baseline_actions, lower, upper)))
-    own = _spread_at(critics, context, actions[rows])
+    own_q = _q(critics, context, actions[rows], reward_scale)
+    own = _points(own_q, context, actions[rows])
     direction, has_ray = _directions(actions[rows] - context.baseline_actions, context.lower, context.upper)
     context = Context(*(x[has_ray] for x in context))
-    points = [
-        _spread_at(critics, context, np.clip(context.baseline_actions + radius * direction, -1, 1))
+    along = [
+        _points(_q(critics, context, on_ray, reward_scale), context, on_ray)
         for radius in np.linspace(0, FARTHEST, RAY_POINTS, dtype=np.float32)
+        for on_ray in [np.clip(context.baseline_actions + radius * direction, -1, 1)]
     ]
-    along = np.concatenate(points, axis=1)
+    on_rays = np.concatenate(along, axis=1)
+    names = segments.told_apart if segments else ()
+    of_own = segments.of_request[rows] if segments else np.zeros(len(rows))
+    of_ray = np.tile(of_own[has_ray], RAY_POINTS)
     return Disagreement(
         n_requests=len(rows),
         n_rays=int(has_ray.sum()),
-        inside=_spread(own[:, own[0] == 0]),
-        outside=_spread(own[:, own[0] > 0]),
-        ray_inside=_spread(along[:, along[0] == 0]),
-        profile=_profile(along[:, along[0] > 0]),
+        **_spreads(own, on_rays),
+        by_segment={
+            name: Spreads(**_spreads(own[:, of_own == s], on_rays[:, of_ray == s]))
+            for s, name in enumerate(names)
+        },
+        pairs=critic_pairs(own_q),
     )
 
 
@@ -126,29 +155,49 @@ def _directions(offsets: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> tu
     return offsets[has_ray] / reach[has_ray, None], has_ray
 
 
-def _spread_at(critics: Critics, context: Context, actions: np.ndarray) -> np.ndarray:
-    """Returns distance from the bounds, standard deviation and mean of Q over critics: [3, n]."""
-    offsets = actions - context.baseline_actions
-    q = np.asarray(critics.q(*context, actions), np.float64)  # [n_critics, n]
-    return np.stack([distance_from_bounds(offsets, context.lower, context.upper), q.std(0), q.mean(0)])
+def _q(critics: Critics, context: Context, actions: np.ndarray, reward_scale: float) -> np.ndarray:
+    """Returns Q of actions [n, d] in units of the reward: float64 [n_critics, n]."""
+    return np.asarray(critics.q(*context, actions), np.float64) / reward_scale
+
+
+def _points(q: np.ndarray, context: Context, actions: np.ndarray) -> np.ndarray:
+    """Returns, of each action, distance from the bounds, mean Q and each critic's difference to it.
+
+    q is [n_critics, n], the result [2 + n_critics, n].
+    """
+    distance = distance_from_bounds(actions - context.baseline_actions, context.lower, context.upper)
+    return np.stack([distance, q.mean(0), *(q - q.mean(0))])
+
+
+def _spreads(own: np.ndarray, along: np.ndarray) -> dict[str, Any]:
+    """Returns the fields of Spreads from points of `_points`: of the policy's actions, and along the rays."""
+    return {
+        "inside": _spread(own[:, own[0] == 0]),
+        "outside": _spread(own[:, own[0] > 0]),
+        "ray_inside": _spread(along[:, along[0] == 0]),
+        "profile": _profile(along[:, along[0] > 0]),
+    }
 
 
 def _spread(points: np.ndarray) -> Spread | None:
-    """Returns the summary of points [3, n] of `_spread_at`."""
-    _, std, q = points
-    if not len(std):
+    """Returns the summary of points [2 + n_critics, n] of `_points`."""
+    q, differences = points[1], points[2:]
+    if not len(q):
         return None
+    std = differences.std(0)
     low, high = np.quantile(std, (0.05, 0.95))
     return Spread(
-        count=len(std),
+        count=len(q),
         std_mean=float(std.mean()),
         std_quantiles=(float(low), float(high)),
         q_mean=float(q.mean()),
+        biases=tuple(differences.mean(1).tolist()),
+        deviations=tuple(np.sqrt((differences**2).mean(1)).tolist()),
     )
 
 
 def _profile(points: np.ndarray) -> tuple[DistanceBin, ...]:
-    """Returns the spread of points [3, n] outside the bounds by distance, empty bins left out."""
+    """Returns the spread of points outside the bounds by distance, empty bins left out."""
     number = np.rint(points[0] / BIN_WIDTH).astype(int)
     return tuple(
         DistanceBin(above=max(0.0, (k - 0.5) * BIN_WIDTH), up_to=(k + 0.5) * BIN_WIDTH, spread=spread)

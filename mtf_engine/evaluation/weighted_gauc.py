@@ -50,6 +50,10 @@ class WeightedGAUC:
             weights=weights,
         )
 
+    def among(self, chosen: np.ndarray) -> "WeightedGAUC":
+        """Returns the weighted GAUC of the groups `chosen` [g], a mask, alone."""
+        return self.of_groups(self.keys[chosen], self.aucs[chosen], self.weights[chosen])
+
 
 def weighted_gauc(scores: Any, labels: Any, weights: Any, users: Any) -> WeightedGAUC:
     """Returns `sum_g W_g AUC_g / sum_g W_g` over the groups `users` that have both classes; None if none has.

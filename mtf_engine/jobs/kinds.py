@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtf_engine.jobs import files
-from mtf_engine.jobs.configs import CollectConfig, EvaluateConfig, ExportConfig, ImportConfig
+from mtf_engine.jobs.configs import CollectConfig, ExportConfig, ImportConfig
+from mtf_engine.jobs.evaluate import evaluate
 from mtf_engine.jobs.train import train
 from mtf_engine.jobs.worker import Job
 from mtf_engine.logs.schema import DatasetMeta, Tables
@@ -86,20 +87,6 @@ def _stored(job: Job, meta: DatasetMeta, batches: Iterable[Tables]) -> dict[str,
     register_dataset(job.workspace, ledger, meta, job.run.id)
     counts = {"requests": ledger.n_requests, "impressions": ledger.n_impressions}
     return {"dataset_id": ledger.dataset_id, **counts}
-
-
-def evaluate(job: Job) -> dict[str, Any]:
-    """Scores policies on a dataset."""
-    from mtf_engine.evaluation import evaluate as score
-    from mtf_engine.jobs.storage import open_critics, open_dataset, open_policy
-
-    config = EvaluateConfig.model_validate(job.config)
-    dataset = open_dataset(job.workspace, config.dataset_id)
-    policies = {name: open_policy(job.workspace, name, dataset.meta) for name in config.policies}
-    critics = {name: found for name in config.policies if (found := open_critics(job.workspace, name))}
-    return score(policies, dataset.evaluation_rows(), seed=config.seed, critics=critics).model_dump(
-        mode="json"
-    )
 
 
 def export(job: Job) -> dict[str, Any]:

@@ -1,155 +1,119 @@
 """Compare policies on a log. Decides which policy is better, and by how much one can know it."""
 
+import pandas as pd
 import streamlit as st
 
-from mtf_engine.evaluation import EvaluationResult
-from mtf_engine.jobs import executor, submissions
-from mtf_engine.registry import BASELINE, DatasetRow, RunRow, RunState
-from pages.shared import charts, follow, links, loaders, results, words
+from pages.shared import charts, comparison, evaluation_charts, glossary, links, results, words
+from pages.shared.comparison import Comparison
 from pages.shared.exhibit import exhibit
 
 GROUPS = {"user": "by user (the paper's)", "request": "by request"}
-GAUC_HELP = (
-    "AUC of the final score within each group, label: watched longer than the valid time, sample weight: "
-    "reward + 1; averaged by the groups' total weight. Groups with one class are left out."
-)
+GAUC, INTERVAL = "weighted GAUC", "weighted GAUC, 95 % interval"
+NO_DIFFERENCE = "no difference"
 
 
-def fitting(datasets: list[DatasetRow], run: RunRow | None) -> list[DatasetRow]:
-    """Returns the datasets that have the features and the fusion of a training's own; test logs first."""
-    by_id = {row.id: row for row in datasets}
-    own = by_id.get(run.dataset_id) if run else None
-    keys = ("feature_names", "fusion")
-    fits = [row for row in datasets if own is None or all(row.meta[k] == own.meta[k] for k in keys)]
-    return sorted(fits, key=lambda row: (row.meta["exploration"] in ("uniform", "gaussian"), row is own))
-
-
-def choose(runs: list[RunRow]) -> tuple[list[str], DatasetRow]:
-    """Returns the policies chosen, the baseline first, and the dataset to compare them on."""
-    titles = {run.id: words.policy_title(run.id, {run.id: run}) for run in runs}
-    left, right = st.columns([3, 2])
-    chosen = links.choices("Policies, beside the baseline", titles, "policies", left)
-    first = next((run for run in runs if run.id in chosen), None)
-    rows = {row.id: row for row in fitting(loaders.datasets(), first)}
-    names = {row.id: f"{row.name} · {row.id}" for row in rows.values()}
-    where = "Its test rows, or all where it has no split."
-    dataset_id = links.choice("On the dataset", names, "dataset", right, help=where)
-    return [BASELINE, *chosen], rows[dataset_id]
-
-
-def evaluation_of(policies: list[str], dataset_id: str) -> RunRow | None:
-    """Returns the newest evaluation of these policies on this dataset, live or completed."""
-    runs = loaders.workspace().registry.runs(kind="evaluate", dataset_id=dataset_id)
-    usable = [run for run in runs if run.state is RunState.COMPLETED or not run.state.is_finished]
-    return next((run for run in usable if set(policies) <= set(run.config["policies"])), None)
-
-
-def show_scores(result: EvaluationResult, runs: results.Runs) -> None:
-    st.header("Weighted GAUC", anchor=False, help=GAUC_HELP)
+def show_scores(found: Comparison) -> None:
+    st.header("Weighted GAUC", anchor=False, help=glossary.TERMS[GAUC])
     for column, (group, title) in zip(st.columns(2), GROUPS.items(), strict=True):
-        frame = results.scores(result, group, runs)
+        frame = results.scores(found.result, group, found.runs)
         with column:
             st.subheader(title, anchor=False)
-            best = frame.loc[frame["value"].idxmax(), "label"] if frame["value"].notna().any() else "none"
+            best = frame.loc[frame[GAUC].idxmax(), "policy"] if frame[GAUC].notna().any() else "none"
             alt = f"Weighted GAUC {title} of {len(frame)} policies with 95 % intervals; highest: {best}"
-            exhibit(
-                charts.intervals(frame, "weighted GAUC, 95 % interval"), frame, f"weighted GAUC {group}", alt
-            )
-            used, left_out = frame[f"{group}s_used"].iloc[0], frame[f"{group}s_left_out"].iloc[0]
+            figure = charts.intervals(frame, GAUC, INTERVAL)
+            exhibit(figure, frame.drop(columns="algo"), f"weighted GAUC {group}", alt)
+            used, left_out = frame[f"{group}s used"].iloc[0], frame[f"{group}s left out"].iloc[0]
             st.caption(f"{used:,} {group}s used, {left_out:,} with one class left out.")
 
 
-def show_differences(result: EvaluationResult, runs: results.Runs) -> None:
-    st.header("Differences", anchor=False, help="Paired: both policies are resampled with the same users.")
-    ids = sorted((policy.run_id for policy in result.policies), key=lambda i: i != BASELINE)
-    base = st.selectbox(
-        "Of each policy, against", ids, format_func=lambda i: words.policy_title(i, runs), key="base"
-    )
+def choose_base(found: Comparison) -> str:
+    titles = {run_id: words.policy_title(run_id, found.runs) for run_id in found.chosen.policies}
+    return links.choice("Of each policy, against", titles, "base")
+
+
+def show_differences(found: Comparison, base: str) -> None:
     for column, (group, title) in zip(st.columns(2), GROUPS.items(), strict=True):
-        frame = results.differences(result, group, base, runs)
+        frame = results.differences(found.result, group, base, found.runs)
         with column:
             st.subheader(title, anchor=False)
             alt = f"Paired differences of weighted GAUC {title} with 95 % intervals"
             figure = charts.intervals(
-                frame, "difference of weighted GAUC, 95 % interval", zero="no difference"
+                frame, "difference", "difference of weighted GAUC, 95 % interval", NO_DIFFERENCE
             )
-            exhibit(figure, frame, f"difference {group}", alt)
+            exhibit(figure, frame.drop(columns="algo"), f"difference {group}", alt)
+            st.caption(resolved(frame))
 
 
-def show_deviation(result: EvaluationResult, runs: results.Runs) -> None:
-    st.header("Deviation from the baseline action", anchor=False)
-    left, right = st.columns(2)
-    ids = [policy.run_id for policy in result.policies if policy.run_id != BASELINE]
-    run_id = left.selectbox(
-        "Policy", ids, format_func=lambda i: words.policy_title(i, runs), key="deviation_of"
+def resolved(frame: pd.DataFrame) -> str:
+    """Returns what gap to the base the log can show, for the policy where that is hardest."""
+    gap = frame["resolvable gap"].max()
+    if pd.isna(gap):
+        return "Too few users have both classes to say what gap these rows can resolve."
+    return f"These rows resolve a true gap of {gap:.4f} (80 % power at 5 %); look for no smaller one here."
+
+
+def show_best(found: Comparison) -> None:
+    """Draws how sure one can be of the best, by both groupings."""
+    st.header("Best of all", anchor=False, help=glossary.TERMS["probability best"])
+    by_group = [
+        results.scores(found.result, group, found.runs)[["policy", "probability best"]].rename(
+            columns={"probability best": title}
+        )
+        for group, title in GROUPS.items()
+    ]
+    table = by_group[0].merge(by_group[1], on="policy")
+    share = st.column_config.ProgressColumn(
+        format="percent", min_value=0, max_value=1, help=glossary.TERMS["probability best"]
     )
-    view = right.segmented_control(
-        "Show", ["Size (the paper's Fig. 2)", "Direction"], default="Size (the paper's Fig. 2)", required=True
-    )
-    bins = results.deviation_bins(result, run_id, signed=view == "Direction")
-    bounds = results.bounds_of(result, run_id)
-    figure = charts.deviation(bins, bounds, signed=view == "Direction")
-    alt = f"Histograms of the deviation of {words.policy_title(run_id, runs)} per dimension, with the bounds"
-    exhibit(figure, results.deviation_table(result, run_id), f"deviation {run_id}", alt)
-    if bounds is None:
-        st.caption("The log has no bounds, and the policy was trained without any.")
-    else:
-        st.caption("Dashed: the bounds (median over requests). The second colour: actions beyond them.")
-
-
-def show_disagreement(result: EvaluationResult, runs: results.Runs) -> None:
-    st.header("Disagreement of the critics", anchor=False)
-    profile = results.disagreement_profile(result, runs)
-    if profile.empty:
-        st.info("None of these policies has an ensemble of critics, or no bounds are known.")
-        return
-    alt = "Standard deviation of Q over the critics against the distance beyond the bounds, per policy"
-    exhibit(charts.disagreement(profile), profile, "disagreement", alt)
-    st.caption(
-        "Along rays from the baseline action through the policy's: mean, and a band from 5 to 95 % of them."
-    )
-    st.write("About the policy's own actions:")
     st.dataframe(
-        results.own_disagreement(result, runs), hide_index=True, alt="Disagreement about own actions"
+        table,
+        hide_index=True,
+        column_config=dict.fromkeys(GROUPS.values(), share),
+        alt="Probability of being the best policy, by user and by request",
+        key="table best",
     )
+    if found.n_evaluated > len(table):
+        st.caption(f"Among all {found.n_evaluated} policies evaluated together, those not chosen included.")
 
 
-def show(run: RunRow, policies: list[str]) -> None:
-    runs = {row.id: row for row in loaders.trainings()}
-    result = loaders.evaluation(run.id, tuple(policies))
-    dataset = loaders.workspace().dataset(run.config["dataset_id"])
-    if dataset.meta.get("synthetic"):
-        st.warning("Synthetic: these users and their feedback are simulated.")
-    st.caption(
-        f"{result.n_requests:,} requests, {result.n_impressions:,} impressions of {result.n_users:,} users; "
-        f"split: {result.split}; intervals by {result.n_bootstrap:,} bootstrap draws over users."
-    )
-    show_scores(result, runs)
-    if len(result.policies) > 1:
-        show_differences(result, runs)
-        show_deviation(result, runs)
-        show_disagreement(result, runs)
+def show_segments(found: Comparison, base: str) -> None:
+    st.header("By user segment", anchor=False, help="A user is of the segment of its first request.")
+    if not found.result.segments:
+        st.info("All users of this log are of one segment.")
+        return
+    left, right = st.columns(2)
+    group = links.choice("Groups", GROUPS, "group", left)
+    shown = {"difference": "difference to the base chosen above", "score": "weighted GAUC"}
+    what = links.choice("Show", shown, "by_segment", right)
+    if what == "score":
+        frame = results.segment_scores(found.result, group, found.runs)
+        figure = evaluation_charts.segments(frame, GAUC, INTERVAL)
+    else:
+        frame = results.segment_differences(found.result, group, base, found.runs)
+        unit = "difference of weighted GAUC, 95 % interval"
+        figure = evaluation_charts.segments(frame, "difference", unit, NO_DIFFERENCE)
+    alt = f"{shown[what]} of each policy in {len(found.result.segments)} segments, {GROUPS[group]}"
+    exhibit(figure, frame.drop(columns="algo"), f"segments {group} {what}", alt)
+    if what == "difference":
+        st.caption(f"In its hardest segment: {resolved(frame)}")
 
 
 def main() -> None:
     st.title("Compare policies", anchor=False)
     st.caption("Decides which policy is better on a log, and how sure one can be of it.")
-    runs = loaders.trainings(RunState.COMPLETED)
-    if not runs:
-        st.info("No policy is trained yet, so there is nothing to compare.")
-        st.page_link("pages/train/start.py", label="Start a training →")
-        return
-    policies, dataset = choose(runs)
-    found = evaluation_of(policies, dataset.id)
+    found = comparison.compared()
     if found is None:
-        if st.button("Compare", type="primary"):
-            submissions.submit_evaluate(loaders.workspace(), policies, dataset.id)
-            st.rerun()
-        st.caption("The same on the command line")
-        arguments = ("evaluate", *policies, "--on", dataset.id)
-        st.code(words.command(loaders.workspace().path, *arguments), language="bash", wrap_lines=True)
-    elif run := follow.finished(found.id):
-        show(executor.completed(loaders.workspace(), run), policies)
+        return
+    show_scores(found)
+    if len(found.result.policies) == 1:
+        st.info("Choose a policy beside the baseline to see their difference.")
+        return
+    st.header("Differences", anchor=False, help=glossary.TERMS["difference"])
+    base = choose_base(found)
+    show_differences(found, base)
+    show_best(found)
+    show_segments(found, base)
+    comparison.show_links(found.chosen, "pages/evaluate/compare.py")
 
 
 main()

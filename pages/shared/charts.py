@@ -1,9 +1,9 @@
 """Figures: frame in, figure out. Few colours, each with one meaning; what users typed is escaped here."""
 
 import html
-import itertools
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,9 @@ METHODS = {
 """One fixed colour a method, readable on light and dark."""
 SEQUENCE = [colour for method, colour in METHODS.items() if method != "baseline"]
 """Colours of lines that are told apart by their names only."""
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x", "star")
+"""A kind of line and a sign of its own for each policy, so that none is told by its colour alone."""
 
 Panel = tuple[str, str, Sequence[str]]
 """Title, unit, and the metrics it shows."""
@@ -61,30 +64,22 @@ def method_colour(algo: str | None) -> str:
     return METHODS.get(algo or "baseline", BASELINE)
 
 
-def intervals(frame: pd.DataFrame, unit: str, zero: str | None = None) -> go.Figure:
-    """Returns one dot with its interval per row of `frame`: label, algo, value, low, high.
+def intervals(frame: pd.DataFrame, value: str, unit: str, zero: str | None = None) -> go.Figure:
+    """Returns one dot with its interval per row of `frame`: policy, algo, `value`, low, high.
 
     `zero` names the line at 0, for differences. Rows without a value are listed and have no dot.
     """
     rows = frame.iloc[::-1]
     figure = go.Figure(
         go.Scatter(
-            x=rows["value"],
-            y=rows["label"].map(escape),
+            x=rows[value],
+            y=rows["policy"].map(escape),
             mode="markers+text",
-            text=[f"{value:.4f}" if pd.notna(value) else "no valid group" for value in rows["value"]],
+            text=[f"{value:.4f}" if pd.notna(value) else "no valid group" for value in rows[value]],
             textposition="top center",
             cliponaxis=False,
             marker={"size": 10, "color": [method_colour(algo) for algo in rows["algo"]]},
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": rows["high"] - rows["value"],
-                "arrayminus": rows["value"] - rows["low"],
-                "thickness": 2,
-                "width": 7,
-                "color": BASELINE,
-            },
+            error_x=interval(rows, value),
             customdata=rows[["low", "high"]],
             hovertemplate="%{y}<br>%{x:.4f} [%{customdata[0]:.4f}, %{customdata[1]:.4f}]<extra></extra>",
         )
@@ -122,96 +117,23 @@ def metric_panels(names: Iterable[str]) -> list[Panel]:
     return [*panels, *((name.replace("_", " "), "", [name]) for name in left)]
 
 
-def deviation(
-    frame: pd.DataFrame,
-    bounds: tuple[Sequence[float], Sequence[float]] | None,
-    signed: bool,
-    columns: int = 5,
-) -> go.Figure:
-    """Returns a histogram per dimension of new minus baseline action, with the bounds drawn in.
-
-    `frame` has one row a bin: dimension, left, right, share. `signed` tells whether the deviation has a
-    direction or is a size (Fig. 2 of the paper). Bars beyond the bounds have another colour.
-    """
-    names = list(dict.fromkeys(frame["dimension"]))
-    figure = grid([escape(name) for name in names], columns)
-    for i, name in enumerate(names):
-        bins = frame[frame["dimension"] == name]
-        place = cell(i, columns)
-        middle = (bins["left"] + bins["right"]) / 2
-        low, high = _walls(bounds, i, signed)
-        figure.add_trace(
-            go.Bar(
-                x=middle,
-                y=100 * bins["share"],
-                width=bins["right"] - bins["left"],
-                marker={
-                    "color": np.where((middle < low) | (middle > high), OUTSIDE, INSIDE),
-                    "line": {"width": 0},
-                },
-                hovertemplate="%{x:.3f}: %{y:.1f} % of requests<extra></extra>",
-            ),
-            **place,
-        )
-        for wall in (low, high):
-            if np.isfinite(wall):
-                figure.add_vline(x=wall, line={"color": BOUND, "dash": "dash", "width": 1.5}, **place)
-        title = "new − baseline action" if signed else "|new − baseline action|"
-        figure.update_xaxes(title=title if i + columns >= len(names) else None, **place)
-        figure.update_yaxes(title="% of requests" if i % columns == 0 else None, rangemode="tozero", **place)
-    return figure
+def interval(rows: pd.DataFrame, value: str) -> dict[str, Any]:
+    """Returns the error bars of `value` from low to high."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": rows["high"] - rows[value],
+        "arrayminus": rows[value] - rows["low"],
+        "thickness": 2,
+        "width": 5,
+        "color": BASELINE,
+    }
 
 
-def _walls(
-    bounds: tuple[Sequence[float], Sequence[float]] | None, i: int, signed: bool
-) -> tuple[float, float]:
-    """Returns where dimension `i` leaves its box; for a size, the farther wall only."""
-    if bounds is None:
-        return -np.inf, np.inf
-    low, high = bounds[0][i], bounds[1][i]
-    return (low, high) if signed else (-np.inf, max(-low, high))
-
-
-def disagreement(frame: pd.DataFrame) -> go.Figure:
-    """Returns the critics' disagreement against distance beyond the bounds, a line and a band per policy.
-
-    `frame` has one row a policy and distance (half widths, 0 inside): label, algo, distance, mean, low, high.
-    """
-    figure = go.Figure()
-    dashes = ("solid", "dash", "dot", "dashdot")
-    for (label, rows), dash in zip(frame.groupby("label", sort=False), itertools.cycle(dashes), strict=False):
-        colour = method_colour(rows["algo"].iloc[0])
-        figure.add_trace(_band(rows, colour))
-        figure.add_trace(
-            go.Scatter(
-                x=rows["distance"],
-                y=rows["mean"],
-                name=escape(label),
-                mode="lines+markers",
-                line={"color": colour, "width": 2, "dash": dash},
-                hovertemplate="%{x:.2f} half widths beyond: std %{y:.4g}<extra></extra>",
-            )
-        )
-        figure.add_annotation(
-            x=rows["distance"].iloc[-1], y=rows["mean"].iloc[-1], text=escape(label), showarrow=False,
-            xanchor="right", yanchor="bottom", font={"color": colour},
-        )  # fmt: skip
-    figure.add_vline(x=0, line={"color": BOUND, "dash": "dash"}, annotation_text="bounds")
-    figure.update_xaxes(title="distance beyond the bounds, half widths (0: inside)")
-    figure.update_yaxes(title="std of Q over critics", rangemode="tozero")
-    return sized(figure, 360)
-
-
-def _band(rows: pd.DataFrame, colour: str) -> go.Scatter:
-    return go.Scatter(
-        x=[*rows["distance"], *rows["distance"][::-1]],
-        y=[*rows["high"], *rows["low"][::-1]],
-        fill="toself",
-        mode="lines",
-        line={"width": 0, "color": colour},
-        opacity=0.25,
-        hoverinfo="skip",
-    )
+def legend_above(figure: go.Figure) -> go.Figure:
+    """Returns the figure with its legend in a line above it."""
+    legend = {"orientation": "h", "y": 1, "yanchor": "bottom", "yref": "paper"}
+    return figure.update_layout(showlegend=True, margin_t=60, legend=legend)
 
 
 def cell(i: int, columns: int) -> dict[str, int]:

@@ -4,6 +4,8 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from pages.shared import glossary
+
 
 def exhibit(figure: go.Figure, table: pd.DataFrame, name: str, alt: str) -> None:
     """Draws `figure`, described by `alt` for who cannot see it; `table` is one click away, as is its CSV.
@@ -17,7 +19,8 @@ def exhibit(figure: go.Figure, table: pd.DataFrame, name: str, alt: str) -> None
     }
     st.plotly_chart(figure, config=config, alt=alt, key=f"figure {name}")
     with st.expander("Table"):
-        st.dataframe(table, hide_index=True, alt=alt, key=f"table {name}")
+        described = glossary.columns(table)
+        st.dataframe(table, hide_index=True, column_config=described, alt=alt, key=f"table {name}")
         csv_download(table, name)
 
 

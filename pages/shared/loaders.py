@@ -7,20 +7,31 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 from pydantic import ValidationError
 
 from mtf_engine.aggregates import Population
 from mtf_engine.aggregates import population as count_population
+from mtf_engine.exploration.cost import (
+    CandidateLists,
+    ExplorationCost,
+    exploration_cost,
+    read_candidate_lists,
+)
+from mtf_engine.exploration.drift import DriftBounds, bounds_from_drift
 from mtf_engine.jobs import files
 from mtf_engine.jobs.metrics import read as read_metrics
-from mtf_engine.jobs.storage import open_dataset
+from mtf_engine.jobs.storage import open_dataset, open_policy
+from mtf_engine.logs.datasets import Dataset
 from mtf_engine.registry import DatasetRow, RunRow, RunState, Workspace
-from mtf_engine.spec import Spec
+from mtf_engine.spec import BoundsPlan, FusionSpec, Spec
 
 if TYPE_CHECKING:
     from mtf_engine.evaluation import EvaluationResult
+    from mtf_engine.evaluation.explain import Explanation, LoggedRequest
+    from mtf_engine.jobs.exploring import PolicyActions
 
 SIZES = ("batch_size", "n_critics", "hidden", "n_threads", "device")
 """Settings that decide how long a step takes."""
@@ -58,9 +69,72 @@ def _population(dataset_id: str, content_hash: str) -> Population:
     return count_population(open_dataset(workspace(), dataset_id))
 
 
+def policy_actions(run_id: str, row: DatasetRow) -> "PolicyActions":
+    """Returns what a training's policy does on a sample of a log."""
+    return _policy_actions(run_id, row.id, row.content_hash)
+
+
+@st.cache_resource(show_spinner="The policy acts on the log…", max_entries=10)
+def _policy_actions(run_id: str, dataset_id: str, content_hash: str) -> "PolicyActions":
+    from mtf_engine.jobs import exploring
+
+    return exploring.policy_actions(workspace(), run_id, dataset_id)
+
+
+def drift_bounds(
+    run_id: str, row: DatasetRow, share: float, by_segment: bool, include_baseline: bool
+) -> DriftBounds:
+    """Returns the plan around a policy's drift on a log, by the command line's seed."""
+    return _drift_bounds(run_id, row.id, row.content_hash, share, by_segment, include_baseline)
+
+
+@st.cache_data(show_spinner="Drawing the box again on resampled users…", max_entries=50)
+def _drift_bounds(
+    run_id: str, dataset_id: str, content_hash: str, share: float, by_segment: bool, include_baseline: bool
+) -> DriftBounds:
+    acted = _policy_actions(run_id, dataset_id, content_hash)
+    return bounds_from_drift(
+        acted.new_actions,
+        acted.baseline_actions,
+        acted.segments,
+        acted.users,
+        np.random.default_rng(0),
+        share=share,
+        by_segment=by_segment,
+        include_baseline=include_baseline,
+    )
+
+
+def collection_cost(
+    row: DatasetRow, plan: BoundsPlan, sigma: float, k: int, n_requests: int
+) -> ExplorationCost:
+    """Returns what exploring would do to a sample of a log's rankings, by the command line's seed."""
+    return _collection_cost(row.id, row.content_hash, plan.model_dump_json(), sigma, k, n_requests)
+
+
+@st.cache_data(show_spinner="Ranking logged candidates again…", max_entries=100)
+def _collection_cost(
+    dataset_id: str, content_hash: str, plan: str, sigma: float, k: int, n_requests: int
+) -> ExplorationCost:
+    fusion, lists = _candidates(dataset_id, content_hash, n_requests)
+    generator = np.random.default_rng(0)
+    return exploration_cost(fusion, lists, BoundsPlan.model_validate_json(plan), generator, sigma=sigma, k=k)
+
+
+@st.cache_resource(show_spinner="Reading logged candidates…", max_entries=3)
+def _candidates(dataset_id: str, content_hash: str, n_requests: int) -> tuple[FusionSpec, CandidateLists]:
+    dataset = open_dataset(workspace(), dataset_id)
+    return dataset.meta.fusion, read_candidate_lists(dataset.arrays, n_requests)
+
+
 def trainings(*states: RunState) -> list[RunRow]:
     """Returns the trainings in any of `states` (default all), newest first."""
     return workspace().registry.runs(*states, kind="train")
+
+
+def runs_by_id() -> dict[str, RunRow]:
+    """Returns all trainings by id: what gives policies their names and methods."""
+    return {run.id: run for run in trainings()}
 
 
 def metrics(run_id: str) -> pd.DataFrame:
@@ -94,6 +168,30 @@ def _evaluation(path: Path) -> "EvaluationResult | None":
         return EvaluationResult.model_validate_json(path.read_bytes())
     except ValidationError:
         return None
+
+
+def opened(row: DatasetRow) -> Dataset:
+    """Returns the dataset behind a row."""
+    return open_dataset(workspace(), row.id)
+
+
+def explained(
+    row: DatasetRow, request_id: int, policies: tuple[str, ...]
+) -> "tuple[LoggedRequest, Explanation]":
+    """Returns one request of a log, and what the policies make of it."""
+    return _explained(row.id, row.content_hash, request_id, policies)
+
+
+@st.cache_resource(show_spinner="Reading the request…", max_entries=50)
+def _explained(
+    dataset_id: str, content_hash: str, request_id: int, policies: tuple[str, ...]
+) -> "tuple[LoggedRequest, Explanation]":
+    from mtf_engine.evaluation.explain import explain, read_request
+
+    dataset = open_dataset(workspace(), dataset_id)
+    request = read_request(dataset, request_id)
+    acting = {name: open_policy(workspace(), name, dataset.meta) for name in policies}
+    return request, explain(acting, request)
 
 
 @st.cache_data(show_spinner="Checking the bundle…", max_entries=20)

@@ -1,6 +1,8 @@
-"""An evaluation's result as the frames that its charts and tables show."""
+"""An evaluation's scores as the frames that its charts and tables show."""
 
-import numpy as np
+from collections.abc import Collection, Iterable
+from typing import Any
+
 import pandas as pd
 
 from mtf_engine.evaluation import EvaluationResult
@@ -10,146 +12,87 @@ from pages.shared import words
 Runs = dict[str, RunRow]
 """Runs by id: what gives a policy its name and its method's colour."""
 
+SCORE = {"weighted_gauc": "weighted GAUC", "ci_low": "low", "ci_high": "high"}
+DIFFERENCE = {"value": "difference", "ci_low": "low", "ci_high": "high"}
+MEASURED = ("weighted GAUC", "difference", "low", "high", "probability best", "probability better")
 
-def algo_of(run_id: str, runs: Runs) -> str:
-    """Returns the method behind a policy, `baseline` where there is no run."""
+
+def named(run_id: str, runs: Runs) -> dict[str, str]:
+    """Returns what every row about a policy starts with: its name, its method and its id."""
     run = runs.get(run_id)
-    return (run.algo if run else None) or BASELINE
+    algo = (run.algo if run else None) or BASELINE
+    return {"policy": words.policy_title(run_id, runs), "algo": algo, "run_id": run_id}
+
+
+def narrowed(result: EvaluationResult, policies: Collection[str]) -> EvaluationResult:
+    """Returns `result` with these policies alone, in this order; probabilities stay those among all."""
+    found = {policy.run_id: policy for policy in result.policies}
+    update = {"policies": tuple(found[run_id] for run_id in policies)}
+    for name in ("differences", "segment_differences"):
+        pairs = getattr(result, name)
+        update[name] = tuple(d for d in pairs if d.run_id in policies and d.base in policies)
+    return result.model_copy(update=update)
 
 
 def scores(result: EvaluationResult, group: str, runs: Runs) -> pd.DataFrame:
     """Returns weighted GAUC of each policy over groups of `group` (user or request), one row a policy."""
     used, left_out = f"{group}s_used", f"{group}s_left_out"
     grouped = [(policy, policy if group == "user" else policy.by_request) for policy in result.policies]
-    return pd.DataFrame(
+    return _frame(
         {
-            "label": words.policy_title(policy.run_id, runs),
-            "algo": algo_of(policy.run_id, runs),
-            "value": score.weighted_gauc,
-            "low": score.ci_low,
-            "high": score.ci_high,
-            used: getattr(score, used),
-            left_out: getattr(score, left_out),
-            "run_id": policy.run_id,
+            **named(policy.run_id, runs),
+            **{title: getattr(score, field) for field, title in SCORE.items()},
+            "probability best": score.probability_best,
+            used.replace("_", " "): getattr(score, used),
+            left_out.replace("_", " "): getattr(score, left_out),
         }
         for policy, score in grouped
-    ).astype({"value": float, "low": float, "high": float})
+    )
 
 
 def differences(result: EvaluationResult, group: str, base: str, runs: Runs) -> pd.DataFrame:
     """Returns weighted GAUC of each other policy minus that of `base`, paired by user."""
-    return pd.DataFrame(
-        [
-            {
-                "label": words.policy_title(pair.run_id, runs),
-                "algo": algo_of(pair.run_id, runs),
-                "value": pair.value,
-                "low": pair.ci_low,
-                "high": pair.ci_high,
-                "probability_better": pair.probability_better,
-                "run_id": pair.run_id,
-            }
-            for pair in result.differences
-            if pair.base == base and pair.group == group
-        ]
-    ).astype({"value": float, "low": float, "high": float})
-
-
-def deviation_bins(result: EvaluationResult, run_id: str, signed: bool) -> pd.DataFrame:
-    """Returns one row a bin: dimension, left, right, share of requests; cut where nothing lies."""
-    deviation = _policy(result, run_id).deviation
-    first = -2.0 if signed else 0.0
-    counts = np.array([d.drift_counts if signed else d.counts for d in deviation.dimensions])
-    left = first + deviation.bin_width * np.arange(counts.shape[1])
-    limit = _reach(deviation.dimensions, left[counts.any(0)], deviation.bin_width)
-    shown = (left >= -limit - 1e-9) & (left < limit - 1e-9)
-    return pd.concat(
-        pd.DataFrame(
-            {
-                "dimension": dimension.name,
-                "left": left[shown],
-                "right": left[shown] + deviation.bin_width,
-                "share": row[shown] / max(deviation.n_requests, 1),
-            }
-        )
-        for dimension, row in zip(deviation.dimensions, counts, strict=True)
+    return _frame(
+        _difference(pair, runs) for pair in result.differences if (pair.base, pair.group) == (base, group)
     )
 
 
-def _reach(dimensions, filled: np.ndarray, bin_width: float) -> float:
-    """Returns how far from 0 the picture reaches: past every filled bin and past the bounds."""
-    bounds = [max(-d.bounds.lower, d.bounds.upper) for d in dimensions if d.bounds]
-    return max(max(bounds, default=0.0) * 1.5, np.abs(filled).max(initial=0.0) + 2 * bin_width)
-
-
-def bounds_of(result: EvaluationResult, run_id: str) -> tuple[list[float], list[float]] | None:
-    """Returns the lower and upper bound per dimension, None where the log has none."""
-    uses = [dimension.bounds for dimension in _policy(result, run_id).deviation.dimensions]
-    known = [use for use in uses if use]
-    return ([use.lower for use in known], [use.upper for use in known]) if len(known) == len(uses) else None
-
-
-def deviation_table(result: EvaluationResult, run_id: str) -> pd.DataFrame:
-    """Returns one row a dimension: size and drift of the deviation, and where it lies in the bounds."""
-    return pd.DataFrame(
+def segment_scores(result: EvaluationResult, group: str, runs: Runs) -> pd.DataFrame:
+    """Returns weighted GAUC of each policy among the users of each segment, one row a segment and policy."""
+    return _frame(
         {
-            "dimension": dimension.name,
-            "mean size": dimension.mean,
-            **{f"size {q}": value for q, value in dimension.quantiles.items()},
-            "mean drift": dimension.drift_mean,
-            "lower": dimension.bounds and dimension.bounds.lower,
-            "upper": dimension.bounds and dimension.bounds.upper,
-            "share outside": dimension.bounds and dimension.bounds.share_outside,
-            "share at the wall": dimension.bounds and dimension.bounds.share_at_wall,
+            "segment": score.segment,
+            **named(policy.run_id, runs),
+            **{title: getattr(score, field) for field, title in SCORE.items()},
+            "probability best": score.probability_best,
+            "groups used": score.groups_used,
+            "groups left out": score.groups_left_out,
         }
-        for dimension in _policy(result, run_id).deviation.dimensions
+        for policy in result.policies
+        for score in policy.by_segment
+        if score.group == group
     )
 
 
-def disagreement_profile(result: EvaluationResult, runs: Runs) -> pd.DataFrame:
-    """Returns the critics' disagreement along rays: one row a policy and distance, 0 standing for inside."""
-    return pd.DataFrame(
-        [
-            {
-                "label": words.policy_title(policy.run_id, runs),
-                "algo": algo_of(policy.run_id, runs),
-                "distance": distance,
-                "mean": spread.std_mean,
-                "low": spread.std_quantiles[0],
-                "high": spread.std_quantiles[1],
-                "actions": spread.count,
-            }
-            for policy in result.policies
-            if (found := policy.disagreement)
-            for distance, spread in [
-                *([(0.0, found.ray_inside)] if found.ray_inside else []),
-                *(((part.above + part.up_to) / 2, part.spread) for part in found.profile),
-            ]
-        ],
-        columns=["label", "algo", "distance", "mean", "low", "high", "actions"],
+def segment_differences(result: EvaluationResult, group: str, base: str, runs: Runs) -> pd.DataFrame:
+    """Returns the differences to `base` among the users of each segment."""
+    return _frame(
+        {"segment": pair.segment, **_difference(pair, runs)}
+        for pair in result.segment_differences
+        if (pair.base, pair.group) == (base, group)
     )
 
 
-def own_disagreement(result: EvaluationResult, runs: Runs) -> pd.DataFrame:
-    """Returns the critics' disagreement about each policy's own actions, inside and outside the bounds."""
-    return pd.DataFrame(
-        [
-            {
-                "policy": words.policy_title(policy.run_id, runs),
-                "actions": place,
-                "requests": spread.count,
-                "std over critics": spread.std_mean,
-                "std 5 %": spread.std_quantiles[0],
-                "std 95 %": spread.std_quantiles[1],
-                "mean Q": spread.q_mean,
-            }
-            for policy in result.policies
-            if (found := policy.disagreement)
-            for place, spread in (("inside", found.inside), ("outside", found.outside))
-            if spread
-        ]
-    )
+def _difference(pair: Any, runs: Runs) -> dict[str, Any]:
+    return {
+        **named(pair.run_id, runs),
+        **{title: getattr(pair, field) for field, title in DIFFERENCE.items()},
+        "probability better": pair.probability_better,
+        "resolvable gap": pair.resolvable_gap,
+    }
 
 
-def _policy(result: EvaluationResult, run_id: str):
-    return next(policy for policy in result.policies if policy.run_id == run_id)
+def _frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Returns rows as a frame in which what was not measured is NaN."""
+    frame = pd.DataFrame(list(rows))
+    return frame.astype({name: float for name in MEASURED if name in frame})

@@ -1,0 +1,156 @@
+"""One request explained: what each policy makes of its items, beside what was shown and what the user did."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from mtf_engine.fusion import PREDICTION_FLOOR, log_final_score, pows_and_biases
+from mtf_engine.logs.datasets import Dataset
+from mtf_engine.logs.schema import DatasetMeta
+from mtf_engine.spec import FusionSpec, Refusal
+
+if TYPE_CHECKING:  # reading a request needs no torch
+    from mtf_engine.policy import Policy
+
+LOGGED = "logged"
+"""What the log itself did, listed like a policy where the log has actions."""
+
+
+@dataclass(frozen=True)
+class LoggedRequest:
+    """One request of a log: who asked and when, what was shown, and what came of it.
+
+    `items` has one row an item, the shown ones by position, then the candidates that nobody saw, whose
+    position, signals, reward and label are missing: item_id, position, the signals, reward, label.
+    """
+
+    facts: dict[str, Any]
+    observation: np.ndarray  # [f]
+    action: np.ndarray | None  # [d], None in a log without actions
+    items: pd.DataFrame
+    predictions: np.ndarray  # [k, p], in the order of `items`
+    meta: DatasetMeta
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why items stand where they stand, by policy.
+
+    `weights` has one row a policy and dimension: policy, dimension, kind, prediction, action (in [-1, 1]),
+    weight (the real pow or bias), low, high. `ranking` has one row a policy and item: policy, item (its row
+    in the request's items), item_id, score (log final score), rank (1 is first, ties share the lowest), and
+    in `part <prediction>` what each prediction adds to the score.
+    """
+
+    weights: pd.DataFrame
+    ranking: pd.DataFrame
+
+
+def draw_request(dataset: Dataset, generator: np.random.Generator) -> int:
+    """Returns the id of a request drawn at random, where possible one whose candidates were all kept."""
+    among = "requests SEMI JOIN candidates USING (request_id)" if _has_candidates(dataset) else "requests"
+    count = int(dataset.query(f"SELECT count(*) AS n FROM {among}")["n"][0])
+    if count == 0:
+        raise Refusal(f"the dataset {dataset.meta.name} has no request to draw")
+    offset = int(generator.integers(count))
+    sql = f"SELECT request_id FROM {among} ORDER BY request_id LIMIT 1 OFFSET ?"
+    return int(dataset.query(sql, [offset])["request_id"][0])
+
+
+def read_request(dataset: Dataset, request_id: int) -> LoggedRequest:
+    """Returns a request with its impressions, and its other candidates where they were kept."""
+    found = dataset.arrays(
+        "SELECT request_id, user_id, session_id, step, timestamp, split, segment, reward, "
+        "observation, action FROM requests WHERE request_id = ?",
+        [request_id],
+    )
+    if not len(found["request_id"]):
+        raise Refusal(f"the dataset {dataset.meta.name} has no request {request_id}; draw one to see its ids")
+    facts = {name: column[0] for name, column in found.items() if column.ndim == 1}
+    shown = dataset.arrays(
+        "SELECT * EXCLUDE (request_id, user_id) FROM impressions WHERE user_id = ? AND request_id = ? "
+        "ORDER BY position",
+        [facts["user_id"], request_id],
+    )
+    unseen = _unseen(dataset, request_id)
+    columns = ("item_id", "position", *dataset.meta.signals, "reward", "label")
+    items = pd.concat(
+        [pd.DataFrame({name: shown[name] for name in columns}), pd.DataFrame({"item_id": unseen["item_id"]})],
+        ignore_index=True,
+    )
+    return LoggedRequest(
+        facts=facts,
+        observation=found["observation"][0],
+        action=None if np.isnan(found["action"]).any() else found["action"][0],
+        items=items,
+        predictions=np.concatenate([shown["predictions"], unseen["predictions"]]),
+        meta=dataset.meta,
+    )
+
+
+def explain(policies: Mapping[str, "Policy"], request: LoggedRequest) -> Explanation:
+    """Returns the weights that each policy gives this request, and how its items rank under them.
+
+    The log's own action is listed first, as `logged`, where it has one. A policy with other features or
+    another fusion than the log is refused.
+    """
+    fusion = request.meta.fusion
+    actions = {} if request.action is None else {LOGGED: request.action}
+    for name, policy in policies.items():
+        policy.check(fusion, request.meta.feature_names)
+        actions[name] = policy.act(request.observation[None])[0]
+    return Explanation(
+        weights=pd.concat([_weights(name, fusion, a) for name, a in actions.items()], ignore_index=True),
+        ranking=pd.concat([_ranking(name, request, a) for name, a in actions.items()], ignore_index=True),
+    )
+
+
+def _weights(name: str, fusion: FusionSpec, action: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "policy": name,
+            "dimension": dimension.name,
+            "kind": dimension.kind,
+            "prediction": dimension.prediction,
+            "action": value,
+            "weight": (dimension.high + dimension.low) / 2 + value * (dimension.high - dimension.low) / 2,
+            "low": dimension.low,
+            "high": dimension.high,
+        }
+        for dimension, value in zip(fusion.dimensions, action.astype(float), strict=True)
+    )
+
+
+def _ranking(name: str, request: LoggedRequest, action: np.ndarray) -> pd.DataFrame:
+    fusion, predictions = request.meta.fusion, request.predictions.astype(np.float64)
+    score = log_final_score(fusion, action[None], predictions[None])[0]
+    pows, biases = pows_and_biases(fusion, action[None])
+    parts = pows * np.log(predictions.clip(PREDICTION_FLOOR) + biases)  # [k, p]
+    return pd.DataFrame(
+        {
+            "policy": name,
+            "item": np.arange(len(score)),
+            "item_id": request.items["item_id"],
+            "score": score,
+            "rank": pd.Series(score).rank(method="min", ascending=False).astype(int),
+            **{f"part {p}": parts[:, i] for i, p in enumerate(fusion.predictions)},
+        }
+    )
+
+
+def _has_candidates(dataset: Dataset) -> bool:
+    tables = dataset.query("SELECT table_name FROM duckdb_tables() WHERE database_name = current_database()")
+    return "candidates" in set(tables["table_name"])
+
+
+def _unseen(dataset: Dataset, request_id: int) -> dict[str, np.ndarray]:
+    """Returns item_id and predictions of the candidates that were not shown; of none where none are kept."""
+    table = "candidates" if _has_candidates(dataset) else "impressions"
+    return dataset.arrays(
+        f"SELECT item_id, predictions FROM {table} WHERE request_id = $1 AND item_id NOT IN "
+        "(SELECT item_id FROM impressions WHERE request_id = $1)",
+        [request_id],
+    )

@@ -1,0 +1,114 @@
+"""Explain one request. Decides whether a policy ranks for reasons that one would stand by."""
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from mtf_engine.evaluation.explain import LoggedRequest, draw_request
+from mtf_engine.registry import DatasetRow
+from pages.shared import comparison, explain_charts, explaining, follow, glossary, links, loaders, words
+from pages.shared.exhibit import csv_download, exhibit
+
+MOST_RANKS = 10
+"""Places whose items are followed from policy to policy in the picture."""
+
+
+def draw(dataset: DatasetRow) -> None:
+    st.session_state["request"] = str(draw_request(loaders.opened(dataset), np.random.default_rng()))
+
+
+def choose_request(dataset: DatasetRow) -> int | None:
+    """Draws the box for a request's id and returns it; at first that of the address, else one is drawn."""
+    if "request" not in st.session_state:
+        st.session_state["request"] = st.query_params.get("request", "")
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        text = st.text_input("Request id", key="request", width=260, placeholder="a number, or draw one")
+        st.button("Draw one at random", on_click=draw, args=(dataset,))
+    if text.strip().isdigit():
+        st.query_params["request"] = text.strip()
+        return int(text)
+    if text.strip():
+        st.error(f"`{words.plain(text)}` is no request id: write a whole number, or draw one.")
+    else:
+        st.info("Write the id of a request of this log, or draw one at random.")
+    return None
+
+
+def show_facts(request: LoggedRequest) -> None:
+    facts = request.facts
+    shown = {
+        "User": facts["user_id"],
+        "Session, request": f"{facts['session_id']}, {int(facts['step']) + 1}",
+        "Time": pd.Timestamp(facts["timestamp"]).strftime("%Y-%m-%d %H:%M"),
+        "Segment": facts["segment"],
+        "Reward": f"{facts['reward']:.3f}",
+        "Items": f"{len(request.items)} ({int(request.items['position'].notna().sum())} shown)",
+    }
+    for column, (label, value) in zip(st.columns(len(shown)), shown.items(), strict=True):
+        column.caption(label)
+        column.markdown(words.plain(value))
+
+
+def show_ranks(frame: pd.DataFrame, table: pd.DataFrame, request_id: int) -> None:
+    st.header("Rankings", anchor=False, help=glossary.TERMS["rank"])
+    policies = frame["policy"].nunique()
+    alt = f"Rank of the items of request {request_id} as shown and under {policies} policies"
+    exhibit(explain_charts.ranks(frame, MOST_RANKS), table, f"request {request_id} ranks", alt)
+    st.caption(
+        f"Items that are among the first {MOST_RANKS} somewhere; all are in the table, with their "
+        "predictions, scores and what the user did."
+    )
+
+
+def show_weights(frame: pd.DataFrame, request_id: int) -> None:
+    st.header("Weights", anchor=False, help=glossary.TERMS["weight"])
+    kinds = {"pow": "pow of each prediction", "bias": "bias of each prediction"}
+    for kind, unit in kinds.items():
+        rows = frame[frame["kind"] == kind]
+        if len(rows):
+            alt = f"Real {unit} for request {request_id}, by policy"
+            figure = explain_charts.weights(rows, f"{unit}; the grey bar is its range")
+            exhibit(figure, rows.drop(columns="algo"), f"request {request_id} {kind}", alt)
+
+
+def show_item(request: LoggedRequest, frame: pd.DataFrame) -> None:
+    st.header("One item", anchor=False, help=glossary.TERMS["score"])
+    titles = explaining.item_titles(request)
+    item = int(links.choice("Item", titles, "item"))
+    parts = explaining.contributions(frame, item)
+    alt = f"What each prediction adds to the score of item {titles[str(item)]}, by policy"
+    table = parts.drop(columns="algo")
+    exhibit(explain_charts.contributions(parts), table, f"item {item}", alt)
+    st.caption(
+        "What lifts or sinks the item within its list: each part of its score, less the mean over the list."
+    )
+
+
+def show(dataset: DatasetRow, policies: list[str], request_id: int) -> None:
+    request, explanation = loaders.explained(dataset, request_id, tuple(policies))
+    weights, ranking = explaining.frames(explanation, request, loaders.runs_by_id())
+    show_facts(request)
+    show_ranks(ranking, explaining.item_table(request, ranking), request_id)
+    show_weights(weights, request_id)
+    show_item(request, ranking)
+    everything = ranking.drop(columns=["algo", "did"])
+    with st.expander("Everything as one table"):
+        st.dataframe(everything, hide_index=True, alt="Every item under every policy", key="table everything")
+        csv_download(everything, f"request {request_id}")
+
+
+def main() -> None:
+    st.title("Explain one request", anchor=False)
+    st.caption("Decides whether a policy ranks for reasons that one would stand by.")
+    chosen = comparison.choose()
+    if chosen is None:
+        return
+    request_id = choose_request(chosen.dataset)
+    if request_id is None:
+        return
+    with follow.refusals():
+        show(chosen.dataset, chosen.policies, request_id)
+        comparison.show_links(chosen, "pages/evaluate/explain.py")
+
+
+main()

@@ -1,0 +1,116 @@
+"""Figures of one request: weights, ranks, and what each prediction adds to an item's score."""
+
+import itertools
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.shared.charts import INSIDE, OUTSIDE, SYMBOLS, escape, legend_above, method_colour, sized
+from pages.shared.explaining import SHORT, UNSEEN, WATCHED
+
+NEUTRAL = "rgba(122, 130, 140, .35)"
+
+
+def weights(frame: pd.DataFrame, unit: str) -> go.Figure:
+    """Returns the real weights of one request, a row a dimension and a sign a policy, over their ranges.
+
+    `frame` has one row a policy and dimension: policy, algo, dimension, weight, low, high.
+    """
+    names = list(dict.fromkeys(frame["dimension"]))
+    figure = go.Figure()
+    for name, rows in frame.groupby("dimension", sort=False):
+        ends = [rows["low"].iloc[0], rows["high"].iloc[0]]
+        line = {"color": NEUTRAL, "width": 6}
+        figure.add_trace(
+            go.Scatter(
+                x=ends, y=[escape(name)] * 2, mode="lines", line=line, hoverinfo="skip", showlegend=False
+            )
+        )
+    for (policy, rows), symbol in zip(
+        frame.groupby("policy", sort=False), itertools.cycle(SYMBOLS), strict=False
+    ):
+        figure.add_trace(
+            go.Scatter(
+                x=rows["weight"],
+                y=rows["dimension"].map(escape),
+                name=escape(policy),
+                mode="markers",
+                marker={"size": 11, "symbol": symbol, "color": method_colour(rows["algo"].iloc[0])},
+                customdata=rows["action"],
+                hovertemplate="%{y}: %{x:.4g} (action %{customdata:.3f})",
+            )
+        )
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    figure.update_xaxes(title=unit, zeroline=False)
+    return legend_above(sized(figure, 140 + 30 * len(names)))
+
+
+DID = {WATCHED: (INSIDE, "solid"), SHORT: (OUTSIDE, "dash"), UNSEEN: (NEUTRAL, "dot")}
+"""What became of an item, by the colour and the kind of its line."""
+
+
+def ranks(frame: pd.DataFrame, most: int) -> go.Figure:
+    """Returns a line an item through its rank under each policy: what the user did is its colour and line.
+
+    `frame` has one row a policy and item: policy, item, item_id, rank, did. Items that are
+    among the first `most` nowhere are left out.
+    """
+    policies = list(dict.fromkeys(frame["policy"]))
+    best = frame.groupby("item")["rank"].transform("min")
+    figure = go.Figure()
+    named: set[str] = set()
+    for _, rows in frame[best <= most].groupby("item", sort=False):
+        did = rows["did"].iloc[0]
+        colour, dash = DID[did]
+        item = escape(rows["item_id"].iloc[0])
+        figure.add_trace(
+            go.Scatter(
+                x=[escape(policy) for policy in rows["policy"]],
+                y=rows["rank"],
+                name=did,
+                legendgroup=did,
+                showlegend=did not in named,
+                mode="lines+markers",
+                line={"color": colour, "dash": dash, "width": 2},
+                marker={"size": 8},
+                hovertemplate=f"item {item}, {did}: rank %{{y}} by %{{x}}<extra></extra>",
+            )
+        )
+        named.add(did)
+        for policy, side in ((policies[0], "right"), (policies[-1], "left")):
+            place = rows["rank"][rows["policy"] == policy].iloc[0]
+            if place <= 1.5 * most:
+                figure.add_annotation(
+                    x=escape(policy), y=place, text=item, showarrow=False, xanchor=side,
+                    xshift=-10 if side == "right" else 10, font={"size": 11},
+                )  # fmt: skip
+    figure.update_yaxes(title="rank (1 is first)", range=[1.5 * most + 0.5, 0.5], dtick=1, zeroline=False)
+    figure.update_xaxes(range=[-0.35, len(policies) - 0.65])
+    return legend_above(sized(figure, 120 + 24 * int(1.5 * most)))
+
+
+def contributions(frame: pd.DataFrame) -> go.Figure:
+    """Returns what each prediction adds to an item's score above the list's mean, a bar a policy.
+
+    `frame` has one row a policy and prediction: policy, algo, prediction, above.
+    """
+    figure = go.Figure()
+    patterns = ("", "/", ".", "x", "+")
+    for i, (policy, rows) in enumerate(frame.groupby("policy", sort=False)):
+        figure.add_trace(
+            go.Bar(
+                x=rows["above"],
+                y=rows["prediction"].map(escape),
+                name=escape(policy),
+                orientation="h",
+                marker={
+                    "color": method_colour(rows["algo"].iloc[0]),
+                    "pattern": {"shape": patterns[i % len(patterns)]},
+                },
+                hovertemplate="%{y}: %{x:+.3f}",
+            )
+        )
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    figure.update_xaxes(title="part of the log final score, above the mean of the list")
+    height = 140 + 18 * len(frame) + 10 * frame["prediction"].nunique()
+    return legend_above(sized(figure, height)).update_layout(barmode="group", bargap=0.25)

@@ -1,0 +1,50 @@
+"""What the numbers mean, each in a sentence, to be shown one hover away from them."""
+
+import pandas as pd
+import streamlit as st
+
+TERMS = {
+    "weighted GAUC": "AUC of the final score within each group, label: watched longer than the valid time, "
+    "sample weight: reward + 1; averaged by the groups' total weight. Groups with one class are left out.",
+    "low": "Lower end of the 95 % interval: bootstrap over users.",
+    "high": "Upper end of the 95 % interval: bootstrap over users.",
+    "probability best": "Share of the bootstrap draws in which this policy is the highest of all that were "
+    "evaluated together; ties share a draw.",
+    "probability better": "Share of the bootstrap draws in which this policy is above the base.",
+    "difference": "Weighted GAUC minus that of the base, on the same groups and the same resampled users.",
+    "resolvable gap": "Smallest true difference that these rows would show with 80 % power at 5 %: "
+    "2.80 times the standard deviation of the paired difference over the bootstrap draws.",
+    "groups used": "Users or requests with both classes; the others have no AUC.",
+    "groups left out": "Users or requests with one class only, which have no AUC.",
+    "users used": "Users with impressions of both classes; the others have no AUC.",
+    "users left out": "Users with impressions of one class only, who have no AUC.",
+    "requests used": "Requests with impressions of both classes; the others have no AUC.",
+    "requests left out": "Requests with impressions of one class only, which have no AUC.",
+    "mean size": "Mean of |new − baseline action|, in units of the action, which lies in [−1, 1].",
+    "mean drift": "Mean of new − baseline action, with its sign.",
+    "lower": "Median lower bound, as offset from the baseline action.",
+    "upper": "Median upper bound, as offset from the baseline action.",
+    "share outside": "Share of requests whose action lies beyond a bound of this dimension.",
+    "share at the wall": "Share of requests within 5 % of the half width of a bound, on either side.",
+    "std over critics": "Population standard deviation of Q over the critics, averaged over actions, in "
+    "units of the reward.",
+    "std 5 %": "5 % of the actions have less disagreement than this.",
+    "std 95 %": "95 % of the actions have less disagreement than this.",
+    "mean Q": "Mean over critics and actions of the discounted reward still to come, in units of the reward.",
+    "distance": "Distance beyond the bounds in half widths, of the dimension farthest out; 0 is inside.",
+    "bias": "Mean of this critic's Q minus the mean of all critics, in units of the reward.",
+    "size": "Root mean square of this critic's Q minus the mean of all critics, in units of the reward.",
+    "error": "Mean of this critic's Q minus the logged return, on steps it was not trained on.",
+    "mean return": "Mean discounted reward that the log saw from these steps to the end of their sessions.",
+    "correlation": "Pearson's, over the same actions.",
+    "score": "Logarithm of the final score: the sum over predictions of pow × log(prediction + bias).",
+    "rank": "Place by the final score; 1 is first.",
+    "position": "Where the log showed the item, from 1; empty for a candidate that was not shown.",
+    "weight": "The real pow or bias that the action stands for.",
+    "action": "The weight on the scale from −1 to 1, the ends of its range.",
+}
+
+
+def columns(table: pd.DataFrame) -> dict[str, st.column_config.Column]:
+    """Returns the help of the columns of `table` whose names are terms."""
+    return {name: st.column_config.Column(help=TERMS[name]) for name in table.columns if name in TERMS}

@@ -1,0 +1,146 @@
+"""The pages that read an evaluation: what they show is what was measured, and links open what they name."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from mtf_engine.evaluation import EvaluationResult
+from mtf_engine.jobs import files
+from mtf_engine.registry import Workspace
+from tests.test_pages import button, checked, empty, filled, opened, texts
+
+__all__ = ["empty", "filled"]
+
+
+def table(app, *columns: str):
+    """Returns the first table of the page that has these columns."""
+    return next(t.value for t in app.dataframe if set(columns) <= set(t.value))
+
+
+@pytest.fixture
+def result(filled) -> EvaluationResult:
+    (run,) = filled.registry.runs(kind="evaluate")
+    return EvaluationResult.model_validate_json((filled.run_dir(run.id) / files.EVALUATION).read_bytes())
+
+
+def test_compare_shows_what_was_evaluated(filled, result):
+    app = opened("compare")
+    scores = table(app, "users used")
+    told = {policy.run_id: policy.weighted_gauc for policy in result.policies}
+    assert dict(zip(scores["run_id"], scores["weighted GAUC"], strict=True)) == told
+    assert "Synthetic" in app.warning[0].value
+    gap = next(d for d in result.differences if (d.base, d.group) == ("baseline", "user")).resolvable_gap
+    assert f"a true gap of {gap:.4f}" in texts(app)
+    best = table(app, "by user (the paper's)")
+    assert sum(best["by user (the paper's)"]) == pytest.approx(1)
+
+
+def test_the_base_of_differences_is_chosen_and_linked(filled, result):
+    (other,) = (policy.run_id for policy in result.policies if policy.run_id != "baseline")
+    for base, compared in (("baseline", other), (other, "baseline")):
+        shown = table(opened("compare", base=base), "resolvable gap")
+        assert list(shown["run_id"]) == [compared]
+        (expected,) = (d.value for d in result.differences if d.base == base and d.group == "user")
+        assert list(shown["difference"]) == [expected]
+
+
+def test_segments_are_compared(filled, result):
+    app = opened("compare", group="request")
+    shown = table(app, "segment")
+    assert list(shown["segment"]) == list(result.segments)
+    app.selectbox(key="by_segment").set_value("score")
+    checked(app.run())
+    scores = table(app, "segment")
+    assert len(scores) == len(result.segments) * len(result.policies)
+    expected = {
+        (s.segment, policy.run_id): s.weighted_gauc
+        for policy in result.policies
+        for s in policy.by_segment
+        if s.group == "request"
+    }
+    told = dict(
+        zip(zip(scores["segment"], scores["run_id"], strict=True), scores["weighted GAUC"], strict=True)
+    )
+    np.testing.assert_array_equal(
+        [told[key] for key in expected], [np.nan if v is None else v for v in expected.values()]
+    )
+
+
+def test_compare_offers_to_evaluate_what_was_not(filled):
+    explored = next(row for row in filled.registry.datasets() if row.name == "explored")
+    app = opened("compare", dataset=explored.id)
+    assert button(app, "Compare")
+    assert f"evaluate baseline {filled.registry.runs(kind='train')[0].id} --on {explored.id}" in texts(app)
+
+
+@pytest.mark.parametrize("page", ["compare", "deviation", "critics"])
+def test_a_comparison_of_an_earlier_version_is_to_be_made_again(page, small_workspace, tmp_path, monkeypatch):
+    shutil.copytree(small_workspace.path, tmp_path / "copy")
+    copy = Workspace(tmp_path / "copy")
+    monkeypatch.setenv("MTF_WORKSPACE", str(copy.path))
+    (run,) = copy.registry.runs(kind="evaluate")
+    path = copy.run_dir(run.id) / files.EVALUATION
+    less = json.loads(path.read_bytes())
+    del less["segment_differences"]
+    path.write_text(json.dumps(less))
+    for _ in range(2):
+        app = opened(page)
+        assert "compare again" in app.info[0].value
+        assert button(app, "Compare")
+        path.unlink(missing_ok=True)  # one from before there was such a file
+
+
+def test_deviation_shows_each_segment_within_its_bounds(filled, result):
+    (policy,) = (p for p in result.policies if p.run_id != "baseline")
+    everyone = table(opened("deviation"), "mean size")
+    assert list(everyone["mean size"]) == [d.mean for d in policy.deviation.dimensions]
+    segment = result.segments[1]
+    theirs = table(opened("deviation", segment=segment, view="direction"), "mean drift")
+    expected = policy.deviation_by_segment[segment].dimensions
+    assert list(theirs["mean drift"]) == [d.drift_mean for d in expected]
+
+
+def test_critics_are_told_apart(filled, result):
+    (policy,) = (p for p in result.policies if p.disagreement)
+    app = opened("critics", one="1", another="2")
+    assert [h.value for h in app.header] == ["Together", "Each critic", "Two critics", "Against the log"]
+    critics = table(app, "critic", "bias inside")
+    assert list(critics["bias inside"]) == list(policy.disagreement.inside.biases)
+    assert f"{policy.disagreement.pairs.correlation[0][1]:.3f}" in texts(app)
+    assert sum(table(app, "actions", "critic 1")["actions"]) == policy.disagreement.n_requests
+    calibration = result.calibrations[policy.run_id]
+    assert sum(table(app, "steps")["steps"]) == calibration.n_steps
+    assert f"{calibration.n_steps:,} steps" in texts(app)
+
+
+def test_critics_of_one_policy_are_overlaid_by_segment(filled, result):
+    app = opened("critics", overlay="segments")
+    assert set(table(app, "segment", "distance")["segment"]) <= set(result.segments)
+
+
+def test_a_linked_request_is_explained(filled):
+    (train,) = filled.registry.runs(kind="train")
+    test = next(row for row in filled.registry.datasets() if row.name == "test")
+    app = opened("explain", dataset=test.id, request="17")
+    ranks = table(app, "item_id", "did", "rank, baseline")
+    assert sorted(ranks["rank, baseline"]) == list(range(1, len(ranks) + 1))
+    shown = ranks[ranks["position"].notna()]
+    assert list(shown["rank, baseline"]) == list(shown["position"])  # the baseline made this log
+    assert {"not shown"} == set(ranks["did"][ranks["position"].isna()])
+    weights = table(app, "weight", "kind")
+    assert set(weights["policy"]) == {"the log's own", "baseline", f"small ({train.id[-4:]})"}
+
+
+def test_a_request_is_drawn(filled):
+    app = opened("explain")
+    assert "draw one" in app.info[0].value
+    checked(button(app, "Draw one at random").click().run())
+    assert app.text_input(key="request").value.isdigit()
+    assert table(app, "item_id", "position") is not None
+
+
+@pytest.mark.parametrize(("text", "told"), [("99999999", "no request 99999999"), ("one", "is no request id")])
+def test_a_request_that_is_not_there_is_told_in_a_sentence(text, told, filled):
+    assert told in opened("explain", request=text).error[0].value
