@@ -28,30 +28,43 @@ def train(
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One setting; repeat for more.")
     ] = None,
     seed: Annotated[int, typer.Option(metavar="S", min=0, help="Same seed, same policy.")] = 0,
+    seeds: Annotated[
+        str | None,
+        typer.Option(metavar="S", help="Several trainings: 1-5, 0,3,7, or how many from --seed on."),
+    ] = None,
     name: Annotated[str | None, typer.Option(metavar="N", help="A label.")] = None,
     background: Annotated[bool, typer.Option("--background", help="Do not wait for the end.")] = False,
 ) -> None:
-    """Train a policy on an explored dataset."""
-    from mtf_engine.commands.foreground import finish
+    """Train a policy on an explored dataset; the best step on validation users is kept beside the last."""
+    from mtf_engine.commands.foreground import finish_all
+    from mtf_engine.jobs import seeds as several
     from mtf_engine.jobs import submissions
 
-    run_id = submissions.submit_train(
+    run_ids = several.submit_seeds(
         shell.workspace,
         dataset,
+        (seed,) if seeds is None else several.parse_seeds(seeds, first=seed),
         algo=algo,
         preset=preset,
         settings=submissions.parse_settings(settings or []),
-        seed=seed,
         name=name,
     )
-    run = shell.workspace.registry.run(run_id) if background else finish(shell.workspace, run_id)
-    shell.show({"run_id": run_id, "state": run.state})
+    if not background:
+        finish_all(shell.workspace, *run_ids)
+    runs = [shell.workspace.registry.run(run_id) for run_id in run_ids]
+    shown = [{"run_id": run.id, "state": run.state, "best_score": run.best_score} for run in runs]
+    shell.show(shown if seeds else shown[0])
 
 
 @command(app, "evaluate train-1f00ba77 baseline --on real")
 def evaluate(
     shell: Session,
-    policies: Annotated[list[str], typer.Argument(metavar="POLICY...", help="Trainings, or baseline.")],
+    policies: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="POLICY...", help="RUN, its last step; RUN@best, its best on validation users; baseline."
+        ),
+    ],
     on: Annotated[str, typer.Option("--on", metavar="DATASET", help="The log to score them on.")],
     seed: Annotated[int, typer.Option(metavar="S", min=0, help="Of the bootstrap.")] = 0,
 ) -> None:
@@ -76,7 +89,9 @@ def scores(result: dict[str, Any]) -> list[dict[str, Any]]:
 @command(app, "export train-1f00ba77 --to policy.zip")
 def export(
     shell: Session,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A completed training.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A completed training: RUN, its last step, or RUN@best.")
+    ],
     to: Annotated[Path, typer.Option("--to", metavar="FILE.zip", help="The bundle to write.")],
 ) -> None:
     """Write a policy as a bundle that a server loads, after checking that it computes the same."""

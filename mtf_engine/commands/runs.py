@@ -1,29 +1,39 @@
-"""`runs list`, `show`, `cancel`, `resume`, `logs`."""
+"""`runs list`, `show`, `cancel`, `resume`, `move`, `logs`, `compare`, `tensorboard`."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
 from mtf_engine.commands.frame import Session, command
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, such as train-1f00ba77.")]
-COLUMNS = ("run_id", "kind", "name", "state", "step", "n_steps", "seconds")
-LONG = ("config", "result")
+RunIds = Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs.")]
+COLUMNS = ("run_id", "kind", "name", "state", "step", "n_steps", "best_score", "seconds")
+LONG = ("config", "result", "provenance")
 
 app = typer.Typer(no_args_is_help=True, help="What works, waits or has ended.")
 
 
 @command(app, "runs list", name="list")
-def list_runs(shell: Session) -> None:
+def list_runs(
+    shell: Session,
+    archived: Annotated[bool, typer.Option("--archived", help="Those in the archive too.")] = False,
+) -> None:
     """List all runs, newest first."""
-    runs = [run.public() for run in shell.workspace.registry.runs()]
+    runs = [run.public() for run in shell.workspace.registry.runs() if archived or not run.archived]
     shell.show([{name: run[name] for name in run if name not in LONG} for run in runs], COLUMNS)
 
 
 @command(app, "runs show train-1f00ba77 --json")
 def show(shell: Session, run_id: RunId) -> None:
-    """Show one run: state, progress, configuration, result."""
-    shell.show(shell.workspace.registry.run(run_id).public())
+    """Show one run: state, progress, configuration, result, what computed it, what is wrong with it."""
+    from mtf_engine.jobs import metrics
+    from mtf_engine.learning.sentinels import sentinels
+
+    run = shell.workspace.registry.run(run_id)
+    told = sentinels(metrics.read(shell.workspace.run_dir(run_id)))
+    shell.show(run.public() | {"sentinels": [sentinel.sentence for sentinel in told]})
 
 
 @command(app, "runs cancel train-1f00ba77")
@@ -45,6 +55,23 @@ def resume(shell: Session, run_id: RunId) -> None:
     shell.show({"run_id": run_id, "state": shell.workspace.registry.run(run_id).state})
 
 
+@command(app, "runs move train-1f00ba77 up")
+def move(
+    shell: Session,
+    run_id: RunId,
+    where: Annotated[Literal["up", "down", "first", "last"], typer.Argument(help="In the queue.")],
+) -> None:
+    """Change a queued run's place in the queue, and show the queue."""
+    from mtf_engine.jobs import executor
+
+    length = len(shell.workspace.registry.queue())
+    executor.move(shell.workspace, run_id, {"up": -1, "down": 1, "first": -length, "last": length}[where])
+    queue = [
+        {"run_id": run.id, "kind": run.kind, "name": run.name} for run in shell.workspace.registry.queue()
+    ]
+    shell.show(queue)
+
+
 @command(app, "runs logs train-1f00ba77 --tail 20")
 def logs(
     shell: Session,
@@ -62,3 +89,28 @@ def logs(
         shell.show({"run_id": run_id, "lines": lines})
     else:
         print("\n".join(lines))
+
+
+@command(app, "runs compare train-1f00ba77 train-2f00ba77")
+def compare(shell: Session, run_ids: RunIds) -> None:
+    """Tell in which settings trainings differ, and the best score of each."""
+    from mtf_engine.jobs.comparing import compared
+
+    runs = [shell.workspace.registry.run(run_id) for run_id in dict.fromkeys(run_ids)]
+    differing, _ = compared(runs)
+    differing |= {"best score": tuple(run.best_score for run in runs)}
+    ids = [run.id for run in runs]
+    shell.show([{"setting": name, **dict(zip(ids, differing[name], strict=True))} for name in differing])
+
+
+@command(app, "runs tensorboard train-1f00ba77 --to tensorboard")
+def tensorboard(
+    shell: Session,
+    run_ids: RunIds,
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="TensorBoard's folder; made if missing.")],
+) -> None:
+    """Write the metrics of trainings as TensorBoard event files, a folder each."""
+    from mtf_engine.jobs.tensorboard import export
+
+    written = [(run_id, *export(shell.workspace, run_id, to)) for run_id in run_ids]
+    shell.show([{"run_id": run_id, "file": str(path), "points": n} for run_id, path, n in written])

@@ -1,0 +1,72 @@
+"""`runs note`, `tag`, `archive`, `delete`: keeping runs in order."""
+
+from typing import Annotated
+
+import typer
+
+from mtf_engine.commands.frame import Session, command
+from mtf_engine.commands.runs import RunId, RunIds
+from mtf_engine.registry import RunRow
+
+app = typer.Typer()
+
+
+def _kept(run: RunRow) -> dict[str, object]:
+    return {"run_id": run.id, "note": run.note, "tags": run.tags, "archived": run.archived}
+
+
+@command(app, 'runs note train-1f00ba77 "wider bounds than last week"')
+def note(
+    shell: Session,
+    run_id: RunId,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help='The note; "" removes it.')],
+) -> None:
+    """Write a note on a run, in place of the one it has."""
+    from mtf_engine.jobs import keeping
+
+    shell.show(_kept(keeping.note(shell.workspace, run_id, text)))
+
+
+@command(app, "runs tag train-1f00ba77 candidate --remove draft")
+def tag(
+    shell: Session,
+    run_id: RunId,
+    tags: Annotated[list[str] | None, typer.Argument(metavar="[TAG...]", help="Tags to add.")] = None,
+    remove: Annotated[
+        list[str] | None, typer.Option("--remove", metavar="TAG", help="A tag to take off; repeat for more.")
+    ] = None,
+) -> None:
+    """Add tags to a run, or take some off."""
+    from mtf_engine.jobs import keeping
+
+    shell.show(_kept(keeping.tag(shell.workspace, run_id, tags or [], remove or [])))
+
+
+@command(app, "runs archive train-1f00ba77")
+def archive(
+    shell: Session,
+    run_ids: RunIds,
+    undo: Annotated[bool, typer.Option("--undo", help="Take them out again.")] = False,
+) -> None:
+    """Put runs out of sight; nothing of them is deleted."""
+    from mtf_engine.jobs import keeping
+
+    shell.show([_kept(keeping.archive(shell.workspace, run_id, not undo)) for run_id in run_ids])
+
+
+@command(app, "runs delete train-1f00ba77 --yes")
+def delete(
+    shell: Session,
+    run_ids: RunIds,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete runs for good: rows, folders, policies, metrics. Datasets stay."""
+    runs = [shell.workspace.registry.run(run_id) for run_id in dict.fromkeys(run_ids)]
+    if not yes:
+        for run in runs:
+            typer.echo(f"{run.id} {run.kind} {run.name}", err=True)
+        typer.confirm(f"Delete these {len(runs)} runs for good?", abort=True, err=True)
+        typer.confirm("Policies and metrics cannot be had back. Delete?", abort=True, err=True)
+    for run in runs:
+        shell.workspace.delete_run(run.id)
+    shell.show({"deleted": [run.id for run in runs]})

@@ -1,0 +1,77 @@
+"""How long a training will take and how much memory it needs, judged by earlier ones."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mtf_engine.jobs import metrics
+from mtf_engine.registry import DatasetRow, RunRow, RunState, Workspace
+
+SIZES = ("batch_size", "n_critics", "hidden", "n_threads", "device")
+"""Settings that decide how long a step takes."""
+RATE = 15e9
+"""Multiplications a second of one thread, where no training was taken here yet."""
+STEP_OVERHEAD = 0.003
+"""Seconds of a step that do not grow with the networks."""
+PASSES = 6
+"""Forward and backward passes of the critics in one step, in forward passes."""
+PROCESS_MB = 480
+"""Of a worker before it reads its log."""
+COPIES = 4
+"""Copies of the transitions at the fullest moment."""
+
+
+class Estimate(NamedTuple):
+    """Seconds and MiB that a training will need, and what that is judged by."""
+
+    seconds: float
+    memory_mb: float
+    basis: str
+
+
+def estimate(workspace: Workspace, algo: str, config: dict[str, Any], dataset: DatasetRow) -> Estimate:
+    """Returns what training `algo` with `config` (JSON-able) on `dataset` will take."""
+    earlier = workspace.registry.runs(RunState.COMPLETED, kind="train")
+    like = sorted((run for run in earlier if run.algo == algo), key=lambda run: _unlike(run, config))
+    datasets = {row.id: row for row in workspace.registry.datasets()}
+    for run in like:
+        seconds = _seconds_a_step(workspace, run)
+        if seconds and run.dataset_id in datasets:
+            grown = _work(config, dataset) / _work(run.config, datasets[run.dataset_id])
+            step = STEP_OVERHEAD + max(seconds - STEP_OVERHEAD, 1e-4) * grown
+            same = _unlike(run, config) == 0
+            basis = f"as in {run.id}" if same else f"scaled from {run.id}, whose networks had another size"
+            return Estimate(config["n_steps"] * step, _memory(dataset), basis)
+    step = STEP_OVERHEAD + _work(config, dataset) / (RATE * config["n_threads"])
+    basis = "a guess, as no such training was completed here yet"
+    return Estimate(config["n_steps"] * step, _memory(dataset), basis)
+
+
+def _seconds_a_step(workspace: Workspace, run: RunRow) -> float | None:
+    """Returns how long a step took in `run`; None where its folder no longer tells."""
+    rows = metrics.read(workspace.run_dir(run.id))
+    return rows[-1]["seconds"] / rows[-1]["step"] if rows and rows[-1].get("seconds") else None
+
+
+def _unlike(run: RunRow, config: dict[str, Any]) -> int:
+    """Returns how many settings that decide a step's time differ."""
+    return sum(run.config.get(name) != config.get(name) for name in SIZES)
+
+
+def _work(config: dict[str, Any], dataset: DatasetRow) -> float:
+    """Returns the multiplications of one step, by the critics, which do nearly all of it."""
+    n_features, n_actions = _widths(dataset)
+    widths = np.array([n_features + 2 * n_actions, *config.get("hidden", (64, 64)), 1])
+    weights = (widths[:-1] * widths[1:]).sum()
+    return float(PASSES * config.get("n_critics", 2) * config["batch_size"] * weights)
+
+
+def _memory(dataset: DatasetRow) -> float:
+    """Returns the MiB of a worker that holds the dataset's transitions, with what it makes of them."""
+    n_features, n_actions = _widths(dataset)
+    transitions = 4 * dataset.n_requests * (2 * n_features + 8 * n_actions) / 2**20
+    return PROCESS_MB + COPIES * transitions
+
+
+def _widths(dataset: DatasetRow) -> tuple[int, int]:
+    return len(dataset.meta["feature_names"]), len(dataset.meta["fusion"]["dimensions"])
