@@ -1,7 +1,7 @@
 """The search behind the learning rates of the `laptop` preset: session reward of what each pair trains.
 
-One uniformly explored log of the session environment, one training for each pair of learning rates, and for each
-policy the mean reward of sessions of new users, relative to the baseline's own with the same users (synthetic).
+One uniformly explored log of the session environment, one training for each pair of learning rates, and for
+each policy the mean reward of sessions of new users, relative to the baseline's with the same users (synthetic).
 
     python benchmarks/learning_rates.py [--requests 60000] [--steps 5000] [--sessions 10000] [--seeds 1]
 """
