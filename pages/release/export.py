@@ -16,8 +16,10 @@ def newest_export(run_id: str) -> RunRow | None:
 
 
 def choose(runs: list[RunRow]) -> str:
-    titles = {run.id: words.run_title(run) for run in runs}
-    return links.choice("Training", titles, "run")
+    which = (
+        "Of each training the last step and, where it is another, the one that ranked validation users best."
+    )
+    return links.choice("Policy", words.policy_titles(runs), "run", help=which)
 
 
 def show_bundle(run: RunRow) -> None:

@@ -6,7 +6,7 @@ import streamlit as st
 
 from mtf_engine.evaluation import EvaluationResult
 from mtf_engine.jobs import executor, submissions
-from mtf_engine.registry import BASELINE, DatasetRow, RunRow, RunState
+from mtf_engine.registry import BASELINE, DatasetRow, RunRow, RunState, run_of
 from pages.shared import follow, links, loaders, results, words
 
 PAGES = {
@@ -46,10 +46,10 @@ def choose() -> Chosen | None:
         st.info("No policy is trained yet, so there is nothing to read.")
         st.page_link("pages/train/start.py", label="Start a training →")
         return None
-    titles = {run.id: words.policy_title(run.id, {run.id: run}) for run in runs}
+    titles = words.policy_titles(runs)
     left, right = st.columns([3, 2])
     chosen = links.choices("Policies, beside the baseline", titles, "policies", left)
-    first = next((run for run in runs if run.id in chosen), None)
+    first = next((run for run in runs if run.id in map(run_of, chosen)), None)
     rows = {row.id: row for row in _fitting(loaders.datasets(), first)}
     names = {row.id: f"{row.name} · {row.id}" for row in rows.values()}
     where = "Its test rows, or all where it has no split."

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from mtf_engine.evaluation import EvaluationResult
-from mtf_engine.registry import BASELINE, RunRow
+from mtf_engine.registry import BASELINE, RunRow, run_of
 from pages.shared import words
 
 Runs = dict[str, RunRow]
@@ -19,7 +19,7 @@ MEASURED = ("weighted GAUC", "difference", "low", "high", "probability best", "p
 
 def named(run_id: str, runs: Runs) -> dict[str, str]:
     """Returns what every row about a policy starts with: its name, its method and its id."""
-    run = runs.get(run_id)
+    run = runs.get(run_of(run_id))
     algo = (run.algo if run else None) or BASELINE
     return {"policy": words.policy_title(run_id, runs), "algo": algo, "run_id": run_id}
 

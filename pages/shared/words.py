@@ -6,7 +6,7 @@ import shlex
 from datetime import datetime
 from pathlib import Path
 
-from mtf_engine.registry import BASELINE, RunRow, RunState, now
+from mtf_engine.registry import BEST, RunRow, RunState, now, run_of
 
 STATES = {
     RunState.QUEUED: "◌ queued",
@@ -71,14 +71,32 @@ def ago(moment: datetime) -> str:
     return "just now"
 
 
+def figure(number: float) -> str:
+    """Returns a number of any size in three digits, or as many as it has before the point."""
+    return f"{number:,.0f}" if abs(number) >= 1_000 else f"{number:.3g}"
+
+
 def command(workspace: Path, *words: object) -> str:
     """Returns the command line that does what a form does, to be copied into a shell."""
     return shlex.join(["python", "-m", "mtf_engine", "--workspace", str(workspace), *map(str, words)])
 
 
-def policy_title(run_id: str, runs: dict[str, RunRow]) -> str:
-    """Returns what charts and tables call the policy of `run_id`: its run's name or method, and the id."""
-    if run_id == BASELINE:
-        return BASELINE
-    run = runs.get(run_id)
-    return f"{run.name or run.algo} ({run_id[-4:]})" if run else run_id
+def policy_title(policy: str, runs: dict[str, RunRow]) -> str:
+    """Returns what charts and tables call a policy: its run's name or method, the id's end, the best step."""
+    run = runs.get(run_of(policy))
+    if run is None:
+        return policy
+    step = f", best step {run.best_step:,}" if policy.endswith(BEST) else ""
+    return f"{run.name or run.algo} ({run.id[-4:]}{step})"
+
+
+def policy_titles(runs: list[RunRow]) -> dict[str, str]:
+    """Returns the title of each training's last policy, and of its best where that is another."""
+    by_id = {run.id: run for run in runs}
+    policies = [
+        policy
+        for run in runs
+        for policy in (run.id, run.id + BEST)
+        if policy == run.id or run.best_step not in (None, run.n_steps)
+    ]
+    return {policy: policy_title(policy, by_id) for policy in policies}
