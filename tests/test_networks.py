@@ -41,6 +41,19 @@ def separate(critics: CriticEnsemble) -> list[nn.Sequential]:
     return modules
 
 
+@pytest.mark.parametrize("hidden", [(6,), (6, 1), (5, 7, 9)])
+def test_gradients_hold_at_any_depth(hidden):
+    critics = ensemble(hidden=hidden).double()
+    state, seen = (part.double() for part in parts(generator(1)))
+    parameters = tuple(critics.parameters())
+
+    def q(actions, *values):
+        return torch.func.functional_call(critics, dict(zip(names, values, strict=True)), (state, actions))
+
+    names = [name for name, _ in critics.named_parameters()]
+    torch.autograd.gradcheck(q, (seen.requires_grad_(), *parameters))
+
+
 def gradient_of(critics: CriticEnsemble, i: int) -> torch.Tensor:
     """Returns all gradients of critic i, [parameters of one critic]."""
     first = critics.weights[0].grad.reshape(len(critics.weights[0]), critics.n_critics, -1)[:, i]
@@ -48,45 +61,52 @@ def gradient_of(critics: CriticEnsemble, i: int) -> torch.Tensor:
     return torch.cat([first.flatten(), *(w.grad[i].flatten() for w in critics.weights[1:]), *biases])
 
 
+def parts(source: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns random states and action inputs."""
+    return torch.randn(N, N_FEATURES + N_ACTIONS, generator=source), torch.randn(
+        N, N_ACTIONS, generator=source
+    )
+
+
 def test_the_ensemble_equals_a_loop_over_critics():
     critics = ensemble()
-    inputs = torch.randn(N, N_FEATURES + 2 * N_ACTIONS, generator=generator(1))
-    alone = torch.stack([critic(inputs)[:, 0] for critic in separate(critics)])
-    torch.testing.assert_close(critics(inputs), alone, rtol=1e-5, atol=1e-6)
+    state, seen = parts(generator(1))
+    alone = torch.stack([critic(torch.cat([state, seen], 1))[:, 0] for critic in separate(critics)])
+    torch.testing.assert_close(critics(state, seen), alone, rtol=1e-5, atol=1e-6)
 
 
 def test_the_ensembles_gradients_equal_those_of_a_loop_over_critics():
     critics = ensemble()
-    inputs = torch.randn(N, N_FEATURES + 2 * N_ACTIONS, generator=generator(1))
-    critics(inputs).square().mean(dim=1).sum().backward()
+    state, seen = parts(generator(1))
+    critics(state, seen).square().mean(dim=1).sum().backward()
     for i, critic in enumerate(separate(critics)):
-        critic(inputs).square().mean().backward()
+        critic(torch.cat([state, seen], dim=1)).square().mean().backward()
         weights = [layer.weight.grad.t().flatten() for layer in critic[::2]]
         alone = torch.cat([*weights, *(layer.bias.grad for layer in critic[::2])])
         torch.testing.assert_close(gradient_of(critics, i), alone, rtol=1e-4, atol=1e-6)
 
 
-def test_q_of_actions_is_the_same_q_with_the_same_gradient():
+def test_the_gradient_of_the_actions_is_the_one_of_automatic_differentiation():
     critics = ensemble()
-    inputs = torch.randn(N, N_FEATURES + 2 * N_ACTIONS, generator=generator(1))
-    parts = inputs.split([N_FEATURES + N_ACTIONS, N_ACTIONS], dim=1)
-    state, actions = (part.clone().requires_grad_() for part in parts)
-    whole, split = critics(torch.cat([state, actions], 1)), critics.of_actions(state, actions)
-    torch.testing.assert_close(split, whole, rtol=1e-5, atol=1e-6)
-    (expected,) = torch.autograd.grad(whole.square().sum(), actions)
-    (found,) = torch.autograd.grad(split.square().sum(), actions)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    state, seen = parts(generator(1))
+    inputs = torch.cat([state, seen], dim=1).requires_grad_()
+    torch.stack([critic(inputs)[:, 0] for critic in separate(critics)]).square().sum().backward()
+    seen.requires_grad_()
+    critics(state, seen, learn=False).square().sum().backward()
+    torch.testing.assert_close(seen.grad, inputs.grad[:, -N_ACTIONS:], rtol=1e-4, atol=1e-5)
+    assert all(parameter.grad is None for parameter in critics.parameters())
 
 
 def test_critics_start_apart_and_around_the_given_value():
-    q = ensemble(n_critics=200)(torch.zeros(1, N_FEATURES + 2 * N_ACTIONS))[:, 0]
+    zeros = torch.zeros(1, N_FEATURES + N_ACTIONS), torch.zeros(1, N_ACTIONS)
+    q = ensemble(n_critics=200)(*zeros)[:, 0]
     assert len(q.unique()) == 200
     assert q.mean().item() == pytest.approx(2.0, abs=0.1)
 
 
 def test_a_critics_gradient_does_not_reach_the_others():
     critics = ensemble()
-    critics(torch.randn(N, N_FEATURES + 2 * N_ACTIONS, generator=generator(1)))[2].sum().backward()
+    critics(*parts(generator(1)))[2].sum().backward()
     assert gradient_of(critics, 2).abs().sum() > 0
     assert all(gradient_of(critics, i).abs().sum() == 0 for i in (0, 1, 3, 4))
 

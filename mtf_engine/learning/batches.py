@@ -13,7 +13,8 @@ from mtf_engine.networks import CriticEnsemble, box
 class Batch:
     """n transitions. A state is [standardised observation, baseline action]."""
 
-    inputs: Tensor  # [n, in], the critics' input at the logged action: state first
+    state: Tensor  # [n, f + d]
+    action_inputs: Tensor  # [n, explored], what critics see of the logged action
     actions: Tensor  # [n, d], as logged
     centre: Tensor  # [n, d]
     half_width: Tensor  # [n, d], infinite in fixed dimensions
@@ -24,12 +25,8 @@ class Batch:
     next_half_width: Tensor  # [n, d]
 
     @property
-    def state(self) -> Tensor:
-        return self.inputs[:, : self.next_state.shape[1]]
-
-    @property
     def observations(self) -> Tensor:
-        return self.inputs[:, : self.next_state.shape[1] - self.centre.shape[1]]
+        return self.state[:, : -self.centre.shape[1]]
 
     @property
     def next_observations(self) -> Tensor:
@@ -58,7 +55,8 @@ def prepare(transitions: Transitions, critics: CriticEnsemble, gamma: float, rew
 
     state, centre, half_width = context("")
     return Batch(
-        torch.cat([state, critics.action_inputs(tensor("actions"), centre, half_width)], dim=1),
+        state,
+        critics.action_inputs(tensor("actions"), centre, half_width),
         tensor("actions"),
         centre,
         half_width,
