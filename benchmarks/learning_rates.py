@@ -1,7 +1,7 @@
 """The search behind the learning rates of the `laptop` preset: session reward of what each pair trains.
 
 One uniformly explored log of the session environment, one training for each pair of learning rates, and for
-each policy the mean reward of sessions of new users, relative to the baseline's with the same users (synthetic).
+each policy the mean reward of sessions of new users, relative to the baseline's with the same users.
 
     python benchmarks/learning_rates.py [--requests 60000] [--steps 5000] [--sessions 10000] [--seeds 1]
 """
@@ -36,7 +36,7 @@ WORKERS = 2
 
 
 def session_rewards(policy: Policy, n_sessions: int) -> np.ndarray:
-    """Returns the total reward of each of `n_sessions` sessions under `policy`; the users are always the same."""
+    """Returns the total reward of each of `n_sessions` sessions, the same users for any `policy`."""
     env = SessionEnvironment()
     users, numbers = env.visits(0, n_sessions, TEST_SEED)
     env.reset(users, numbers)
@@ -63,6 +63,7 @@ def trained(path: Path, n_steps: int, n_sessions: int, case: tuple[float, float,
 
 
 def main(n_requests: int, n_steps: int, n_sessions: int, n_seeds: int) -> None:
+    """Prints the gain of each pair of learning rates as a markdown table."""
     env = SessionEnvironment()
     baseline = Policy.baseline(env.fusion, env.feature_names, env.numeric_mask)
     plan = BoundsPlan.symmetric(HALF_WIDTH, env.fusion.n_actions)
@@ -75,9 +76,9 @@ def main(n_requests: int, n_steps: int, n_sessions: int, n_seeds: int) -> None:
         rewards = list(pool.map(partial(trained, Path(folder) / "log.duckdb", n_steps, n_sessions), cases))
     base = session_rewards(baseline, n_sessions)
     print(
-        f"Synthetic sessions: {n_requests:,} explored requests, {n_steps:,} steps, {n_seeds} seeds, {n_sessions:,} test "
-        f"sessions; {platform.machine()}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, one "
-        f"thread a training. Baseline: {base.mean():.2f} a session. Interval: 95 %, paired by user.\n"
+        f"Synthetic sessions: {n_requests:,} explored requests, {n_steps:,} steps, {n_seeds} seeds, "
+        f"{n_sessions:,} test sessions; {platform.machine()}, {os.cpu_count()} cores, "
+        f"{psutil.virtual_memory().total / 2**30:.0f} GiB, one thread a training. Baseline: {base.mean():.2f} a session. Interval: 95 %, paired by user.\n"
     )
     print("| critic | actor | session reward against the baseline |\n| --- | --- | --- |")
     for (critic, actor), group in itertools.groupby(
