@@ -11,6 +11,12 @@ PAGES = {
     "Logs": [st.Page("pages/logs/import_logs.py", title="Import logs")],
     "Explore": [
         st.Page("pages/explore/bounds.py", title="Bounds planner"),
+        st.Page("pages/explore/drift.py", title="Bounds from drift"),
+        st.Page("pages/explore/walls.py", title="Wall pressure"),
+        st.Page("pages/explore/cost.py", title="Cost before collecting"),
+        st.Page("pages/explore/coverage.py", title="Coverage certificate"),
+        st.Page("pages/explore/density.py", title="Exploration density"),
+        st.Page("pages/explore/formulas.py", title="Penalty formulas"),
     ],
     "Train": [
         st.Page("pages/train/start.py", title="Start a training"),

@@ -17,6 +17,12 @@ PAGES = {
 TITLES = {
     "import_logs": "Import logs",
     "bounds": "Bounds planner",
+    "drift": "Bounds from drift",
+    "walls": "Wall pressure",
+    "cost": "Cost before collecting",
+    "coverage": "Coverage certificate",
+    "density": "Exploration density",
+    "formulas": "Penalty formulas",
     "start": "Start a training",
     "runs": "Runs",
     "compare": "Compare policies",

@@ -121,16 +121,27 @@ def drift(
 
 @command(app, "bounds walls train-1f00ba77 --on explored --bounds narrow --save moved")
 def walls(
-    shell: Session, run: Run, on: On, bounds: PlanOption, by_segment: BySegment = False, save: Save = None
+    shell: Session,
+    run: Run,
+    on: On,
+    bounds: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="A plan; default: that of the log it learned from."),
+    ] = None,
+    by_segment: BySegment = False,
+    save: Save = None,
 ) -> None:
     """Tell where a policy presses against the bounds, and where its walls should go."""
     from mtf_engine.exploration.wall_pressure import wall_pressure
-    from mtf_engine.jobs.exploring import policy_actions
+    from mtf_engine.jobs.exploring import logged_plan, policy_actions
     from mtf_engine.jobs.submissions import bounds_plan
 
+    plan = bounds_plan(shell.workspace, bounds) if bounds else logged_plan(shell.workspace, run)
+    if plan is None:
+        raise Refusal(f"the log that {run} learned from declares no bounds; name a plan with --bounds")
     acted = policy_actions(shell.workspace, run, on)
     found = wall_pressure(
-        bounds_plan(shell.workspace, bounds),
+        plan,
         acted.new_actions,
         acted.baseline_actions,
         acted.segments,
@@ -138,7 +149,7 @@ def walls(
         by_segment=by_segment,
     )
     if save:
-        note = f"from wall pressure of {run} on {on}, against {bounds}"
+        note = f"from wall pressure of {run} on {on}, against {bounds or 'the bounds of its log'}"
         shell.workspace.registry.save_plan(save, found.plan, note)
     shell.show([row.model_dump(mode="json") for row in found.rows], WALLS)
 
@@ -150,6 +161,7 @@ def cost(
     bounds: PlanOption,
     sigma: Annotated[float, typer.Option(help="Of the Gaussian noise compared with.")] = 0.2,
     k: Annotated[int, typer.Option(metavar="K", min=1, help="Places shown.")] = 3,
+    requests: Annotated[int, typer.Option(metavar="N", min=1, help="Requests replayed.")] = 10_000,
     seed: Annotated[int, typer.Option(metavar="S", min=0, help="Of the draws.")] = 0,
 ) -> None:
     """Tell what exploring would do to logged rankings, before anything is collected."""
@@ -157,7 +169,7 @@ def cost(
     from mtf_engine.jobs.submissions import bounds_plan
 
     plan = bounds_plan(shell.workspace, bounds)
-    found = collection_cost(shell.workspace, dataset, plan, sigma=sigma, k=k, seed=seed)
+    found = collection_cost(shell.workspace, dataset, plan, sigma=sigma, k=k, n_requests=requests, seed=seed)
     shell.show(found.model_dump(mode="json"))
 
 

@@ -52,6 +52,13 @@ def policy_actions(
     )
 
 
+def logged_plan(workspace: Workspace, run_id: str) -> BoundsPlan | None:
+    """Returns the bounds of the log that a training learned from; None if it declares none, or is gone."""
+    own = workspace.trained(run_id).dataset_id
+    plans = [row.meta.get("plan") for row in workspace.registry.datasets() if row.id == own]
+    return BoundsPlan.model_validate(plans[0]) if plans and plans[0] else None
+
+
 def collection_cost(
     workspace: Workspace,
     dataset_name: str,

@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from pages.shared.charts import BOUND, INSIDE, OUTSIDE, SEQUENCE, cell, escape, grid, sized
+from pages.shared.charts import BASELINE, BOUND, INSIDE, OUTSIDE, SEQUENCE, cell, escape, grid, sized
 
 UNIFORM, GAUSSIAN = INSIDE, OUTSIDE
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
@@ -126,13 +126,16 @@ def lines(
     names: Mapping[str, str],
     hover: str,
     place: dict[str, int],
-    room: float = 0.02,
+    room: float = 0.07,
+    window: tuple[float, float] | None = None,
 ) -> None:
     """Draws the columns `names` of `frame` over its column `x`, each named at its end as `names` says.
 
-    Names that would meet are moved apart by `room` of the panel's height.
+    Names that would meet are moved apart by `room` of the panel's height, and stay inside its `window`.
     """
-    ends = _apart({name: float(frame[name].iloc[-1]) for name in names}, frame[list(names)], room)
+    values = frame[list(names)]
+    low, high = window or (values.to_numpy().min(), values.to_numpy().max())
+    ends = _apart({name: float(frame[name].iloc[-1]) for name in names}, low, high, room * (high - low))
     styles = zip(names.items(), itertools.cycle(SEQUENCE), itertools.cycle(DASHES))
     for (name, title), colour, dash in styles:
         figure.add_trace(
@@ -152,13 +155,14 @@ def lines(
         )  # fmt: skip
 
 
-def _apart(ends: dict[str, float], values: pd.DataFrame, room: float) -> dict[str, float]:
-    """Returns where labels go: at `ends`, but no nearer to each other than `room` of the values' range."""
-    least = room * float(np.ptp(values.to_numpy()))
+def _apart(ends: dict[str, float], low: float, high: float, least: float) -> dict[str, float]:
+    """Returns where labels go: at `ends` within [low, high], but no nearer to each other than `least`."""
     placed: dict[str, float] = {}
     for name in sorted(ends, key=ends.__getitem__):
-        placed[name] = max(ends[name], max(placed.values(), default=-np.inf) + least)
-    return placed
+        end = min(max(ends[name], low), high)
+        placed[name] = max(end, max(placed.values(), default=-np.inf) + least)
+    down = max(0.0, max(placed.values()) - high)
+    return {name: at - down for name, at in placed.items()}
 
 
 POWERS_OF_TWO = {"tickprefix": "2<sup>", "ticksuffix": "</sup>", "rangemode": "tozero"}
@@ -175,7 +179,7 @@ def efficiency(
     for i, (_, frame, unit, chosen) in enumerate(panels):
         place = cell(i, columns)
         x = frame.columns[0]
-        lines(figure, frame, x, names, HOVER_SAMPLES, place, room=0.07)
+        lines(figure, frame, x, names, HOVER_SAMPLES, place)
         figure.add_vline(
             x=chosen,
             line={"color": BOUND, "dash": "dash", "width": 1.5},
@@ -186,3 +190,257 @@ def efficiency(
         figure.update_xaxes(title=unit, range=[frame[x].iloc[0], frame[x].iloc[-1] + 0.22 * span], **place)
         figure.update_yaxes(title=SAMPLES if i % columns == 0 else None, **POWERS_OF_TWO, **place)
     return figure
+
+
+def drift(frame: pd.DataFrame) -> go.Figure:
+    """Returns where a policy's actions lie relative to the baseline's, with a box around them.
+
+    `frame` has one row a dimension: dimension, the quantiles `1 %` to `99 %`, and the edges of the box with
+    their intervals (`lower edge`, `lower from`, `lower to`, `upper edge`, ...).
+    """
+    rows = frame.iloc[::-1]
+    names = rows["dimension"].map(escape)
+    figure = go.Figure()
+    for low, high, width in (("1 %", "99 %", 2), ("5 %", "95 %", 8)):
+        figure.add_trace(_spans(names, rows[low], rows[high], width, f"{low} to {high}"))
+    figure.add_trace(
+        go.Scatter(
+            x=rows["50 %"],
+            y=names,
+            mode="markers",
+            marker={"color": "white", "size": 7, "line": {"color": UNIFORM, "width": 2}},
+            hovertemplate="%{y}: median %{x:.4f}<extra></extra>",
+        )
+    )
+    for edge in ("lower", "upper"):
+        figure.add_trace(_edges(names, rows, edge))
+    figure.add_vline(x=0, line={"color": BOUND, "width": 1}, annotation_text="baseline action")
+    figure.update_xaxes(title="new minus baseline action, in units of [-1, 1]", zeroline=False)
+    figure.update_yaxes(automargin=True, range=[-0.6, len(rows) - 0.4])
+    return sized(figure, 110 + 34 * len(rows))
+
+
+def _spans(names: pd.Series, low: pd.Series, high: pd.Series, width: int, title: str) -> go.Scatter:
+    """Returns a horizontal line from `low` to `high` at each name."""
+    gaps = [None] * len(names)
+    return go.Scatter(
+        x=np.ravel(list(zip(low, high, gaps, strict=True))).tolist(),
+        y=np.ravel(list(zip(names, names, gaps, strict=True))).tolist(),
+        mode="lines",
+        line={"color": UNIFORM, "width": width},
+        hovertemplate=f"%{{y}}, {title}: %{{x:.4f}}<extra></extra>",
+    )
+
+
+def _edges(names: pd.Series, rows: pd.DataFrame, edge: str) -> go.Scatter:
+    """Returns one edge of a box in every dimension, with its interval."""
+    return go.Scatter(
+        x=rows[f"{edge} edge"],
+        y=names,
+        mode="markers",
+        marker={"symbol": "line-ns-open", "size": 18, "color": BOUND, "line": {"width": 2.5, "color": BOUND}},
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": (rows[f"{edge} to"] - rows[f"{edge} edge"]).clip(lower=0),
+            "arrayminus": (rows[f"{edge} edge"] - rows[f"{edge} from"]).clip(lower=0),
+            "color": BOUND,
+            "thickness": 1.5,
+            "width": 4,
+        },
+        hovertemplate=f"%{{y}}: {edge} %{{x:.4f}}<extra></extra>",
+    )
+
+
+PRESSING = "#f0b98f"
+"""Inside the bounds still, at a wall."""
+WALL_PARTS = (
+    ("below", "below", OUTSIDE, "white"),
+    ("at_lower", "at wall", PRESSING, "black"),
+    ("inside", "inside", INSIDE, "white"),
+    ("at_upper", "at wall", PRESSING, "black"),
+    ("above", "above", OUTSIDE, "white"),
+)
+"""Columns of the figure of walls, from the lower end of a dimension to its upper: title, colours."""
+NARROWEST_LABEL = 12
+"""% of the width that a share's own name needs."""
+
+
+def walls(frame: pd.DataFrame) -> go.Figure:
+    """Returns, per dimension, the shares of requests beyond, at and inside the walls, and what is proposed.
+
+    `frame` has one row a dimension: dimension, below, at_lower, inside, at_upper, above, proposal.
+    """
+    rows = frame.iloc[::-1]
+    names = rows["dimension"].map(escape)
+    figure = go.Figure()
+    for column, title, colour, ink in WALL_PARTS:
+        share = 100 * rows[column]
+        figure.add_trace(
+            go.Bar(
+                x=share,
+                y=names,
+                orientation="h",
+                name=title,
+                marker={"color": colour, "line": {"width": 0}},
+                text=[f"{title} {value:.0f} %" if value >= NARROWEST_LABEL else "" for value in share],
+                textfont={"color": ink},
+                textposition="inside",
+                insidetextanchor="middle",
+                textangle=0,
+                hovertemplate=f"%{{y}}: %{{x:.1f}} % {title}<extra></extra>",
+            )
+        )
+    for name, proposal in zip(names, rows["proposal"], strict=True):
+        figure.add_annotation(x=101, y=name, text=escape(proposal), showarrow=False, xanchor="left")
+    figure.update_xaxes(title="% of requests", range=[0, 118], tickvals=[0, 25, 50, 75, 100])
+    figure.update_yaxes(automargin=True)
+    return sized(figure, 90 + 34 * len(rows)).update_layout(barmode="stack", bargap=0.25)
+
+
+def cost(frame: pd.DataFrame) -> go.Figure:
+    """Returns a panel a measure, with a dot and its interval for each kind of noise.
+
+    `frame` has one row a measure and kind: measure, unit, noise, value, from, to.
+    """
+    measures = list(frame.groupby(["measure", "unit"], sort=False))
+    figure = grid([f"{escape(measure)}, {escape(unit)}" for (measure, unit), _ in measures], 2)
+    for i, (_, rows) in enumerate(measures):
+        place, reach = cell(i, 2), rows["to"].max()
+        near_one = rows["from"].min() > 0.5 and reach <= 1
+        first = rows["from"].min() - 0.2 * (reach - rows["from"].min()) if near_one else -0.06 * reach
+        figure.add_trace(_noises(rows.iloc[::-1]), **place)
+        figure.update_xaxes(range=[first, reach + 0.12 * (reach - first)], zeroline=not near_one, **place)
+        figure.update_yaxes(range=[-0.5, 1.7], **place)
+    return figure.update_layout(height=470)
+
+
+def _noises(rows: pd.DataFrame) -> go.Scatter:
+    """Returns a dot, a cross for Gaussian noise, with its interval for each of `rows`."""
+    uniform = rows["noise"] == "uniform"
+    return go.Scatter(
+        x=rows["value"],
+        y=rows["noise"],
+        mode="markers+text",
+        text=[f"{value:.3g}" for value in rows["value"]],
+        textposition="top center",
+        cliponaxis=False,
+        marker={
+            "size": 11,
+            "color": np.where(uniform, UNIFORM, GAUSSIAN),
+            "symbol": np.where(uniform, "circle", "x"),
+        },
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": rows["to"] - rows["value"],
+            "arrayminus": rows["value"] - rows["from"],
+            "color": BASELINE,
+            "thickness": 2,
+            "width": 6,
+        },
+        customdata=rows[["from", "to"]],
+        hovertemplate="%{y}: %{x:.4g} [%{customdata[0]:.4g}, %{customdata[1]:.4g}]<extra></extra>",
+    )
+
+
+def coverage(frame: pd.DataFrame, columns: int = 5) -> go.Figure:
+    """Returns where in its box each dimension was explored: a histogram a dimension, 1 being even.
+
+    `frame` has one row a cell: dimension, left and right (0 and 1 are the walls), relative (1 is even), rows.
+    """
+    names = list(dict.fromkeys(frame["dimension"]))
+    figure = grid([escape(name) for name in names], columns)
+    top = 1.1 * max(1.0, frame["relative"].max())
+    for i, name in enumerate(names):
+        cells, place = frame[frame["dimension"] == name], cell(i, columns)
+        middle = (cells["left"] + cells["right"]) / 2
+        figure.add_trace(
+            go.Bar(
+                x=middle,
+                y=cells["relative"],
+                width=cells["right"] - cells["left"],
+                marker={
+                    "color": np.where((middle < 0) | (middle > 1), OUTSIDE, INSIDE),
+                    "line": {"width": 0},
+                },
+                customdata=cells["rows"],
+                hovertemplate="%{customdata:,} requests, %{y:.2f} of an even share<extra></extra>",
+            ),
+            **place,
+        )
+        figure.add_hline(y=1, line={"color": BOUND, "dash": "dash", "width": 1.5}, **place)
+        title = "place in the box" if i + columns >= len(names) else None
+        figure.update_xaxes(title=title, tickvals=[0.15, 0.85], ticktext=["lower", "upper"], **place)
+        first = i % columns == 0
+        figure.update_yaxes(
+            title="even = 1" if first else None, range=[0, top], nticks=4, showticklabels=first, **place
+        )
+    return figure
+
+
+def pair(counts: np.ndarray, names: tuple[str, str]) -> go.Figure:
+    """Returns how many requests lie in each cell [a, b] of two dimensions' boxes, the first one across."""
+    share = [f"{100 * i / len(counts):.0f}–{100 * (i + 1) / len(counts):.0f} %" for i in range(len(counts))]
+    figure = go.Figure(
+        go.Heatmap(
+            x=share,
+            y=share,
+            z=counts.T,
+            text=counts.T,
+            texttemplate="%{text:,}",
+            colorscale="Blues",
+            zmin=0,
+            zmax=2 * float(counts.mean()) or 1,
+            showscale=False,
+            xgap=2,
+            ygap=2,
+            hovertemplate="%{z:,} requests<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title=f"place in the box of {escape(names[0])}", type="category")
+    figure.update_yaxes(title=f"place in the box of {escape(names[1])}", type="category")
+    return sized(figure, 380)
+
+
+def penalties(
+    frame: pd.DataFrame,
+    forms: Sequence[str],
+    walls: tuple[float, float],
+    titles: tuple[str, str],
+    unit: str,
+) -> go.Figure:
+    """Returns the value and the gradient of each form over `frame["offset"]`, with the box drawn in.
+
+    `frame` has the columns `<form> value` and `<form> gradient`. A form that explodes leaves the picture, so
+    that it does not flatten the others.
+    """
+    figure = grid(titles, 2)
+    span = float(np.ptp(frame["offset"]))
+    for i, part in enumerate(("value", "gradient")):
+        place = cell(i, 2)
+        names = {f"{form} {part}": form for form in forms}
+        window = _window(frame[list(names)])
+        lines(figure, frame, "offset", names, "%{y:.4g} at %{x:.3f}", place, window=window)
+        figure.add_vrect(
+            x0=walls[0],
+            x1=walls[1],
+            fillcolor=BOUND,
+            opacity=0.08,
+            line={"color": BOUND, "width": 1},
+            **place,
+        )
+        figure.update_xaxes(
+            title=unit, range=[frame["offset"].iloc[0], frame["offset"].iloc[-1] + 0.2 * span], **place
+        )
+        figure.update_yaxes(range=window, **place)
+    return figure.update_layout(height=380)
+
+
+def _window(values: pd.DataFrame) -> tuple[float, float]:
+    """Returns the range that is shown: that of all forms but the farthest one, widened by half."""
+    lows, highs = sorted(values.min()), sorted(values.max(), reverse=True)
+    low, high = lows[1], highs[1]
+    margin = 0.5 * (high - low) or 1.0
+    low, high = max(lows[0], low - margin), min(highs[0], high + margin)
+    return low - 0.05 * (high - low), high + 0.05 * (high - low)

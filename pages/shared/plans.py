@@ -12,7 +12,7 @@ from pages.shared import links, loaders
 
 HALF_WIDTH = 0.15
 """Of the plan a visitor starts from; the paper's."""
-DRAFT = "*draft"
+DRAFT, LOGGED = "*draft", "*logged"
 LINK, ORIGIN = "box", "from"
 """Names in the address: the draft, and where it comes from."""
 MOST_DIMENSIONS = 1_000
@@ -51,15 +51,29 @@ def linked_draft(n_actions: int) -> Draft:
     return found
 
 
-def choose(n_actions: int, place: Any = st) -> tuple[str, BoundsPlan]:
-    """Draws a box of the planner's plan and the stored ones; returns what commands call it, and the plan."""
-    stored = {row.name: row.plan for row in loaders.workspace().registry.plans()}
-    fitting = {name: plan for name, plan in stored.items() if plan.n_actions == n_actions}
-    titles = {DRAFT: "the one in the planner", **{name: name for name in fitting}}
-    chosen = links.choice("Bounds plan", titles, "plan", place)
-    if chosen != DRAFT:
-        return chosen, fitting[chosen]
-    return "plan.yaml", linked_draft(n_actions).plan
+class Chosen(NamedTuple):
+    """A plan, what sentences call it, and the option of commands that names it."""
+
+    plan: BoundsPlan
+    title: str
+    option: tuple[str, ...]
+
+
+def choose(n_actions: int, place: Any = st, logged: BoundsPlan | None = None) -> Chosen:
+    """Draws a choice of the plan a log was collected with, the planner's and the stored ones."""
+    stored = [row for row in loaders.workspace().registry.plans() if row.plan.n_actions == n_actions]
+    plans = {
+        **({LOGGED: Chosen(logged, "the bounds of its log", ())} if logged else {}),
+        DRAFT: Chosen(draft(n_actions).plan, "the planner's plan", ("--bounds", "plan.yaml")),
+        **{row.name: Chosen(row.plan, row.name, ("--bounds", row.name)) for row in stored},
+    }
+    key = links.choice("Bounds plan", {key: found.title for key, found in plans.items()}, "plan", place)
+    return plans[key]._replace(plan=linked_draft(n_actions).plan) if key == DRAFT else plans[key]
+
+
+def where(chosen: Chosen) -> str:
+    """Returns what a command needs to be told where the file of the planner's plan comes from."""
+    return "; plan.yaml is the planner's download" if "plan.yaml" in chosen.option else ""
 
 
 def box_of(plan: BoundsPlan, segment: str | None) -> Box:

@@ -1,0 +1,165 @@
+"""Coverage certificate: does an explored log cover its boxes evenly? Decides whether to learn from it."""
+
+import time
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from mtf_engine import aggregates
+from mtf_engine.exploration.coverage import Certificate, certify_coverage
+from mtf_engine.exploration.coverage_counts import CELLS, CoverageCounts
+from mtf_engine.jobs.storage import open_dataset
+from mtf_engine.logs.datasets import Dataset
+from mtf_engine.registry import DatasetRow
+from pages.shared import explore_charts, links, loaders, words
+from pages.shared.exhibit import csv_download, exhibit
+
+
+def choose(rows: list[DatasetRow]) -> DatasetRow:
+    by_id = {row.id: row for row in rows}
+    titles = {
+        i: f"{r.name} · {r.meta['exploration']} · {r.n_requests:,} requests · {i}" for i, r in by_id.items()
+    }
+    return by_id[links.choice("Explored log", titles, "dataset")]
+
+
+def counted(dataset: Dataset, row: DatasetRow) -> CoverageCounts | None:
+    """Returns the counts of the log; counts it where that was never done, None once that is cancelled."""
+    stored = aggregates.stored_coverage(dataset)
+    if stored is not None:
+        return stored
+    if st.session_state.get("count cancelled") == row.id:
+        st.info(f"The {row.n_requests:,} requests of this log are not counted yet.")
+        st.button("Count them", type="primary", on_click=_remember, args=(None,))
+        return None
+    place = st.empty()
+    with place.container():
+        bar = st.progress(0.0)
+        st.button("Cancel", on_click=_remember, args=(row.id,))
+    start = time.monotonic()
+
+    def tell(done: int, of: int) -> None:
+        spent = time.monotonic() - start
+        left = f" · about {words.duration(spent * (of - done) / done)} to go" if done else ""
+        bar.progress(done / of, text=f"Counting, once for this log: {done:,} of {of:,} requests{left}")
+
+    counts = aggregates.coverage(dataset, tell)
+    place.empty()
+    return counts
+
+
+def _remember(cancelled: str | None) -> None:
+    st.session_state["count cancelled"] = cancelled
+
+
+def check_table(certificate: Certificate) -> pd.DataFrame:
+    """Returns one row a check, causes before effects."""
+    return pd.DataFrame(
+        {
+            "result": "✔ passed" if check.passed else "✖ failed",
+            "check": check.name,
+            "what was found": check.reason,
+            "figure": check.figure,
+            "threshold": check.threshold,
+            "dimensions": ", ".join(check.dimensions),
+        }
+        for check in certificate.checks
+    )
+
+
+def cell_table(counts: CoverageCounts, names: tuple[str, ...]) -> pd.DataFrame:
+    """Returns one row a cell of each free dimension: those in the box, and those beside it that have rows."""
+    edges = np.arange(-CELLS, 2 * CELLS) / CELLS
+    inside = (edges >= 0) & (edges < 1)
+    return pd.concat(
+        pd.DataFrame(
+            {
+                "dimension": name,
+                "left": edges,
+                "right": edges + 1 / CELLS,
+                "rows": rows,
+                "relative": rows * CELLS / rows.sum(),
+            }
+        )[inside | (rows > 0)]
+        for name, rows in zip(names, counts.cells, strict=True)
+        if rows.any()
+    )
+
+
+def show_verdict(certificate: Certificate) -> None:
+    reason = words.plain(certificate.reason)
+    if certificate.passed:
+        st.success(f"**✔ Passed:** {reason}.")
+    else:
+        st.error(f"**✖ Failed:** {reason}.")
+        if len(certificate.failed) > 1:
+            later = ", ".join(certificate.failed[1:])
+            st.caption(f"Checks that fail too, perhaps for the same reason: {later}.")
+    st.caption(
+        f"{certificate.n_explored:,} of {certificate.n_requests:,} requests were explored; control users are "
+        f"left out. An evenly explored log fails with a probability of at most {certificate.alpha:g}."
+    )
+
+
+def show_checks(certificate: Certificate) -> None:
+    st.header("Checks", anchor=False)
+    table = check_table(certificate)
+    shown = table.assign(**{name: table[name].map(words.figure) for name in ("figure", "threshold")})
+    st.dataframe(
+        shown,
+        hide_index=True,
+        height=38 + 35 * len(table),
+        column_config={"what was found": st.column_config.TextColumn(width="large")},
+        alt="Checks of the certificate",
+    )
+    csv_download(table, "coverage checks")
+
+
+def show_dimensions(counts: CoverageCounts, names: tuple[str, ...]) -> None:
+    st.header("Each dimension", anchor=False)
+    table = cell_table(counts, names)
+    alt = "Histograms of the place in the box, a dimension each, relative to an even share"
+    exhibit(explore_charts.coverage(table), table, "coverage by dimension", alt)
+    st.caption("Dashed: an even share. The second colour: requests outside the bounds they were logged with.")
+
+
+def show_pair(counts: CoverageCounts, names: tuple[str, ...], free: tuple[str, ...]) -> None:
+    st.header("Two dimensions together", anchor=False)
+    left, right = st.columns(2)
+    across = links.choice("Across", {name: name for name in free}, "x", left)
+    up = links.choice("Upwards", {name: name for name in free if name != across}, "y", right)
+    cells = counts.pair_cells[names.index(across), names.index(up)]
+    cell = np.indices(cells.shape).reshape(2, -1) + 1
+    table = pd.DataFrame({f"cell of {across}": cell[0], f"cell of {up}": cell[1], "requests": cells.ravel()})
+    alt = f"Requests in each cell of {across} and {up}, from {cells.min():,} to {cells.max():,}"
+    exhibit(explore_charts.pair(cells, (across, up)), table, f"pair {across} {up}", alt)
+
+
+def main() -> None:
+    st.title("Coverage certificate", anchor=False)
+    st.caption("Decides whether an explored log may be learned from: does it cover its boxes evenly?")
+    rows = loaders.explored(loaders.datasets())
+    if not rows:
+        st.info("There is no explored log to certify. Plan the bounds of one, and collect it.")
+        st.page_link("pages/explore/bounds.py", label="Plan bounds →")
+        return
+    row = choose(rows)
+    dataset = open_dataset(loaders.workspace(), row.id)
+    counts = counted(dataset, row)
+    if counts is None:
+        return
+    names = dataset.meta.fusion.names
+    certificate = certify_coverage(counts, names)
+    show_verdict(certificate)
+    show_checks(certificate)
+    show_dimensions(counts, names)
+    free = tuple(name for name in names if name not in certificate.fixed)
+    if len(free) > 1:
+        show_pair(counts, names, free)
+    st.caption("The same on the command line")
+    command = words.command(loaders.workspace().path, "bounds", "coverage", row.id)
+    st.code(command, language="bash", wrap_lines=True)
+
+
+main()
