@@ -78,7 +78,8 @@ def main(n_requests: int, n_steps: int, n_sessions: int, n_seeds: int) -> None:
     print(
         f"Synthetic sessions: {n_requests:,} explored requests, {n_steps:,} steps, {n_seeds} seeds, "
         f"{n_sessions:,} test sessions; {platform.machine()}, {os.cpu_count()} cores, "
-        f"{psutil.virtual_memory().total / 2**30:.0f} GiB, one thread a training. Baseline: {base.mean():.2f} a session. Interval: 95 %, paired by user.\n"
+        f"{psutil.virtual_memory().total / 2**30:.0f} GiB, one thread a training. "
+        f"Baseline: {base.mean():.2f} a session. Interval: 95 %, paired by user.\n"
     )
     print("| critic | actor | session reward against the baseline |\n| --- | --- | --- |")
     for (critic, actor), group in itertools.groupby(

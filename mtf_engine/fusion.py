@@ -25,14 +25,14 @@ def log_final_score(spec: FusionSpec, actions: Any, predictions: Any, xp: Module
 
 def pows_and_biases(spec: FusionSpec, actions: Any, xp: ModuleType = np) -> tuple[Any, Any]:
     """Returns real pows and biases, each [n, p], for actions [n, d]."""
-    centre = np.float32([(d.high + d.low) / 2 for d in spec.dimensions])
-    half_range = np.float32([(d.high - d.low) / 2 for d in spec.dimensions])
+    centre = np.array([(d.high + d.low) / 2 for d in spec.dimensions], np.float32)
+    half_range = np.array([(d.high - d.low) / 2 for d in spec.dimensions], np.float32)
     real = actions * xp.asarray(half_range) + xp.asarray(centre)
-    return tuple(real @ xp.asarray(_placement(spec, kind)) for kind in ("pow", "bias"))  # type: ignore[return-value]
+    pows, biases = (real @ xp.asarray(_placement(spec, kind)) for kind in ("pow", "bias"))
+    return pows, biases
 
 
 def _placement(spec: FusionSpec, kind: str) -> np.ndarray:
     """Returns the 0/1 matrix [d, p] that sends each dimension of `kind` to its prediction."""
-    return np.float32(
-        [[d.kind == kind and d.prediction == p for p in spec.predictions] for d in spec.dimensions]
-    )
+    placed = [[d.kind == kind and d.prediction == p for p in spec.predictions] for d in spec.dimensions]
+    return np.array(placed, np.float32)

@@ -79,7 +79,7 @@ class ObservationEncoder(Spec):
         for name, vocabulary in self.categorical.items():
             codes = pd.Index(vocabulary, dtype="str").get_indexer(profiles[name].astype("str"))
             columns += list(np.eye(len(vocabulary) + 1)[codes].T)
-        return np.float32(columns).T.reshape(len(profiles), len(self.profile_names))
+        return np.array(columns, np.float32).T.reshape(len(profiles), len(self.profile_names))
 
     def observe(
         self,

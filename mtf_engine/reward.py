@@ -10,10 +10,8 @@ from mtf_engine.spec import RewardSpec
 
 def impression_rewards(spec: RewardSpec, signals: Mapping[str, np.ndarray]) -> np.ndarray:
     """Returns `r = sum_i w_i v_i` [m], float64, from one array [m] per weighted signal."""
-    return sum(
-        (weight * np.asarray(signals[name], np.float64) for name, weight in spec.weights.items()),
-        start=np.float64(0),
-    )
+    weighted = [weight * np.asarray(signals[name], np.float64) for name, weight in spec.weights.items()]
+    return np.sum(weighted, axis=0)
 
 
 def next_day_correlations(impressions: pd.DataFrame, signals: tuple[str, ...]) -> pd.Series:

@@ -201,11 +201,11 @@ class BoundsPlan(Box):
         With `edge="truncate"` the box is cut so that baseline action + offset stays in [-1, 1].
         """
         n = len(baseline_actions)
-        lower = np.tile(np.float32(self.lower), (n, 1))
-        upper = np.tile(np.float32(self.upper), (n, 1))
+        lower = np.tile(np.array(self.lower, np.float32), (n, 1))
+        upper = np.tile(np.array(self.upper, np.float32), (n, 1))
         for name, box in self.segments.items():
             rows = segments == name
-            lower[rows], upper[rows] = np.float32(box.lower), np.float32(box.upper)
+            lower[rows], upper[rows] = box.lower, box.upper
         if self.edge == "clip":
             return lower, upper
         return (

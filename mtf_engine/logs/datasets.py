@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import os
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -68,7 +67,7 @@ def write_dataset(folder: Path, dataset_id: str, meta: DatasetMeta, batches: Ite
             )
             counts = [con.sql(f"SELECT count(*) FROM final.{t}").fetchall()[0][0] for t in TABLES[:2]]
             con.execute("CHECKPOINT final")
-        os.replace(temp, final)
+        temp.replace(final)
     finally:
         for path in folder.glob(f".{dataset_id}.tmp*"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -280,8 +279,8 @@ class Dataset:
                 f"the dataset {self.meta.name} brought its own observations, so replay cannot encode new ones"
             )
         rows = self.arrays(
-            "SELECT i.user_id, r.segment, r.observation, epoch(r.timestamp) AS seconds, i.item_id, i.predictions, "
-            f"{', '.join(_identifier(f'i.{s}') for s in self.meta.signals)}, i.reward, i.label "
+            "SELECT i.user_id, r.segment, r.observation, epoch(r.timestamp) AS seconds, i.item_id, "
+            f"i.predictions, {', '.join(_identifier(f'i.{s}') for s in self.meta.signals)}, i.reward, i.label "
             "FROM impressions i JOIN requests r USING (request_id) WHERE r.split IS NULL OR r.split = ? "
             "ORDER BY i.user_id, i.request_id, i.position",
             [split],
