@@ -9,7 +9,7 @@ import pytest
 from mtf_engine.evaluation import EvaluationResult
 from mtf_engine.jobs import files
 from mtf_engine.registry import Workspace
-from tests.test_pages import button, checked, empty, filled, opened, texts
+from tests.test_pages import PAGES, button, checked, empty, filled, opened, texts
 
 __all__ = ["empty", "filled"]
 
@@ -144,3 +144,26 @@ def test_a_request_is_drawn(filled):
 @pytest.mark.parametrize(("text", "told"), [("99999999", "no request 99999999"), ("one", "is no request id")])
 def test_a_request_that_is_not_there_is_told_in_a_sentence(text, told, filled):
     assert told in opened("explain", request=text).error[0].value
+
+
+def test_a_choice_stays_from_page_to_page_and_a_link_goes_before_it(filled, result):
+    first, second = result.segments[:2]
+    app = opened("deviation", segment=first)
+    app.query_params.clear()
+    app.switch_page(PAGES["critics"])
+    assert checked(app.run()).selectbox(key="segment").value == first
+    app.query_params["segment"] = second
+    app.switch_page(PAGES["deviation"])
+    assert checked(app.run()).selectbox(key="segment").value == second
+
+
+def test_another_request_is_explained_from_its_own_most_moved_item(filled):
+    app = opened("explain", request="17")
+    titles = app.selectbox(key="item").options
+    app.selectbox(key="item").set_value(app.selectbox(key="item").options[-1])
+    checked(app.run())
+    app.text_input(key="request").input("18")
+    checked(app.run())
+    box = app.selectbox(key="item")
+    assert box.options != titles
+    assert box.index == 0

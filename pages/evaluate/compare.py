@@ -5,7 +5,7 @@ import streamlit as st
 
 from pages.shared import charts, comparison, evaluation_charts, glossary, links, results, words
 from pages.shared.comparison import Comparison
-from pages.shared.exhibit import exhibit
+from pages.shared.exhibit import described, exhibit, shares
 
 GROUPS = {"user": "by user (the paper's)", "request": "by request"}
 GAUC, INTERVAL = "weighted GAUC", "weighted GAUC, 95 % interval"
@@ -41,15 +41,15 @@ def show_differences(found: Comparison, base: str) -> None:
                 frame, "difference", "difference of weighted GAUC, 95 % interval", NO_DIFFERENCE
             )
             exhibit(figure, frame.drop(columns="algo"), f"difference {group}", alt)
-            st.caption(resolved(frame))
+            st.caption(f"What these rows can tell: {resolved(frame)}")
 
 
 def resolved(frame: pd.DataFrame) -> str:
     """Returns what gap to the base the log can show, for the policy where that is hardest."""
     gap = frame["resolvable gap"].max()
     if pd.isna(gap):
-        return "Too few users have both classes to say what gap these rows can resolve."
-    return f"These rows resolve a true gap of {gap:.4f} (80 % power at 5 %); look for no smaller one here."
+        return "too few users have both classes to say what gap these rows can show."
+    return f"a true gap of {gap:.4f} shows in these rows (80 % power at 5 %); look for no smaller one."
 
 
 def show_best(found: Comparison) -> None:
@@ -62,16 +62,8 @@ def show_best(found: Comparison) -> None:
         for group, title in GROUPS.items()
     ]
     table = by_group[0].merge(by_group[1], on="policy")
-    share = st.column_config.ProgressColumn(
-        format="percent", min_value=0, max_value=1, help=glossary.TERMS["probability best"]
-    )
-    st.dataframe(
-        table,
-        hide_index=True,
-        column_config=dict.fromkeys(GROUPS.values(), share),
-        alt="Probability of being the best policy, by user and by request",
-        key="table best",
-    )
+    bars = shares(*GROUPS.values())
+    described(table, "best", "Probability of being the best policy, by user and by request", **bars)
     if found.n_evaluated > len(table):
         st.caption(f"Among all {found.n_evaluated} policies evaluated together, those not chosen included.")
 
@@ -95,7 +87,7 @@ def show_segments(found: Comparison, base: str) -> None:
     alt = f"{shown[what]} of each policy in {len(found.result.segments)} segments, {GROUPS[group]}"
     exhibit(figure, frame.drop(columns="algo"), f"segments {group} {what}", alt)
     if what == "difference":
-        st.caption(f"In its hardest segment: {resolved(frame)}")
+        st.caption(f"In the segment that tells least: {resolved(frame)}")
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ import streamlit as st
 from mtf_engine.evaluation.disagreement import Spreads
 from pages.shared import action_results, comparison, critic_charts, glossary, links
 from pages.shared.comparison import Comparison
-from pages.shared.exhibit import exhibit
+from pages.shared.exhibit import described, exhibit
 
 OVERLAY = {"policies": "policies", "segments": "segments of one policy"}
 DIFFER = {"bias": "direction: above or below all", "size": "size: root mean square"}
@@ -32,14 +32,10 @@ def show_together(found: Comparison, run_id: str, spreads: action_results.Named[
             "Along rays from the baseline action through the policy's own: mean, and 5 to 95 % of actions."
         )
     own = action_results.own_actions(lines)
+    if overlay == "segments":
+        own = own.rename(columns={"policy": "segment"})
     st.write("About the policy's own actions:")
-    st.dataframe(
-        own,
-        hide_index=True,
-        column_config=glossary.columns(own),
-        alt="Disagreement about the policies' own actions",
-        key="table own",
-    )
+    described(own, "own", "Disagreement about the policies' own actions")
 
 
 def show_each(found: Comparison, run_id: str, parts: Spreads) -> None:
@@ -47,15 +43,11 @@ def show_each(found: Comparison, run_id: str, parts: Spreads) -> None:
     value = links.choice("Difference to the mean of all", DIFFER, "differ")
     frame = action_results.each_critic(parts)
     table = action_results.critic_table(parts, found.result.calibrations.get(run_id))
-    if frame.empty:
-        st.dataframe(table, hide_index=True, alt="Each critic", key="table critics")
-        return
-    n_critics = frame["critic"].nunique()
-    alt = f"How each of {n_critics} critics differs from their mean, by distance beyond the bounds"
-    exhibit(critic_charts.each_critic(frame, value), frame, f"each critic {value}", alt)
-    st.dataframe(
-        table, hide_index=True, column_config=glossary.columns(table), alt="Each critic", key="table critics"
-    )
+    if len(frame):
+        n_critics = frame["critic"].nunique()
+        alt = f"How each of {n_critics} critics differs from their mean, by distance beyond the bounds"
+        exhibit(critic_charts.each_critic(frame, value), frame, f"each critic {value}", alt)
+    described(table, "critics", "How each critic differs from their mean about the policy's own actions")
 
 
 def show_two(found: Comparison, run_id: str) -> None:

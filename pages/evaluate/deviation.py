@@ -5,7 +5,7 @@ import streamlit as st
 
 from pages.shared import action_results, comparison, evaluation_charts, glossary, links
 from pages.shared.comparison import Comparison
-from pages.shared.exhibit import exhibit
+from pages.shared.exhibit import described, exhibit, shares
 
 VIEWS = {"size": "size (the paper's Fig. 2)", "direction": "direction"}
 
@@ -35,21 +35,10 @@ def show(found: Comparison) -> None:
 def show_shares(table: pd.DataFrame) -> None:
     """Draws where the actions lie in their bounds, the busiest dimensions first."""
     st.header("At the bounds", anchor=False, help=glossary.TERMS["share outside"])
-    columns = ["policy", "dimension", "share outside", "share at the wall", "mean drift", "lower", "upper"]
-    shares = table[columns].sort_values("share outside", ascending=False)
-    st.dataframe(
-        shares,
-        hide_index=True,
-        column_config=glossary.columns(shares)
-        | {
-            name: st.column_config.ProgressColumn(
-                format="percent", min_value=0, max_value=1, help=glossary.TERMS[name]
-            )
-            for name in ("share outside", "share at the wall")
-        },
-        alt="Share of requests outside the bounds and at the wall, by policy and dimension",
-        key="table shares",
-    )
+    columns = ["policy", "dimension", "share outside", "share at the wall", "mean drift"]
+    busiest = table[columns].sort_values("share outside", ascending=False)
+    bars = shares("share outside", "share at the wall")
+    described(busiest, "shares", "Share of requests outside the bounds and at the wall", **bars)
 
 
 def main() -> None:

@@ -7,28 +7,35 @@ import streamlit as st
 from mtf_engine.evaluation.explain import LoggedRequest, draw_request
 from mtf_engine.registry import DatasetRow
 from pages.shared import comparison, explain_charts, explaining, follow, glossary, links, loaders, words
-from pages.shared.exhibit import csv_download, exhibit
+from pages.shared.exhibit import csv_download, described, exhibit
 
 MOST_RANKS = 10
 """Places whose items are followed from policy to policy in the picture."""
 
 
+def forget_item() -> None:
+    links.forget("item")
+
+
 def draw(dataset: DatasetRow) -> None:
+    forget_item()
     st.session_state["request"] = str(draw_request(loaders.opened(dataset), np.random.default_rng()))
 
 
 def choose_request(dataset: DatasetRow) -> int | None:
-    """Draws the box for a request's id and returns it; at first that of the address, else one is drawn."""
+    """Draws the box for a request's id and returns it; at first that of the address."""
     if "request" not in st.session_state:
         st.session_state["request"] = st.query_params.get("request", "")
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        text = st.text_input("Request id", key="request", width=260, placeholder="a number, or draw one")
+        text = st.text_input(
+            "Request id", key="request", width=260, placeholder="a number, or draw one", on_change=forget_item
+        )
         st.button("Draw one at random", on_click=draw, args=(dataset,))
     if text.strip().isdigit():
         st.query_params["request"] = text.strip()
         return int(text)
     if text.strip():
-        st.error(f"`{words.plain(text)}` is no request id: write a whole number, or draw one.")
+        st.error(f"{words.plain(text)} is no request id: write a whole number, or draw one.")
     else:
         st.info("Write the id of a request of this log, or draw one at random.")
     return None
@@ -71,9 +78,9 @@ def show_weights(frame: pd.DataFrame, request_id: int) -> None:
             exhibit(figure, rows.drop(columns="algo"), f"request {request_id} {kind}", alt)
 
 
-def show_item(request: LoggedRequest, frame: pd.DataFrame) -> None:
+def show_item(frame: pd.DataFrame) -> None:
     st.header("One item", anchor=False, help=glossary.TERMS["score"])
-    titles = explaining.item_titles(request)
+    titles = explaining.item_titles(frame)
     item = int(links.choice("Item", titles, "item"))
     parts = explaining.contributions(frame, item)
     alt = f"What each prediction adds to the score of item {titles[str(item)]}, by policy"
@@ -90,10 +97,10 @@ def show(dataset: DatasetRow, policies: list[str], request_id: int) -> None:
     show_facts(request)
     show_ranks(ranking, explaining.item_table(request, ranking), request_id)
     show_weights(weights, request_id)
-    show_item(request, ranking)
+    show_item(ranking)
     everything = ranking.drop(columns=["algo", "did"])
     with st.expander("Everything as one table"):
-        st.dataframe(everything, hide_index=True, alt="Every item under every policy", key="table everything")
+        described(everything, "everything", "Every item under every policy")
         csv_download(everything, f"request {request_id}")
 
 
@@ -103,6 +110,7 @@ def main() -> None:
     chosen = comparison.choose()
     if chosen is None:
         return
+    comparison.warn_if_synthetic(chosen.dataset)
     request_id = choose_request(chosen.dataset)
     if request_id is None:
         return

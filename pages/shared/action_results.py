@@ -70,7 +70,7 @@ def deviation_table(found: Named[Deviation]) -> pd.DataFrame:
             "policy": name["policy"],
             "dimension": dimension.name,
             "mean size": dimension.mean,
-            **{f"size {float(q):.0%}": value for q, value in dimension.quantiles.items()},
+            **{f"{float(q):.0%} quantile": value for q, value in dimension.quantiles.items()},
             "mean drift": dimension.drift_mean,
             "lower": dimension.bounds and dimension.bounds.lower,
             "upper": dimension.bounds and dimension.bounds.upper,

@@ -95,9 +95,13 @@ def show_links(chosen: Chosen, here: str) -> None:
                 st.page_link(page, label=label, query_params=chosen.query)
 
 
-def _introduce(result: EvaluationResult, chosen: Chosen) -> None:
-    if chosen.dataset.meta.get("synthetic"):
+def warn_if_synthetic(dataset: DatasetRow) -> None:
+    if dataset.meta.get("synthetic"):
         st.warning("Synthetic: these users and their feedback are simulated.")
+
+
+def _introduce(result: EvaluationResult, chosen: Chosen) -> None:
+    warn_if_synthetic(chosen.dataset)
     st.caption(
         f"{result.n_requests:,} requests, {result.n_impressions:,} impressions of {result.n_users:,} users; "
         f"split: {result.split}; intervals by {result.n_bootstrap:,} bootstrap draws over users."

@@ -51,7 +51,8 @@ def disagreement(frame: pd.DataFrame) -> go.Figure:
         label = {"text": escape(name), "font": {"color": colour}, "xanchor": "left", "xshift": 8}
         figure.add_annotation(x=rows["distance"].iloc[-1], y=end, showarrow=False, **label)
     figure.add_vline(x=0, line={"color": BOUND, "dash": "dash"}, annotation_text="bounds")
-    figure.update_xaxes(title="distance beyond the bounds, half widths (0: inside)")
+    ends = [-0.1, frame["distance"].max() + 0.1]
+    figure.update_xaxes(title="distance beyond the bounds, half widths (0: inside)", range=ends)
     figure.update_yaxes(title="std of Q over critics, reward", rangemode="tozero")
     longest = max((len(str(name)) for name, _ in lines), default=0)
     return sized(figure, 380).update_layout(margin_r=min(30 + 7 * longest, 320))
@@ -95,6 +96,8 @@ def each_critic(frame: pd.DataFrame, value: str) -> go.Figure:
             z=table,
             **scale,
             colorbar={"title": {"text": unit, "side": "right"}},
+            texttemplate="%{z:.2g}",
+            textfont={"size": 10},
             hovertemplate="critic %{y}, %{x} half widths beyond: %{z:.4g}<extra></extra>",
         )
     )

@@ -73,7 +73,8 @@ def deviation(frame: pd.DataFrame, walls: pd.DataFrame, signed: bool, columns: i
         figure.update_xaxes(title=title if i + columns >= len(names) else None, **cell(i, columns))
         unit = "% of requests" if i % columns == 0 else None
         figure.update_yaxes(title=unit, rangemode="tozero", **cell(i, columns))
-    return legend_above(figure).update_layout(margin_t=90)
+    above_titles = {"yref": "container", "yanchor": "top"}
+    return legend_above(figure).update_layout(legend=above_titles, margin_t=80)
 
 
 def _steps(panel: pd.DataFrame, first: bool) -> Iterator[go.Scatter]:

@@ -1,5 +1,7 @@
 """A figure with its table and their downloads."""
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
@@ -19,9 +21,20 @@ def exhibit(figure: go.Figure, table: pd.DataFrame, name: str, alt: str) -> None
     }
     st.plotly_chart(figure, config=config, alt=alt, key=f"figure {name}")
     with st.expander("Table"):
-        described = glossary.columns(table)
-        st.dataframe(table, hide_index=True, column_config=described, alt=alt, key=f"table {name}")
+        described(table, name, alt)
         csv_download(table, name)
+
+
+def described(table: pd.DataFrame, name: str, alt: str, **columns: Any) -> None:
+    """Draws `table`, its columns explained on hovering; `columns` are drawn as they say."""
+    config = glossary.columns(table) | columns
+    st.dataframe(table, hide_index=True, column_config=config, alt=alt, key=f"table {name}")
+
+
+def shares(*names: str) -> dict[str, Any]:
+    """Returns columns that show shares from 0 to 1 as bars."""
+    bar = {"format": "percent", "min_value": 0, "max_value": 1}
+    return {name: st.column_config.ProgressColumn(help=glossary.meaning(name), **bar) for name in names}
 
 
 def csv_download(table: pd.DataFrame, name: str) -> None:

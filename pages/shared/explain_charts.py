@@ -52,41 +52,42 @@ DID = {WATCHED: (INSIDE, "solid"), SHORT: (OUTSIDE, "dash"), UNSEEN: (NEUTRAL, "
 def ranks(frame: pd.DataFrame, most: int) -> go.Figure:
     """Returns a line an item through its rank under each policy: what the user did is its colour and line.
 
-    `frame` has one row a policy and item: policy, item, item_id, rank, did. Items that are
-    among the first `most` nowhere are left out.
+    `frame` has one row a policy and item: policy, item, item_id, rank, did. Items that are among the first
+    `most` nowhere are left out.
     """
-    policies = list(dict.fromkeys(frame["policy"]))
-    best = frame.groupby("item")["rank"].transform("min")
+    followed = frame[frame.groupby("item")["rank"].transform("min") <= most]
+    lowest = min(int(followed["rank"].max()), int(1.5 * most))
     figure = go.Figure()
-    named: set[str] = set()
-    for _, rows in frame[best <= most].groupby("item", sort=False):
-        did = rows["did"].iloc[0]
-        colour, dash = DID[did]
-        item = escape(rows["item_id"].iloc[0])
-        figure.add_trace(
-            go.Scatter(
-                x=[escape(policy) for policy in rows["policy"]],
-                y=rows["rank"],
-                name=did,
-                legendgroup=did,
-                showlegend=did not in named,
-                mode="lines+markers",
-                line={"color": colour, "dash": dash, "width": 2},
-                marker={"size": 8},
-                hovertemplate=f"item {item}, {did}: rank %{{y}} by %{{x}}<extra></extra>",
+    for did, (colour, dash) in DID.items():
+        lines = followed[followed["did"] == did].groupby("item", sort=False)
+        for i, (_, rows) in enumerate(lines):
+            item = escape(rows["item_id"].iloc[0])
+            figure.add_trace(
+                go.Scatter(
+                    x=rows["policy"].map(escape),
+                    y=rows["rank"],
+                    name=did,
+                    legendgroup=did,
+                    showlegend=i == 0,
+                    mode="lines+markers",
+                    line={"color": colour, "dash": dash, "width": 2},
+                    marker={"size": 8},
+                    hovertemplate=f"item {item}, {did}: rank %{{y}} by %{{x}}<extra></extra>",
+                )
             )
-        )
-        named.add(did)
-        for policy, side in ((policies[0], "right"), (policies[-1], "left")):
-            place = rows["rank"][rows["policy"] == policy].iloc[0]
-            if place <= 1.5 * most:
-                figure.add_annotation(
-                    x=escape(policy), y=place, text=item, showarrow=False, xanchor=side,
-                    xshift=-10 if side == "right" else 10, font={"size": 11},
-                )  # fmt: skip
-    figure.update_yaxes(title="rank (1 is first)", range=[1.5 * most + 0.5, 0.5], dtick=1, zeroline=False)
-    figure.update_xaxes(range=[-0.35, len(policies) - 0.65])
-    return legend_above(sized(figure, 120 + 24 * int(1.5 * most)))
+            _name_ends(figure, rows[rows["rank"] <= lowest], item)
+    names = [escape(policy) for policy in frame["policy"].unique()]
+    figure.update_xaxes(categoryarray=names, range=[-0.35, len(names) - 0.65])
+    figure.update_yaxes(title="rank (1 is first)", range=[lowest + 0.5, 0.5], dtick=1, zeroline=False)
+    return legend_above(sized(figure, 120 + 24 * lowest))
+
+
+def _name_ends(figure: go.Figure, rows: pd.DataFrame, item: str) -> None:
+    """Writes an item's id before the first and after the last of its ranks."""
+    for row, anchor, shift in ((rows.head(1), "right", -10), (rows.tail(1), "left", 10)):
+        for policy, rank in zip(row["policy"], row["rank"], strict=True):
+            place = {"x": escape(policy), "y": rank, "xanchor": anchor, "xshift": shift}
+            figure.add_annotation(text=item, showarrow=False, font={"size": 11}, **place)
 
 
 def contributions(frame: pd.DataFrame) -> go.Figure:

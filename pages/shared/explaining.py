@@ -59,10 +59,15 @@ def item_table(request: LoggedRequest, ranking: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([items, predictions.add_prefix("predicted "), by_policy], axis=1)
 
 
-def item_titles(request: LoggedRequest) -> dict[str, str]:
-    """Returns what to call each item, by its row: its id and what the user did with it."""
-    told = zip(request.items["item_id"], _did(request), strict=True)
-    return {str(row): f"{item_id} · {did}" for row, (item_id, did) in enumerate(told)}
+def item_titles(ranking: pd.DataFrame) -> dict[str, str]:
+    """Returns what to call each item, by its row; first the one whose rank differs most between policies."""
+    ranks = ranking.groupby("item")["rank"]
+    moved = (ranks.max() - ranks.min()).sort_values(ascending=False, kind="stable")
+    told = ranking.drop_duplicates("item").set_index("item").loc[moved.index]
+    return {
+        str(row): f"{item_id} · {did} · rank differs by {by}"
+        for row, item_id, did, by in zip(moved.index, told["item_id"], told["did"], moved, strict=True)
+    }
 
 
 def contributions(ranking: pd.DataFrame, item: int) -> pd.DataFrame:

@@ -40,11 +40,22 @@ TERMS = {
     "score": "Logarithm of the final score: the sum over predictions of pow × log(prediction + bias).",
     "rank": "Place by the final score; 1 is first.",
     "position": "Where the log showed the item, from 1; empty for a candidate that was not shown.",
+    "part": "What this prediction adds to the log final score: pow × log(prediction + bias).",
+    "predicted": "The ranking model's prediction for this item.",
+    "did": "What became of the item: watched longer than the valid time, or shown and not, or not shown.",
+    "reward": "Weighted sum of the feedback signals, by the reward weights of the log.",
     "weight": "The real pow or bias that the action stands for.",
     "action": "The weight on the scale from −1 to 1, the ends of its range.",
 }
 
 
+def meaning(name: str) -> str | None:
+    """Returns what a column means: its name is a term, or what it has before a comma, or its first word."""
+    terms = (name, name.partition(",")[0], name.partition(" ")[0])
+    return next((TERMS[term] for term in terms if term in TERMS), None)
+
+
 def columns(table: pd.DataFrame) -> dict[str, st.column_config.Column]:
-    """Returns the help of the columns of `table` whose names are terms."""
-    return {name: st.column_config.Column(help=TERMS[name]) for name in table.columns if name in TERMS}
+    """Returns the help of the columns of `table` whose meaning is known."""
+    known = {name: text for name in table.columns if (text := meaning(str(name)))}
+    return {name: st.column_config.Column(help=text) for name, text in known.items()}
