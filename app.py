@@ -21,6 +21,7 @@ PAGES = {
     "Train": [
         st.Page("pages/train/start.py", title="Start a training"),
         st.Page("pages/train/runs.py", title="Runs"),
+        st.Page("pages/train/compare_runs.py", title="Compare runs"),
     ],
     "Evaluate": [
         st.Page("pages/evaluate/compare.py", title="Compare policies"),

@@ -156,6 +156,17 @@ def make_config(algo_name: str, preset: str, settings: Mapping[str, str], seed: 
         raise Refusal.invalid(f"the config of {algo_name}", error) from None
 
 
+def closest_preset(algo_name: str, config: TrainerConfig) -> str:
+    """Returns the preset of `algo_name` from which `config` differs in the fewest settings."""
+    algorithm = ALGOS[algo_name]
+
+    def differing(preset: str) -> int:
+        start = algorithm.Config.model_validate(algorithm.presets[preset])
+        return sum(getattr(start, name) != getattr(config, name) for name in algorithm.Config.model_fields)
+
+    return min(algorithm.presets, key=differing)
+
+
 def _parsed(text: str, annotation: Any) -> Any:
     if get_origin(annotation) is tuple:
         return [part for part in text.split(",") if part]

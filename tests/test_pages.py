@@ -25,6 +25,7 @@ TITLES = {
     "formulas": "Penalty formulas",
     "start": "Start a training",
     "runs": "Runs",
+    "compare_runs": "Compare runs",
     "compare": "Compare policies",
     "deviation": "Deviation from the baseline",
     "critics": "Critics",

@@ -35,6 +35,7 @@ Panel = tuple[str, str, Sequence[str]]
 """Title, unit, and the metrics it shows."""
 
 KNOWN_METRICS = (
+    ("Weighted GAUC of validation users", "weighted GAUC", r"validation_gauc"),
     ("Critic loss", "squared reward", r"critic_loss"),
     ("Actor loss", "", r"actor_loss"),
     ("Mean Q of the actor's actions", "scaled reward", r"q_mean"),
@@ -44,7 +45,9 @@ KNOWN_METRICS = (
     ("Actions at the wall", "share of requests", r"share_at_wall/.*"),
 )
 """Panels that show several metrics or have a unit: title, unit, pattern of names."""
-NOT_CURVES = ("step", "seconds", "steps_per_second", "reward_scale")
+NOT_CURVES = ("step", "seconds", "steps_per_second", "reward_scale", "largest_return")
+MOST_POINTS = 5_000
+"""Points of one figure that go to the browser."""
 FEW = 3
 """With more lines in a panel, only the one that ends highest has colour and name; all tell on hovering."""
 FAINT = "rgba(122, 130, 140, .45)"
@@ -92,13 +95,14 @@ def intervals(frame: pd.DataFrame, value: str, unit: str, zero: str | None = Non
 
 
 def curves(frame: pd.DataFrame, panels: Sequence[Panel], columns: int = 2) -> go.Figure:
-    """Returns small charts of metrics over `frame["step"]`, one a panel."""
+    """Returns small charts of metrics over `frame["step"]`, one a panel, thinned to what may be sent."""
+    points = MOST_POINTS // max(1, sum(len(names) for _, _, names in panels))
     figure = grid([title for title, _, _ in panels], columns)
     for i, (_, unit, names) in enumerate(panels):
         place = cell(i, columns)
         told_apart = _told_apart(frame, names)
         for name in names:
-            figure.add_trace(_line(frame, name, told_apart.get(name, FAINT)), **place)
+            figure.add_trace(_line(frame, name, told_apart.get(name, FAINT), points), **place)
         for name, colour in told_apart.items() if len(names) > 1 else ():
             _label_end(figure, frame, name, colour, place)
         figure.update_xaxes(title="step" if i + columns >= len(panels) else None, **place)
@@ -115,6 +119,15 @@ def metric_panels(names: Iterable[str]) -> list[Panel]:
             panels.append((title, unit, found))
             left = [name for name in left if name not in found]
     return [*panels, *((name.replace("_", " "), "", [name]) for name in left)]
+
+
+def metric_title(name: str) -> tuple[str, str]:
+    """Returns the title and the unit of one metric by itself."""
+    for title, unit, pattern in KNOWN_METRICS:
+        if re.fullmatch(pattern, name):
+            own = "" if pattern == name else f": {name.rpartition('/')[2]}"
+            return title + own, unit
+    return name.replace("_", " "), ""
 
 
 def interval(rows: pd.DataFrame, value: str) -> dict[str, Any]:
@@ -164,10 +177,17 @@ def sized(figure: go.Figure, height: int) -> go.Figure:
     )
 
 
-def _line(frame: pd.DataFrame, name: str, colour: str) -> go.Scatter:
+def thinned(frame: pd.DataFrame, rows: int) -> pd.DataFrame:
+    """Returns at most so many rows of `frame`, evenly spaced, the last one among them."""
+    every = -(-len(frame) // max(rows, 1)) or 1
+    return frame.iloc[::-1][::every][::-1]
+
+
+def _line(frame: pd.DataFrame, name: str, colour: str, points: int) -> go.Scatter:
+    rows = thinned(frame[["step", name]].dropna(), points)
     return go.Scatter(
-        x=frame["step"],
-        y=frame[name],
+        x=rows["step"],
+        y=rows[name],
         name=escape(name),
         mode="lines",
         line={"color": colour, "width": 1.8},
@@ -184,9 +204,10 @@ def _told_apart(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, str]:
 
 def _label_end(figure: go.Figure, frame: pd.DataFrame, name: str, colour: str, place: dict[str, int]) -> None:
     """Writes a line's name, without the part that its panel's title says, at its last point."""
+    rows = frame[["step", name]].dropna()
     figure.add_annotation(
-        x=frame["step"].iloc[-1],
-        y=frame[name].iloc[-1],
+        x=rows["step"].iloc[-1],
+        y=rows[name].iloc[-1],
         text=escape(name.rpartition("/")[2]),
         showarrow=False,
         xanchor="right",

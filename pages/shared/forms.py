@@ -10,11 +10,11 @@ from pydantic.fields import FieldInfo
 COLUMNS = 4
 
 
-def config_form(config: BaseModel, names: list[str], key: str) -> dict[str, str]:
-    """Draws a widget for each field of `config` in `names`; returns those changed, as `--set` takes them.
+def config_form(config: BaseModel, preset: BaseModel, names: list[str], key: str) -> dict[str, str]:
+    """Draws a widget for each field of `config` in `names`; returns those that then differ from `preset`.
 
-    The field's description is the widget's help, its value the starting point. `key` must change where the
-    starting point does.
+    They are written as `--set` takes them. The field's description is the widget's help, its value in
+    `config` the starting point. `key` must change where the starting point does.
     """
     columns = st.columns(COLUMNS)
     changed = {}
@@ -22,7 +22,7 @@ def config_form(config: BaseModel, names: list[str], key: str) -> dict[str, str]
         before = getattr(config, name)
         with columns[i % COLUMNS]:
             after = _widget(name, type(config).model_fields[name], before, f"{key}.{name}")
-        if after != _shown(before):
+        if after != _shown(getattr(preset, name)):
             changed[name] = _setting(after)
     return changed
 

@@ -24,19 +24,16 @@ from mtf_engine.exploration.drift import DriftBounds, bounds_from_drift
 from mtf_engine.jobs import files
 from mtf_engine.jobs.metrics import read as read_metrics
 from mtf_engine.jobs.storage import open_dataset, open_policy
+from mtf_engine.learning.sentinels import Sentinel
+from mtf_engine.learning.sentinels import sentinels as find_sentinels
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.registry import DatasetRow, RunRow, RunState, Workspace
-from mtf_engine.spec import BoundsPlan, FusionSpec, Spec
+from mtf_engine.spec import BoundsPlan, FusionSpec
 
 if TYPE_CHECKING:
     from mtf_engine.evaluation import EvaluationResult
     from mtf_engine.evaluation.explain import Explanation, LoggedRequest
     from mtf_engine.jobs.exploring import PolicyActions
-
-SIZES = ("batch_size", "n_critics", "hidden", "n_threads", "device")
-"""Settings that decide how long a step takes."""
-MOST_POINTS = 1_000
-"""Points of one curve that go to the browser."""
 
 
 def workspace() -> Workspace:
@@ -138,10 +135,13 @@ def runs_by_id() -> dict[str, RunRow]:
 
 
 def metrics(run_id: str) -> pd.DataFrame:
-    """Returns the logged metrics of a run, by step, thinned to at most `MOST_POINTS` rows."""
-    rows = pd.DataFrame(read_metrics(workspace().run_dir(run_id)))
-    every = -(-len(rows) // MOST_POINTS) or 1
-    return rows.iloc[::-1][::every][::-1]
+    """Returns the logged metrics of a run, by step."""
+    return pd.DataFrame(read_metrics(workspace().run_dir(run_id)))
+
+
+def sentinels(run_id: str) -> list[Sentinel]:
+    """Returns what is wrong with a training by its metrics so far."""
+    return find_sentinels(read_metrics(workspace().run_dir(run_id)))
 
 
 def log_tail(run_id: str, lines: int = 200) -> str:
@@ -200,13 +200,3 @@ def verified(path: str) -> dict:
     from mtf_engine.bundle import verify
 
     return verify(Path(path))
-
-
-def pace(algo: str, config: Spec) -> float | None:
-    """Returns steps a second of the newest finished training of `algo` with networks of the same size."""
-    own = config.model_dump(mode="json")
-    for run in trainings(RunState.COMPLETED):
-        if run.algo == algo and all(run.config.get(name) == own.get(name) for name in SIZES):
-            last = read_metrics(workspace().run_dir(run.id))[-1]
-            return last["step"] / last["seconds"]
-    return None

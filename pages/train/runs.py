@@ -1,86 +1,76 @@
-"""Runs: what works, waits or has ended. Decides whether a run is worth going on with."""
+"""Runs: what works, waits or has ended. Decides which run is worth going on with, and which to compare."""
 
-import pandas as pd
 import streamlit as st
 
 from mtf_engine.jobs import executor
-from mtf_engine.registry import RunRow, RunState
-from pages.shared import charts, follow, links, loaders, words
-from pages.shared.exhibit import exhibit
+from mtf_engine.registry import BEST, RunRow, RunState
+from pages.shared import charts, follow, links, loaders, run_actions, run_filters, run_table, words
+from pages.shared.exhibit import csv_download, exhibit
+from pages.shared.run_filters import View
 
-KINDS = ("all", "train", "import", "collect", "evaluate", "export")
 LIVE_SECONDS = 2.0
 SHOWN = 200
-"""Runs in the table, newest first."""
+"""Runs in the table."""
 
 
-def chosen_kind() -> str:
-    hidden = {"label_visibility": "collapsed", "bind": "query-params"}
-    return st.segmented_control("Kind", KINDS, default="all", required=True, key="kind", **hidden)
+def dataset_names() -> dict[str, str]:
+    return {row.id: row.name for row in loaders.datasets()}
 
 
-def runs_of(kind: str) -> list[RunRow]:
-    return loaders.workspace().registry.runs(kind=None if kind == "all" else kind)[:SHOWN]
-
-
-def run_table(runs: list[RunRow]) -> pd.DataFrame:
-    """Returns one row a run."""
-    return pd.DataFrame(
-        {
-            "State": words.STATES[run.state],
-            "Progress": run.step / run.n_steps if run.n_steps else float(run.state is RunState.COMPLETED),
-            "Kind": run.kind,
-            "Name": run.name,
-            "Method": run.algo or "",
-            "Seed": "" if run.seed is None else str(run.seed),
-            "Created": words.ago(run.created_at),
-            "Took": words.duration(run.seconds),
-            "Run": run.id,
-        }
-        for run in runs
-    )
-
-
-def show_table(kind: str) -> None:
-    """Draws the table; a click on a row opens that run."""
+def show_table(view: View) -> None:
+    """Draws the table, whose ticks are kept by run, however the rows come to stand."""
     executor.reconcile(loaders.workspace())
-    runs = runs_of(kind)
+    runs = [run for run in loaders.workspace().registry.runs() if view.filters.shows(run)]
+    shown = run_table.ordered(runs, view.by, view.descending)[:SHOWN]
+    ids = [run.id for run in shown]
+    ticked = st.session_state.get("ticked", [])
+    key = f"runs {hash(tuple(ids))}"
 
-    def open_clicked() -> None:
-        if rows := st.session_state["runs_table"].selection.rows:
-            st.session_state["run"] = runs[rows[0]].id
-            st.session_state["run_clicked"] = True
+    def keep_ticks() -> None:
+        now = [ids[row] for row in st.session_state[key].selection.rows]
+        before = st.session_state.get("ticked", [])
+        st.session_state |= {"ticked": now, "ticked_anew": True}
+        if fresh := [run_id for run_id in now if run_id not in before]:
+            st.session_state["run"] = fresh[-1]
 
+    rows = [ids.index(run_id) for run_id in ticked if run_id in ids]
     st.dataframe(
-        run_table(runs),
+        run_table.table(shown, dataset_names()),
         hide_index=True,
-        key="runs_table",
-        on_select=open_clicked,
-        selection_mode="single-row",
-        height=min(38 + 35 * len(runs), 360),
-        column_config={"Progress": st.column_config.ProgressColumn(format="percent", width=95)},
-        alt="Runs, newest first",
+        key=key,
+        on_select=keep_ticks,
+        selection_mode="multi-row",
+        selection_default={"selection": {"rows": rows, "columns": [], "cells": []}},
+        column_order=view.columns,
+        column_config=run_table.COLUMNS,
+        height=min(38 + 35 * max(len(shown), 1), 395),
+        alt=f"{len(shown)} runs by {view.by}",
     )
-    if st.session_state.pop("run_clicked", False):
+    if len(runs) > SHOWN:
+        st.caption(f"The first {SHOWN} of {len(runs):,} runs; filter to see others.")
+    run_actions.show_queue()
+    if st.session_state.pop("ticked_anew", False):
         st.rerun()
 
 
 def show_run(run_id: str, was_live: bool) -> None:
-    """Draws one run: state, progress, what can be done with it, curves, log."""
-    workspace = loaders.workspace()
-    run = workspace.registry.run(run_id)
+    """Draws one run: state, progress, what is wrong with it, curves, log."""
+    run = loaders.workspace().registry.run(run_id)
     if was_live and run.state.is_finished:
         st.rerun()
-    st.subheader(words.plain(words.run_title(run)), anchor=False)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.badge(words.STATES[run.state], color=words.STATE_COLOURS[run.state])
         show_actions(run)
     if run.state.is_finished:
-        st.caption(f"Took {words.duration(run.seconds)} · step {run.step:,} of {run.n_steps:,}")
+        best = f" · best score {run.best_score:.4f} at step {run.best_step:,}" if run.best_score else ""
+        took = f"Took {words.duration(run.seconds)} · step {run.step:,} of {run.n_steps:,}"
+        st.caption(took + best, help=run_table.BEST_SCORE if best else None)
     else:
         follow.progress_bar(run)
     if run.error:
         st.error(words.plain(run.error))
+    for sentinel in loaders.sentinels(run.id):
+        st.warning(words.plain(sentinel.sentence))
     show_curves(run)
     show_details(run)
 
@@ -97,8 +87,13 @@ def show_actions(run: RunRow) -> None:
         with follow.refusals():
             executor.resume(workspace, run.id)
             st.rerun()
+    if run.kind == "train":
+        again = {"from": run.id}
+        st.page_link("pages/train/start.py", label="Run again with changes →", query_params=again)
     if run.kind == "train" and run.state is RunState.COMPLETED:
-        st.page_link("pages/evaluate/compare.py", label="Compare it →", query_params={"policies": run.id})
+        policies = [run.id] if run.best_step in (None, run.n_steps) else [run.id, run.id + BEST]
+        compare = {"policies": policies}
+        st.page_link("pages/evaluate/compare.py", label="Compare it →", query_params=compare)
         st.page_link("pages/release/export.py", label="Export it →", query_params={"run": run.id})
 
 
@@ -107,32 +102,41 @@ def show_curves(run: RunRow) -> None:
     if frame.empty:
         return
     panels = charts.metric_panels(frame.columns)
-    exhibit(charts.curves(frame, panels), frame, f"{run.id} metrics", f"Training curves of {run.id} by step")
+    table = charts.thinned(frame, charts.MOST_POINTS // len(frame.columns))
+    exhibit(charts.curves(frame, panels), table, f"{run.id} metrics", f"Training curves of {run.id} by step")
+    if len(table) < len(frame):
+        csv_download(frame, f"{run.id} metrics of every logged step")
 
 
 def show_details(run: RunRow) -> None:
-    log, config, result = st.tabs(["Log", "Configuration", "Result"])
+    log, config, result, origin = st.tabs(["Log", "Configuration", "Result", "Computed with"])
     lines = loaders.log_tail(run.id)
     log.code(lines or "The log is empty.", language=None, height=260 if lines else "content")
     config.json(run.config)
     result.json(run.result or {})
+    origin.json(run.provenance or {})
 
 
 def main() -> None:
     st.title("Runs", anchor=False)
     st.caption("Every import, collection, training, comparison and export, each a process of its own.")
-    kind = chosen_kind()
-    runs = runs_of(kind)
+    runs = loaders.workspace().registry.runs()
     if not runs:
         st.info("No run yet. Start a training, or import a log.")
         st.page_link("pages/train/start.py", label="Start a training →")
         return
+    view = run_filters.choose(runs, dataset_names())
     live = any(not run.state.is_finished for run in runs)
-    st.fragment(show_table, run_every=LIVE_SECONDS if live else None)(kind)
+    st.fragment(show_table, run_every=LIVE_SECONDS if live else None)(view)
+    run_actions.show_chosen([run for run in runs if run.id in st.session_state.get("ticked", [])])
     titles = {run.id: words.run_title(run) for run in runs}
     run_id = links.choice("Run", titles, "run")
-    alive = not loaders.workspace().registry.run(run_id).state.is_finished
+    run = loaders.workspace().registry.run(run_id)
+    st.subheader(words.plain(words.run_title(run)), anchor=False)
+    alive = not run.state.is_finished
     st.fragment(show_run, run_every=LIVE_SECONDS if alive else None)(run_id, alive)
+    with st.expander("Note and tags", expanded=bool(run.note or run.tags)):
+        run_actions.edit(run, sorted({tag for one in runs for tag in one.tags}))
 
 
 main()

@@ -1,69 +1,155 @@
 """Start a training: which method learns from which log, with which settings, and how long that takes."""
 
+from typing import NamedTuple
+
 import streamlit as st
 
 from mtf_engine.algos import ALGOS
-from mtf_engine.jobs import submissions
+from mtf_engine.jobs import estimates, executor, seeds
 from mtf_engine.learning.config import TrainerConfig
-from mtf_engine.registry import DatasetRow
+from mtf_engine.registry import DatasetRow, RunRow, RunState
 from mtf_engine.spec import Spec
-from mtf_engine.training import make_config
+from mtf_engine.training import closest_preset, make_config
 from pages.shared import follow, forms, links, loaders, words
 
 DEFAULT_PRESET = "laptop"
 DRAWN_APART = ("seed",)
 
 
-def choose_dataset(rows: list[DatasetRow]) -> DatasetRow:
+class Start(NamedTuple):
+    """Where the form's settings start: a preset, or an earlier run and the preset nearest to it."""
+
+    config: Spec
+    preset: str
+    key: str
+
+
+class Order(NamedTuple):
+    """Everything that the form asks for."""
+
+    dataset: DatasetRow
+    algo: str
+    preset: str
+    settings: dict[str, str]
+    seeds: tuple[int, ...]
+    name: str
+
+
+def earlier_run() -> RunRow | None:
+    """Returns the training that the address names as `from`, whose choices the form then starts with."""
+    run_id = st.query_params.get("from")
+    run = next((run for run in loaders.trainings() if run.id == run_id), None)
+    if run is None:
+        return None
+    if st.session_state.get("prefilled") != run.id:
+        st.session_state |= {"prefilled": run.id, "dataset": run.dataset_id, "algo": run.algo}
+    with st.container(border=True, horizontal=True, vertical_alignment="center"):
+        st.markdown(f"The settings of **{words.plain(words.run_title(run))}**, to be changed.")
+        st.page_link("pages/train/runs.py", label="Look at it →", query_params={"run": run.id})
+        st.page_link("pages/train/start.py", label="Start from a preset instead →")
+    return run
+
+
+def choose_dataset(rows: list[DatasetRow], earlier: RunRow | None) -> DatasetRow:
     by_id = {row.id: row for row in rows}
     titles = {row.id: f"{row.name} · {row.meta['exploration']} · {row.n_requests:,} requests" for row in rows}
+    if earlier and earlier.dataset_id not in by_id:
+        st.warning("The log that it learned from is no longer here; choose another.")
     return by_id[links.choice("Learn from", titles, "dataset")]
 
 
-def choose_method() -> tuple[str, str]:
-    """Returns the method and its preset."""
+def choose_start(earlier: RunRow | None) -> tuple[str, Start]:
+    """Returns the method, and where its settings start."""
     left, right = st.columns(2)
     algo = links.choice("Method", {name: name for name in ALGOS}, "algo", left)
-    presets = list(ALGOS[algo].presets)
-    default = DEFAULT_PRESET if DEFAULT_PRESET in presets else presets[0]
-    preset = right.segmented_control(
-        "Preset",
-        presets,
-        default=default,
+    presets = {name: f"{name}: {_config(algo, name).n_steps:,} steps" for name in ALGOS[algo].presets}
+    again = f"as {earlier.id}" if earlier and earlier.algo == algo else None
+    options = [*([again] if again else []), *presets]
+    chosen = right.segmented_control(
+        "Settings start from",
+        options,
+        default=again or (DEFAULT_PRESET if DEFAULT_PRESET in presets else options[0]),
         required=True,
-        key=f"preset {algo}",
-        help="Where the settings below start.",
+        key=f"preset {algo} {again}",
+        help="Presets: " + ", ".join(presets.values()) + ". Each setting can be changed below.",
     )
-    return algo, preset
+    if chosen != again or earlier is None:
+        return algo, Start(_config(algo, chosen), chosen, f"{algo}.{chosen}")
+    config = ALGOS[algo].Config.model_validate(earlier.config)
+    return algo, Start(config, closest_preset(algo, config), f"{algo}.{earlier.id}")
 
 
-def choose_settings(algo: str, preset: str) -> dict[str, str]:
+def _config(algo: str, preset: str) -> TrainerConfig:
+    return make_config(algo, preset=preset, settings={}, seed=0)
+
+
+def choose_settings(algo: str, start: Start) -> dict[str, str]:
     """Returns the settings that differ from the preset."""
-    config = make_config(algo, preset=preset, settings={}, seed=0)
-    names = [name for name in type(config).model_fields if name not in DRAWN_APART]
+    preset = _config(algo, start.preset)
+    names = [name for name in type(preset).model_fields if name not in DRAWN_APART]
     of_the_run = [name for name in names if name in TrainerConfig.model_fields]
     of_the_method = [name for name in names if name not in of_the_run]
-    key = f"{algo}.{preset}"
     st.subheader("The run", anchor=False)
-    changed = forms.config_form(config, of_the_run, key)
+    changed = forms.config_form(start.config, preset, of_the_run, start.key)
     with st.expander(f"The method's {len(of_the_method)} settings"):
-        changed |= forms.config_form(config, of_the_method, key)
+        changed |= forms.config_form(start.config, preset, of_the_method, start.key)
+    if changed:
+        said = ", ".join(f"{name} {value or 'empty'}" for name, value in changed.items())
+        st.caption(words.plain(f"Other than in the preset {start.preset}: {said}."))
     return changed
 
 
-def show_estimate(algo: str, config: Spec) -> None:
-    """Says how long the training will take, judged by the pace of earlier ones like it."""
-    steps = config.model_dump()["n_steps"]
-    pace = loaders.pace(algo, config)
-    if pace is None:
-        st.caption(
-            f"{steps:,} steps; none like these were taken here yet, so the run itself will tell the time."
-        )
-        return
-    time = words.duration(steps / pace)
-    st.caption(
-        f"{steps:,} steps: about {time}, at {pace:,.0f} steps a second as in the last training like it."
+def choose_seeds(first: int) -> tuple[int, ...]:
+    left, right = st.columns(2)
+    seed = left.number_input("Seed", 0, value=first, step=1, help="Same seed, same policy.", key="seed")
+    several = (
+        "Trainings with this seed and those after it, under one name: compare them as mean and interval."
     )
+    count = right.number_input("How many seeds", 1, seeds.MOST_SEEDS, step=1, help=several, key="n_seeds")
+    return tuple(range(seed, seed + count))
+
+
+def show_estimate(order: Order, config: TrainerConfig) -> None:
+    """Says how long the training will take and how much memory it needs, and when it starts."""
+    workspace = loaders.workspace()
+    found = estimates.estimate(workspace, order.algo, config.model_dump(mode="json"), order.dataset)
+    each = f"{config.n_steps:,} steps: about {words.duration(found.seconds)} and {found.memory_mb:,.0f} MB"
+    n = len(order.seeds)
+    if n > 1:
+        rounds = -(-n // executor.MAX_WORKING)
+        each += f" each, {n} of them about {words.duration(rounds * found.seconds)}"
+    st.caption(words.plain(f"{each} ({found.basis})."))
+    working, waiting = workspace.registry.runs(RunState.RUNNING), workspace.registry.queue()
+    if len(working) >= executor.MAX_WORKING:
+        place = f"{len(working)} runs work and {len(waiting)} wait: this one starts after them"
+        st.caption(f"{place}, or sooner if you move it up in the queue on the page of runs.")
+
+
+def show_command(order: Order) -> None:
+    first, last = order.seeds[0], order.seeds[-1]
+    arguments = (
+        *("train", order.dataset.id, "--algo", order.algo, "--preset", order.preset),
+        *(part for setting in order.settings.items() for part in ("--set", "=".join(setting))),
+        *(("--seed", first) if first == last else ("--seeds", f"{first}-{last}")),
+        *(("--name", order.name) if order.name else ()),
+        "--background",
+    )
+    st.caption("The same on the command line")
+    st.code(words.command(loaders.workspace().path, *arguments), language="bash", wrap_lines=True)
+
+
+def start(order: Order) -> None:
+    """Submits the trainings and turns to the first of them."""
+    run_ids = seeds.submit_seeds(
+        loaders.workspace(),
+        order.dataset.id,
+        order.seeds,
+        algo=order.algo,
+        preset=order.preset,
+        settings=order.settings,
+        name=order.name or None,
+    )
+    st.switch_page("pages/train/runs.py", query_params={"run": run_ids[0]})
 
 
 def main() -> None:
@@ -76,43 +162,21 @@ def main() -> None:
         st.info("There is no log with explored actions to learn from. Import one, or collect one by replay.")
         st.page_link("pages/logs/import_logs.py", label="Import logs →")
         return
-    dataset = choose_dataset(rows)
-    algo, preset = choose_method()
-    left, right = st.columns([1, 3])
-    seed = left.number_input("Seed", 0, value=0, step=1, help="Same seed, same policy.", key="seed")
-    name = right.text_input("Name (optional)", placeholder=f"{algo} on {dataset.name}", key="name")
-    changed = choose_settings(algo, preset)
+    earlier = earlier_run()
+    dataset = choose_dataset(rows, earlier)
+    algo, begin = choose_start(earlier)
+    placeholder = f"{algo} on {dataset.name}"
+    name = st.text_input("Name (optional)", placeholder=placeholder, key="name")
+    chosen = choose_seeds((earlier.seed or 0) if earlier else 0)
+    settings = choose_settings(algo, begin)
+    order = Order(dataset, algo, begin.preset, settings, chosen, name)
     with follow.refusals():
-        config = make_config(algo, preset=preset, settings=changed, seed=seed)
-        show_estimate(algo, config)
-        if st.button("Start training", type="primary"):
-            run_id = submissions.submit_train(
-                loaders.workspace(),
-                dataset.id,
-                algo=algo,
-                preset=preset,
-                settings=changed,
-                seed=seed,
-                name=name or None,
-            )
-            st.switch_page("pages/train/runs.py", query_params={"run": run_id})
-    settings = [part for setting in changed.items() for part in ("--set", "=".join(setting))]
-    named = ["--name", name] if name else []
-    arguments = (
-        "train",
-        dataset.id,
-        "--algo",
-        algo,
-        "--preset",
-        preset,
-        *settings,
-        "--seed",
-        seed,
-        *named,
-        "--background",
-    )
-    st.caption("The same on the command line")
-    st.code(words.command(loaders.workspace().path, *arguments), language="bash", wrap_lines=True)
+        config = make_config(algo, preset=begin.preset, settings=settings, seed=chosen[0])
+        show_estimate(order, config)
+        label = "Start training" if len(chosen) == 1 else f"Start {len(chosen)} trainings"
+        if st.button(label, type="primary"):
+            start(order)
+    show_command(order)
 
 
 main()

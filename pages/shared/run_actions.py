@@ -1,0 +1,98 @@
+"""What can be done with runs: archived, deleted, noted, tagged, moved in the queue; and the commands for it."""
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from mtf_engine.jobs import comparing, executor, keeping
+from mtf_engine.registry import RunRow
+from pages.shared import follow, loaders, words
+
+
+def show_chosen(runs: Sequence[RunRow]) -> None:
+    """Draws what can be done with the runs that are ticked in the table."""
+    if not runs:
+        st.caption("Tick runs to open, compare, archive or delete them.")
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**{len(runs)} ticked**")
+        _compare_link(runs)
+        archived = all(run.archived for run in runs)
+        if st.button("Take out of the archive" if archived else "Archive"):
+            with follow.refusals():
+                for run in runs:
+                    keeping.archive(loaders.workspace(), run.id, not archived)
+                st.rerun()
+        if st.button("Delete…"):
+            ask_to_delete(runs)
+        with st.popover("Command line"):
+            ids = [run.id for run in runs]
+            undo = ["--undo"] if archived else []
+            for arguments in (("archive", *ids, *undo), ("delete", *ids), ("compare", *ids)):
+                show_command("runs", *arguments)
+
+
+def _compare_link(runs: Sequence[RunRow]) -> None:
+    trainings = [run.id for run in runs if run.kind == "train"]
+    if comparing.FEWEST <= len(trainings) <= comparing.MOST:
+        label = f"Compare {len(trainings)} trainings →"
+        st.page_link("pages/train/compare_runs.py", label=label, query_params={"runs": trainings})
+    elif len(trainings) > comparing.MOST:
+        st.caption(f"At most {comparing.MOST} trainings are compared at once.")
+
+
+@st.dialog("Delete for good?")
+def ask_to_delete(runs: Sequence[RunRow]) -> None:
+    """Asks twice, by a tick and by a button, and deletes."""
+    for run in runs:
+        st.markdown(f"- {words.plain(words.run_title(run))}")
+    st.write("Their settings, metrics, logs, policies and bundles are deleted. Datasets stay.")
+    sure = st.checkbox("I know that this cannot be undone.")
+    if st.button("Delete for good", type="primary", disabled=not sure):
+        with follow.refusals():
+            for run in runs:
+                loaders.workspace().delete_run(run.id)
+            st.rerun()
+
+
+def show_queue() -> None:
+    """Draws the runs that wait, the next one first, with ways to move them; nothing where none waits."""
+    workspace = loaders.workspace()
+    queue = workspace.registry.queue()
+    if not queue:
+        return
+    with st.container(border=True):
+        st.markdown(f"**Queue** · {len(queue)} wait; {executor.MAX_WORKING} work at once.")
+        for place, run in enumerate(queue):
+            with st.container(horizontal=True, vertical_alignment="center", key=f"queue {run.id}"):
+                _move_button("↑ up", run, -1, disabled=place == 0)
+                _move_button("↓ down", run, 1, disabled=place == len(queue) - 1)
+                st.markdown(f"{place + 1}\\. {words.plain(words.run_title(run))}")
+
+
+def _move_button(label: str, run: RunRow, places: int, disabled: bool) -> None:
+    if st.button(label, key=f"{label} {run.id}", disabled=disabled, type="tertiary"):
+        with follow.refusals():
+            executor.move(loaders.workspace(), run.id, places)
+        st.rerun(scope="fragment")
+
+
+def edit(run: RunRow, known_tags: Sequence[str]) -> None:
+    """Draws the run's note and tags, to be changed."""
+    workspace = loaders.workspace()
+    with st.form(f"note and tags {run.id}", border=False):
+        note = st.text_area("Note", run.note, height=80)
+        options = sorted({*known_tags, *run.tags})
+        tags = st.multiselect("Tags", options, run.tags, accept_new_options=True)
+        saved = st.form_submit_button("Save")
+    if saved:
+        with follow.refusals():
+            keeping.note(workspace, run.id, note)
+            keeping.tag(workspace, run.id, add=tags, remove=set(run.tags) - set(tags))
+            st.rerun()
+    show_command("runs", "note", run.id, run.note or "a note")
+    show_command("runs", "tag", run.id, *(run.tags or ["candidate"]))
+
+
+def show_command(*arguments: str) -> None:
+    st.code(words.command(loaders.workspace().path, *arguments), language="bash", wrap_lines=True)

@@ -1,0 +1,74 @@
+"""The choices above the table of runs: what is shown, in which order and columns; all in the address."""
+
+from typing import Any, NamedTuple
+
+import streamlit as st
+
+from mtf_engine.registry import RunRow, RunState
+from pages.shared import memory, run_table, words
+from pages.shared.run_table import Filters
+
+KINDS = ("all", "train", "import", "collect", "evaluate", "export")
+LINKED: dict[str, Any] = {"bind": "query-params"}
+
+
+class View(NamedTuple):
+    """How the table is drawn."""
+
+    filters: Filters
+    by: str
+    descending: bool
+    columns: list[str]
+
+
+def choose(runs: list[RunRow], datasets: dict[str, str]) -> View:
+    """Draws the choices in one line, most of them behind two buttons, and returns them."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        hidden = {"label_visibility": "collapsed", **LINKED}
+        kind = st.segmented_control("Kind", KINDS, default="all", required=True, key="kind", **hidden)
+        text = st.text_input("Find", key="find", placeholder="Find name, note, tag, id", width=230, **hidden)
+        filters = _more_filters("" if kind == "all" else kind, text, runs, datasets)
+        columns = _columns()
+        by = st.selectbox("Sort by", list(run_table.ORDERS), key="sort", width=150, **hidden)
+        descending = st.toggle("Descending", value=True, key="descending", **LINKED)
+    return View(filters, by, descending, columns)
+
+
+def _more_filters(kind: str, text: str, runs: list[RunRow], datasets: dict[str, str]) -> Filters:
+    keys = ("state", "method", "log", "tag", "archived")
+    n_set = sum(bool(st.session_state.get(key)) for key in keys)
+    with st.popover(f"Filters ({n_set})" if n_set else "Filters"):
+        return Filters(
+            kind=kind,
+            text=text,
+            states=st.multiselect(
+                "State", list(RunState), format_func=words.STATES.get, key="state", **LINKED
+            ),
+            methods=_several("Method", {run.algo: run.algo for run in runs if run.algo}, "method"),
+            datasets=_several("Dataset", datasets, "log"),
+            tags=_several("Tag", {tag: tag for run in runs for tag in sorted(run.tags)}, "tag"),
+            archived=st.toggle("Show the archive too", key="archived", **LINKED),
+        )
+
+
+def _several(label: str, titles: dict[str, str], key: str) -> list[str]:
+    options = list(titles)
+    return st.multiselect(label, options, format_func=titles.get, key=key, disabled=not options, **LINKED)
+
+
+def _columns() -> list[str]:
+    """Returns the columns of the table: those of the address, else those this browser remembers."""
+    kept = memory.remembered("columns", run_table.COLUMNS)
+    if kept and "columns" not in st.session_state and "columns" not in st.query_params:
+        st.session_state["columns"] = kept
+    with st.popover("Columns"):
+        chosen = st.multiselect(
+            "Columns, in this order",
+            list(run_table.COLUMNS),
+            default=list(run_table.SHOWN_FIRST),
+            key="columns",
+            help="Remembered by this browser, and carried by the page's address.",
+            **LINKED,
+        )
+    memory.remember("columns", chosen)
+    return chosen or list(run_table.SHOWN_FIRST)

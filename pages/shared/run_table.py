@@ -1,0 +1,127 @@
+"""The table of runs: its columns, filters and order."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+import streamlit as st
+
+from mtf_engine.registry import RunRow, RunState
+from pages.shared import words
+
+BEST_SCORE = (
+    "Highest weighted GAUC of validation users during the training; RUN@best names the policy of that step. "
+    "It looks at one request at a time: where later requests matter, an A/B test in an environment may prefer "
+    "the last step."
+)
+Column = st.column_config.Column
+COLUMNS: dict[str, Any] = {
+    "State": Column(help="Finished, failed and cancelled runs have a sign of their own."),
+    "Progress": st.column_config.ProgressColumn(format="percent", width=95),
+    "Kind": Column(),
+    "Name": Column(),
+    "Tags": st.column_config.ListColumn(),
+    "Note": Column(),
+    "Dataset": Column(help="The log it reads, or the one it wrote."),
+    "Method": Column(),
+    "Seed": st.column_config.NumberColumn(format="%d"),
+    "Group": Column(help="Trainings that were started together and differ in their seed alone."),
+    "Best score": st.column_config.NumberColumn(format="%.4f", help=BEST_SCORE),
+    "Best step": st.column_config.NumberColumn(format="localized", help="Where the best score was reached."),
+    "Created": Column(),
+    "Took": Column(help="Working time, since it was last resumed."),
+    "Memory": st.column_config.NumberColumn(format="%.0f MB", help="The most that its process held at once."),
+    "Code": Column(help="Git commit of the code; + where files differed from it."),
+    "Run": Column(),
+}
+SHOWN_FIRST = (
+    "State",
+    "Progress",
+    "Name",
+    "Tags",
+    "Note",
+    "Dataset",
+    "Method",
+    "Seed",
+    "Best score",
+    "Took",
+    "Run",
+)
+
+ORDERS = {
+    "Created": lambda run: run.created_at,
+    "Name": lambda run: run.name,
+    "State": lambda run: list(RunState).index(run.state),
+    "Method": lambda run: run.algo,
+    "Seed": lambda run: run.seed,
+    "Best score": lambda run: run.best_score,
+    "Took": lambda run: run.seconds,
+}
+"""What the rows can be sorted by; a run that has no such value comes last."""
+
+
+class Filters(NamedTuple):
+    """Which runs are shown; an empty choice is any."""
+
+    kind: str = ""
+    text: str = ""
+    states: Sequence[str] = ()
+    methods: Sequence[str] = ()
+    datasets: Sequence[str] = ()
+    tags: Sequence[str] = ()
+    archived: bool = False
+
+    @property
+    def n_set(self) -> int:
+        """How many of the filters beyond kind and text narrow the table."""
+        return sum(map(bool, self[2:]))
+
+    def shows(self, run: RunRow) -> bool:
+        """Returns whether a run passes every filter; the words of `text` are looked for in all it is called."""
+        called = " ".join((run.id, run.name, run.note, run.seed_group, *run.tags)).lower()
+        return (
+            self.kind in ("", run.kind)
+            and all(word in called for word in self.text.lower().split())
+            and (not self.states or run.state in self.states)
+            and (not self.methods or run.algo in self.methods)
+            and (not self.datasets or run.dataset_id in self.datasets)
+            and (not self.tags or not set(self.tags).isdisjoint(run.tags))
+            and (self.archived or not run.archived)
+        )
+
+
+def ordered(runs: Iterable[RunRow], by: str, descending: bool) -> list[RunRow]:
+    """Returns the runs sorted by one of `ORDERS`, newest first among equals; those without a value last."""
+    value = ORDERS[by]
+    newest = sorted(runs, key=lambda run: run.created_at, reverse=True)
+    known = sorted((run for run in newest if value(run) is not None), key=value, reverse=descending)
+    return known + [run for run in newest if value(run) is None]
+
+
+def table(runs: Sequence[RunRow], datasets: dict[str, str]) -> pd.DataFrame:
+    """Returns one row a run with every column; `datasets` gives their names by id."""
+    return pd.DataFrame([_row(run, datasets) for run in runs], columns=list(COLUMNS))
+
+
+def _row(run: RunRow, datasets: dict[str, str]) -> dict[str, Any]:
+    origin = run.provenance or {}
+    code = origin.get("code") or {}
+    return {
+        "State": words.STATES[run.state] + (" (archived)" if run.archived else ""),
+        "Progress": run.step / run.n_steps if run.n_steps else float(run.state is RunState.COMPLETED),
+        "Kind": run.kind,
+        "Name": run.name,
+        "Tags": run.tags,
+        "Note": run.note,
+        "Dataset": datasets.get(run.dataset_id or "", run.dataset_id),
+        "Method": run.algo,
+        "Seed": run.seed,
+        "Group": run.seed_group,
+        "Best score": run.best_score,
+        "Best step": run.best_step,
+        "Created": words.ago(run.created_at),
+        "Took": words.duration(run.seconds),
+        "Memory": origin.get("peak_memory_mb"),
+        "Code": (code.get("commit") or "")[:8] + ("+" if code.get("changed") else ""),
+        "Run": run.id,
+    }
