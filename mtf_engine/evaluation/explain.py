@@ -51,13 +51,11 @@ class Explanation:
 
 def draw_request(dataset: Dataset, generator: np.random.Generator) -> int:
     """Returns the id of a request drawn at random, where possible one whose candidates were all kept."""
-    among = "requests SEMI JOIN candidates USING (request_id)" if _has_candidates(dataset) else "requests"
-    count = int(dataset.query(f"SELECT count(*) AS n FROM {among}")["n"][0])
-    if count == 0:
-        raise Refusal(f"the dataset {dataset.meta.name} has no request to draw")
-    offset = int(generator.integers(count))
-    sql = f"SELECT request_id FROM {among} ORDER BY request_id LIMIT 1 OFFSET ?"
-    return int(dataset.query(sql, [offset])["request_id"][0])
+    if _has_candidates(dataset):
+        kept = dataset.arrays("SELECT DISTINCT request_id FROM candidates ORDER BY request_id")["request_id"]
+        return int(generator.choice(kept))
+    place = int(generator.integers(dataset.n_requests))
+    return int(dataset.query("SELECT request_id FROM requests LIMIT 1 OFFSET ?", [place])["request_id"][0])
 
 
 def read_request(dataset: Dataset, request_id: int) -> LoggedRequest:
@@ -75,7 +73,7 @@ def read_request(dataset: Dataset, request_id: int) -> LoggedRequest:
         "ORDER BY position",
         [facts["user_id"], request_id],
     )
-    unseen = _unseen(dataset, request_id)
+    unseen = _unseen(dataset, request_id, shown)
     columns = ("item_id", "position", *dataset.meta.signals, "reward", "label")
     items = pd.concat(
         [pd.DataFrame({name: shown[name] for name in columns}), pd.DataFrame({"item_id": unseen["item_id"]})],
@@ -146,11 +144,12 @@ def _has_candidates(dataset: Dataset) -> bool:
     return "candidates" in set(tables["table_name"])
 
 
-def _unseen(dataset: Dataset, request_id: int) -> dict[str, np.ndarray]:
-    """Returns item_id and predictions of the candidates that were not shown; of none where none are kept."""
-    table = "candidates" if _has_candidates(dataset) else "impressions"
-    return dataset.arrays(
-        f"SELECT item_id, predictions FROM {table} WHERE request_id = $1 AND item_id NOT IN "
-        "(SELECT item_id FROM impressions WHERE request_id = $1)",
-        [request_id],
-    )
+def _unseen(dataset: Dataset, request_id: int, shown: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns item_id and predictions of the candidates that are not `shown`; of none where none are kept."""
+    names = ("item_id", "predictions")
+    if not _has_candidates(dataset):
+        return {name: shown[name][:0] for name in names}
+    sql = f"SELECT {', '.join(names)} FROM candidates WHERE request_id = ? ORDER BY item_id"
+    offered = dataset.arrays(sql, [request_id])
+    rest = ~np.isin(offered["item_id"], shown["item_id"])
+    return {name: offered[name][rest] for name in names}
