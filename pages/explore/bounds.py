@@ -9,7 +9,7 @@ import streamlit as st
 from mtf_engine.aggregates import Population
 from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.exploration.traffic import BoxSize, Traffic, plan_size
-from mtf_engine.registry import DatasetRow
+from mtf_engine.registry import DatasetRow, PlanRow
 from mtf_engine.spec import BoundsPlan, Box, FusionSpec
 from pages.shared import densities, explore_charts, links, loaders, plans, stored_plans, words
 from pages.shared.bounds_editor import BoundsEditor
@@ -79,6 +79,29 @@ def choose_traffic(population: Population) -> tuple[Traffic, int, int]:
     return traffic, k, cells
 
 
+def choose_dimensions(names: tuple[str, ...]) -> tuple[int, int]:
+    """Returns the two dimensions of the picture."""
+    first, second = st.columns(2)
+    across = links.choice("Across", {name: name for name in names}, "x", first)
+    others = {name: name for name in names if name != across or len(names) == 1}
+    return names.index(across), names.index(links.choice("Upwards", others, "y", second))
+
+
+def sized(plan: BoundsPlan, segment: str | None, population: Population) -> tuple[BoxSize, int]:
+    """Draws the traffic and returns what the segment's box asks of it, and the samples wanted in a cell."""
+    traffic, k, cells = choose_traffic(population)
+    sizes = plan_size(
+        plan,
+        traffic,
+        k=k,
+        cells=cells,
+        shares={name: population.shares.get(name, 0.0) for name in plan.segments},
+        baseline_action=np.array(population.baseline_action),
+    )
+    own = segment if segment in plan.segments else None
+    return next(size for size in sizes if size.segment == own), k
+
+
 def demand_table(size: BoxSize) -> pd.DataFrame:
     """Returns what each grid asks of the traffic, one row a grid."""
     titles = {1: "every dimension by itself", 2: "every two dimensions"}
@@ -121,7 +144,7 @@ def show_density(box: Box, sigma: float) -> None:
     names = {key: definition.title for key, definition in densities.DEFINITIONS.items()}
     title = "Gaussian samples that replace one uniform sample"
     panel = (title, frame, "sigma of the Gaussian noise", sigma)
-    figure = explore_charts.efficiency([panel], names, 1).update_layout(height=360)
+    figure = explore_charts.efficiency([panel], names)
     exhibit(
         figure, frame, "efficiency over sigma", f"{title}, by five definitions over sigma, as powers of 2"
     )
@@ -139,9 +162,9 @@ def show_traffic(size: BoxSize, names: tuple[str, ...], k: int) -> None:
         st.dataframe(share, hide_index=True, alt="Covered share of [-1, 1] by dimension")
 
 
-def show_command(log: Log, draft: plans.Draft) -> None:
+def show_command(log: Log, draft: plans.Draft, rows: list[PlanRow]) -> None:
     st.header("Collect with it", anchor=False)
-    stored = [row.name for row in loaders.workspace().registry.plans() if row.plan == draft.plan]
+    stored = [row.name for row in rows if row.plan == draft.plan]
     source = ("replay", "--from", log.row.id) if log.row and not log.row.meta["synthetic"] else ("session",)
     name = stored[0] if stored else "plan.yaml"
     command = ("dataset", "collect", "--env", *source, "--explore", "uniform", "--bounds", name)
@@ -155,16 +178,18 @@ def show_command(log: Log, draft: plans.Draft) -> None:
 
 
 def planner(log: Log) -> None:
-    """Draws the planner; all of it is drawn anew at each change, so it computes closed forms only."""
-    n = len(log.names)
-    draft = plans.linked_draft(n)
-    tiles = st.container()
-    left, right = st.columns([9, 10], gap="medium")
+    """Draws the planner; all of it is drawn anew at each change, the seven numbers first."""
+    draft = plans.linked_draft(len(log.names))
+    tiles, drawing, traffic = st.container(), st.container(), st.container()
+    left, right = drawing.columns([9, 10], gap="medium")
     with left:
         segment = choose_segment(draft.plan, log.population)
         editor = BoundsEditor(log.names, segment)
         symmetric = editor.switches()
         editor.sliders(symmetric)
+    with traffic:
+        st.header("Traffic until the box is filled", anchor=False)
+        size, k = sized(draft.plan, segment, log.population)
     with right:
         sigma = st.slider(
             "Sigma of the Gaussian noise compared with",
@@ -175,35 +200,20 @@ def planner(log: Log) -> None:
             key="sigma",
             bind="query-params",
         )
-        first, second = st.columns(2)
-        across = links.choice("Across", {name: name for name in log.names}, "x", first)
-        rest = {name: name for name in log.names if name != across or n == 1}
-        up = links.choice("Upwards", rest, "y", second)
-        editor.picture(symmetric, sigma, (log.names.index(across), log.names.index(up)))
-        st.caption("Draw a rectangle on the picture, and the box takes its place.")
-        box = cut(draft.plan, segment, log.population)
-        show_density(box, sigma)
-    st.header("Traffic until the box is filled", anchor=False)
-    traffic, k, cells = choose_traffic(log.population)
-    shares = {name: log.population.shares.get(name, 0.0) for name in draft.plan.segments}
-    sizes = plan_size(
-        draft.plan,
-        traffic,
-        k=k,
-        cells=cells,
-        shares=shares,
-        baseline_action=np.array(log.population.baseline_action),
-    )
-    own = segment if segment in draft.plan.segments else None
-    size = next(size for size in sizes if size.segment == own)
-    show_traffic(size, log.names, k)
+    box = cut(draft.plan, segment, log.population)
     with tiles:
         show_tiles(box, sigma, size, k)
-    show_command(log, draft)
+    with right:
+        editor.picture(symmetric, sigma, choose_dimensions(log.names))
+        st.caption("Draw a rectangle on the picture, and the box takes its place.")
+        show_density(box, sigma)
+    with traffic:
+        show_traffic(size, log.names, k)
     rows = loaders.workspace().registry.plans()
+    show_command(log, draft, rows)
     st.header("Stored plans", anchor=False)
     stored_plans.store_form(draft, rows)
-    stored_plans.yaml_form(draft, n)
+    stored_plans.yaml_form(draft, len(log.names))
     stored_plans.stored_list(rows, draft, log.names)
 
 

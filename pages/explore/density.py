@@ -43,7 +43,7 @@ def show_curves(half_width: float, sigma: float, dims: int) -> None:
         "dimensions": "dimensions",
     }
     panels = [(f"Over {of}", frame, units[of], chosen[of]) for of, frame in frames.items()]
-    figure = explore_charts.efficiency(panels, NAMES, 3).update_layout(height=380)
+    figure = explore_charts.efficiency(panels, NAMES)
     table = pd.concat(frame.assign(over=of) for of, frame in frames.items())
     alt = "Powers of 2 of the efficiency, by five definitions, over half width, sigma and dimensions"
     exhibit(figure, table, "exploration density", alt)

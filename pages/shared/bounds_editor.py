@@ -1,7 +1,9 @@
 """The widgets that draw one box of the visitor's plan: sliders, numbers, and a rectangle on a picture."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -17,7 +19,11 @@ STEP = 0.005
 EDITED = ", then by hand"
 PICTURE = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "autoScale2d", "zoom2d", "pan2d"]}
 
+SYMMETRIC = "symmetric box"
+
 Edges = tuple[float, float]
+Moved = Callable[[Any], None]
+_numbers = itertools.count(1)
 
 
 class BoundsEditor:
@@ -42,28 +48,15 @@ class BoundsEditor:
     def switches(self) -> bool:
         """Draws what holds for the box as a whole; returns whether it is kept symmetric."""
         if self.segment is not None:
-            key = _showing("own box", not self.is_locked)
-            st.toggle(f"{self.segment} has a box of its own", key=key, on_change=self._own_box)
+            self._toggle(f"{self.segment} has a box of its own", "own box", not self.is_locked, self._own_box)
         if not np.array_equal(*np.abs(self._edges())):
-            st.session_state["symmetric"] = False
-        st.session_state.setdefault("symmetric", True)
+            st.session_state[SYMMETRIC] = False
+        symmetric = st.session_state.setdefault(SYMMETRIC, True)
         left, right = st.columns([2, 3], vertical_alignment="bottom")
-        symmetric = left.toggle(
-            "Symmetric",
-            key="symmetric",
-            on_change=self._symmetrise,
-            disabled=self.is_locked,
-            help="As far below the baseline action as above it.",
-        )
-        right.number_input(
-            "Half width of all dimensions",
-            0.0,
-            WIDEST,
-            step=0.01,
-            format="%g",
-            key=_showing("all dimensions", self._largest()),
-            on_change=self._move_all,
-            disabled=self.is_locked,
+        with left:
+            self._toggle("Symmetric", "symmetric", symmetric, self._symmetrise)
+        self._number(
+            right, "Half width of all dimensions", "all", self._largest(), self._move_all, visible=True
         )
         return symmetric
 
@@ -77,44 +70,43 @@ class BoundsEditor:
                 self._edges_row(i, name, reach)
 
     def _half_width_row(self, i: int, name: str, reach: float) -> None:
-        value = self.box.upper[i]
+        value, moved = self.box.upper[i], self._moving(i, _half_width)
         left, right = st.columns([5, 2], vertical_alignment="bottom")
-        self._slider(left, i, name, _showing(f"half {i}", value), 0.0, reach, _half_width)
-        self._number(right, i, f"half width of {name}", _showing(f"half width {i}", value), _half_width)
+        self._slider(left, name, f"half {i}", value, (0.0, reach), moved)
+        self._number(right, f"half width of {name}", f"half width {i}", value, moved)
 
     def _edges_row(self, i: int, name: str, reach: float) -> None:
         low, high = self.box.lower[i], self.box.upper[i]
         left, middle, right = st.columns([2, 4, 2], vertical_alignment="bottom")
-        self._number(left, i, f"lower bound of {name}", _showing(f"lower {i}", low), _lower)
-        self._slider(middle, i, name, _showing(f"range {i}", (low, high)), -reach, reach, _range)
-        self._number(right, i, f"upper bound of {name}", _showing(f"upper {i}", high), _upper)
+        self._number(left, f"lower bound of {name}", f"lower {i}", low, self._moving(i, _lower))
+        self._slider(middle, name, f"range {i}", (low, high), (-reach, reach), self._moving(i, _range))
+        self._number(right, f"upper bound of {name}", f"upper {i}", high, self._moving(i, _upper))
 
-    def _slider(self, place, i: int, name: str, key: str, low: float, high: float, to: Callable) -> None:
+    def _slider(
+        self, place: Any, label: str, name: str, value: float | Edges, reach: Edges, moved: Moved
+    ) -> None:
         place.slider(
-            name,
-            low,
-            high,
-            step=STEP,
-            format="%.3f",
-            key=key,
-            on_change=self._move,
-            args=(i, key, to),
-            disabled=self.is_locked,
+            label, *reach, value, STEP, format="%.3f", disabled=self.is_locked, **_acting(name, value, moved)
         )
 
-    def _number(self, place, i: int, label: str, key: str, to: Callable) -> None:
+    def _number(
+        self, place: Any, label: str, name: str, value: float, moved: Moved, visible: bool = False
+    ) -> None:
         place.number_input(
             label,
             -WIDEST,
             WIDEST,
+            value,
             step=0.01,
             format="%g",
-            key=key,
-            on_change=self._move,
-            args=(i, key, to),
-            label_visibility="collapsed",
+            label_visibility="visible" if visible else "collapsed",
             disabled=self.is_locked,
+            **_acting(name, value, moved),
         )
+
+    def _toggle(self, label: str, name: str, value: bool, moved: Moved) -> None:
+        locked = self.is_locked and name != "own box"
+        st.toggle(label, value, disabled=locked, **_acting(name, value, moved))
 
     def picture(self, symmetric: bool, sigma: float, dimensions: tuple[int, int]) -> None:
         """Draws two dimensions of the box, on which a rectangle can be drawn in its place."""
@@ -150,22 +142,26 @@ class BoundsEditor:
         origin = found.origin if found.origin.endswith(("by hand", EDITED)) else found.origin + EDITED
         plans.draw(plans.with_box(found.plan, self.segment, box), origin)
 
-    def _move(self, i: int, key: str, to: Callable[..., Edges]) -> None:
-        edges = self._edges()
-        edges[:, i] = to(st.session_state[key], *edges[:, i])
-        self._put(edges)
+    def _moving(self, i: int, to: Callable[..., Edges]) -> Moved:
+        """Returns what moves the walls of dimension `i` to where a widget says."""
 
-    def _move_all(self) -> None:
-        half_width = np.full(len(self.names), st.session_state["all dimensions"])
-        self._put(np.array([-half_width, half_width]))
+        def moved(value: Any) -> None:
+            edges = self._edges()
+            edges[:, i] = to(value, *edges[:, i])
+            self._put(edges)
 
-    def _symmetrise(self) -> None:
-        if st.session_state["symmetric"]:
-            half_width = np.abs(self._edges()).max(axis=0)
-            self._put(np.array([-half_width, half_width]))
+        return moved
 
-    def _own_box(self) -> None:
-        if st.session_state["own box"]:
+    def _move_all(self, value: float) -> None:
+        self._put(np.outer(_half_width(value), np.ones(len(self.names))))
+
+    def _symmetrise(self, value: bool) -> None:
+        st.session_state[SYMMETRIC] = value
+        if value:
+            self._put(np.abs(self._edges()).max(axis=0) * np.array([[-1], [1]]))
+
+    def _own_box(self, value: bool) -> None:
+        if value:
             self._put(self._edges())
         else:
             found = plans.draft(len(self.names))
@@ -184,7 +180,7 @@ class BoundsEditor:
 
 
 def _half_width(value: float, *_: float) -> Edges:
-    return -abs(value), abs(value)
+    return 0.0 - abs(value), abs(value)
 
 
 def _range(value: Edges, *_: float) -> Edges:
@@ -199,8 +195,20 @@ def _upper(value: float, low: float, high: float) -> Edges:
     return min(value, low), value
 
 
-def _showing(key: str, value: bool | float | Edges) -> str:
-    """Returns `key` after making its widget show `value`; a widget that does already is left in peace."""
-    if st.session_state.get(key) != value:
-        st.session_state[key] = value
-    return key
+def _acting(name: str, value: bool | float | Edges, moved: Moved) -> dict[str, Any]:
+    """Returns the key and the callback of the widget `name`: a new key where it would not show `value`.
+
+    A widget whose value follows another's is replaced, never told: a browser that has not heard of the change
+    yet would send the old value with the next move, and undo it.
+    """
+    keys = st.session_state.setdefault("editor keys", {})
+    if st.session_state.get(keys.get(name, name), value) != value:
+        keys[name] = f"{name} {next(_numbers)}"
+    key = keys.get(name, name)
+    return {"key": key, "on_change": _tell, "args": (name, key, moved)}
+
+
+def _tell(name: str, key: str, moved: Moved) -> None:
+    """Hands on the value of the widget `name`, unless that one has been replaced since."""
+    if st.session_state["editor keys"].get(name, name) == key:
+        moved(st.session_state[key])

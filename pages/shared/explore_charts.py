@@ -1,168 +1,107 @@
 """Figures of exploration: frame in, figure out; uniform in the one colour, Gaussian noise in the other."""
 
-import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from pages.shared.charts import BASELINE, BOUND, INSIDE, OUTSIDE, SEQUENCE, cell, escape, grid, sized
+from pages.shared.charts import BASELINE, BOUND, INSIDE, OUTSIDE, cell, escape, grid, sized
+from pages.shared.panels import Panels
 
 UNIFORM, GAUSSIAN = INSIDE, OUTSIDE
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 DRAWS = 250
 """Of either kind, in the picture of a plan."""
-PICTURE_HEIGHT = 430
+PICTURE_HEIGHT, PANEL_HEIGHT = 430, 370
+
+Edges = tuple[float, float]
 
 
-def picture(
-    box: tuple[tuple[float, float], tuple[float, float]], sigma: float, names: tuple[str, str]
-) -> go.Figure:
+def picture(box: tuple[Edges, Edges], sigma: float, names: tuple[str, str]) -> go.Figure:
     """Returns two dimensions of a box (the paper's Fig. 3): draws of either noise, and their densities.
 
     `box` has the lower and upper offset of each dimension. The draws are always the same ones, scaled.
     """
-    figure = make_subplots(
-        2,
-        2,
-        shared_xaxes=True,
-        shared_yaxes=True,
-        column_widths=[0.76, 0.24],
-        row_heights=[0.24, 0.76],
-        horizontal_spacing=0.02,
-        vertical_spacing=0.03,
-    )
     reach = max(0.4, 1.2 * np.abs(box).max(), 2.2 * sigma)
-    _draws(figure, box, sigma, reach)
-    for dimension, place in enumerate(({"row": 1, "col": 1}, {"row": 2, "col": 2})):
-        _densities(figure, box[dimension], sigma, reach, upright=dimension == 0, place=place)
+    offset = {"range": [-reach, reach], "zeroline": True, "zerolinewidth": 1}
+    density = {"rangemode": "tozero", "showticklabels": False, "title": {"text": "density"}}
     (x_low, x_high), (y_low, y_high) = box
-    figure.add_shape(
-        type="rect",
-        x0=x_low,
-        x1=x_high,
-        y0=y_low,
-        y1=y_high,
-        line={"color": BOUND, "width": 2.5},
-        row=2,
-        col=1,
+    corners = {"x0": x_low, "x1": x_high, "y0": y_low, "y1": y_high}
+    return go.Figure(
+        [
+            *_draws(box, sigma, reach),
+            *_densities(box[0], sigma, reach, along="x", axes={"xaxis": "x", "yaxis": "y2"}),
+            *_densities(box[1], sigma, reach, along="y", axes={"xaxis": "x2", "yaxis": "y"}),
+        ],
+        {
+            "height": PICTURE_HEIGHT,
+            "showlegend": False,
+            "dragmode": "select",
+            "margin": {"l": 10, "r": 24, "t": 10, "b": 10},
+            "xaxis": {"domain": [0, 0.76], "title": {"text": f"offset of {escape(names[0])}"}, **offset},
+            "yaxis": {"domain": [0, 0.76], "title": {"text": f"offset of {escape(names[1])}"}, **offset},
+            "xaxis2": {"domain": [0.78, 1], "anchor": "y", **density},
+            "yaxis2": {"domain": [0.79, 1], "anchor": "x", **density},
+            "shapes": [{"type": "rect", **corners, "line": {"color": BOUND, "width": 2.5}}],
+            "annotations": [_name("Gaussian", GAUSSIAN, 1), _name("uniform", UNIFORM, 0.7)],
+        },
     )
-    axis = {"range": [-reach, reach], "zeroline": True, "zerolinewidth": 1}
-    figure.update_xaxes(title=f"offset of {escape(names[0])}", **axis, row=2, col=1)
-    figure.update_yaxes(title=f"offset of {escape(names[1])}", **axis, row=2, col=1)
-    figure.update_xaxes(range=[-reach, reach], row=1, col=1)
-    figure.update_yaxes(range=[-reach, reach], row=2, col=2)
-    figure.update_yaxes(title="density", rangemode="tozero", showticklabels=False, row=1, col=1)
-    figure.update_xaxes(title="density", rangemode="tozero", showticklabels=False, row=2, col=2)
-    return sized(figure, PICTURE_HEIGHT).update_layout(dragmode="select", margin_t=10)
 
 
-def _draws(figure: go.Figure, box: Sequence[tuple[float, float]], sigma: float, reach: float) -> None:
+def _name(text: str, colour: str, height: float) -> dict[str, Any]:
+    """Returns the name of a noise, `height` of the way up the panel of densities."""
+    place = {"xref": "x domain", "x": 1, "yref": "y2 domain", "y": height}
+    font = {"color": colour, "size": 12}
+    return {"text": text, "showarrow": False, "xanchor": "right", "yanchor": "top", "font": font, **place}
+
+
+def _draws(box: tuple[Edges, Edges], sigma: float, reach: float) -> list[dict[str, Any]]:
     generator = np.random.default_rng(0)
     noise = sigma * generator.standard_normal((DRAWS, 2))
-    inside = np.array([low + (high - low) * generator.random(DRAWS) for low, high in box]).T
-    for name, points, colour, symbol in (
-        ("Gaussian", noise[np.abs(noise).max(axis=1) < reach], GAUSSIAN, "x-thin"),
-        ("uniform", inside, UNIFORM, "circle"),
-    ):
-        figure.add_trace(
-            go.Scattergl(
-                x=points[:, 0],
-                y=points[:, 1],
-                mode="markers",
-                marker={"symbol": symbol, "size": 5, "color": colour, "line": {"color": colour, "width": 1}},
-                opacity=0.65,
-                hovertemplate=f"{name} draw (%{{x:.3f}}, %{{y:.3f}})<extra></extra>",
-            ),
-            row=2,
-            col=1,
+    low, high = np.transpose(box)
+    inside = low + (high - low) * generator.random((DRAWS, 2))
+    shown = noise[np.abs(noise).max(axis=1) < reach]
+    return [
+        {
+            "type": "scattergl",
+            "x": points[:, 0],
+            "y": points[:, 1],
+            "mode": "markers",
+            "opacity": 0.65,
+            "marker": {"symbol": symbol, "size": 5, "color": colour, "line": {"color": colour, "width": 1}},
+            "hovertemplate": f"{name} draw (%{{x:.3f}}, %{{y:.3f}})<extra></extra>",
+        }
+        for name, points, colour, symbol in (
+            ("Gaussian", shown, GAUSSIAN, "x-thin"),
+            ("uniform", inside, UNIFORM, "circle"),
         )
+    ]
 
 
 def _densities(
-    figure: go.Figure,
-    edges: tuple[float, float],
-    sigma: float,
-    reach: float,
-    upright: bool,
-    place: dict[str, int],
-) -> None:
-    low, high = edges
+    edges: Edges, sigma: float, reach: float, along: str, axes: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Returns the densities of both noises in one dimension, drawn `along` the x or the y axis."""
+    (low, high), across = edges, "y" if along == "x" else "x"
     offsets = np.linspace(-reach, reach, 121)
     bell = np.exp(-((offsets / sigma) ** 2) / 2) / (sigma * np.sqrt(2 * np.pi))
-    lines = [("Gaussian", GAUSSIAN, "dash", offsets, bell)]
+    curves = [("Gaussian", GAUSSIAN, "dash", offsets, bell)]
     if high > low:
-        flat = 1 / (high - low)
-        lines.append(
-            ("uniform", UNIFORM, "solid", np.array([low, low, high, high]), np.array([0, flat, flat, 0]))
-        )
-    for name, colour, dash, along, density in lines:
-        x, y = (along, density) if upright else (density, along)
-        figure.add_trace(
-            go.Scatter(
-                x=x,
-                y=y,
-                mode="lines",
-                line={"color": colour, "width": 2, "dash": dash},
-                hovertemplate=f"{name} density<extra></extra>",
-            ),
-            **place,
-        )
-    if upright:
-        top = max(density.max() for *_, density in lines)
-        for i, (name, colour, *_) in enumerate(lines):
-            figure.add_annotation(
-                x=reach, y=top * (1 - 0.3 * i), text=name, showarrow=False, xanchor="right",
-                yanchor="top", font={"color": colour, "size": 12}, **place,
-            )  # fmt: skip
-
-
-def lines(
-    figure: go.Figure,
-    frame: pd.DataFrame,
-    x: str,
-    names: Mapping[str, str],
-    hover: str,
-    place: dict[str, int],
-    room: float = 0.07,
-    window: tuple[float, float] | None = None,
-) -> None:
-    """Draws the columns `names` of `frame` over its column `x`, each named at its end as `names` says.
-
-    Names that would meet are moved apart by `room` of the panel's height, and stay inside its `window`.
-    """
-    values = frame[list(names)]
-    low, high = window or (values.to_numpy().min(), values.to_numpy().max())
-    ends = _apart({name: float(frame[name].iloc[-1]) for name in names}, low, high, room * (high - low))
-    styles = zip(names.items(), itertools.cycle(SEQUENCE), itertools.cycle(DASHES))
-    for (name, title), colour, dash in styles:
-        figure.add_trace(
-            go.Scatter(
-                x=frame[x],
-                y=frame[name],
-                name=escape(title),
-                mode="lines",
-                line={"color": colour, "width": 2, "dash": dash},
-                hovertemplate=f"{escape(title)}: {hover}<extra></extra>",
-            ),
-            **place,
-        )
-        figure.add_annotation(
-            x=frame[x].iloc[-1], y=ends[name], text=escape(title), showarrow=False, xanchor="left",
-            xshift=4, font={"color": colour, "size": 12}, **place,
-        )  # fmt: skip
-
-
-def _apart(ends: dict[str, float], low: float, high: float, least: float) -> dict[str, float]:
-    """Returns where labels go: at `ends` within [low, high], but no nearer to each other than `least`."""
-    placed: dict[str, float] = {}
-    for name in sorted(ends, key=ends.__getitem__):
-        end = min(max(ends[name], low), high)
-        placed[name] = max(end, max(placed.values(), default=-np.inf) + least)
-    down = max(0.0, max(placed.values()) - high)
-    return {name: at - down for name, at in placed.items()}
+        flat = np.array([0, 1, 1, 0]) / (high - low)
+        curves.append(("uniform", UNIFORM, "solid", np.array([low, low, high, high]), flat))
+    return [
+        {
+            "type": "scatter",
+            along: places,
+            across: density,
+            "mode": "lines",
+            "line": {"color": colour, "width": 2, "dash": dash},
+            "hovertemplate": f"{name} density<extra></extra>",
+            **axes,
+        }
+        for name, colour, dash, places, density in curves
+    ]
 
 
 POWERS_OF_TWO = {"tickprefix": "2<sup>", "ticksuffix": "</sup>", "rangemode": "tozero"}
@@ -171,25 +110,21 @@ SAMPLES = "Gaussian samples for one uniform"
 HOVER_SAMPLES = "2<sup>%{y:.2f}</sup> samples at %{x:.3g}"
 
 
-def efficiency(
-    panels: Sequence[tuple[str, pd.DataFrame, str, float]], names: Mapping[str, str], columns: int
-) -> go.Figure:
+def efficiency(panels: Sequence[tuple[str, pd.DataFrame, str, float]], names: Mapping[str, str]) -> go.Figure:
     """Returns log2 of the exploration-density efficiency, a panel for each (title, frame, unit, chosen x)."""
-    figure = grid([title for title, *_ in panels], columns)
+    drawn = Panels([title for title, *_ in panels], PANEL_HEIGHT)
     for i, (_, frame, unit, chosen) in enumerate(panels):
-        place = cell(i, columns)
-        x = frame.columns[0]
-        lines(figure, frame, x, names, HOVER_SAMPLES, place)
-        figure.add_vline(
-            x=chosen,
-            line={"color": BOUND, "dash": "dash", "width": 1.5},
-            annotation_text=f"{chosen:g}",
-            **place,
-        )
-        span = float(np.ptp(frame[x]))
-        figure.update_xaxes(title=unit, range=[frame[x].iloc[0], frame[x].iloc[-1] + 0.22 * span], **place)
-        figure.update_yaxes(title=SAMPLES if i % columns == 0 else None, **POWERS_OF_TWO, **place)
-    return figure
+        drawn.lines(i, frame, names, HOVER_SAMPLES)
+        drawn.mark(i, chosen, f"{chosen:g}")
+        y = {"title": SAMPLES if i == 0 else "", **POWERS_OF_TWO}
+        drawn.axes(i, {"title": unit, "range": _with_names(frame)}, y)
+    return drawn.figure()
+
+
+def _with_names(frame: pd.DataFrame) -> list[float]:
+    """Returns the range of the first column, with room for the names of lines at its end."""
+    first, last = frame.iloc[0, 0], frame.iloc[-1, 0]
+    return [first, last + 0.22 * (last - first)]
 
 
 def drift(frame: pd.DataFrame) -> go.Figure:
@@ -404,37 +339,21 @@ def pair(counts: np.ndarray, names: tuple[str, str]) -> go.Figure:
 
 
 def penalties(
-    frame: pd.DataFrame,
-    forms: Sequence[str],
-    walls: tuple[float, float],
-    titles: tuple[str, str],
-    unit: str,
+    frame: pd.DataFrame, forms: Sequence[str], walls: Edges, titles: tuple[str, str], unit: str
 ) -> go.Figure:
-    """Returns the value and the gradient of each form over `frame["offset"]`, with the box drawn in.
+    """Returns the value and the gradient of each form over the offset, with the box shaded.
 
-    `frame` has the columns `<form> value` and `<form> gradient`. A form that explodes leaves the picture, so
-    that it does not flatten the others.
+    `frame` has the columns `offset`, `<form> value` and `<form> gradient`. A form that explodes leaves the
+    picture, so that it does not flatten the others.
     """
-    figure = grid(titles, 2)
-    span = float(np.ptp(frame["offset"]))
+    drawn = Panels(titles, PANEL_HEIGHT)
     for i, part in enumerate(("value", "gradient")):
-        place = cell(i, 2)
         names = {f"{form} {part}": form for form in forms}
         window = _window(frame[list(names)])
-        lines(figure, frame, "offset", names, "%{y:.4g} at %{x:.3f}", place, window=window)
-        figure.add_vrect(
-            x0=walls[0],
-            x1=walls[1],
-            fillcolor=BOUND,
-            opacity=0.08,
-            line={"color": BOUND, "width": 1},
-            **place,
-        )
-        figure.update_xaxes(
-            title=unit, range=[frame["offset"].iloc[0], frame["offset"].iloc[-1] + 0.2 * span], **place
-        )
-        figure.update_yaxes(range=window, **place)
-    return figure.update_layout(height=380)
+        drawn.shade(i, *walls)
+        drawn.lines(i, frame, names, "%{y:.4g} at %{x:.3f}", window)
+        drawn.axes(i, {"title": unit, "range": _with_names(frame)}, {"range": window})
+    return drawn.figure()
 
 
 def _window(values: pd.DataFrame) -> tuple[float, float]:

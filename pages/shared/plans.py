@@ -37,16 +37,20 @@ def draw(plan: BoundsPlan, origin: str) -> None:
 
 
 def linked_draft(n_actions: int) -> Draft:
-    """Returns the visitor's plan after taking up that of the address, which then carries what is returned."""
-    text = st.query_params.get(LINK)
-    if text is not None and text != st.session_state.get("linked"):
+    """Returns the visitor's plan after taking up that of the address, which then carries what is returned.
+
+    An address that this visit has written itself is not taken up: a browser that is behind still sends it.
+    """
+    text, written = st.query_params.get(LINK), st.session_state.setdefault("written links", set())
+    if text is not None and text not in written:
         plan = from_text(text)
         if plan.n_actions == n_actions:
             draw(plan, st.query_params.get(ORIGIN, "a link"))
         else:
             st.warning(f"The link's plan has {plan.n_actions} dimensions, this log's actions {n_actions}.")
     found = draft(n_actions)
-    st.session_state["linked"] = st.query_params[LINK] = to_text(found.plan)
+    st.query_params[LINK] = to_text(found.plan)
+    written.add(st.query_params[LINK])
     st.query_params[ORIGIN] = found.origin
     return found
 
@@ -104,7 +108,7 @@ def to_text(plan: BoundsPlan) -> str:
 
 
 def _box_text(box: Box) -> str:
-    edges = (f"{low:.10g}:{high:.10g}" for low, high in zip(box.lower, box.upper, strict=True))
+    edges = (f"{low + 0:.10g}:{high + 0:.10g}" for low, high in zip(box.lower, box.upper, strict=True))
     runs = ((text, len(list(same))) for text, same in groupby(edges))
     return ",".join(f"{text}*{n}" if n > 1 else text for text, n in runs)
 

@@ -31,7 +31,7 @@ def yaml_form(draft: plans.Draft, n_actions: int) -> None:
     """Draws the plan's way out and in as YAML."""
     left, right = st.columns([1, 2], vertical_alignment="bottom")
     left.download_button(
-        "Download YAML", draft.plan.to_yaml(), "plan.yaml", "application/yaml", on_click="ignore"
+        "Download YAML", draft.plan.to_yaml, "plan.yaml", "application/yaml", on_click="ignore"
     )
     right.file_uploader("Upload YAML", ["yaml", "yml"], key="plan yaml", on_change=_upload, args=(n_actions,))
     if refusal := st.session_state.get("plan refusal"):
