@@ -8,6 +8,8 @@ from mtf_engine.registry import RunRow
 
 FEWEST, MOST = 2, 10
 NEVER_GROUPED = ("seed",)
+SHOWN = 12
+"""Digits of a hash that tell two apart."""
 
 
 def settings(run: RunRow) -> dict[str, Any]:
@@ -17,8 +19,8 @@ def settings(run: RunRow) -> dict[str, Any]:
         "method": run.algo,
         "dataset": run.dataset_id,
         **run.config,
-        "code": (origin.get("code") or {}).get("commit"),
-        "dataset hash": origin.get("dataset_hash"),
+        "code": (origin.get("code") or {}).get("commit", "")[:SHOWN] or None,
+        "dataset hash": (origin.get("dataset_hash") or "")[:SHOWN] or None,
     }
 
 

@@ -1,5 +1,6 @@
 """One metric of several trainings in one picture: raw and smoothed lines, or seeds as mean and interval."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from pages.shared.charts import DASHES, MOST_POINTS, SEQUENCE, escape, sized, th
 
 MINUTES = "minutes"
 SIGN_ROOM = 16
-"""Pixels to the right of the curves for each sign."""
+"""Pixels to the right of the curves for each sign of those that end together."""
 
 
 class Look(NamedTuple):
@@ -71,10 +72,14 @@ def overlaid(
     points = MOST_POINTS // (3 * max(1, len(curves)))
     for place, (key, title) in enumerate(titles.items()):
         if key in curves:
-            _draw(figure, thinned(curves[key], points), key, title, place)
+            rows = thinned(curves[key], points)
+            _draw(figure, rows, key, title, place)
+            _sign(figure, rows, key, place)
     figure.update_xaxes(title="step" if look.over == "step" else "minutes of training")
     figure.update_yaxes(title=unit, type="log" if look.logarithmic else "linear")
-    return sized(figure, 330).update_layout(margin_r=24 + SIGN_ROOM * len(titles), margin_t=16)
+    at_one_end = Counter(rows["x"].iloc[-1] for rows in curves.values())
+    room = SIGN_ROOM * max(at_one_end.values(), default=0)
+    return sized(figure, 330).update_layout(margin_r=24 + room, margin_t=16)
 
 
 def _draw(figure: go.Figure, rows: pd.DataFrame, key: str, title: str, place: int) -> None:
@@ -93,13 +98,19 @@ def _draw(figure: go.Figure, rows: pd.DataFrame, key: str, title: str, place: in
         name=escape(title),
         hovertemplate=f"{escape(key)}: %{{y:.4g}} at %{{x:,.4~g}}<extra>{escape(title)}</extra>",
     )
+
+
+def _sign(figure: go.Figure, rows: pd.DataFrame, key: str, place: int) -> None:
+    """Writes a curve's key at its end, to the right of those that end at the same x."""
+    end = rows["x"].iloc[-1]
+    beside = sum(trace.mode == "text" and trace.x[0] == end for trace in figure.data)
     figure.add_scatter(
-        x=rows["x"].tail(1),
+        x=[end],
         y=rows["value"].tail(1),
         mode="text",
-        text=[f"{'&#8195;' * place} <b>{escape(key)}</b>"],
+        text=[f"{'&#8195;' * beside} <b>{escape(key)}</b>"],
         textposition="middle right",
-        textfont={"color": colour, "size": 13},
+        textfont={"color": SEQUENCE[place % len(SEQUENCE)], "size": 13},
         cliponaxis=False,
         hoverinfo="skip",
     )

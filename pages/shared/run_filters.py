@@ -26,12 +26,14 @@ def choose(runs: list[RunRow], datasets: dict[str, str]) -> View:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         hidden = {"label_visibility": "collapsed", **LINKED}
         kind = st.segmented_control("Kind", KINDS, default="all", required=True, key="kind", **hidden)
-        text = st.text_input("Find", key="find", placeholder="Find name, note, tag, id", width=230, **hidden)
+        text = st.text_input("Find", key="find", placeholder="Name, note, tag, id", width=170, **hidden)
         filters = _more_filters("" if kind == "all" else kind, text, runs, datasets)
-        columns = _columns()
-        by = st.selectbox("Sort by", list(run_table.ORDERS), key="sort", width=150, **hidden)
-        descending = st.toggle("Descending", value=True, key="descending", **LINKED)
-    return View(filters, by, descending, columns)
+        with st.popover("View"):
+            by = st.selectbox("Sort by", list(run_table.ORDERS), key="sort", **LINKED)
+            descending = st.toggle("Descending", value=True, key="descending", **LINKED)
+            columns = _choose_columns()
+    memory.remember("columns", columns)
+    return View(filters, by, descending, columns or list(run_table.SHOWN_FIRST))
 
 
 def _more_filters(kind: str, text: str, runs: list[RunRow], datasets: dict[str, str]) -> Filters:
@@ -56,19 +58,16 @@ def _several(label: str, titles: dict[str, str], key: str) -> list[str]:
     return st.multiselect(label, options, format_func=titles.get, key=key, disabled=not options, **LINKED)
 
 
-def _columns() -> list[str]:
+def _choose_columns() -> list[str]:
     """Returns the columns of the table: those of the address, else those this browser remembers."""
     kept = memory.remembered("columns", run_table.COLUMNS)
     if kept and "columns" not in st.session_state and "columns" not in st.query_params:
         st.session_state["columns"] = kept
-    with st.popover("Columns"):
-        chosen = st.multiselect(
-            "Columns, in this order",
-            list(run_table.COLUMNS),
-            default=list(run_table.SHOWN_FIRST),
-            key="columns",
-            help="Remembered by this browser, and carried by the page's address.",
-            **LINKED,
-        )
-    memory.remember("columns", chosen)
-    return chosen or list(run_table.SHOWN_FIRST)
+    return st.multiselect(
+        "Columns, in this order",
+        list(run_table.COLUMNS),
+        default=list(run_table.SHOWN_FIRST),
+        key="columns",
+        help="Remembered by this browser, and carried by the page's address.",
+        **LINKED,
+    )

@@ -17,7 +17,6 @@ BEST_SCORE = (
 Column = st.column_config.Column
 COLUMNS: dict[str, Any] = {
     "State": Column(help="Finished, failed and cancelled runs have a sign of their own."),
-    "Progress": st.column_config.ProgressColumn(format="percent", width=95),
     "Kind": Column(),
     "Name": Column(),
     "Tags": st.column_config.ListColumn(),
@@ -34,19 +33,7 @@ COLUMNS: dict[str, Any] = {
     "Code": Column(help="Git commit of the code; + where files differed from it."),
     "Run": Column(),
 }
-SHOWN_FIRST = (
-    "State",
-    "Progress",
-    "Name",
-    "Tags",
-    "Note",
-    "Dataset",
-    "Method",
-    "Seed",
-    "Best score",
-    "Took",
-    "Run",
-)
+SHOWN_FIRST = ("State", "Name", "Tags", "Note", "Dataset", "Method", "Seed", "Best score", "Took", "Run")
 
 ORDERS = {
     "Created": lambda run: run.created_at,
@@ -103,12 +90,17 @@ def table(runs: Sequence[RunRow], datasets: dict[str, str]) -> pd.DataFrame:
     return pd.DataFrame([_row(run, datasets) for run in runs], columns=list(COLUMNS))
 
 
+def _state(run: RunRow) -> str:
+    """Returns a run's state with its sign, how far it is while it works, and whether it is archived."""
+    share = f" {run.step / run.n_steps:.0%}" if run.state is RunState.RUNNING and run.n_steps else ""
+    return words.STATES[run.state] + share + (" · archived" if run.archived else "")
+
+
 def _row(run: RunRow, datasets: dict[str, str]) -> dict[str, Any]:
     origin = run.provenance or {}
     code = origin.get("code") or {}
     return {
-        "State": words.STATES[run.state] + (" (archived)" if run.archived else ""),
-        "Progress": run.step / run.n_steps if run.n_steps else float(run.state is RunState.COMPLETED),
+        "State": _state(run),
         "Kind": run.kind,
         "Name": run.name,
         "Tags": run.tags,

@@ -48,8 +48,14 @@ def show_settings(signed: Mapping[str, RunRow]) -> None:
     if not differing:
         st.info("These trainings have the same settings.")
     else:
-        frame = pd.DataFrame(differing, index=list(signed)).T.map(_shown).rename_axis("setting").reset_index()
-        st.dataframe(frame, hide_index=True, alt="Settings that differ, one column a training")
+        rows = [
+            {"setting": name, **dict(zip(signed, map(_shown, values), strict=True))}
+            for name, values in differing.items()
+        ]
+        frame = pd.DataFrame(rows)
+        heads = {sign: f"{sign} · {run.name}" for sign, run in signed.items()}
+        alt = "Settings that differ, one column a training"
+        st.dataframe(frame, hide_index=True, column_config=heads, alt=alt)
         csv_download(frame, "settings that differ")
     with st.expander(f"The {len(same)} settings that are the same"):
         rows = pd.DataFrame({"setting": same.keys(), "value": map(_shown, same.values())})
@@ -67,21 +73,13 @@ def show_results(signed: Mapping[str, RunRow]) -> None:
     names = {row.id: row.name for row in loaders.datasets()}
     table = run_table.table(list(signed.values()), names)
     table.insert(0, "", list(signed))
-    shown = [
-        "",
-        "State",
-        "Progress",
-        "Name",
-        "Seed",
-        "Best score",
-        "Best step",
-        "Took",
-        "Memory",
-        "Code",
-        "Run",
-    ]
+    shown = ["", "Name", "Seed", "State", "Best score", "Best step", "Took", "Memory", "Run"]
     st.dataframe(
-        table[shown], hide_index=True, column_config=run_table.COLUMNS, alt="Results, one row a training"
+        table[shown],
+        hide_index=True,
+        column_config=run_table.COLUMNS,
+        placeholder="",
+        alt="Results, one row a training",
     )
 
 
@@ -144,7 +142,6 @@ def main() -> None:
         st.info(f"Choose {comparing.FEWEST} to {comparing.MOST} trainings.")
         return
     signed = dict(zip(run_charts.signs(len(runs)), runs, strict=True))
-    st.markdown(" · ".join(f"**{sign}** {words.plain(words.run_title(run))}" for sign, run in signed.items()))
     show_settings(signed)
     show_results(signed)
     st.header("Curves", anchor=False)

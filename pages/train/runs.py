@@ -29,7 +29,7 @@ def show_table(view: View) -> None:
     def keep_ticks() -> None:
         now = [ids[row] for row in st.session_state[key].selection.rows]
         before = st.session_state.get("ticked", [])
-        st.session_state |= {"ticked": now, "ticked_anew": True}
+        st.session_state.update(ticked=now, ticked_anew=True)
         if fresh := [run_id for run_id in now if run_id not in before]:
             st.session_state["run"] = fresh[-1]
 
@@ -44,6 +44,7 @@ def show_table(view: View) -> None:
         column_order=view.columns,
         column_config=run_table.COLUMNS,
         height=min(38 + 35 * max(len(shown), 1), 395),
+        placeholder="",
         alt=f"{len(shown)} runs by {view.by}",
     )
     if len(runs) > SHOWN:

@@ -42,11 +42,10 @@ def earlier_run() -> RunRow | None:
     if run is None:
         return None
     if st.session_state.get("prefilled") != run.id:
-        st.session_state |= {"prefilled": run.id, "dataset": run.dataset_id, "algo": run.algo}
+        st.session_state.update(prefilled=run.id, dataset=run.dataset_id, algo=run.algo)
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
         st.markdown(f"The settings of **{words.plain(words.run_title(run))}**, to be changed.")
         st.page_link("pages/train/runs.py", label="Look at it →", query_params={"run": run.id})
-        st.page_link("pages/train/start.py", label="Start from a preset instead →")
     return run
 
 
