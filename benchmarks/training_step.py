@@ -2,7 +2,7 @@
 
 Batch 256, 74 observation features, 10 actions, float32. Each contender lives in a process of its own with the
 same environment and number of threads, and does a few updates in turn, round after round; the median round
-counts. d3rlpy 2.8.1 runs its DDPG with `n_critics=24`, which updates critics, actor and targets at every step,
+counts. Run it on an idle machine. d3rlpy 2.8.1 runs its DDPG with `n_critics=24`, which updates critics, actor and targets at every step,
 in a virtual environment that this script creates beside the project (`.venv-d3rlpy`); it gets a batch that is
 drawn already. The last columns say how much of the machine's measured matmul rate an update reaches.
 """
@@ -61,7 +61,11 @@ def modules(hidden: int) -> Callable[[], object]:
     actor_optimiser = torch.optim.Adam(actor.parameters(), 1e-4)
     critic_optimiser = torch.optim.Adam(critics.parameters(), 1e-3)
     observations, following = torch.randn(2, BATCH, N_FEATURES)
-    baseline, logged, rewards = torch.zeros(BATCH, N_ACTIONS), torch.rand(BATCH, N_ACTIONS), torch.randn(BATCH)
+    baseline, logged, rewards = (
+        torch.zeros(BATCH, N_ACTIONS),
+        torch.rand(BATCH, N_ACTIONS),
+        torch.randn(BATCH),
+    )
     half_width, step = 0.15, 0
 
     def q(of: nn.ModuleList, states: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
@@ -217,19 +221,22 @@ def report(hidden: int, n_threads: int, ms: dict[str, float]) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=1)
+    cores = sorted({1, os.cpu_count() or 1})
+    parser.add_argument("--threads", type=int, nargs="+", default=cores, help="1 and all cores by default")
     parser.add_argument("--hidden", type=int, nargs="+", default=list(UPDATES))
     parser.add_argument("--work", choices=CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
-        work(options.work, options.hidden[0], options.threads)
+        work(options.work, options.hidden[0], options.threads[0])
         return 0
     if not PEER_PYTHON.exists():
         subprocess.run([sys.executable, "-m", "venv", PEER_PYTHON.parent.parent], check=True)
         subprocess.run([PEER_PYTHON, "-m", "pip", "install", "--quiet", *PEER_REQUIREMENTS], check=True)
-    print("milliseconds per update, median of 5 interleaved rounds; GFLOP/s of the engine and of a large matmul")
+    print(
+        "milliseconds per update, median of 5 interleaved rounds; GFLOP/s of the engine and of a large matmul"
+    )
     print("hidden threads   engine  modules   d3rlpy  vs modules  vs d3rlpy target   engine   matmul  share")
-    met = [report(h, options.threads, measure(h, options.threads)) for h in options.hidden]
+    met = [report(h, n, measure(h, n)) for n in options.threads for h in options.hidden]
     return 0 if all(met) else 1
 
 

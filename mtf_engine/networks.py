@@ -153,11 +153,10 @@ class CriticEnsemble(nn.Module):
         nn.init.constant_(self.biases[-1], value)
         return self
 
-    def action_inputs(self, actions: Tensor, centre: Tensor, half_width: Tensor) -> Tensor:
-        """Returns what the critics see of actions [n, d]: [n, explored dimensions]."""
-        if self.action_input == "deviation":
-            actions = deviation(actions, centre, half_width)
-        return actions if len(self.explored) == actions.shape[1] else actions.index_select(1, self.explored)
+    def action_inputs(self, actions: Tensor, deviations: Tensor) -> Tensor:
+        """Returns what the critics see of actions [n, d] and of their deviations: [n, explored dimensions]."""
+        seen = deviations if self.action_input == "deviation" else actions
+        return seen if len(self.explored) == seen.shape[1] else seen.index_select(1, self.explored)
 
     def forward(self, state: Tensor, action_inputs: Tensor, learn: bool = True) -> Tensor:
         """Returns Q [n_critics, n] of states [n, f + d], [standardised observation, baseline action].
@@ -191,7 +190,7 @@ class CriticEnsemble(nn.Module):
         self, observations: Tensor, baseline: Tensor, lower: Tensor, upper: Tensor, actions: Tensor
     ) -> np.ndarray:
         state = torch.cat([self.standardise(observations), baseline], dim=1)
-        seen = self.action_inputs(actions, *box(baseline, lower, upper))
+        seen = self.action_inputs(actions, deviation(actions, *box(baseline, lower, upper)))
         return self(state, seen).numpy()
 
 

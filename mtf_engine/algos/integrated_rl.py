@@ -167,33 +167,33 @@ class IntegratedRL:
     def _critic_loss(self, batch: Batch) -> Tensor:
         """Formula 6: squared error of each critic to its own target, summed, so that none slows another."""
         q = self.critics(batch.state, batch.action_inputs)  # [n_critics, batch]
-        return (q - self._targets(batch)).square().mean(dim=1).sum()
+        return (q - self._targets(batch)).square().sum() / len(batch)
 
     @torch.no_grad()
     def _targets(self, batch: Batch) -> Tensor:
         actions = self.target_actor.head(batch.next_observations)
-        bounds = batch.next_centre, batch.next_half_width
-        seen = self.target_critics.action_inputs(actions, *bounds)
+        deviations = deviation(actions, batch.next_centre, batch.next_half_width)
+        seen = self.target_critics.action_inputs(actions, deviations)
         q = self.target_critics(batch.next_state, seen)  # [n_critics, batch]
-        excess = relative_excess(deviation(actions, *bounds), self.config.beta)
+        excess = relative_excess(deviations, self.config.beta)
         form, of = self.config.critic_penalty, self.config.penalty
         return batch.rewards + batch.discounts * penalised_bootstrap(q, excess, form, self.config.delta, of)
-
-    def _q(self, batch: Batch, actions: Tensor) -> Tensor:
-        seen = self.critics.action_inputs(actions, batch.centre, batch.half_width)
-        return self.critics(batch.state, seen, learn=False)
-
-    def _penalty(self, batch: Batch, actions: Tensor) -> Tensor:
-        excess = relative_excess(deviation(actions, batch.centre, batch.half_width), self.config.beta)
-        return penalty(excess, self.config.penalty).sum(dim=1)
 
     def _actor_loss(self, batch: Batch) -> Tensor:
         """Formula 4: minus the mean critic, plus the bounds penalty, plus the critics' disagreement."""
         actions = self.actor.head(batch.observations)
-        q = self._q(batch, actions)  # [n_critics, batch]
-        disagreement = (q.var(dim=0, correction=0) + VARIANCE_FLOOR).sqrt()
-        cost = self.config.eta * self._penalty(batch, actions) + self.config.lambda_std * disagreement
-        return (cost - q.mean(dim=0)).mean()
+        deviations = deviation(actions, batch.centre, batch.half_width)
+        q = self._q(batch, actions, deviations)  # [n_critics, batch]
+        mean = q.mean(dim=0)
+        disagreement = ((q - mean).square().mean(dim=0) + VARIANCE_FLOOR).sqrt()
+        cost = self.config.eta * self._penalty(deviations) + self.config.lambda_std * disagreement
+        return (cost - mean).mean()
+
+    def _q(self, batch: Batch, actions: Tensor, deviations: Tensor) -> Tensor:
+        return self.critics(batch.state, self.critics.action_inputs(actions, deviations), learn=False)
+
+    def _penalty(self, deviations: Tensor) -> Tensor:
+        return penalty(relative_excess(deviations, self.config.beta), self.config.penalty).sum(dim=1)
 
     @torch.no_grad()
     def diagnose(self, batch: Batch) -> dict[str, Tensor | float]:
@@ -204,21 +204,24 @@ class IntegratedRL:
         Shares are of the actor's actions; at the wall is within 5 % of the half width of a bound.
         """
         actions = self.actor.head(batch.observations)
-        distance = deviation(actions, batch.centre, batch.half_width).abs() - 1
+        deviations = deviation(actions, batch.centre, batch.half_width)
         inside = deviation(batch.actions, batch.centre, batch.half_width).clamp(-1, 1)
-        outside = inside + torch.where(inside < 0, -1, 1)
         explored = batch.half_width.isfinite()
-        half_width = batch.half_width.masked_fill(~explored, 0)
+        distance = deviations.abs() - 1
         return {
-            "q_mean": self._q(batch, actions).mean(),
-            "q_std_inside": self._q(batch, batch.centre + inside * half_width).std(0, correction=0).mean(),
-            "q_std_outside": self._q(batch, batch.centre + outside * half_width).std(0, correction=0).mean(),
-            "penalty": self._penalty(batch, actions).mean(),
+            "q_mean": self._q(batch, actions, deviations).mean(),
+            "q_std_inside": self._disagreement(batch, inside),
+            "q_std_outside": self._disagreement(batch, inside + torch.where(inside < 0, -1, 1) * explored),
+            "penalty": self._penalty(deviations).mean(),
             "reward_scale": self.reward_scale.scale,
             "largest_return": self.reward_scale.largest_return,
             **self._shares("share_outside", distance > FLOAT_ERROR, explored),
             **self._shares("share_at_wall", distance.abs() <= WALL, explored),
         }
+
+    def _disagreement(self, batch: Batch, deviations: Tensor) -> Tensor:
+        actions = batch.centre + deviations * batch.half_width.nan_to_num(posinf=0)
+        return self._q(batch, actions, deviations).std(dim=0, correction=0).mean()
 
     def _shares(self, name: str, found: Tensor, explored: Tensor) -> dict[str, Tensor]:
         shares = (found & explored).sum(dim=0) / explored.sum(dim=0).clamp(min=1)

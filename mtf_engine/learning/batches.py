@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mtf_engine.logs.schema import Transitions
-from mtf_engine.networks import CriticEnsemble, box
+from mtf_engine.networks import CriticEnsemble, box, deviation
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def prepare(transitions: Transitions, critics: CriticEnsemble, gamma: float, rew
     state, centre, half_width = context("")
     return Batch(
         state,
-        critics.action_inputs(tensor("actions"), centre, half_width),
+        critics.action_inputs(tensor("actions"), deviation(tensor("actions"), centre, half_width)),
         tensor("actions"),
         centre,
         half_width,

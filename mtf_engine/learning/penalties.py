@@ -1,5 +1,6 @@
 """How far an action is outside its bounds, and what that costs: the paper's formula 5 and its repairs."""
 
+import math
 from typing import Literal, get_args
 
 import torch
@@ -34,7 +35,7 @@ def penalty(excess: Tensor, form: PenaltyForm = "expm1") -> Tensor:
     if form == "printed":
         return torch.where(excess > 0, torch.exp(-excess), 0.0)
     exponent = excess.clamp(max=LINEAR_FROM)
-    growth = torch.expm1(exponent) + torch.exp(exponent) * (excess - exponent)
+    growth = torch.expm1(exponent) + math.exp(LINEAR_FROM) * (excess - exponent)
     return growth + (excess > 0) if form == "exp" else growth
 
 
