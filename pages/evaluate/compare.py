@@ -41,15 +41,15 @@ def show_differences(found: Comparison, base: str) -> None:
                 frame, "difference", "difference of weighted GAUC, 95 % interval", NO_DIFFERENCE
             )
             exhibit(figure, frame.drop(columns="algo"), f"difference {group}", alt)
-            st.caption(f"What these rows can tell: {resolved(frame)}")
+            st.caption(resolved("In these rows", frame))
 
 
-def resolved(frame: pd.DataFrame) -> str:
+def resolved(where: str, frame: pd.DataFrame) -> str:
     """Returns what gap to the base the log can show, for the policy where that is hardest."""
     gap = frame["resolvable gap"].max()
     if pd.isna(gap):
-        return "too few users have both classes to say what gap these rows can show."
-    return f"a true gap of {gap:.4f} shows in these rows (80 % power at 5 %); look for no smaller one."
+        return f"{where} too few users have both classes to say what gap would show."
+    return f"{where} a true gap of {gap:.4f} would show (80 % power at 5 %); a smaller one may well not."
 
 
 def show_best(found: Comparison) -> None:
@@ -87,7 +87,7 @@ def show_segments(found: Comparison, base: str) -> None:
     alt = f"{shown[what]} of each policy in {len(found.result.segments)} segments, {GROUPS[group]}"
     exhibit(figure, frame.drop(columns="algo"), f"segments {group} {what}", alt)
     if what == "difference":
-        st.caption(f"In the segment that tells least: {resolved(frame)}")
+        st.caption(resolved("In the segment that tells least", frame))
 
 
 def main() -> None:
