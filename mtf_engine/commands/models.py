@@ -9,7 +9,6 @@ from mtf_engine.commands.frame import Session, command
 from mtf_engine.spec import Refusal
 
 SCORES = ("run_id", "weighted_gauc", "ci_low", "ci_high", "users_used", "users_left_out", "split")
-PICTURES = ("deviation", "disagreement")
 
 app = typer.Typer()
 
@@ -78,10 +77,9 @@ def evaluate(
 
 
 def scores(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Returns each policy's scores and its differences to the others, without what is drawn."""
+    """Returns each policy's scores and its differences to the others."""
     return [
-        {name: value for name, value in row.items() if name not in PICTURES}
-        | {"differences": [d for d in result["differences"] if d["run_id"] == row["run_id"]]}
+        row | {"differences": [d for d in result["differences"] if d["run_id"] == row["run_id"]]}
         for row in result["policies"]
     ]
 
