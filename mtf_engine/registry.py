@@ -12,7 +12,8 @@ import sqlalchemy as sa
 from filelock import FileLock
 from pydantic import Field
 
-from mtf_engine.registry_tables import DATASETS, PLANS, RUNS, RunState, create_or_upgrade
+from mtf_engine.registry_tables import DATASETS, PLANS, RUNS, create_or_upgrade
+from mtf_engine.registry_tables import RunState as RunState
 from mtf_engine.spec import BoundsPlan, Refusal, Spec
 
 BASELINE = "baseline"

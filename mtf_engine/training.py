@@ -38,8 +38,8 @@ def fit(
     """
     config = algo.config
     with _threads(config.n_threads):
-        resumed = checkpoint and checkpoint.exists()
-        clock = _Clock(_resume(algo, validation, checkpoint) if resumed else 0.0, algo.step)
+        before = _resume(algo, validation, checkpoint) if checkpoint and checkpoint.exists() else 0.0
+        clock = _Clock(before, algo.step)
         data = algo.prepare(transitions)
         if validation and algo.step == 0:
             yield {"step": 0, SCORE: validation.start(algo.policy)}
@@ -47,12 +47,12 @@ def fit(
             batch = data.draw(config.batch_size, algo.generator)
             losses = algo.update(batch)
             last = algo.step == config.n_steps
-            validated = validation and (last or algo.step % config.validate_every == 0)
+            validated = validation if last or algo.step % config.validate_every == 0 else None
             if last or validated or algo.step % config.log_every == 0:
                 yield {
                     "step": algo.step,
                     **_finite(losses | algo.diagnose(batch), algo.step),
-                    **({SCORE: validation.look(algo.policy, algo.step)} if validated else {}),
+                    **({SCORE: validated.look(algo.policy, algo.step)} if validated else {}),
                     **clock.read(algo.step),
                 }
             if checkpoint and (last or algo.step % config.checkpoint_every == 0):

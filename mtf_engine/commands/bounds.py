@@ -78,8 +78,8 @@ def diff(shell: Session, plan: Plan, other: Plan) -> None:
     from mtf_engine.jobs.exploring import plan_changes
     from mtf_engine.jobs.submissions import bounds_plan
 
-    plans = (bounds_plan(shell.workspace, name) for name in (plan, other))
-    shell.show([change.model_dump(mode="json") for change in plan_changes(*plans)])
+    changes = plan_changes(bounds_plan(shell.workspace, plan), bounds_plan(shell.workspace, other))
+    shell.show([change.model_dump(mode="json") for change in changes])
 
 
 @command(app, "bounds drift train-1f00ba77 --on explored --share .95 --save wider")

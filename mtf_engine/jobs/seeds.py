@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 from mtf_engine.jobs.submissions import submit_train
 from mtf_engine.registry import Workspace
@@ -44,8 +45,17 @@ def submit_seeds(
     """Returns the ids of one training a seed, see `submit_train`; several share a group of a new name."""
     label = name or f"{algo} on {workspace.dataset(dataset).name}"
     group = _free_name(workspace, label) if len(seeds) > 1 else ""
-    how = {"algo": algo, "preset": preset, "settings": settings, "name": name, "seed_group": group}
-    return [submit_train(workspace, dataset, seed=seed, **how) for seed in seeds]
+    start = partial(
+        submit_train,
+        workspace,
+        dataset,
+        algo=algo,
+        preset=preset,
+        settings=settings,
+        name=name,
+        seed_group=group,
+    )
+    return [start(seed=seed) for seed in seeds]
 
 
 def _free_name(workspace: Workspace, label: str) -> str:
