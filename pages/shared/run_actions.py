@@ -74,7 +74,7 @@ def _move_button(label: str, run: RunRow, places: int, disabled: bool) -> None:
     if st.button(label, key=f"{label} {run.id}", disabled=disabled, type="tertiary"):
         with follow.refusals():
             executor.move(loaders.workspace(), run.id, places)
-        st.rerun(scope="fragment")
+        st.rerun()
 
 
 def edit(run: RunRow, known_tags: Sequence[str]) -> None:

@@ -34,9 +34,10 @@ def plain(text: object) -> str:
 
 
 def run_title(run: RunRow) -> str:
-    """Returns what a list of runs calls `run`: its name, its method unless the name says it, and its id."""
+    """Returns what a list of runs calls `run`: its name, its method unless that says it, its seed, its id."""
     algo = run.algo if run.algo and run.algo not in run.name else ""
-    return " · ".join(part for part in (run.name, algo, run.id) if part)
+    seed = f"seed {run.seed}" if run.seed_group else ""
+    return " · ".join(part for part in (run.name, algo, seed, run.id) if part)
 
 
 def duration(seconds: float | None) -> str:

@@ -86,7 +86,7 @@ def show_results(signed: Mapping[str, RunRow]) -> None:
 def show_curves(signed: Mapping[str, RunRow], names: Sequence[str], look: Look, group: bool) -> None:
     """Draws a picture a metric, two beside each other."""
     metrics = {sign: loaders.metrics(run.id) for sign, run in signed.items()}
-    titles = {sign: f"{words.run_title(run)}, seed {run.seed}" for sign, run in signed.items()}
+    titles = {sign: words.run_title(run) for sign, run in signed.items()}
     groups = {}
     if group:
         found = comparing.seed_groups(list(signed.values()))

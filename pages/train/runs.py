@@ -63,7 +63,11 @@ def show_run(run_id: str, was_live: bool) -> None:
         st.badge(words.STATES[run.state], color=words.STATE_COLOURS[run.state])
         show_actions(run)
     if run.state.is_finished:
-        best = f" · best score {run.best_score:.4f} at step {run.best_step:,}" if run.best_score else ""
+        best = (
+            f" · best score {run.best_score:.4f} at step {run.best_step:,}"
+            if run.best_step is not None
+            else ""
+        )
         took = f"Took {words.duration(run.seconds)} · step {run.step:,} of {run.n_steps:,}"
         st.caption(took + best, help=run_table.BEST_SCORE if best else None)
     else:

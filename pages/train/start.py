@@ -115,7 +115,7 @@ def show_estimate(order: Order, config: TrainerConfig) -> None:
     each = f"{config.n_steps:,} steps: about {words.duration(found.seconds)} and {found.memory_mb:,.0f} MB"
     n = len(order.seeds)
     if n > 1:
-        rounds = -(-n // executor.MAX_WORKING)
+        rounds = -(-n // max(1, executor.MAX_WORKING))
         each += f" each, {n} of them about {words.duration(rounds * found.seconds)}"
     st.caption(words.plain(f"{each} ({found.basis})."))
     working, waiting = workspace.registry.runs(RunState.RUNNING), workspace.registry.queue()

@@ -1,0 +1,176 @@
+"""The pages of trainings: started with changes and several seeds, found, kept in order, compared."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mtf_engine.jobs import executor, metrics
+from mtf_engine.registry import RunRow, RunState, Workspace, new_id, now
+from pages.shared import run_charts, run_table
+from pages.shared.run_charts import Look
+from pages.shared.run_table import Filters
+from tests.test_pages import button, checked, opened, texts
+
+
+def row(**values) -> RunRow:
+    columns = {"kind": "train", "name": "n", "state": RunState.COMPLETED, "created_at": now(), "config": {}}
+    return RunRow(**{"id": new_id("train"), **columns, **values})
+
+
+@pytest.fixture
+def filled(small_workspace, monkeypatch) -> Workspace:
+    monkeypatch.setenv("MTF_WORKSPACE", str(small_workspace.path))
+    return small_workspace
+
+
+@pytest.fixture
+def still(tmp_path, monkeypatch, small_workspace) -> Workspace:
+    """A workspace with a dataset, two seeds of one training and one of another, in which nothing starts."""
+    monkeypatch.setattr(executor, "MAX_WORKING", 0)
+    workspace = Workspace(tmp_path / "workspace")
+    monkeypatch.setenv("MTF_WORKSPACE", str(workspace.path))
+    (explored,) = (row for row in small_workspace.registry.datasets() if row.name == "explored")
+    workspace.registry.add_dataset(explored)
+    config = small_workspace.registry.runs(kind="train")[0].config
+    for i, (name, eta) in enumerate((("one", 1.2), ("one", 1.2), ("other", 0.5))):
+        run = row(id=f"train-{i}", name=name, algo="integrated_rl", seed=i, dataset_id=explored.id)
+        run = run.model_copy(
+            update={"config": config | {"eta": eta, "seed": i}, "best_score": 0.6 + i / 100, "best_step": 20}
+        )
+        workspace.registry.add_run(run)
+        workspace.run_dir(run.id).mkdir()
+        for step in (10, 20, 30):
+            logged = {"step": step, "critic_loss": 1.0 + i, "seconds": step}
+            metrics.append(workspace.run_dir(run.id), logged)
+    return workspace
+
+
+def test_a_training_is_run_again_with_changes(still):
+    app = opened("start", **{"from": "train-2"})
+    assert app.selectbox(key="dataset").value == still.registry.run("train-2").dataset_id
+    assert app.number_input(key="integrated_rl.train-2.eta").value == 0.5
+    assert app.number_input(key="seed").value == 2
+    assert "--set eta=0.5" in texts(app)
+    app.number_input(key="integrated_rl.train-2.eta").set_value(1.2)
+    checked(app.run())
+    assert "eta" not in texts(app).split("--algo")[1]
+    assert "critics 4" in texts(app), "what differs from the preset is said"
+
+
+def test_several_seeds_start_as_one_group_and_wait_in_order(still):
+    app = opened("start")
+    app.number_input(key="n_seeds").set_value(3)
+    app.text_input(key="name").set_value("three")
+    checked(app.run())
+    assert "--seeds 0-2 --name three" in texts(app)
+    button(app, "Start 3 trainings").click()
+    checked(app.run())
+    queue = still.registry.queue()
+    assert [(run.seed, run.seed_group) for run in queue] == [(0, "three"), (1, "three"), (2, "three")]
+    app = opened("runs")
+    app.button(key=f"↓ down {queue[0].id}").click()
+    checked(app.run())
+    assert [run.seed for run in still.registry.queue()] == [1, 0, 2]
+
+
+def test_runs_are_found_by_the_choices_in_the_address(still):
+    app = opened("runs", find="other")
+    assert app.dataframe[0].value["Run"].tolist() == ["train-2"]
+    app = opened("runs", sort="Best score", descending="false")
+    assert app.dataframe[0].value["Run"].tolist() == ["train-0", "train-1", "train-2"]
+
+
+def test_a_note_and_tags_are_kept(still):
+    app = opened("runs", run="train-1")
+    app.text_area[0].set_value("for the review")
+    button(app, "Save").click()
+    checked(app.run())
+    assert still.registry.run("train-1").note == "for the review"
+    assert "runs note train-1 'for the review'" in texts(app)
+
+
+def test_trainings_are_compared_settings_first(still):
+    app = opened("compare_runs", runs=["train-0", "train-1", "train-2"], group_seeds="true")
+    differing = app.dataframe[0].value.set_index("setting")
+    assert differing.loc["eta"].tolist() == ["1.2", "1.2", "0.5"]
+    assert differing.loc["seed"].tolist() == ["0", "1", "2"]
+    assert set(differing.index) == {"eta", "seed"}
+    ends = next(table.value for table in app.dataframe if "training" in table.value)
+    assert ends["value"].tolist() == [1.5, 3.0] and ends["n"].tolist() == [2, 1]
+    assert "runs compare train-0 train-1 train-2" in texts(app)
+
+
+def test_filters_hide_what_they_should():
+    runs = [
+        row(name="wide bounds", tags=["a"], state=RunState.FAILED),
+        row(name="narrow", note="BOUNDS", archived=True),
+        row(name="x", kind="import", dataset_id="dataset-1"),
+    ]
+
+    def shown(**filters) -> list[str]:
+        return [run.name for run in runs if Filters(**filters).shows(run)]
+
+    assert shown() == ["wide bounds", "x"]
+    assert shown(archived=True) == ["wide bounds", "narrow", "x"]
+    assert shown(text="bounds wide") == ["wide bounds"]
+    assert shown(text="bounds", archived=True) == ["wide bounds", "narrow"]
+    assert shown(kind="import") == shown(datasets=["dataset-1"]) == ["x"]
+    assert shown(tags=["a", "b"]) == shown(states=["failed"]) == ["wide bounds"]
+    assert shown(methods=["iql"]) == []
+
+
+@pytest.mark.parametrize("by", run_table.ORDERS)
+def test_runs_without_a_value_come_last_in_either_order(by):
+    runs = [
+        row(seed=3, algo="a", best_score=0.5, started_at=now()),
+        row(),
+        row(seed=1, algo="b", best_score=0.6),
+    ]
+    for descending in (True, False):
+        found = run_table.ordered(runs, by, descending)
+        known = [run_table.ORDERS[by](run) is not None for run in found]
+        assert len(found) == 3 and known == sorted(known, reverse=True)
+
+
+def test_states_differ_in_their_sign_and_word():
+    states = run_table.table([row(state=state) for state in RunState], {})["State"]
+    assert len({text[0] for text in states}) == len({text.split()[1] for text in states}) == len(RunState)
+
+
+FRAME = pd.DataFrame(
+    {"step": [0, 10, 20], "seconds": [np.nan, 60, 120], "loss": [np.nan, 4, 2], "score": [0.5, np.nan, 0.7]}
+)
+
+
+def test_curves_are_of_the_rows_that_have_a_value():
+    curves = run_charts.lines({"A": FRAME, "B": FRAME[["step"]]}, "score", Look(smoothing=0.5))
+    assert list(curves) == ["A"]
+    assert curves["A"]["x"].tolist() == [0, 20] and curves["A"]["raw"].tolist() == [0.5, 0.7]
+    assert 0.5 < curves["A"]["value"].iloc[-1] < 0.7
+    assert run_charts.lines({"A": FRAME}, "score", Look(over="minutes"))["A"]["x"].tolist() == [0, 2]
+
+
+def test_seeds_become_one_curve_of_mean_and_interval():
+    other = FRAME.assign(loss=FRAME["loss"] + 2)
+    curves = run_charts.grouped({"A": {"x": FRAME, "y": other}, "B": {"z": FRAME}}, "loss", Look())
+    assert curves["A"]["value"].tolist() == [5, 3] and curves["A"]["n"].tolist() == [2, 2]
+    assert (curves["A"]["low"] < curves["A"]["value"]).all() and curves["B"]["low"].isna().all()
+
+
+def test_a_curve_keeps_its_colour_where_another_is_missing_and_its_name_is_text():
+    titles = {"A": "a <b>", "B": "b"}
+    curves = run_charts.lines({"A": FRAME, "B": FRAME}, "loss", Look(smoothing=0.9))
+    both = run_charts.overlaid(curves, titles, "", Look(logarithmic=True))
+    alone = run_charts.overlaid({"B": curves["B"]}, titles, "", Look())
+    colour = {trace.name: trace.line.color for trace in both.data if trace.name}
+    assert {trace.line.color for trace in alone.data if trace.name} == {colour["b"]}
+    assert "a &lt;b&gt;" in colour and both.layout.yaxis.type == "log"
+
+
+def test_ten_long_curves_send_few_points():
+    long = pd.DataFrame({"step": np.arange(50_000), "loss": np.random.default_rng(0).normal(size=50_000)})
+    signs = run_charts.signs(10)
+    curves = run_charts.lines(dict.fromkeys(signs, long), "loss", Look(smoothing=0.5))
+    figure = run_charts.overlaid(curves, {sign: sign for sign in signs}, "", Look())
+    assert sum(len(trace.x) for trace in figure.data) <= 5_000
+    assert {trace.x[-1] for trace in figure.data} == {49_999}, "each reaches its end"
