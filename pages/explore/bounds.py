@@ -224,7 +224,9 @@ def main() -> None:
     if not rows:
         st.info("No log yet: these are the dimensions of the synthetic users. Import a log to plan on yours.")
         st.page_link("pages/logs/import_logs.py", label="Import logs →")
-    st.fragment(planner)(choose_log(rows))
+    log = choose_log(rows)
+    plans.linked_draft(len(log.names))  # refuses a broken link here: a fragment would swallow that
+    st.fragment(planner)(log)
 
 
 main()

@@ -121,7 +121,10 @@ def show_dimensions(counts: CoverageCounts, names: tuple[str, ...]) -> None:
     table = cell_table(counts, names)
     alt = "Histograms of the place in the box, a dimension each, relative to an even share"
     exhibit(explore_charts.coverage(table), table, "coverage by dimension", alt)
-    st.caption("Dashed: an even share. The second colour: requests outside the bounds they were logged with.")
+    st.caption(
+        "0 is the lower wall of each request's own box, 1 the upper. Dashed: an even share. The second colour: "
+        "requests outside the bounds they were logged with; the outermost bars hold all beyond."
+    )
 
 
 def show_pair(counts: CoverageCounts, names: tuple[str, ...], free: tuple[str, ...]) -> None:
@@ -134,6 +137,7 @@ def show_pair(counts: CoverageCounts, names: tuple[str, ...], free: tuple[str, .
     table = pd.DataFrame({f"cell of {across}": cell[0], f"cell of {up}": cell[1], "requests": cells.ravel()})
     alt = f"Requests in each cell of {across} and {up}, from {cells.min():,} to {cells.max():,}"
     exhibit(explore_charts.pair(cells, (across, up)), table, f"pair {across} {up}", alt)
+    st.caption("Each box is cut into 5 by 5 cells. Requests outside count in the outermost ones.")
 
 
 def main() -> None:

@@ -50,22 +50,16 @@ def quantile_table(rows: list[DriftRow]) -> pd.DataFrame:
 
 
 def box_table(box: HoldingBox, names: tuple[str, ...]) -> pd.DataFrame:
-    """Returns one row a dimension: the box's edges and their 95 % intervals over users."""
-    intervals = zip(box.lower_interval, box.upper_interval, strict=True)
-    return pd.DataFrame(
-        {
-            "dimension": name,
-            "lower edge": low,
-            "lower from": low_interval[0],
-            "lower to": low_interval[1],
-            "upper edge": high,
-            "upper from": high_interval[0],
-            "upper to": high_interval[1],
-        }
-        for name, low, high, (low_interval, high_interval) in zip(
-            names, box.lower, box.upper, intervals, strict=True
-        )
-    )
+    """Returns one row a dimension: the box's edges and their 95 % intervals over users.
+
+    An edge that was moved to hold the baseline is no estimate and has no interval.
+    """
+    table = pd.DataFrame({"dimension": names})
+    for edge, intervals in (("lower", box.lower_interval), ("upper", box.upper_interval)):
+        values = pd.Series(getattr(box, edge))
+        known = pd.DataFrame(intervals).where(values != 0)
+        table[f"{edge} edge"], table[f"{edge} from"], table[f"{edge} to"] = values, known[0], known[1]
+    return table
 
 
 def show_box(box: HoldingBox, rows: list[DriftRow], names: tuple[str, ...], key: str) -> None:

@@ -306,7 +306,7 @@ def coverage(frame: pd.DataFrame, columns: int = 5) -> go.Figure:
         )
         figure.add_hline(y=1, line={"color": BOUND, "dash": "dash", "width": 1.5}, **place)
         title = "place in the box" if i + columns >= len(names) else None
-        figure.update_xaxes(title=title, tickvals=[0.15, 0.85], ticktext=["lower", "upper"], **place)
+        figure.update_xaxes(title=title, tickvals=[0, 1], tickangle=0, **place)
         first = i % columns == 0
         figure.update_yaxes(
             title="even = 1" if first else None, range=[0, top], nticks=4, showticklabels=first, **place

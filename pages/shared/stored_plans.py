@@ -18,10 +18,14 @@ def store_form(draft: plans.Draft, rows: list[PlanRow]) -> None:
     name = left.text_input("Name", key="plan name", placeholder="what commands call it").strip()
     note = middle.text_input("Note (optional)", key="plan note", placeholder=draft.origin)
     replaces = any(row.name == name for row in rows)
-    if right.button("Replace" if replaces else "Store", type="primary", disabled=not name, width="stretch"):
-        text = " · ".join(part for part in (draft.origin, note) if part)
-        loaders.workspace().registry.save_plan(name, draft.plan, text)
-        st.rerun(scope="fragment")
+    right.button(
+        "Replace" if replaces else "Store",
+        type="primary",
+        disabled=not name,
+        width="stretch",
+        on_click=loaders.workspace().registry.save_plan,
+        args=(name, draft.plan, " · ".join(part for part in (draft.origin, note) if part)),
+    )
     stored = next((row.name for row in rows if row.plan == draft.plan), None)
     from_where = f"This plan: {draft.origin}."
     st.caption(words.plain(f"{from_where} It is stored as {stored}." if stored else from_where))

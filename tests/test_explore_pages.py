@@ -1,0 +1,287 @@
+"""Exploring, page by page: what a visitor draws is what is shown, stored, linked and handed on."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from streamlit.testing.v1 import AppTest
+
+from mtf_engine.aggregates import coverage_path
+from mtf_engine.jobs.storage import open_dataset
+from mtf_engine.registry import Workspace
+from mtf_engine.spec import BoundsPlan, Box, Refusal
+from pages.shared import densities, explore_charts, plans
+from tests.test_pages import ROOT, button, checked, opened, texts
+
+PAGES = ("bounds", "drift", "walls", "cost", "coverage", "density", "formulas")
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch) -> Workspace:
+    monkeypatch.setenv("MTF_WORKSPACE", str(tmp_path / "empty"))
+    return Workspace(tmp_path / "empty")
+
+
+@pytest.fixture
+def filled(small_workspace, tmp_path, monkeypatch) -> Iterator[Workspace]:
+    """The filled workspace with a registry of its own, so that plans can be stored."""
+    copy = tmp_path / "registry.sqlite"
+    with sqlite3.connect(small_workspace.path / "registry.sqlite") as source, sqlite3.connect(copy) as target:
+        source.backup(target)
+    monkeypatch.setenv("MTF_WORKSPACE", str(tmp_path))
+    for name in ("datasets", "runs"):
+        (tmp_path / name).symlink_to(small_workspace.path / name)
+    yield Workspace(tmp_path)
+    for row in small_workspace.registry.datasets():
+        coverage_path(open_dataset(small_workspace, row.id)).unlink(missing_ok=True)
+
+
+def tiles(app: AppTest) -> dict[str, str]:
+    return {tile.label: tile.value for tile in app.metric}
+
+
+def widget(kind, label: str):
+    return next(w for w in kind if w.label == label)
+
+
+def address(app: AppTest, name: str) -> str:
+    value = app.query_params[name]
+    return value if isinstance(value, str) else value[0]
+
+
+def plan_of(app: AppTest) -> BoundsPlan:
+    return plans.from_text(address(app, "box"))
+
+
+def test_density_names_every_definition_and_the_papers_2_to_the_10(empty):
+    app = opened("density")
+    assert tiles(app) == {
+        "centre": "170 ×", "mean": "419 ×", "corner": "2,828 ×", "5 cells": "1,052 ×", "range": "1,024 ×",
+    }  # fmt: skip
+    assert "2^10" in texts(app)
+    widget(app.slider, "Dimensions").set_value(1)
+    assert tiles(checked(app.run()))["range"] == "2 ×"
+
+
+def test_the_planner_starts_from_the_papers_box(filled):
+    app = opened("bounds")
+    shown = tiles(app)
+    assert shown["mean"] == "419 ×" and shown["covered"] == "10^-8.2"
+    assert plan_of(app) == BoundsPlan.symmetric(0.15, 10)
+    assert "--bounds plan.yaml" in texts(app)
+
+
+def test_a_slider_and_a_number_move_the_same_walls(filled):
+    app = opened("bounds")
+    widget(app.slider, "pow_click").set_value(0.2)
+    checked(app.run())
+    assert plan_of(app).upper[4] == -plan_of(app).lower[4] == 0.2
+    assert widget(app.number_input, "half width of pow_click").value == 0.2
+    widget(app.number_input, "half width of pow_click").set_value(0.3)
+    checked(app.run())
+    assert plan_of(app).upper[4] == 0.3 == widget(app.slider, "pow_click").value
+    assert plan_of(app).upper[:4] == (0.15,) * 4
+
+
+def test_an_asymmetric_box_keeps_its_walls_in_order(filled):
+    app = opened("bounds")
+    widget(app.toggle, "Symmetric").set_value(False)
+    checked(app.run())
+    widget(app.number_input, "lower bound of pow_click").set_value(0.25)
+    checked(app.run())
+    assert (plan_of(app).lower[4], plan_of(app).upper[4]) == (0.25, 0.25)
+    widget(app.slider, "pow_like").set_value((-0.1, 0.3))
+    checked(app.run())
+    assert (plan_of(app).lower[5], plan_of(app).upper[5]) == (-0.1, 0.3)
+    widget(app.toggle, "Symmetric").set_value(True)
+    checked(app.run())
+    assert (plan_of(app).lower[5], plan_of(app).upper[5]) == (-0.3, 0.3)
+
+
+def test_a_segment_gets_a_box_of_its_own_and_loses_it(filled):
+    app = opened("bounds", segment="under_25/light")
+    assert widget(app.slider, "pow_click").disabled
+    own = "under_25/light has a box of its own"
+    widget(app.toggle, own).set_value(True)
+    checked(app.run())
+    widget(app.number_input, "Half width of all dimensions").set_value(0.05)
+    checked(app.run())
+    assert plan_of(app).segments["under_25/light"] == Box(lower=(-0.05,) * 10, upper=(0.05,) * 10)
+    assert plan_of(app).upper == (0.15,) * 10
+    widget(app.toggle, own).set_value(False)
+    checked(app.run())
+    assert plan_of(app) == BoundsPlan.symmetric(0.15, 10)
+
+
+def test_a_link_shows_the_same_plan(filled):
+    text = "-0.1:0.2*10;under_25%2Flight=-0.3:0.3*10"
+    app = opened("bounds", **{"box": text, "from": "from drift of mine", "segment": "under_25/light"})
+    assert plan_of(app) == plans.from_text(text)
+    assert widget(app.slider, "pow_click").value == 0.3
+    assert "from drift of mine" in texts(app).replace("\\", "")
+
+
+def test_an_unreadable_link_is_refused_in_a_sentence(filled):
+    assert "cannot be read" in opened("bounds", box="1:0").error[0].value
+
+
+def test_a_plan_is_stored_compared_gone_on_from_and_deleted(filled):
+    app = opened("bounds", box="-0.1:0.1*10")
+    widget(app.text_input, "Name").set_value("narrow")
+    widget(app.text_input, "Note (optional)").set_value("first try")
+    checked(app.run())
+    button(app, "Store").click()
+    checked(app.run())
+    (row,) = filled.registry.plans()
+    assert (row.name, row.plan) == ("narrow", BoundsPlan.symmetric(0.1, 10))
+    assert row.note.endswith("first try")
+    assert "--bounds narrow" in texts(app) and "The two plans are the same" in texts(app)
+    widget(app.number_input, "Half width of all dimensions").set_value(0.2)
+    checked(app.run())
+    differences = app.dataframe[-1].value
+    assert list(differences["upper, stored"]) == [0.1] * 10
+    assert list(differences["upper, other"]) == [0.2] * 10
+    button(app, "Go on from it").click()
+    checked(app.run())
+    assert plan_of(app) == row.plan and "from the stored plan narrow" in texts(app).replace("\\", "")
+    button(app, "Delete for good").click()
+    checked(app.run())
+    assert filled.registry.plans() == []
+
+
+@pytest.mark.parametrize(("page", "origin"), [("drift", "drift"), ("walls", "wall pressure")])
+def test_a_proposal_is_one_click_from_the_planner(page, origin, filled):
+    app = opened(page)
+    before = plans.from_text("-0.15:0.15*10")
+    take = button(app, "Take it to the planner")
+    if take.disabled:
+        assert "No wall is pressed" in texts(app)
+        return
+    take.click()
+    checked(app.run())
+    assert [title.value for title in app.title] == ["Bounds planner"]
+    assert plan_of(app) != before
+    assert address(app, "from").startswith(f"from {origin} of small")
+
+
+def test_drift_offers_boxes_by_segment_and_its_command(filled):
+    app = opened("drift", segments="true", baseline="true", share="90")
+    assert "--share 0.9 --by-segment --include-baseline" in texts(app)
+    assert widget(app.selectbox, "Drift of").options[0] == "all requests (the default box)"
+
+
+def test_cost_compares_a_plan_with_gaussian_noise(filled):
+    filled.registry.save_plan("narrow", BoundsPlan.symmetric(0.01, 10))
+    app = opened("cost", plan="narrow", k="2")
+    assert "--bounds narrow --sigma 0.2 --k 2" in texts(app)
+    table = app.dataframe[0].value
+    changed = table[table["measure"] == "Top 2 that changes"].set_index("noise")["value"]
+    assert changed["uniform"] < changed["Gaussian"]
+
+
+def test_coverage_counts_once_and_says_why_a_log_fails(filled):
+    app = opened("coverage")
+    assert "Failed" in app.error[0].value and "at least 1,000" in app.error[0].value
+    dataset = open_dataset(filled, "explored")
+    assert json.loads(coverage_path(dataset).read_text())["content_hash"] == dataset.content_hash
+    checks = app.dataframe[0].value
+    assert list(checks["result"]) == ["✖ failed"] + ["✔ passed"] * (len(checks) - 1)
+
+
+def test_a_cancelled_count_waits_to_be_asked_for(filled):
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    app.switch_page("pages/explore/coverage.py")
+    app.session_state["count cancelled"] = filled.dataset("explored").id
+    checked(app.run())
+    assert "are not counted yet" in app.info[0].value
+    assert not coverage_path(open_dataset(filled, "explored")).exists()
+    button(app, "Count them").click()
+    checked(app.run())
+    assert app.error and coverage_path(open_dataset(filled, "explored")).exists()
+
+
+def test_formulas_are_drawn_on_the_plans_own_box(filled):
+    app = opened("formulas", box="-0.1:0.3*10", eta="2")
+    table = app.dataframe[0].value
+    inside = table["offset"].between(-0.099, 0.299)
+    assert not table[inside].filter(like="value").to_numpy().any()
+    assert (table[~inside]["expm1 value"] >= 0).all()
+    assert "--set eta=2" in texts(app)
+
+
+def test_a_fixed_dimension_has_no_formula(filled):
+    assert "has no width" in opened("formulas", box="0:0*10").error[0].value
+
+
+offsets = st.floats(-2, 2).map(lambda x: round(x, 6) + 0.0)
+boxes = st.lists(st.tuples(offsets, offsets).map(sorted), min_size=3, max_size=3).map(
+    lambda edges: {"lower": [low for low, _ in edges], "upper": [high for _, high in edges]}
+)
+
+
+@given(
+    boxes,
+    st.dictionaries(st.text(min_size=1, max_size=8), boxes, max_size=3),
+    st.sampled_from(["truncate", "clip"]),
+)
+def test_every_plan_survives_its_link(default, segments, edge):
+    plan = BoundsPlan(**default, segments={name: Box(**box) for name, box in segments.items()}, edge=edge)
+    assert plans.from_text(plans.to_text(plan)) == plan
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-", "clip;", "1:0", "0:1*x", "0:1*0", "nan:1", "-3:1", "0:1;a=0:1*2", ";"]
+)
+def test_any_other_text_in_a_link_is_refused(text):
+    with pytest.raises(Refusal, match="ask for the link again"):
+        plans.from_text(text)
+
+
+def test_samples_are_told_in_words_of_any_size():
+    assert [densities.times(np.log(x)) for x in (0.5, 19, 1_052.4, 1e6)] == [
+        "0.5 ×", "19 ×", "1,052 ×", "10^6.0 ×",
+    ]  # fmt: skip
+    assert densities.times(2_000.0) == "10^868.6 ×"
+
+
+def test_the_picture_shows_the_box_and_both_noises():
+    figure = explore_charts.picture(((-0.1, 0.2), (0.0, 0.3)), 0.2, ("a", "<b>b"))
+    gaussian, uniform = figure.data[:2]
+    assert uniform.x.min() >= -0.1 and uniform.x.max() <= 0.2
+    assert uniform.y.min() >= 0.0 and uniform.y.max() <= 0.3
+    assert len(uniform.x) == explore_charts.DRAWS >= len(gaussian.x)
+    (box,) = figure.layout.shapes
+    assert (box.x0, box.x1, box.y0, box.y1) == (-0.1, 0.2, 0.0, 0.3)
+    assert "&lt;b&gt;b" in figure.layout.yaxis.title.text
+    heights = [trace.y.max() for trace in figure.data[2:4]]
+    assert heights == pytest.approx([1 / (0.2 * np.sqrt(2 * np.pi)), 1 / 0.3])
+
+
+def test_names_of_lines_never_meet():
+    frame = pd.DataFrame({"x": [0.0, 1.0], "a": [0, 1.0], "b": [0, 1.001], "c": [0, 1.002]})
+    figure = explore_charts.efficiency([("t", frame, "x", 0.5)], {"a": "a", "b": "b", "c": "c"})
+    ends = sorted(note.y for note in figure.layout.annotations if note.text in "abc")
+    assert min(np.diff(ends)) >= 0.07 * 1.002 * 0.999
+    assert max(ends) <= 1.002 + 1e-9
+
+
+def test_walls_add_up_to_every_request():
+    frame = pd.DataFrame(
+        {
+            "dimension": ["a", "b"],
+            "below": [0.1, 0],
+            "at_lower": [0.2, 0],
+            "inside": [0.7, 1],
+            "at_upper": [0, 0],
+            "above": [0, 0],
+            "proposal": ["widen", "keep"],
+        }
+    )
+    figure = explore_charts.walls(frame)
+    assert np.sum([trace.x for trace in figure.data], axis=0) == pytest.approx([100, 100])
+    assert [note.text for note in figure.layout.annotations] == ["keep", "widen"]
