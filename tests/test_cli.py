@@ -207,12 +207,13 @@ def test_bounds_come_from_a_stored_plan_or_a_file(filled: Shell, tmp_path: Path)
 
 def test_policies_are_scored_against_each_other(filled: Shell) -> None:
     (training,) = filled.workspace.registry.runs(kind="train")
-    scores = filled("evaluate", training.id, "baseline", "--on", "test")
-    assert [row["run_id"] for row in scores] == [training.id, "baseline"]
+    policies = [training.id, "baseline", f"{training.id}@best"]
+    scores = filled("evaluate", *policies, "--on", "test")
+    assert [row["run_id"] for row in scores] == policies
     for row in scores:
         assert row["split"] == "all" and row["users_used"] > 0 and row["users_left_out"] >= 0
         assert row["ci_low"] < row["weighted_gauc"] < row["ci_high"]
-    (ours, theirs) = (row["differences"][0] for row in scores)
+    (ours, theirs) = (row["differences"][0] for row in scores[:2])
     assert ours["value"] == pytest.approx(-theirs["value"])
     collected, *_ = filled.workspace.registry.runs(kind="collect")
     assert "it has no policy" in filled.refused("evaluate", collected.id, "--on", "test")
