@@ -232,3 +232,31 @@ def test_a_run_outlives_its_dashboard_and_a_new_one_shows_it(workspace, serve, t
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("button", name="Resume")).to_be_visible()
     tab.check()
+
+
+def drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """Draws a rectangle on the first picture; places are shares of its drawing area."""
+    areas = page.locator(".js-plotly-plot").first.locator(".nsewdrag")
+    boxes = [areas.nth(i).bounding_box() for i in range(areas.count())]
+    area = max((box for box in boxes if box), key=lambda box: box["width"] * box["height"])
+    places = [(area["x"] + x * area["width"], area["y"] + y * area["height"]) for x, y in (start, end)]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    page.mouse.move(*places[1], steps=4)
+    page.mouse.up()
+
+
+def test_no_move_in_the_planner_is_lost_and_a_rectangle_becomes_the_box(workspace, serve, tab):
+    page = tab.open(f"{serve(workspace).url}/bounds")
+    expect(page.get_by_text("419 ×")).to_be_visible()
+    for name in ("pow_click", "pow_like"):
+        page.get_by_role("slider", name=name).first.focus()
+        for _ in range(6):
+            page.keyboard.press("ArrowRight")
+            page.wait_for_timeout(100)
+    expect(page).to_have_url(re.compile(re.escape("box=-0.15%3A0.15%2A4%2C-0.18%3A0.18%2A2%2C")))
+    drag(tab.drawn(), (0.3, 0.3), (0.6, 0.8))
+    expect(page).to_have_url(
+        re.compile(r"box=-0\.(?!15)\d+%3A0\.\d+%2C-0\.\d+%3A0\.\d+%2C-0\.15%3A0\.15%2A2%2C")
+    )
+    tab.check()
