@@ -14,9 +14,6 @@ from mtf_engine.logs.schema import EvaluationRows
 from mtf_engine.network_files import write_atomically
 from mtf_engine.policy import Policy
 
-SCORE = "validation_gauc"
-"""What rows of metrics call the score."""
-
 USERS = 1_000
 """Validation users that are looked at: always the same ones, so that steps and runs compare."""
 

@@ -12,8 +12,8 @@ import torch
 from pydantic import ValidationError
 
 from mtf_engine.algos import ALGOS, Algorithm
-from mtf_engine.best_step import SCORE, Validation
-from mtf_engine.learning.config import TrainerConfig
+from mtf_engine.best_step import Validation
+from mtf_engine.learning.config import SCORE, TrainerConfig
 from mtf_engine.logs.schema import Transitions
 from mtf_engine.network_files import network_bytes, read_network, write_atomically
 from mtf_engine.networks import CriticEnsemble

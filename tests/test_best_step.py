@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from mtf_engine.algos import ALGOS
-from mtf_engine.best_step import SCORE, Validation
+from mtf_engine.best_step import Validation
 from mtf_engine.evaluation import evaluate
+from mtf_engine.learning.config import SCORE
 from mtf_engine.logs.schema import EvaluationRows
 from mtf_engine.policy import Policy
 from mtf_engine.training import fit, make_config

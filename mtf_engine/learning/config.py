@@ -6,6 +6,9 @@ from pydantic import Field
 
 from mtf_engine.spec import Spec
 
+SCORE = "validation_gauc"
+"""What rows of metrics call the weighted GAUC of validation users."""
+
 
 class TrainerConfig(Spec):
     """How long, on what, and how often to write; each algorithm adds its own settings."""

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from mtf_engine.learning.config import SCORE
+
 SHARE = 0.2
 """`early` and `late` are means over this share of the logged rows, the first and the last."""
 FEWEST_ROWS = 10
@@ -29,7 +31,6 @@ PAST_BEST = 0.005
 SLOWER = 2.0
 """Late seconds a step over early."""
 
-SCORE = "validation_gauc"
 NAMED = 3
 """Dimensions that a sentence names; it counts the others."""
 

@@ -138,7 +138,12 @@ def main() -> None:
     st.header("Latest runs", anchor=False)
     if runs:
         links = {"Open": st.column_config.LinkColumn(display_text="open")}
-        st.dataframe(run_table(runs[:10]), hide_index=True, column_config=links, alt="Latest runs")
+        st.dataframe(
+            run_table([run for run in runs if not run.archived][:10]),
+            hide_index=True,
+            column_config=links,
+            alt="Latest runs",
+        )
     else:
         st.info("No run yet. Imports, trainings, comparisons and exports appear here.")
 

@@ -125,13 +125,13 @@ def _candidates(dataset_id: str, content_hash: str, n_requests: int) -> tuple[Fu
 
 
 def trainings(*states: RunState) -> list[RunRow]:
-    """Returns the trainings in any of `states` (default all), newest first."""
-    return workspace().registry.runs(*states, kind="train")
+    """Returns the trainings in any of `states` (default all) that are not archived, newest first."""
+    return [run for run in workspace().registry.runs(*states, kind="train") if not run.archived]
 
 
 def runs_by_id() -> dict[str, RunRow]:
-    """Returns all trainings by id: what gives policies their names and methods."""
-    return {run.id: run for run in trainings()}
+    """Returns all trainings by id, newest first: what gives policies their names and methods."""
+    return {run.id: run for run in workspace().registry.runs(kind="train")}
 
 
 def metrics(run_id: str) -> pd.DataFrame:

@@ -28,8 +28,11 @@ def show_chosen(runs: Sequence[RunRow]) -> None:
         with st.popover("Command line"):
             ids = [run.id for run in runs]
             undo = ["--undo"] if archived else []
-            for arguments in (("archive", *ids, *undo), ("delete", *ids), ("compare", *ids)):
-                show_command("runs", *arguments)
+            show_command("runs", "archive", *ids, *undo)
+            show_command("runs", "delete", *ids)
+            if all(run.kind == "train" for run in runs):
+                show_command("runs", "compare", *ids)
+                show_command("runs", "tensorboard", *ids, "--to", "tensorboard")
 
 
 def _compare_link(runs: Sequence[RunRow]) -> None:
@@ -63,6 +66,7 @@ def show_queue() -> None:
         return
     with st.container(border=True):
         st.markdown(f"**Queue** · {len(queue)} wait; {executor.MAX_WORKING} work at once.")
+        st.caption("On the command line: `runs move RUN up`, `down`, `first` or `last`.")
         for place, run in enumerate(queue):
             with st.container(horizontal=True, vertical_alignment="center", key=f"queue {run.id}"):
                 _move_button("↑ up", run, -1, disabled=place == 0)

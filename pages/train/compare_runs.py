@@ -19,7 +19,7 @@ LINKED = {"bind": "query-params"}
 
 def choose_runs() -> list[RunRow]:
     """Returns the trainings chosen, at most ten."""
-    by_id = {run.id: run for run in loaders.trainings()}
+    by_id = loaders.runs_by_id()
     titles = {run_id: words.run_title(run) for run_id, run in by_id.items()}
     chosen = links.choices("Trainings", titles, "runs", max_selections=comparing.MOST)
     return [by_id[run_id] for run_id in chosen]
@@ -133,7 +133,7 @@ def choose_metrics(runs: Sequence[RunRow]) -> list[str]:
 def main() -> None:
     st.title("Compare runs", anchor=False)
     st.caption("Decides which settings to go on with. The page's address carries all that is chosen here.")
-    if not loaders.trainings():
+    if not loaders.runs_by_id():
         st.info("No training yet, so there is nothing to compare.")
         st.page_link("pages/train/start.py", label="Start a training →")
         return

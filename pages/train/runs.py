@@ -8,7 +8,8 @@ from pages.shared import charts, follow, links, loaders, run_actions, run_filter
 from pages.shared.exhibit import csv_download, exhibit
 from pages.shared.run_filters import View
 
-LIVE_SECONDS = 2.0
+LIVE_SECONDS, IDLE_SECONDS = 2.0, 15.0
+"""Between looks at the registry while a run is at work, and while none is: one may start elsewhere."""
 SHOWN = 200
 """Runs in the table."""
 
@@ -17,10 +18,17 @@ def dataset_names() -> dict[str, str]:
     return {row.id: row.name for row in loaders.datasets()}
 
 
-def show_table(view: View) -> None:
+def at_work(runs: list[RunRow]) -> bool:
+    return any(not run.state.is_finished for run in runs)
+
+
+def show_table(view: View, was_live: bool) -> None:
     """Draws the table, whose ticks are kept by run, however the rows come to stand."""
     executor.reconcile(loaders.workspace())
-    runs = [run for run in loaders.workspace().registry.runs() if view.filters.shows(run)]
+    there = loaders.workspace().registry.runs()
+    if at_work(there) != was_live:
+        st.rerun()
+    runs = [run for run in there if view.filters.shows(run)]
     shown = run_table.ordered(runs, view.by, view.descending)[:SHOWN]
     ids = [run.id for run in shown]
     ticked = st.session_state.get("ticked", [])
@@ -131,8 +139,8 @@ def main() -> None:
         st.page_link("pages/train/start.py", label="Start a training →")
         return
     view = run_filters.choose(runs, dataset_names())
-    live = any(not run.state.is_finished for run in runs)
-    st.fragment(show_table, run_every=LIVE_SECONDS if live else None)(view)
+    live = at_work(runs)
+    st.fragment(show_table, run_every=LIVE_SECONDS if live else IDLE_SECONDS)(view, live)
     run_actions.show_chosen([run for run in runs if run.id in st.session_state.get("ticked", [])])
     titles = {run.id: words.run_title(run) for run in runs}
     run_id = links.choice("Run", titles, "run")

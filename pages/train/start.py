@@ -37,8 +37,7 @@ class Order(NamedTuple):
 
 def earlier_run() -> RunRow | None:
     """Returns the training that the address names as `from`, whose choices the form then starts with."""
-    run_id = st.query_params.get("from")
-    run = next((run for run in loaders.trainings() if run.id == run_id), None)
+    run = loaders.runs_by_id().get(st.query_params.get("from", ""))
     if run is None:
         return None
     if st.session_state.get("prefilled") != run.id:
