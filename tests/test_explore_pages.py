@@ -186,7 +186,7 @@ def test_cost_compares_a_plan_with_gaussian_noise(filled):
 
 def test_coverage_counts_once_and_says_why_a_log_fails(filled):
     app = opened("coverage")
-    assert "Failed" in app.error[0].value and "at least 1,000" in app.error[0].value
+    assert "Failed" in app.warning[0].value and "at least 1,000" in app.error[0].value
     dataset = open_dataset(filled, "explored")
     assert json.loads(coverage_path(dataset).read_text())["content_hash"] == dataset.content_hash
     checks = app.dataframe[0].value
@@ -202,7 +202,7 @@ def test_a_cancelled_count_waits_to_be_asked_for(filled):
     assert not coverage_path(open_dataset(filled, "explored")).exists()
     button(app, "Count them").click()
     checked(app.run())
-    assert app.error and coverage_path(open_dataset(filled, "explored")).exists()
+    assert app.warning and coverage_path(open_dataset(filled, "explored")).exists()
 
 
 def test_formulas_are_drawn_on_the_plans_own_box(filled):

@@ -92,7 +92,7 @@ def show_verdict(certificate: Certificate) -> None:
     if certificate.passed:
         st.success(f"**✔ Passed:** {reason}.")
     else:
-        st.error(f"**✖ Failed:** {reason}.")
+        st.warning(f"**✖ Failed:** {reason}.")
         if len(certificate.failed) > 1:
             later = ", ".join(certificate.failed[1:])
             st.caption(f"Checks that fail too, perhaps for the same reason: {later}.")
