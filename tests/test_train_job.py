@@ -41,7 +41,9 @@ def test_a_run_records_what_computed_it(small_workspace, training):
     assert origin["n_threads"] == 1 and 100 < origin["peak_memory_mb"] < 10_000
     kept = (small_workspace.run_dir(training.id) / files.PROVENANCE).read_text()
     assert json.loads(kept) == origin and str(small_workspace.path) not in kept
-    (collected,) = (run for run in small_workspace.registry.runs(kind="collect") if run.dataset_id == dataset.id)
+    (collected,) = (
+        run for run in small_workspace.registry.runs(kind="collect") if run.dataset_id == dataset.id
+    )
     assert collected.provenance["dataset_hash"] == dataset.content_hash, "known once it is written"
 
 
@@ -52,7 +54,9 @@ def test_a_like_training_is_estimated_as_it_went(small_workspace, training):
         small_workspace, training.algo, training.config | {"n_steps": 2 * training.n_steps}, dataset
     )
     assert same.basis == f"as in {training.id}" and double.seconds == pytest.approx(2 * same.seconds)
-    wide = estimates.estimate(small_workspace, training.algo, training.config | {"hidden": [512, 512]}, dataset)
+    wide = estimates.estimate(
+        small_workspace, training.algo, training.config | {"hidden": [512, 512]}, dataset
+    )
     assert wide.seconds > same.seconds and "scaled from" in wide.basis
 
 
