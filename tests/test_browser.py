@@ -33,6 +33,7 @@ TITLES = {
     "formulas": "Penalty formulas",
     "start": "Start a training",
     "runs": "Runs",
+    "compare_runs": "Compare runs",
     "compare": "Compare policies",
     "deviation": "Deviation from the baseline",
     "critics": "Critics",
@@ -259,4 +260,19 @@ def test_no_move_in_the_planner_is_lost_and_a_rectangle_becomes_the_box(workspac
     expect(page).to_have_url(
         re.compile(r"box=-0\.(?!15)\d+%3A0\.\d+%2C-0\.\d+%3A0\.\d+%2C-0\.15%3A0\.15%2A2%2C")
     )
+    tab.check()
+
+
+def test_the_browser_remembers_the_columns_of_the_runs_until_the_next_visit(small_workspace, serve, tab):
+    url = f"{serve(small_workspace).url}/runs"
+    tab.open(f"{url}?columns=State&columns=Run")
+    tab.page.wait_for_function("document.cookie.includes('mtf_columns=State%2CRun')")
+    page = tab.open(url)
+    page.get_by_role("button", name="View", exact=True).click()
+    chosen = page.get_by_test_id("stMultiSelect").filter(has_text="Columns, in this order")
+    expect(chosen).to_contain_text(re.compile("State.*Run"))
+    expect(chosen).not_to_contain_text("Best score")
+    expect(page).to_have_url(re.compile("columns=State&columns=Run"))
+    page.keyboard.press("Escape")
+    expect(chosen).to_be_hidden()
     tab.check()

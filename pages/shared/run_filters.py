@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import streamlit as st
 
 from mtf_engine.registry import RunRow, RunState
-from pages.shared import memory, run_table, words
+from pages.shared import links, memory, run_table, words
 from pages.shared.run_table import Filters
 
 KINDS = ("all", "train", "import", "collect", "evaluate", "export")
@@ -60,14 +60,9 @@ def _several(label: str, titles: dict[str, str], key: str) -> list[str]:
 
 def _choose_columns() -> list[str]:
     """Returns the columns of the table: those of the address, else those this browser remembers."""
-    kept = memory.remembered("columns", run_table.COLUMNS)
-    if kept and "columns" not in st.session_state and "columns" not in st.query_params:
-        st.session_state["columns"] = kept
-    return st.multiselect(
-        "Columns, in this order",
-        list(run_table.COLUMNS),
-        default=list(run_table.SHOWN_FIRST),
-        key="columns",
-        help="Remembered by this browser, and carried by the page's address.",
-        **LINKED,
-    )
+    if "columns" not in st.session_state and "columns" not in st.query_params:
+        kept = memory.remembered("columns", run_table.COLUMNS)
+        st.session_state["columns"] = kept or list(run_table.SHOWN_FIRST)
+    titles = {name: name for name in run_table.COLUMNS}
+    why = "Remembered by this browser, and carried by the page's address."
+    return links.choices("Columns, in this order", titles, "columns", help=why)
