@@ -51,6 +51,11 @@ def test_runs_that_differ_in_their_seed_alone_are_one_group():
     assert groups[f"n · {alone[0].id}"] == [alone[0]]
 
 
+def test_seeds_submitted_together_stay_so_when_the_code_changes_meanwhile():
+    assert len(seed_groups([run(seed=0, group="g"), run(seed=1, group="g", commit="bb")])) == 1
+    assert len(seed_groups([run(seed=0), run(seed=1, commit="bb")])) == 2
+
+
 def test_two_groups_of_one_name_stay_two():
     groups = seed_groups([run(seed=s, eta=eta, group="g") for eta in (1.0, 2.0) for s in (0, 1)])
     assert [len(group) for group in groups.values()] == [2, 2]

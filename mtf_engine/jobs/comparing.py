@@ -7,7 +7,6 @@ from typing import Any
 from mtf_engine.registry import RunRow
 
 FEWEST, MOST = 2, 10
-NEVER_GROUPED = ("seed",)
 SHOWN = 12
 """Digits of a hash that tell two apart."""
 
@@ -34,11 +33,15 @@ def compared(runs: Sequence[RunRow]) -> tuple[dict[str, tuple[Any, ...]], dict[s
 
 
 def seed_groups(runs: Sequence[RunRow]) -> dict[str, list[RunRow]]:
-    """Returns the runs, together those that differ in their seed alone, by a title of their own."""
+    """Returns the runs, together those that differ in their seed alone, by a title of their own.
+
+    Those that were submitted together stay together where the code changed while they waited.
+    """
     groups: dict[str, list[RunRow]] = {}
     for run in runs:
-        same = {name: value for name, value in settings(run).items() if name not in NEVER_GROUPED}
-        groups.setdefault(_key(same), []).append(run)
+        free = ("seed", "code") if run.seed_group else ("seed",)
+        same = {name: value for name, value in settings(run).items() if name not in free}
+        groups.setdefault(_key((run.seed_group, same)), []).append(run)
     return {_title(group): group for group in groups.values()}
 
 

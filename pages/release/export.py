@@ -76,7 +76,11 @@ def main() -> None:
     if found and (run := follow.finished(found.id)):
         show_bundle(executor.completed(workspace, run))
     st.caption("The same on the command line")
-    st.code(words.command(workspace.path, "export", run_id, "--to", f"{run_id}.zip"), language="bash")
+    st.code(
+        words.command(workspace.path, "export", run_id, "--to", f"{run_id}.zip"),
+        language="bash",
+        wrap_lines=True,
+    )
 
 
 main()
