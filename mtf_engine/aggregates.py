@@ -31,21 +31,24 @@ class StoredCoverage(Spec):
     counts: CoverageCounts
 
 
-def coverage_path(dataset: Dataset) -> Path:
-    """Returns where the coverage counts of `dataset` lie; they are deleted with it."""
-    return dataset.path.with_suffix(".coverage.json")
+def coverage_path(dataset_path: Path) -> Path:
+    """Returns where the coverage counts of the dataset at that path lie; they are deleted with it."""
+    return dataset_path.with_suffix(".coverage.json")
 
 
-def stored_coverage(dataset: Dataset) -> CoverageCounts | None:
-    """Returns the counts beside `dataset`; None where there are none of these rows and this version."""
-    path = coverage_path(dataset)
+def stored_coverage(dataset_path: Path, content_hash: str) -> CoverageCounts | None:
+    """Returns the counts beside a dataset; None where there are none of these rows and this version.
+
+    The dataset itself, whatever its size, is not opened.
+    """
+    path = coverage_path(dataset_path)
     if not path.is_file():
         return None
     try:
         stored = StoredCoverage.model_validate_json(path.read_text())
     except ValidationError:  # of a version that counted otherwise
         return None
-    return stored.counts if stored.content_hash == dataset.content_hash else None
+    return stored.counts if stored.content_hash == content_hash else None
 
 
 def coverage(dataset: Dataset, progress: Progress = lambda done, of: None) -> CoverageCounts:
@@ -54,13 +57,13 @@ def coverage(dataset: Dataset, progress: Progress = lambda done, of: None) -> Co
     A caller that raises in `progress` ends the pass and leaves nothing behind. A log without explored rows
     is refused.
     """
-    if (stored := stored_coverage(dataset)) is not None:
+    if (stored := stored_coverage(dataset.path, dataset.content_hash)) is not None:
         return stored
     rows = _told(read_logged_actions(dataset.arrays, dataset.n_requests), dataset.n_requests, progress)
     counts = count_coverage(rows, dataset.meta.plan)
     temp = dataset.path.with_name(f".{dataset.path.stem}.tmp.{os.getpid()}.coverage.json")
     temp.write_text(StoredCoverage(content_hash=dataset.content_hash, counts=counts).model_dump_json())
-    temp.replace(coverage_path(dataset))
+    temp.replace(coverage_path(dataset.path))
     return counts
 
 

@@ -27,7 +27,7 @@ def never(done: int, of: int) -> None:
 
 
 def test_coverage_is_counted_once_and_read_afterwards(dataset):
-    assert stored_coverage(dataset) is None
+    assert stored_coverage(dataset.path, dataset.content_hash) is None
     told: list[tuple[int, int]] = []
     counts = coverage(dataset, lambda done, of: told.append((done, of)))
     assert counts == count_coverage(
@@ -35,9 +35,9 @@ def test_coverage_is_counted_once_and_read_afterwards(dataset):
     )
     assert told[0] == (0, dataset.n_requests)
     assert told[-1] == (dataset.n_requests, dataset.n_requests)
-    assert coverage(dataset, never) == counts == stored_coverage(dataset)
+    assert coverage(dataset, never) == counts == stored_coverage(dataset.path, dataset.content_hash)
     assert sorted(p.name for p in dataset.path.parent.iterdir()) == [
-        coverage_path(dataset).name,
+        coverage_path(dataset.path).name,
         dataset.path.name,
     ]
 
@@ -47,10 +47,10 @@ def test_coverage_is_counted_once_and_read_afterwards(dataset):
 )
 def test_counts_of_other_rows_or_of_another_version_do_not_count(dataset, spoil):
     counts = coverage(dataset)
-    path = coverage_path(dataset)
+    path = coverage_path(dataset.path)
     path.write_text(spoil(path.read_text()))
-    assert stored_coverage(dataset) is None
-    assert coverage(dataset) == counts == stored_coverage(dataset)
+    assert stored_coverage(dataset.path, dataset.content_hash) is None
+    assert coverage(dataset) == counts == stored_coverage(dataset.path, dataset.content_hash)
 
 
 def test_an_interrupted_count_leaves_nothing_behind(dataset):

@@ -1,7 +1,6 @@
 """The command line says one JSON document, exits 0, 1 or 2, and helps with an example."""
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from mtf_engine.cli import app
 from mtf_engine.jobs import submissions
 from mtf_engine.registry import RunRow, RunState, Workspace, new_id, now
 from mtf_engine.spec import BoundsPlan
+from tests.workspaces import copy_workspace
 
 ROOT = Path(__file__).parent.parent
 
@@ -52,7 +52,7 @@ def shell(tmp_path: Path) -> Shell:
 def filled(small_workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Shell:
     """A workspace with the datasets `explored` and `test`, and a training, its evaluation and export."""
     path = tmp_path_factory.mktemp("cli") / "workspace"
-    shutil.copytree(small_workspace.path, path)
+    copy_workspace(small_workspace, path)
     return Shell(path)
 
 

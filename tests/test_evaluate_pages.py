@@ -1,15 +1,14 @@
 """The pages that read an evaluation: what they show is what was measured, and links open what they name."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
 
 from mtf_engine.evaluation import EvaluationResult
 from mtf_engine.jobs import files
-from mtf_engine.registry import Workspace
 from tests.test_pages import PAGES, button, checked, empty, filled, opened, texts
+from tests.workspaces import copy_workspace
 
 __all__ = ["empty", "filled"]
 
@@ -77,8 +76,7 @@ def test_compare_offers_to_evaluate_what_was_not(filled):
 
 @pytest.mark.parametrize("page", ["compare", "deviation", "critics"])
 def test_a_comparison_of_an_earlier_version_is_to_be_made_again(page, small_workspace, tmp_path, monkeypatch):
-    shutil.copytree(small_workspace.path, tmp_path / "copy")
-    copy = Workspace(tmp_path / "copy")
+    copy = copy_workspace(small_workspace, tmp_path / "copy")
     monkeypatch.setenv("MTF_WORKSPACE", str(copy.path))
     (run,) = copy.registry.runs(kind="evaluate")
     path = copy.run_dir(run.id) / files.EVALUATION

@@ -1,8 +1,6 @@
 """Exploring, page by page: what a visitor draws is what is shown, stored, linked and handed on."""
 
 import json
-import sqlite3
-from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -15,8 +13,9 @@ from mtf_engine.aggregates import coverage_path
 from mtf_engine.jobs.storage import open_dataset
 from mtf_engine.registry import Workspace
 from mtf_engine.spec import BoundsPlan, Box, Refusal
-from pages.shared import densities, explore_charts, plans
+from pages.shared import bounds_charts, densities, log_charts, plans
 from tests.test_pages import ROOT, button, checked, opened, texts
+from tests.workspaces import copy_workspace
 
 PAGES = ("bounds", "drift", "walls", "cost", "coverage", "density", "formulas")
 
@@ -28,17 +27,10 @@ def empty(tmp_path, monkeypatch) -> Workspace:
 
 
 @pytest.fixture
-def filled(small_workspace, tmp_path, monkeypatch) -> Iterator[Workspace]:
-    """The filled workspace with a registry of its own, so that plans can be stored."""
-    copy = tmp_path / "registry.sqlite"
-    with sqlite3.connect(small_workspace.path / "registry.sqlite") as source, sqlite3.connect(copy) as target:
-        source.backup(target)
+def filled(small_workspace, tmp_path, monkeypatch) -> Workspace:
+    """A copy of the filled workspace, so that plans and counts can be stored."""
     monkeypatch.setenv("MTF_WORKSPACE", str(tmp_path))
-    for name in ("datasets", "runs"):
-        (tmp_path / name).symlink_to(small_workspace.path / name)
-    yield Workspace(tmp_path)
-    for row in small_workspace.registry.datasets():
-        coverage_path(open_dataset(small_workspace, row.id)).unlink(missing_ok=True)
+    return copy_workspace(small_workspace, tmp_path)
 
 
 def tiles(app: AppTest) -> dict[str, str]:
@@ -76,28 +68,35 @@ def test_the_planner_starts_from_the_papers_box(filled):
     assert "--bounds plan.yaml" in texts(app)
 
 
+def set_by_numbers(app: AppTest) -> None:
+    app.session_state["by"] = "numbers"
+    checked(app.run())
+
+
 def test_a_slider_and_a_number_move_the_same_walls(filled):
     app = opened("bounds")
     widget(app.slider, "pow_click").set_value(0.2)
     checked(app.run())
     assert plan_of(app).upper[4] == -plan_of(app).lower[4] == 0.2
-    assert widget(app.number_input, "half width of pow_click").value == 0.2
-    widget(app.number_input, "half width of pow_click").set_value(0.3)
+    assert widget(app.number_input, "Half width of all dimensions").value == 0.2
+    set_by_numbers(app)
+    assert widget(app.number_input, "pow_click").value == 0.2
+    widget(app.number_input, "pow_click").set_value(0.3)
     checked(app.run())
-    assert plan_of(app).upper[4] == 0.3 == widget(app.slider, "pow_click").value
-    assert plan_of(app).upper[:4] == (0.15,) * 4
+    assert plan_of(app).upper[4] == 0.3 and plan_of(app).upper[:4] == (0.15,) * 4
 
 
 def test_an_asymmetric_box_keeps_its_walls_in_order(filled):
     app = opened("bounds")
     widget(app.toggle, "Symmetric").set_value(False)
     checked(app.run())
-    widget(app.number_input, "lower bound of pow_click").set_value(0.25)
-    checked(app.run())
-    assert (plan_of(app).lower[4], plan_of(app).upper[4]) == (0.25, 0.25)
     widget(app.slider, "pow_like").set_value((-0.1, 0.3))
     checked(app.run())
     assert (plan_of(app).lower[5], plan_of(app).upper[5]) == (-0.1, 0.3)
+    set_by_numbers(app)
+    widget(app.number_input, "pow_click, lower").set_value(0.25)
+    checked(app.run())
+    assert (plan_of(app).lower[4], plan_of(app).upper[4]) == (0.25, 0.25)
     widget(app.toggle, "Symmetric").set_value(True)
     checked(app.run())
     assert (plan_of(app).lower[5], plan_of(app).upper[5]) == (-0.3, 0.3)
@@ -140,7 +139,9 @@ def test_a_plan_is_stored_compared_gone_on_from_and_deleted(filled):
     (row,) = filled.registry.plans()
     assert (row.name, row.plan) == ("narrow", BoundsPlan.symmetric(0.1, 10))
     assert row.note.endswith("first try")
-    assert "--bounds narrow" in texts(app) and "The two plans are the same" in texts(app)
+    assert "--bounds narrow" in texts(app)
+    widget(app.selectbox, "Compare it with").set_value(plans.DRAFT)
+    assert "The two plans are the same" in texts(checked(app.run()))
     widget(app.number_input, "Half width of all dimensions").set_value(0.2)
     checked(app.run())
     differences = app.dataframe[-1].value
@@ -189,7 +190,7 @@ def test_coverage_counts_once_and_says_why_a_log_fails(filled):
     verdict = next(w.value for w in app.warning if "Failed" in w.value)
     assert "at least 1,000" in verdict
     dataset = open_dataset(filled, "explored")
-    assert json.loads(coverage_path(dataset).read_text())["content_hash"] == dataset.content_hash
+    assert json.loads(coverage_path(dataset.path).read_text())["content_hash"] == dataset.content_hash
     checks = app.dataframe[0].value
     assert list(checks["result"]) == ["✖ failed"] + ["✔ passed"] * (len(checks) - 1)
 
@@ -200,10 +201,11 @@ def test_a_cancelled_count_waits_to_be_asked_for(filled):
     app.session_state["count cancelled"] = filled.dataset("explored").id
     checked(app.run())
     assert "are not counted yet" in app.info[0].value
-    assert not coverage_path(open_dataset(filled, "explored")).exists()
+    assert not coverage_path(open_dataset(filled, "explored").path).exists()
     button(app, "Count them").click()
     checked(app.run())
-    assert app.warning and coverage_path(open_dataset(filled, "explored")).exists()
+    assert any("Failed" in warning.value for warning in app.warning)
+    assert coverage_path(open_dataset(filled, "explored").path).exists()
 
 
 def test_formulas_are_drawn_on_the_plans_own_box(filled):
@@ -251,11 +253,11 @@ def test_samples_are_told_in_words_of_any_size():
 
 
 def test_the_picture_shows_the_box_and_both_noises():
-    figure = explore_charts.picture(((-0.1, 0.2), (0.0, 0.3)), 0.2, ("a", "<b>b"))
+    figure = bounds_charts.picture(((-0.1, 0.2), (0.0, 0.3)), 0.2, ("a", "<b>b"))
     gaussian, uniform = figure.data[:2]
     assert uniform.x.min() >= -0.1 and uniform.x.max() <= 0.2
     assert uniform.y.min() >= 0.0 and uniform.y.max() <= 0.3
-    assert len(uniform.x) == explore_charts.DRAWS >= len(gaussian.x)
+    assert len(uniform.x) == bounds_charts.DRAWS >= len(gaussian.x)
     (box,) = figure.layout.shapes
     assert (box.x0, box.x1, box.y0, box.y1) == (-0.1, 0.2, 0.0, 0.3)
     assert "&lt;b&gt;b" in figure.layout.yaxis.title.text
@@ -265,7 +267,7 @@ def test_the_picture_shows_the_box_and_both_noises():
 
 def test_names_of_lines_never_meet():
     frame = pd.DataFrame({"x": [0.0, 1.0], "a": [0, 1.0], "b": [0, 1.001], "c": [0, 1.002]})
-    figure = explore_charts.efficiency([("t", frame, "x", 0.5)], {"a": "a", "b": "b", "c": "c"})
+    figure = bounds_charts.efficiency([("t", frame, "x", 0.5)], {"a": "a", "b": "b", "c": "c"})
     ends = sorted(note.y for note in figure.layout.annotations if note.text in "abc")
     assert min(np.diff(ends)) >= 0.07 * 1.002 * 0.999
     assert max(ends) <= 1.002 + 1e-9
@@ -276,13 +278,13 @@ def test_walls_add_up_to_every_request():
         {
             "dimension": ["a", "b"],
             "below": [0.1, 0],
-            "at_lower": [0.2, 0],
+            "at lower": [0.2, 0],
             "inside": [0.7, 1],
-            "at_upper": [0, 0],
+            "at upper": [0, 0],
             "above": [0, 0],
             "proposal": ["widen", "keep"],
         }
     )
-    figure = explore_charts.walls(frame)
+    figure = log_charts.walls(frame)
     assert np.sum([trace.x for trace in figure.data], axis=0) == pytest.approx([100, 100])
     assert [note.text for note in figure.layout.annotations] == ["keep", "widen"]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from mtf_engine.jobs.storage import open_dataset
 from mtf_engine.registry import RunRow, RunState, Workspace
 from mtf_engine.spec import Refusal
 from tests.fixtures.logs import clean, write
+from tests.workspaces import copy_workspace
 
 ROOT = Path(__file__).parent.parent
 SMALL = {"n_steps": "200", "checkpoint_every": "10", "log_every": "5", "validate_every": "20"}
@@ -33,8 +33,7 @@ ENDLESS = 10_000_000
 def workspace(small_workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     """A workspace with the dataset `explored`; no run of it outlives the tests."""
     path = tmp_path_factory.mktemp("jobs") / "workspace"
-    shutil.copytree(small_workspace.path, path)
-    workspace = Workspace(path)
+    workspace = copy_workspace(small_workspace, path)
     yield workspace
     live = [run.id for run in workspace.registry.runs() if not run.state.is_finished]
     for run_id in live:

@@ -7,6 +7,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from mtf_engine.registry import Workspace
+from tests.workspaces import copy_workspace
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -138,8 +139,7 @@ def test_a_link_to_a_run_opens_it_and_a_stale_one_says_so(filled):
 
 
 def test_a_deleted_workspace_file_is_a_sentence(small_workspace, tmp_path, monkeypatch):
-    shutil.copytree(small_workspace.path, tmp_path / "copy")
-    copy = Workspace(tmp_path / "copy")
+    copy = copy_workspace(small_workspace, tmp_path / "copy")
     monkeypatch.setenv("MTF_WORKSPACE", str(copy.path))
     (run,) = copy.registry.runs(kind="export")
     shutil.rmtree(copy.run_dir(run.id))

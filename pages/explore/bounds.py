@@ -11,7 +11,7 @@ from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.exploration.traffic import BoxSize, Traffic, plan_size
 from mtf_engine.registry import DatasetRow, PlanRow
 from mtf_engine.spec import BoundsPlan, Box, FusionSpec
-from pages.shared import densities, explore_charts, links, loaders, plans, stored_plans, words
+from pages.shared import bounds_charts, densities, links, loaders, plans, stored_plans, words
 from pages.shared.bounds_editor import BoundsEditor
 from pages.shared.exhibit import csv_download, exhibit
 
@@ -144,22 +144,25 @@ def show_density(box: Box, sigma: float) -> None:
     names = {key: definition.title for key, definition in densities.DEFINITIONS.items()}
     title = "Gaussian samples that replace one uniform sample"
     panel = (title, frame, "sigma of the Gaussian noise", sigma)
-    figure = explore_charts.efficiency([panel], names)
+    figure = bounds_charts.efficiency([panel], names)
     exhibit(
         figure, frame, "efficiency over sigma", f"{title}, by five definitions over sigma, as powers of 2"
     )
 
 
 def show_traffic(size: BoxSize, names: tuple[str, ...], k: int) -> None:
-    left, right = st.columns(2, gap="medium")
-    with left:
-        demands = demand_table(size)
-        st.dataframe(demands, hide_index=True, alt="Sessions and days until each grid is filled")
-        st.caption(f"Until each cell of a grid holds {k} explored requests, with 95 % confidence.")
-        csv_download(demands, "traffic")
-    with right, st.expander("Share of each dimension's range [-1, 1] that is covered"):
-        share = pd.DataFrame({"dimension": names, "covered": [f"{s:.1%}" for s in size.covered]})
-        st.dataframe(share, hide_index=True, alt="Covered share of [-1, 1] by dimension")
+    demands = demand_table(size)
+    st.dataframe(demands, hide_index=True, alt="Sessions and days until each grid is filled")
+    shares = dict(zip(names, size.covered, strict=True))
+    least, most = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
+    covers = f"{shares[least]:.1%}"
+    if shares[least] < shares[most]:
+        covers = f"{covers} ({least}) to {shares[most]:.1%} ({most})"
+    st.caption(
+        f"Until each cell of a grid holds {k} explored requests, with 95 % confidence. "
+        f"The box covers {covers} of each dimension's range [-1, 1]."
+    )
+    csv_download(demands, "traffic")
 
 
 def show_command(log: Log, draft: plans.Draft, rows: list[PlanRow]) -> None:
@@ -169,7 +172,7 @@ def show_command(log: Log, draft: plans.Draft, rows: list[PlanRow]) -> None:
     name = stored[0] if stored else "plan.yaml"
     command = ("dataset", "collect", "--env", *source, "--explore", "uniform", "--bounds", name)
     if not stored:
-        st.caption("Store the plan to name it here, or download it as plan.yaml.")
+        st.caption("Store the plan below to name it here, or download it as plan.yaml.")
     st.code(
         words.command(loaders.workspace().path, *command, "--requests", 30_000),
         language="bash",
@@ -177,32 +180,40 @@ def show_command(log: Log, draft: plans.Draft, rows: list[PlanRow]) -> None:
     )
 
 
+def show_ways(log: Log) -> None:
+    """Draws the ways to other pages that a plan is made from or judged by."""
+    query = {"dataset": log.row.id} if log.row else {}
+    ways = {
+        "pages/explore/cost.py": "What it would cost →",
+        "pages/explore/drift.py": "Draw it around a policy's drift →",
+        "pages/explore/walls.py": "Move pressed walls →",
+        "pages/explore/formulas.py": "What leaving it costs in training →",
+    }
+    with st.container(horizontal=True):
+        for page, label in ways.items():
+            st.page_link(page, label=label, query_params=query)
+
+
 def planner(log: Log) -> None:
-    """Draws the planner; all of it is drawn anew at each change, the seven numbers first."""
+    """Draws the planner anew at each change: first the numbers that follow it, at once; the rest after them."""
     draft = plans.linked_draft(len(log.names))
     tiles, drawing, traffic = st.container(), st.container(), st.container()
     left, right = drawing.columns([9, 10], gap="medium")
     with left:
         segment = choose_segment(draft.plan, log.population)
-        editor = BoundsEditor(log.names, segment)
-        symmetric = editor.switches()
-        editor.sliders(symmetric)
+    with right:
+        label = "Sigma of the Gaussian noise compared with"
+        sigma = st.slider(label, 0.05, 1.0, 0.2, 0.01, key="sigma", bind="query-params")
     with traffic:
         st.header("Traffic until the box is filled", anchor=False)
         size, k = sized(draft.plan, segment, log.population)
-    with right:
-        sigma = st.slider(
-            "Sigma of the Gaussian noise compared with",
-            0.05,
-            1.0,
-            0.2,
-            0.01,
-            key="sigma",
-            bind="query-params",
-        )
     box = cut(draft.plan, segment, log.population)
     with tiles:
         show_tiles(box, sigma, size, k)
+    editor = BoundsEditor(log.names, segment)
+    with left:
+        symmetric = editor.switches()
+        editor.walls(symmetric)
     with right:
         editor.picture(symmetric, sigma, choose_dimensions(log.names))
         st.caption("Draw a rectangle on the picture, and the box takes its place.")
@@ -211,6 +222,7 @@ def planner(log: Log) -> None:
         show_traffic(size, log.names, k)
     rows = loaders.workspace().registry.plans()
     show_command(log, draft, rows)
+    show_ways(log)
     st.header("Stored plans", anchor=False)
     stored_plans.store_form(draft, rows)
     stored_plans.yaml_form(draft, len(log.names))

@@ -5,7 +5,7 @@ import streamlit as st
 
 from mtf_engine.exploration.cost import Estimate, ExplorationCost
 from mtf_engine.spec import FusionSpec
-from pages.shared import explore_charts, follow, links, loaders, plans, words
+from pages.shared import follow, links, loaders, log_charts, plans, words
 from pages.shared.exhibit import exhibit
 
 SAMPLES = (2_000, 10_000)
@@ -41,7 +41,7 @@ def cost_table(found: ExplorationCost) -> pd.DataFrame:
 def show(found: ExplorationCost, plan: plans.Chosen) -> None:
     table = cost_table(found)
     alt = f"What uniform draws in {plan.title} and Gaussian noise of sigma {found.sigma:g} do to rankings"
-    exhibit(explore_charts.cost(table), table, "cost before collecting", alt)
+    exhibit(log_charts.cost(table), table, "cost before collecting", alt)
     st.caption(
         f"{found.n_requests:,} requests are ranked again from {SOURCES[found.source]}. Intervals are 95 % "
         "over requests, and both kinds of noise share their luck; the lower two are integrals, without luck."

@@ -5,14 +5,15 @@ import time
 import numpy as np
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from mtf_engine import aggregates
 from mtf_engine.exploration.coverage import Certificate, certify_coverage
 from mtf_engine.exploration.coverage_counts import CELLS, CoverageCounts
 from mtf_engine.jobs.storage import open_dataset
-from mtf_engine.logs.datasets import Dataset
 from mtf_engine.registry import DatasetRow
-from pages.shared import explore_charts, links, loaders, words
+from mtf_engine.spec import FusionSpec
+from pages.shared import glossary, links, loaders, log_charts, words
 from pages.shared.exhibit import csv_download, exhibit
 
 
@@ -24,9 +25,10 @@ def choose(rows: list[DatasetRow]) -> DatasetRow:
     return by_id[links.choice("Explored log", titles, "dataset")]
 
 
-def counted(dataset: Dataset, row: DatasetRow) -> CoverageCounts | None:
+def counted(row: DatasetRow) -> CoverageCounts | None:
     """Returns the counts of the log; counts it where that was never done, None once that is cancelled."""
-    stored = aggregates.stored_coverage(dataset)
+    workspace = loaders.workspace()
+    stored = aggregates.stored_coverage(workspace.dataset_path(row.id), row.content_hash)
     if stored is not None:
         return stored
     if st.session_state.get("count cancelled") == row.id:
@@ -37,6 +39,13 @@ def counted(dataset: Dataset, row: DatasetRow) -> CoverageCounts | None:
     with place.container():
         bar = st.progress(0.0)
         st.button("Cancel", on_click=_remember, args=(row.id,))
+    counts = aggregates.coverage(open_dataset(workspace, row.id), _telling(bar))
+    place.empty()
+    return counts
+
+
+def _telling(bar: DeltaGenerator) -> aggregates.Progress:
+    """Returns what shows on `bar` how far a count is, and how long it has to go."""
     start = time.monotonic()
 
     def tell(done: int, of: int) -> None:
@@ -44,9 +53,7 @@ def counted(dataset: Dataset, row: DatasetRow) -> CoverageCounts | None:
         left = f" · about {words.duration(spent * (of - done) / done)} to go" if done else ""
         bar.progress(done / of, text=f"Counting, once for this log: {done:,} of {of:,} requests{left}")
 
-    counts = aggregates.coverage(dataset, tell)
-    place.empty()
-    return counts
+    return tell
 
 
 def _remember(cancelled: str | None) -> None:
@@ -110,7 +117,8 @@ def show_checks(certificate: Certificate) -> None:
         shown,
         hide_index=True,
         height=38 + 35 * len(table),
-        column_config={"what was found": st.column_config.TextColumn(width="large")},
+        column_config=glossary.columns(shown)
+        | {"what was found": st.column_config.TextColumn(width="large")},
         alt="Checks of the certificate",
     )
     csv_download(table, "coverage checks")
@@ -120,7 +128,7 @@ def show_dimensions(counts: CoverageCounts, names: tuple[str, ...]) -> None:
     st.header("Each dimension", anchor=False)
     table = cell_table(counts, names)
     alt = "Histograms of the place in the box, a dimension each, relative to an even share"
-    exhibit(explore_charts.coverage(table), table, "coverage by dimension", alt)
+    exhibit(log_charts.coverage(table), table, "coverage by dimension", alt)
     st.caption(
         "0 is the lower wall of each request's own box, 1 the upper. Dashed: an even share. The second colour: "
         "requests outside the bounds they were logged with; the outermost bars hold all beyond."
@@ -136,7 +144,7 @@ def show_pair(counts: CoverageCounts, names: tuple[str, ...], free: tuple[str, .
     cell = np.indices(cells.shape).reshape(2, -1) + 1
     table = pd.DataFrame({f"cell of {across}": cell[0], f"cell of {up}": cell[1], "requests": cells.ravel()})
     alt = f"Requests in each cell of {across} and {up}, from {cells.min():,} to {cells.max():,}"
-    exhibit(explore_charts.pair(cells, (across, up)), table, f"pair {across} {up}", alt)
+    exhibit(log_charts.pair(cells, (across, up)), table, f"pair {across} {up}", alt)
     st.caption("Each box is cut into 5 by 5 cells. Requests outside count in the outermost ones.")
 
 
@@ -149,11 +157,10 @@ def main() -> None:
         st.page_link("pages/explore/bounds.py", label="Plan bounds →")
         return
     row = choose(rows)
-    dataset = open_dataset(loaders.workspace(), row.id)
-    counts = counted(dataset, row)
+    counts = counted(row)
     if counts is None:
         return
-    names = dataset.meta.fusion.names
+    names = FusionSpec.model_validate(row.meta["fusion"]).names
     certificate = certify_coverage(counts, names)
     show_verdict(certificate)
     show_checks(certificate)

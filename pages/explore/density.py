@@ -5,7 +5,7 @@ import pandas as pd
 import streamlit as st
 
 from mtf_engine.spec import BoundsPlan
-from pages.shared import densities, explore_charts, loaders, words
+from pages.shared import bounds_charts, densities, loaders, words
 from pages.shared.exhibit import exhibit
 
 NAMES = {key: definition.title for key, definition in densities.DEFINITIONS.items()}
@@ -43,7 +43,7 @@ def show_curves(half_width: float, sigma: float, dims: int) -> None:
         "dimensions": "dimensions",
     }
     panels = [(f"Over {of}", frame, units[of], chosen[of]) for of, frame in frames.items()]
-    figure = explore_charts.efficiency(panels, NAMES)
+    figure = bounds_charts.efficiency(panels, NAMES)
     table = pd.concat(frame.assign(over=of) for of, frame in frames.items())
     alt = "Powers of 2 of the efficiency, by five definitions, over half width, sigma and dimensions"
     exhibit(figure, table, "exploration density", alt)

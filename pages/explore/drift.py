@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from mtf_engine.exploration.drift import DriftBounds, DriftRow, HoldingBox, drift_quantiles
-from pages.shared import acting, explore_charts, links, loaders, plans, words
+from pages.shared import acting, links, loaders, log_charts, plans, words
 from pages.shared.exhibit import exhibit
 
 EVERYBODY = "*everybody"
@@ -41,7 +41,7 @@ def quantile_table(rows: list[DriftRow]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "dimension": row.dimension,
-            "mean": row.mean,
+            "mean drift": row.mean,
             "mean size": row.mean_absolute,
             **{f"{100 * float(level):g} %": value for level, value in row.quantiles.items()},
         }
@@ -66,7 +66,7 @@ def show_box(box: HoldingBox, rows: list[DriftRow], names: tuple[str, ...], key:
     """Draws the drift of one segment with the box around it."""
     table = quantile_table(rows).merge(box_table(box, names), on="dimension")
     alt = f"Drift from the baseline by dimension, with the box that holds {box.held:.1%} of the requests"
-    exhibit(explore_charts.drift(table), table, f"drift {key}", alt)
+    exhibit(log_charts.drift(table), table, f"drift {key}", alt)
     st.caption(
         "Thin line: 1 to 99 % of the requests; thick: 5 to 95 %; dot: median. Upright bars: the box, with "
         f"the 95 % interval of each edge over {box.n_users:,} users. It holds {box.held:.1%} of "

@@ -10,7 +10,7 @@ from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.learning.penalties import FORMS, PenaltyForm
 from mtf_engine.learning.penalty_curves import Curve, actor_curves, critic_curves
 from mtf_engine.spec import FusionSpec
-from pages.shared import explore_charts, follow, links, loaders, plans, words
+from pages.shared import bounds_charts, follow, links, loaders, plans, words
 from pages.shared.exhibit import exhibit
 
 EVERYBODY = "*everybody"
@@ -96,7 +96,7 @@ def show(
 ) -> None:
     st.header(title, anchor=False)
     alt = f"{title}: value and gradient of {', '.join(forms)} over the offset"
-    exhibit(explore_charts.penalties(table, list(forms), walls, names, unit), table, title, alt)
+    exhibit(bounds_charts.penalties(table, list(forms), walls, names, unit), table, title, alt)
     st.markdown("\n".join(f"- `{form}` {meaning}" for form, meaning in forms.items()))
 
 

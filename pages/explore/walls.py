@@ -5,10 +5,9 @@ import streamlit as st
 
 from mtf_engine.exploration.wall_pressure import RULE, WallPressure, wall_pressure
 from mtf_engine.jobs.exploring import logged_plan
-from pages.shared import acting, explore_charts, links, loaders, plans, words
+from pages.shared import acting, links, loaders, log_charts, plans, words
 from pages.shared.exhibit import exhibit
 
-EVERYBODY = "*everybody"
 PROPOSALS = {
     "widen": "↔ widen",
     "shift": "→ shift",
@@ -21,13 +20,15 @@ PROPOSALS = {
 def wall_table(found: WallPressure) -> pd.DataFrame:
     """Returns one row a wall pair: the shares at and beyond each wall, and what is proposed."""
     table = pd.DataFrame(row.model_dump() for row in found.rows)
-    table["segment"] = table["segment"].fillna("everybody" if not found.plan.segments else "everybody else")
-    table["inside"] = 1 - table[["below", "at_lower", "at_upper", "above"]].sum(axis=1)
+    table.columns = [name.replace("_", " ") for name in table.columns]
+    table["segment"] = table["segment"].fillna("everybody else" if found.plan.segments else "everybody")
+    table["inside"] = 1 - table[["below", "at lower", "at upper", "above"]].sum(axis=1)
     table["proposal"] = table["proposal"].map(PROPOSALS)
     table["reason"] = [
-        r.removeprefix(f"{d}: ") for r, d in zip(table["reason"], table["dimension"], strict=True)
+        reason.removeprefix(f"{name}: ")
+        for reason, name in zip(table["reason"], table["dimension"], strict=True)
     ]
-    return table
+    return table.rename(columns={"lower": "lower wall", "upper": "upper wall"})
 
 
 def show_proposals(table: pd.DataFrame) -> None:
@@ -41,8 +42,8 @@ def show_proposals(table: pd.DataFrame) -> None:
             "segment": moved["segment"],
             "dimension": moved["dimension"],
             "proposal": moved["proposal"],
-            "now": _interval(moved["lower"], moved["upper"]),
-            "proposed": _interval(moved["new_lower"], moved["new_upper"]),
+            "now": _interval(moved["lower wall"], moved["upper wall"]),
+            "proposed": _interval(moved["new lower"], moved["new upper"]),
             "because": moved["reason"].str.replace(r"; \w+ to \[.*", "", regex=True),
         }
     )
@@ -87,7 +88,7 @@ def main() -> None:
     segment = links.choice("Pressure of", segments, "of") if len(segments) > 1 else next(iter(segments))
     shown = table[table["segment"] == segment]
     alt = f"Share of requests of {segment} at, beyond and inside the walls by dimension"
-    exhibit(explore_charts.walls(shown), shown, f"walls {segment}", alt)
+    exhibit(log_charts.walls(shown), shown, f"walls {segment}", alt)
     n, total = len(acted.new_actions), chosen.dataset.n_requests
     st.caption(f"Judged on {n:,} of {total:,} requests. At a wall: within 2 % of the box's width inside it.")
     show_proposals(table)

@@ -9,7 +9,7 @@ import numpy as np
 import streamlit as st
 
 from mtf_engine.spec import BoundsPlan, Box
-from pages.shared import explore_charts, plans
+from pages.shared import bounds_charts, plans
 from pages.shared.charts import escape
 
 WIDEST = 2.0
@@ -20,6 +20,7 @@ EDITED = ", then by hand"
 PICTURE = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "autoScale2d", "zoom2d", "pan2d"]}
 
 SYMMETRIC = "symmetric box"
+BY = ("sliders", "numbers")
 
 Edges = tuple[float, float]
 Moved = Callable[[Any], None]
@@ -55,53 +56,38 @@ class BoundsEditor:
         left, right = st.columns([2, 3], vertical_alignment="bottom")
         with left:
             self._toggle("Symmetric", "symmetric", symmetric, self._symmetrise)
-        self._number(
-            right, "Half width of all dimensions", "all", self._largest(), self._move_all, visible=True
-        )
+        label = "Half width of all dimensions"
+        self._number(right, label, "all", self._largest(), self._move_all)
         return symmetric
 
-    def sliders(self, symmetric: bool) -> None:
-        """Draws a slider and its numbers for each dimension."""
+    def walls(self, symmetric: bool) -> None:
+        """Draws what moves the walls of each dimension: a slider, or numbers."""
+        by = st.segmented_control("Set by", BY, default=BY[0], required=True, key="by", bind="query-params")
         reach = min(WIDEST, max(REACH, math.ceil(2.4 * self._largest()) / 2))
         for i, name in enumerate(self.names):
-            if symmetric:
-                self._half_width_row(i, name, reach)
+            edges = self.box.lower[i], self.box.upper[i]
+            if by == "sliders":
+                self._slider(i, name, edges, reach, symmetric)
             else:
-                self._edges_row(i, name, reach)
+                self._numbers(i, name, edges, symmetric)
 
-    def _half_width_row(self, i: int, name: str, reach: float) -> None:
-        value, moved = self.box.upper[i], self._moving(i, _half_width)
-        left, right = st.columns([5, 2], vertical_alignment="bottom")
-        self._slider(left, name, f"half {i}", value, (0.0, reach), moved)
-        self._number(right, f"half width of {name}", f"half width {i}", value, moved)
+    def _slider(self, i: int, name: str, edges: Edges, reach: float, symmetric: bool) -> None:
+        low, value, to = (0.0, edges[1], _half_width) if symmetric else (-reach, edges, _range)
+        acting = _acting(f"{'half' if symmetric else 'range'} {i}", value, self._moving(i, to))
+        st.slider(name, low, reach, value, STEP, format="%.3f", disabled=self.is_locked, **acting)
 
-    def _edges_row(self, i: int, name: str, reach: float) -> None:
-        low, high = self.box.lower[i], self.box.upper[i]
-        left, middle, right = st.columns([2, 4, 2], vertical_alignment="bottom")
-        self._number(left, f"lower bound of {name}", f"lower {i}", low, self._moving(i, _lower))
-        self._slider(middle, name, f"range {i}", (low, high), (-reach, reach), self._moving(i, _range))
-        self._number(right, f"upper bound of {name}", f"upper {i}", high, self._moving(i, _upper))
+    def _numbers(self, i: int, name: str, edges: Edges, symmetric: bool) -> None:
+        if symmetric:
+            self._number(st, name, f"half number {i}", edges[1], self._moving(i, _half_width))
+        else:
+            left, right = st.columns(2)
+            self._number(left, f"{name}, lower", f"lower {i}", edges[0], self._moving(i, _lower))
+            self._number(right, f"{name}, upper", f"upper {i}", edges[1], self._moving(i, _upper))
 
-    def _slider(
-        self, place: Any, label: str, name: str, value: float | Edges, reach: Edges, moved: Moved
-    ) -> None:
-        place.slider(
-            label, *reach, value, STEP, format="%.3f", disabled=self.is_locked, **_acting(name, value, moved)
-        )
-
-    def _number(
-        self, place: Any, label: str, name: str, value: float, moved: Moved, visible: bool = False
-    ) -> None:
+    def _number(self, place: Any, label: str, name: str, value: float, moved: Moved) -> None:
+        acting = _acting(name, value, moved)
         place.number_input(
-            label,
-            -WIDEST,
-            WIDEST,
-            value,
-            step=0.01,
-            format="%g",
-            label_visibility="visible" if visible else "collapsed",
-            disabled=self.is_locked,
-            **_acting(name, value, moved),
+            label, -WIDEST, WIDEST, value, 0.01, format="%g", disabled=self.is_locked, **acting
         )
 
     def _toggle(self, label: str, name: str, value: bool, moved: Moved) -> None:
@@ -112,7 +98,7 @@ class BoundsEditor:
         """Draws two dimensions of the box, on which a rectangle can be drawn in its place."""
         names = (self.names[dimensions[0]], self.names[dimensions[1]])
         walls = [(self.box.lower[i], self.box.upper[i]) for i in dimensions]
-        figure = explore_charts.picture((walls[0], walls[1]), sigma, names)
+        figure = bounds_charts.picture((walls[0], walls[1]), sigma, names)
         key = f"picture {st.session_state.get('selections', 0)}"
         texts = [f"{n} from {low:g} to {high:g}" for n, (low, high) in zip(names, walls, strict=True)]
         box = " and ".join(texts)

@@ -45,6 +45,28 @@ TERMS = {
     "did": "What became of the item: watched longer than the valid time, or shown and not, or not shown.",
     "reward": "Weighted sum of the feedback signals, by the reward weights of the log.",
     "weight": "The real pow or bias that the action stands for.",
+    "lower edge": "Lower bound of the box, as offset from the baseline action, rounded outwards.",
+    "upper edge": "Upper bound of the box, as offset from the baseline action, rounded outwards.",
+    **{
+        f"{edge} {end}": f"{word} end of the 95 % interval of the {edge} edge, over resampled users."
+        for edge in ("lower", "upper")
+        for end, word in (("from", "Lower"), ("to", "Upper"))
+    },
+    "lower wall": "Lower bound now, as offset from the baseline action.",
+    "upper wall": "Upper bound now, as offset from the baseline action.",
+    "below": "Share of requests whose action lies below the lower wall.",
+    "at lower": "Share of requests inside, within 2 % of the box's width of the lower wall.",
+    "inside": "Share of requests inside and at neither wall.",
+    "at upper": "Share of requests inside, within 2 % of the box's width of the upper wall.",
+    "above": "Share of requests whose action lies above the upper wall.",
+    "distance below": "Mean distance beyond the lower wall, of the requests below it.",
+    "distance above": "Mean distance beyond the upper wall, of the requests above it.",
+    "at range end": "Share of requests at −1 or 1, where the real range of the weight ends.",
+    "figure": "What the check measured: a share, a count, or the p-value of a test.",
+    "threshold": "What the figure is compared with; a p-value must not fall below it.",
+    "left": "Where the cell begins: 0 is the lower wall of the request's own box, 1 the upper.",
+    "right": "Where the cell ends: 0 is the lower wall of the request's own box, 1 the upper.",
+    "relative": "Requests in the cell over an even share; 1 is even.",
     "action": "The weight on the scale from −1 to 1, the ends of its range.",
 }
 

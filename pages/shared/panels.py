@@ -1,4 +1,4 @@
-"""Small charts side by side, gathered as plain values and made a figure at once.
+"""Small charts in rows, gathered as plain values and made a figure at once.
 
 Ten times as fast as adding to a plotly figure piece by piece: what a slider moves must be drawn in a blink.
 """
@@ -14,31 +14,61 @@ import plotly.graph_objects as go
 from pages.shared.charts import BOUND, SEQUENCE, escape
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
-TOP, BOTTOM, SIDE = 45, 55, 0.24
-"""Pixels above and below a panel; share of the width between two, divided by their number."""
+TOP, BOTTOM, BETWEEN = 45, 55, 65
+"""Pixels above all panels, below them, and between two rows."""
+SIDE = 0.24
+"""Share of the width between two panels of a row, divided by their number."""
 ROOM = 0.07
 """Of a panel's height, between two names of lines."""
 
 
 class Panels:
-    """A row of panels that is filled by `lines`, `mark` and `axes`, and drawn by `figure`."""
+    """Rows of panels that are filled by `lines`, `add`, `mark`, `shade` and `axes`, and drawn by `figure`."""
 
-    def __init__(self, titles: Sequence[str], height: int) -> None:
-        self.height = height
+    def __init__(self, titles: Sequence[str], height: int, columns: int | None = None) -> None:
+        """Makes room for `titles`, `columns` a row (default: all), in rows of `height` pixels."""
+        self.columns = columns or len(titles)
+        rows = -(-len(titles) // self.columns)
+        self.inside = rows * height + (rows - 1) * BETWEEN
         self.traces: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
         self.shapes: list[dict[str, Any]] = []
         self.layout: dict[str, Any] = {}
-        gap = SIDE / len(titles)
-        width = (1 - gap * (len(titles) - 1)) / len(titles)
         for i, title in enumerate(titles):
-            domain = [i * (width + gap), i * (width + gap) + width]
-            x, y = _axes(i)
-            self.layout[_key(x)], self.layout[_key(y)] = {"domain": domain, "anchor": y}, {"anchor": x}
-            self.annotations.append(
-                _text(f"<b>{escape(title)}</b>", sum(domain) / 2, 1.0)
-                | {"xref": "paper", "yref": "paper", "yanchor": "bottom", "yshift": 8}
-            )
+            self._place(i, title, height / self.inside)
+
+    def _place(self, panel: int, title: str, height: float) -> None:
+        """Lays out one panel, of that share of the whole height."""
+        row, column = divmod(panel, self.columns)
+        gap = SIDE / self.columns
+        width = (1 - gap * (self.columns - 1)) / self.columns
+        left, top = column * (width + gap), 1 - row * (height + BETWEEN / self.inside)
+        x, y = _axes(panel)
+        self.layout[_key(x)] = {"domain": [left, left + width], "anchor": y}
+        self.layout[_key(y)] = {"domain": [max(top - height, 0), min(top, 1)], "anchor": x}
+        size = {"font": {"size": 13 if self.columns < 4 else 11}}
+        self.annotations.append(
+            _text(f"<b>{escape(title)}</b>", left + width / 2, top)
+            | {
+                "xref": "paper",
+                "yref": "paper",
+                "xanchor": "center",
+                "yanchor": "bottom",
+                "yshift": 6,
+                **size,
+            }
+        )
+
+    def add(self, panel: int, trace: Mapping[str, Any]) -> None:
+        """Draws a trace, given as plotly's plain values."""
+        x, y = _axes(panel)
+        self.traces.append({**trace, "xaxis": x, "yaxis": y})
+
+    def level(self, panel: int, y: float) -> None:
+        """Draws a level line."""
+        axes = {"xref": f"{_axes(panel)[0]} domain", "yref": _axes(panel)[1]}
+        line = {"color": BOUND, "dash": "dash", "width": 1.5}
+        self.shapes.append({"type": "line", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": line, **axes})
 
     def axes(self, panel: int, x: Mapping[str, Any], y: Mapping[str, Any]) -> None:
         """Sets the axes of a panel; a title is given as its text."""
@@ -81,10 +111,9 @@ class Panels:
         styles = zip(names.values(), values.T, ends, itertools.cycle(SEQUENCE), itertools.cycle(DASHES))
         for title, line, end, colour, dash in styles:
             across, upwards = _axes(panel)
-            axes = {"xaxis": across, "yaxis": upwards}
             look = {"mode": "lines", "line": {"color": colour, "width": 2, "dash": dash}}
             text = {"name": escape(title), "hovertemplate": f"{escape(title)}: {hover}<extra></extra>"}
-            self.traces.append({"type": "scatter", "x": x, "y": line, **look, **text, **axes})
+            self.add(panel, {"type": "scatter", "x": x, "y": line, **look, **text})
             self.annotations.append(
                 _text(escape(title), x[-1], end, colour)
                 | {"xref": across, "yref": upwards, "xanchor": "left", "xshift": 4}
@@ -93,7 +122,8 @@ class Panels:
     def figure(self) -> go.Figure:
         """Returns what was gathered."""
         margin = {"l": 10, "r": 24, "t": TOP, "b": BOTTOM}
-        layout = {"height": self.height, "showlegend": False, "margin": margin, **self.layout}
+        height = self.inside + TOP + BOTTOM
+        layout = {"height": height, "showlegend": False, "bargap": 0, "margin": margin, **self.layout}
         return go.Figure(self.traces, {**layout, "annotations": self.annotations, "shapes": self.shapes})
 
 

@@ -1,7 +1,5 @@
 """Stored plans: name the visitor's, go on from another, compare two, delete one, bring one in as YAML."""
 
-from typing import Any
-
 import pandas as pd
 import streamlit as st
 
@@ -109,11 +107,19 @@ def stored_list(rows: list[PlanRow], draft: plans.Draft, names: tuple[str, ...])
 
 
 def show_changes(row: PlanRow, rows: list[PlanRow], draft: plans.Draft, names: tuple[str, ...]) -> None:
-    """Draws in which dimensions `row` and another plan differ."""
-    others: dict[Any, BoundsPlan] = {plans.DRAFT: draft.plan}
+    """Draws in which dimensions `row` and another plan differ, once another is chosen."""
+    others: dict[str, BoundsPlan] = {plans.DRAFT: draft.plan}
     others |= {other.name: other.plan for other in rows if other.name != row.name}
-    titles = {plans.DRAFT: "the plan above"}
-    chosen = st.selectbox("Compare it with", others, format_func=lambda n: titles.get(n, n), key="other plan")
+    chosen = st.selectbox(
+        "Compare it with",
+        others,
+        index=None,
+        format_func=lambda name: "the plan above" if name == plans.DRAFT else name,
+        placeholder="another plan",
+        key="other plan",
+    )
+    if chosen is None:
+        return
     with follow.refusals():
         changes = plan_changes(row.plan, others[chosen], names if row.plan.n_actions == len(names) else ())
         if not changes:
@@ -121,10 +127,7 @@ def show_changes(row: PlanRow, rows: list[PlanRow], draft: plans.Draft, names: t
             return
         table = pd.DataFrame(change.model_dump() for change in changes)
         table["segment"] = table["segment"].fillna("(default box)")
-        table.columns = [
-            "segment",
-            "dimension",
-            *(f"{e}, {w}" for w in ("stored", "other") for e in ("lower", "upper")),
-        ]
+        edges = [f"{edge}, {which}" for which in ("stored", "other") for edge in ("lower", "upper")]
+        table.columns = ["segment", "dimension", *edges]
         st.dataframe(table, hide_index=True, alt="Dimensions in which the two plans differ")
         csv_download(table, "plan differences")
