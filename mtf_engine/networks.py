@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mtf_engine.spec import MIN_WIDTH
+
 OBSERVATION_CLIP = 5.0
 """Standardised features beyond this many standard deviations are cut."""
 
@@ -245,10 +247,12 @@ def _cut(gradient: Tensor, activation: Tensor) -> None:
 def box(baseline_actions: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
     """Returns centre and half width [n, d] of bounds that are offsets from the baseline action.
 
-    The half width of fixed dimensions, of width 0, is infinite: no action is then off their centre.
+    The half width of fixed dimensions, of no width but for rounding, is infinite: no action is then off their
+    centre.
     """
     half_width = (upper - lower) / 2
-    return baseline_actions + (lower + upper) / 2, half_width.masked_fill(half_width <= 0, torch.inf)
+    fixed = half_width < MIN_WIDTH / 4
+    return baseline_actions + (lower + upper) / 2, half_width.masked_fill(fixed, torch.inf)
 
 
 def deviation(actions: Tensor, centre: Tensor, half_width: Tensor) -> Tensor:

@@ -154,8 +154,12 @@ Vector = Annotated[
 ]
 
 
+MIN_WIDTH = 1e-5
+"""Of an explored dimension; float32 actions could not tell the offsets of a narrower one apart."""
+
+
 class Box(Spec):
-    """Lower and upper offsets from the baseline action, one per dimension."""
+    """Lower and upper offsets from the baseline action, one per dimension; equal where it is not explored."""
 
     lower: Vector
     upper: Vector
@@ -167,6 +171,10 @@ class Box(Spec):
         for i, (low, high) in enumerate(zip(self.lower, self.upper, strict=True)):
             if not -2 <= low <= high <= 2:
                 raise ValueError(f"dimension {i}: needs -2 <= lower <= upper <= 2, has {low:g} and {high:g}")
+            if 0 < high - low < MIN_WIDTH:
+                raise ValueError(
+                    f"dimension {i}: is {high - low:g} wide; use {MIN_WIDTH:g} or more, or equal bounds to fix it"
+                )
         return self
 
 

@@ -81,7 +81,7 @@ def test_deviations_agree_with_drawn_actions(baseline, low, width, sigma, edge, 
         largest = np.abs(drawn.actions - actions).max(axis=1)
         near = np.abs(largest - far) < 1e-5  # clipped draws sit on one value, known to float32
         assert within(far)[0] == pytest.approx((largest <= far).mean(), abs=0.02 + near.mean())
-        assert expected_largest(within) == pytest.approx(largest.mean(), abs=0.01)
+        assert expected_largest(within, plan) == pytest.approx(largest.mean(), abs=0.01)
 
 
 def test_a_slow_replay_agrees():

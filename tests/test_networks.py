@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mtf_engine.networks import Actor, CriticEnsemble, Standardise, box, deviation, soft_update
+from mtf_engine.spec import MIN_WIDTH
 
+WIDTHS = st.just(0.0) | st.floats(MIN_WIDTH, 1)
 N_CRITICS, N_FEATURES, N_ACTIONS, N = 5, 4, 3, 7
 
 
@@ -144,7 +146,7 @@ def test_an_unexplored_dimension_leaves_the_critics_input():
     assert len(critics.weights[0]) == N_FEATURES + N_ACTIONS + 2
 
 
-@given(st.lists(st.floats(-1, 1, width=32), min_size=2, max_size=2), st.floats(0, 1, width=32))
+@given(st.lists(st.floats(-1, 1, width=32), min_size=2, max_size=2), WIDTHS)
 @settings(max_examples=50, deadline=None)
 def test_deviation_is_in_half_widths_and_zero_where_the_width_is_zero(action, half_width):
     actions = torch.tensor([action])

@@ -7,9 +7,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from pydantic import ValidationError
 
-from mtf_engine.spec import BoundsPlan, Box, Defect, FusionDimension, FusionSpec, Refusal, RewardSpec
+from mtf_engine.spec import MIN_WIDTH, BoundsPlan, Box, Defect, FusionDimension, FusionSpec, Refusal, RewardSpec
 
-OFFSETS = st.tuples(st.floats(-2, 2), st.floats(-2, 2)).map(sorted)
+OFFSETS = (
+    st.tuples(st.floats(-2, 2), st.floats(-2, 2))
+    .map(sorted)
+    .filter(lambda edges: edges[0] == edges[1] or edges[1] - edges[0] >= MIN_WIDTH)
+)
 
 
 def defect(**changes) -> Defect:
@@ -81,6 +85,7 @@ def test_weights_above_minus_one_are_kept():
     [
         ({"lower": (0.1,), "upper": (0.0,)}, "lower <= upper"),
         ({"lower": (-3.0,), "upper": (0.0,)}, "-2"),
+        ({"lower": (0.0,), "upper": (1e-9,)}, "equal bounds to fix it"),
         ({"lower": (0.0, 0.0), "upper": (1.0,)}, "2 dimensions, upper 1"),
         (
             {"lower": (0.0,), "upper": (1.0,), "segments": {"new": Box(lower=(0, 0), upper=(1, 1))}},

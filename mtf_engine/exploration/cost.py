@@ -130,7 +130,7 @@ def exploration_cost(
             top_changed=_estimate(changed, 0),
             rank_correlation=_estimate(correlation, -1),
             beyond=float(1 - within(far).mean()),
-            largest=expected_largest(within),
+            largest=expected_largest(within, plan),
         )
 
     return ExplorationCost(
