@@ -5,10 +5,8 @@ from typing import Literal, get_args
 
 from mtf_engine.logs.files import header
 from mtf_engine.logs.impressions import read_impressions
-from mtf_engine.logs.kuairand import read_kuairand
 from mtf_engine.logs.kuairand_files import IMPRESSION_FILES
 from mtf_engine.logs.mapping import Mapping
-from mtf_engine.logs.predictions import PredictorConfig
 from mtf_engine.logs.sessions import ImportedLog, Progress
 from mtf_engine.logs.tabular import read_tabular
 from mtf_engine.spec import Refusal
@@ -38,6 +36,9 @@ def read_log(
     name = name or source.stem
     kind = _detect(source) if format == "auto" else format
     if kind == "kuairand":
+        from mtf_engine.logs.kuairand import read_kuairand  # loads torch, which no other format needs
+        from mtf_engine.logs.predictions import PredictorConfig
+
         return read_kuairand(source, user_features, name, progress, PredictorConfig())
     if user_features is not None:
         raise Refusal(
