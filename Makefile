@@ -6,11 +6,12 @@ PYTEST := OMP_NUM_THREADS=1 $(PYTHON) -m pytest
 WORKERS ?= 2
 DEMO := data/demo
 
-.PHONY: help demo app test fast browser slow check format docs
+.PHONY: help demo app test fast slow check format docs
 help:
 	@echo "make demo    install, fill a demo workspace, open the dashboard on http://localhost:8501"
 	@echo "make app     open the dashboard on your workspace (MTF_WORKSPACE, else data/)"
 	@echo "make test    install, find a browser, run every test"
+	@echo "make fast    the tests that need no browser"
 	@echo "make check   format, lint, types and every test"
 	@echo "make slow    the tests that need longer than minutes"
 	@echo "make format  rewrite the code in the house's format"
@@ -23,18 +24,17 @@ demo: $(VENV)/app.stamp
 app: $(VENV)/app.stamp
 	$(ENGINE) dashboard
 
-test: fast browser
+test: $(VENV)/dev.stamp
+	$(PYTHON) tests/browser.py
+	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not slow"
 
 fast: $(VENV)/dev.stamp
 	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not slow and not browser"
 
-browser: $(VENV)/dev.stamp fast
-	$(PYTHON) tests/browser.py
-	$(PYTEST) -m "browser and not slow"
-
 slow: $(VENV)/dev.stamp
 	$(PYTHON) tests/browser.py
 	$(PYTEST) -m slow
+	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not slow and not browser" --hypothesis-profile default
 
 check: $(VENV)/dev.stamp
 	$(PYTHON) -m ruff format --check .

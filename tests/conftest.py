@@ -6,11 +6,20 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 from mtf_engine.jobs import executor, submissions
 from mtf_engine.registry import Workspace
 
+settings.register_profile("repeatable", derandomize=True, database=None)
+settings.load_profile("repeatable")  # `make slow` looks for new counterexamples, with the default profile
+
 ROOT = Path(__file__).parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the tests that need a browser behind all others."""
+    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """The dashboard in a real browser, as `python -m mtf_engine dashboard` serves it."""
 
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, 
 
 from mtf_engine.registry import RunState, Workspace
 from tests import browser as chromium
+from tests.workspaces import copy_workspace
 
 pytestmark = pytest.mark.browser
 
@@ -131,8 +131,7 @@ def tab(chrome: Browser) -> Iterator[Tab]:
 @pytest.fixture
 def workspace(small_workspace: Workspace, tmp_path: Path) -> Workspace:
     """A copy of the filled workspace, to be written to."""
-    shutil.copytree(small_workspace.path, tmp_path / "workspace")
-    return Workspace(tmp_path / "workspace")
+    return copy_workspace(small_workspace, tmp_path / "workspace")
 
 
 @pytest.fixture
