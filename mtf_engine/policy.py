@@ -13,6 +13,9 @@ from mtf_engine.network_files import network_bytes, read_network, write_atomical
 from mtf_engine.networks import CHUNK, POLICY_NETWORKS, ConstantAction
 from mtf_engine.spec import FusionSpec, Refusal
 
+BLOCK = 64
+"""Rows that a network is given a multiple of."""
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -38,9 +41,17 @@ class Policy:
 
     @torch.inference_mode()
     def act(self, observations: np.ndarray) -> np.ndarray:
-        """Returns actions, float32 [n, d] in [-1, 1], for raw observations, float32 [n, f]."""
-        rows = torch.as_tensor(observations).split(CHUNK)
-        return np.concatenate([self.network(chunk).clamp(-1, 1).numpy() for chunk in rows])
+        """Returns actions, float32 [n, d] in [-1, 1], for raw observations, float32 [n, f].
+
+        An action is the same to the last bit whoever else is asked.
+        """
+        chunks = torch.as_tensor(observations).split(CHUNK)
+        return np.concatenate([self._act(chunk).numpy() for chunk in chunks])
+
+    def _act(self, rows: torch.Tensor) -> torch.Tensor:
+        """Returns the actions of `rows`, in whole blocks: a matrix product rounds a remainder differently."""
+        blocks = nn.functional.pad(rows, (0, 0, 0, -len(rows) % BLOCK))
+        return self.network(blocks)[: len(rows)].clamp(-1, 1)
 
     def check(self, fusion: FusionSpec, feature_names: Sequence[str]) -> None:
         """Refuses data whose features, predictions or action dimensions differ from the policy's, by name."""

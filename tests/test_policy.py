@@ -44,10 +44,18 @@ def test_the_baseline_gives_everybody_action_zero(observations, tmp_path):
     np.testing.assert_array_equal(actions, np.zeros((50, 3)))
 
 
-def test_actions_do_not_depend_on_who_else_is_asked(policy, observations):
-    alone = np.concatenate([policy.act(row[None]) for row in observations])
-    np.testing.assert_allclose(alone, policy.act(observations), atol=1e-6)
-    assert np.abs(alone).max() <= 1
+@pytest.mark.parametrize("n", [1, 7, 63, 100, 255])
+def test_actions_do_not_depend_on_who_else_is_asked(n):
+    generator = torch.Generator().manual_seed(0)
+    scale = Standardise(torch.zeros(74), torch.ones(74))
+    network = Actor(74, 10, (64, 64)).initialise(scale, generator)
+    names = tuple(f"feature_{i}" for i in range(74))
+    policy = Policy(network, FUSION, names, (True,) * 74)
+    observations = torch.randn(500, 74, generator=generator).numpy()
+    together = policy.act(observations)
+    apart = np.concatenate([policy.act(observations[i : i + n]) for i in range(0, 500, n)])
+    np.testing.assert_array_equal(apart, together)
+    assert 0 < np.abs(together).max() <= 1
 
 
 @pytest.mark.parametrize(

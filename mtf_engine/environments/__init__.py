@@ -95,6 +95,13 @@ class Environment(Protocol):
         """Returns what happens when the active sessions are served with `actions` [n, d] in [-1, 1]."""
 
 
+class Acting(Protocol):
+    """What a policy does here."""
+
+    def act(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns an action [n, d] in [-1, 1] for each observation [n, f]."""
+
+
 def best(scores: NDArray, k: int) -> NDArray[np.int64]:
     """Returns the columns [n, k] of the k highest scores [n, candidates], best first."""
     top = np.argpartition(scores, -k, axis=1)[:, -k:]

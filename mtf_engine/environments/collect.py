@@ -1,22 +1,19 @@
 """Logs from environments: whole sessions under an explored baseline policy, in the shape of a dataset."""
 
 from collections.abc import Iterator
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from mtf_engine.environments import Active, Environment, Impressions, Step, draws
+from mtf_engine.environments import Acting, Active, Environment, Impressions, Step, draws
+from mtf_engine.environments.play import BATCH, each_request
 from mtf_engine.exploration.policies import Exploration, Kind, explore
 from mtf_engine.logs.schema import CANDIDATE_REQUESTS, DatasetMeta, Tables
 from mtf_engine.spec import BoundsPlan, Refusal, Spec
 
 Rows = dict[str, NDArray]
 """Equally long arrays by column name."""
-
-BATCH = 2048
-"""Sessions played at once; bounds the memory, and changes nothing in the log."""
 
 NOISE, CONTROL, VALIDATION = 3, 4, 5  # channels of the seed
 VALIDATION_SHARE = 0.1
@@ -59,13 +56,6 @@ class Collection(Spec):
             seed=self.seed,
             passes=env.passes(self.n_requests, self.seed),
         )
-
-
-class Acting(Protocol):
-    """What a policy does here."""
-
-    def act(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns an action [n, d] in [-1, 1] for each observation [n, f]."""
 
 
 def collect(
@@ -117,8 +107,8 @@ def _play(
     luck = draws.child(draws.child(draws.root(collection.seed), NOISE), np.arange(first, first + n))
     env.reset(users, numbers)
     played, shown, offered = [], [], []
-    while len(active := env.active):
-        who, observations = active.sessions, env.observe()
+    for active, observations in each_request(env):
+        who = active.sessions
         baseline_actions = baseline.act(observations)
         keys = draws.child(draws.child(luck[who], active.step)[:, None], np.arange(env.fusion.n_actions))
         exploration = explore(
