@@ -1,0 +1,140 @@
+"""The A/B test promises: intervals that hold, pairing that pays, and the users that a live test does need."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from mtf_engine.environments.session import SessionEnvironment
+from mtf_engine.evaluation.abtest import ABTest, ab_test, relative_effect, users_live
+
+N_USERS = 400
+
+
+class Constant:
+    """A policy that always serves the same action."""
+
+    def __init__(self, **weights):
+        self.action = np.float32([weights.get(name, 0) for name in SessionEnvironment.fusion.names])
+
+    def act(self, observations):
+        return np.tile(self.action, (len(observations), 1))
+
+
+LIVE = Constant()
+WORSE = Constant(**dict.fromkeys(SessionEnvironment.fusion.names, -1.0) | {"pow_skip": 1.0})
+"""All weights 0: it does not rank."""
+
+
+@pytest.fixture(scope="module")
+def env():
+    return SessionEnvironment()
+
+
+@pytest.fixture(scope="module")
+def result(env):
+    return ab_test(env, {"live": LIVE, "same": Constant(), "worse": WORSE}, "live", N_USERS)
+
+
+def draw(generator, shape, gain=0.0):
+    """Returns what users bring in both arms: heavy-tailed, and alike within a user."""
+    user = generator.gamma(1.5, 4.0, shape)
+    noise = generator.normal(0, 1, (2, *shape))
+    return user * (1 + gain) + noise[0], user + noise[1]
+
+
+def test_a_worse_policy_is_found_and_the_same_policy_is_the_same(result):
+    for metric in result.metrics:
+        worse, same = result.effect("worse", metric), result.effect("same", metric)
+        assert worse.ci_high < 0 and worse.p_value < 0.05 and worse.mean < worse.base_mean
+        assert (same.relative, same.ci_low, same.ci_high, same.p_value) == (0, 0, 0, 1)
+        assert same.users_live is None and same.mean == result.base_means[metric]
+    assert result.metrics == ("valid_consumption", "duration_time", "session_reward") and result.synthetic
+
+
+def test_the_result_survives_json(result):
+    assert ABTest.model_validate_json(result.model_dump_json()) == result
+
+
+def test_progress_counts_every_session_once(env):
+    told = []
+    ab_test(env, {"a": LIVE, "b": WORSE}, "a", 30, seeds=(1, 2), progress=lambda *at: told.append(at))
+    assert told == [(30, 120), (60, 120), (90, 120), (120, 120)]
+
+
+def test_ninety_five_of_a_hundred_intervals_hold_the_truth():
+    generator, gain = np.random.default_rng(0), 0.02
+    found = [relative_effect(*draw(generator, (1, 400), gain)) for _ in range(2_000)]
+    held = np.mean([effect["ci_low"] < gain < effect["ci_high"] for effect in found])
+    assert 0.935 < held < 0.965
+
+
+def test_a_p_value_is_below_five_per_cent_where_the_interval_leaves_out_zero():
+    generator = np.random.default_rng(1)
+    for n_seeds in (1, 4):
+        found = [relative_effect(*draw(generator, (n_seeds, 100), 0.03)) for _ in range(200)]
+        outside = [effect["ci_low"] > 0 or effect["ci_high"] < 0 for effect in found]
+        assert 10 < sum(outside) < 190
+        assert outside == [effect["p_value"] < 0.05 for effect in found]
+
+
+def test_the_interval_is_the_bootstraps():
+    generator = np.random.default_rng(2)
+    ours, base = draw(generator, (1, 2_000), 0.01)
+    picks = generator.integers(0, 2_000, (4_000, 2_000))
+    draws = ours[0][picks].mean(axis=1) / base[0][picks].mean(axis=1) - 1
+    effect = relative_effect(ours, base)
+    expected = np.quantile(draws, [0.025, 0.975])
+    assert [effect["ci_low"], effect["ci_high"]] == pytest.approx(expected, abs=0.05 * np.ptp(expected))
+
+
+def test_pairing_by_user_narrows_the_interval(result, env):
+    effect = result.effect("worse", "session_reward")
+    live, worse = (ab_test(env, {"x": p}, "x", N_USERS) for p in (LIVE, WORSE))
+    assert (live.base_means["session_reward"], worse.base_means["session_reward"]) == (
+        effect.base_mean,
+        effect.mean,
+    )
+    reach = (effect.ci_high - effect.ci_low) / 2
+    z = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)
+    difference = effect.mean - effect.base_mean
+    unpaired = 1.96 * abs(difference) * np.sqrt(effect.users_live / N_USERS) / z / effect.base_mean
+    assert reach < 0.85 * unpaired
+
+
+def test_a_live_test_of_that_many_users_finds_the_difference_four_times_in_five():
+    generator, gain = np.random.default_rng(3), 0.15
+    ours, base = draw(generator, (5, 100_000), gain)
+    n = users_live(ours, base)
+    assert 200 < n < 5_000
+    tests = [
+        stats.ttest_ind(draw(generator, (n,), gain)[0], draw(generator, (n,), gain)[1]).pvalue
+        for _ in range(2_000)
+    ]
+    assert 0.77 < np.mean(np.array(tests) < 0.05) < 0.83
+
+
+def test_several_seeds_are_the_unit(env):
+    result = ab_test(env, {"live": LIVE, "worse": WORSE}, "live", 100, seeds=(3, 1, 4))
+    effect = result.effect("worse", "duration_time")
+    alone = [
+        ab_test(env, {"live": LIVE, "worse": WORSE}, "live", 100, seeds=(seed,)).effect(
+            "worse", "duration_time"
+        )
+        for seed in (3, 1, 4)
+    ]
+    assert effect.by_seed == tuple(one.relative for one in alone)
+    expected = stats.ttest_1samp(effect.by_seed, 0)
+    assert (effect.relative, effect.p_value) == pytest.approx((np.mean(effect.by_seed), expected.pvalue))
+    interval = expected.confidence_interval()
+    assert (effect.ci_low, effect.ci_high) == pytest.approx((interval.low, interval.high))
+
+
+def test_a_gain_on_a_negative_mean_is_a_gain():
+    base = -np.random.default_rng(4).gamma(4, 100, (1, 500))
+    effect = relative_effect(0.8 * base, base)
+    assert effect["relative"] == pytest.approx(0.2) and effect["ci_low"] > 0
+
+
+def test_a_base_of_nothing_has_no_relative_difference():
+    effect = relative_effect(np.ones((1, 5)), np.zeros((1, 5)))
+    assert effect["relative"] is None and effect["p_value"] is None and effect["mean"] == 1
