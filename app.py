@@ -8,7 +8,10 @@ from pages.shared import loaders, words
 
 PAGES = {
     "": [st.Page("pages/shared/home.py", title="Home", default=True)],
-    "Logs": [st.Page("pages/logs/import_logs.py", title="Import logs")],
+    "Logs": [
+        st.Page("pages/logs/import_logs.py", title="Import logs"),
+        st.Page("pages/logs/collect.py", title="Collect a log"),
+    ],
     "Explore": [
         st.Page("pages/explore/bounds.py", title="Bounds planner"),
         st.Page("pages/explore/drift.py", title="Bounds from drift"),

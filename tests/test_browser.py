@@ -24,6 +24,7 @@ ROOT = Path(__file__).parent.parent
 TITLES = {
     "": "Multi-Task Fusion workbench",
     "import_logs": "Import logs",
+    "collect": "Collect a log",
     "bounds": "Bounds planner",
     "drift": "Bounds from drift",
     "walls": "Wall pressure",

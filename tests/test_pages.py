@@ -17,6 +17,7 @@ PAGES = {
 }
 TITLES = {
     "import_logs": "Import logs",
+    "collect": "Collect a log",
     "bounds": "Bounds planner",
     "drift": "Bounds from drift",
     "walls": "Wall pressure",
@@ -72,7 +73,7 @@ def filled(small_workspace, monkeypatch) -> Workspace:
     return small_workspace
 
 
-NEED_NO_DATA = ("import_logs", "density")
+NEED_NO_DATA = ("import_logs", "collect", "density")
 """Pages that are of use in an empty workspace."""
 
 

@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from pydantic import ValidationError
 
-from mtf_engine.spec import MIN_WIDTH, BoundsPlan, Box, Defect, FusionDimension, FusionSpec, Refusal, RewardSpec
+from mtf_engine.spec import (
+    MIN_WIDTH,
+    BoundsPlan,
+    Box,
+    Defect,
+    FusionDimension,
+    FusionSpec,
+    Refusal,
+    RewardSpec,
+)
 
 OFFSETS = (
     st.tuples(st.floats(-2, 2), st.floats(-2, 2))

@@ -72,6 +72,7 @@ def collect(
     baseline: Annotated[
         str, typer.Option(metavar="POLICY", help="Policy explored around: baseline or a training.")
     ] = "baseline",
+    control_share: Annotated[float, typer.Option(help="Share of users kept at the baseline action.")] = 0.1,
     seed: Annotated[int, typer.Option(metavar="S", min=0, help="Same seed, same log.")] = 0,
     name: Annotated[str | None, typer.Option(metavar="N", help="A label.")] = None,
 ) -> None:
@@ -88,6 +89,7 @@ def collect(
         half_width=half_width,
         sigma=sigma,
         baseline=baseline,
+        control_share=control_share,
         n_requests=requests,
         seed=seed,
         name=name,

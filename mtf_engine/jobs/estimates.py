@@ -1,4 +1,4 @@
-"""How long a training will take and how much memory it needs, judged by earlier ones."""
+"""How long a training or a collection will take, and what memory a training needs, judged by earlier ones."""
 
 from typing import Any, NamedTuple
 
@@ -19,6 +19,10 @@ PROCESS_MB = 470
 """Of a worker before it reads its log; measured, as are the copies, on logs of 20,000 and 200,000 requests."""
 COPIES = 2.3
 """Copies of the transitions at the fullest moment."""
+COLLECT_START = 3.0
+"""Seconds of a worker before its first request."""
+COLLECT_RATE = 8_000
+"""Requests collected a second, where nothing was collected here yet."""
 
 
 class Estimate(NamedTuple):
@@ -27,6 +31,26 @@ class Estimate(NamedTuple):
     seconds: float
     memory_mb: float
     basis: str
+
+
+class Duration(NamedTuple):
+    """Seconds that a run will take, and what that is judged by."""
+
+    seconds: float
+    basis: str
+
+
+def collection(workspace: Workspace, env: str, n_requests: int) -> Duration:
+    """Returns how long collecting `n_requests` from `env` takes, by the largest such collection so far."""
+    done = workspace.registry.runs(RunState.COMPLETED, kind="collect")
+    like = [run for run in done if run.config.get("env") == env and run.seconds]
+    if not like:
+        guess = COLLECT_START + n_requests / COLLECT_RATE
+        return Duration(guess, "a guess, as nothing like it was collected here yet")
+    run = max(like, key=lambda run: run.n_steps)
+    seconds = run.seconds or 0.0
+    start = min(COLLECT_START, seconds)
+    return Duration(start + (seconds - start) * n_requests / run.n_steps, f"by the pace of {run.id}")
 
 
 def estimate(workspace: Workspace, algo: str, config: dict[str, Any], dataset: DatasetRow) -> Estimate:

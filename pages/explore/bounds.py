@@ -178,6 +178,10 @@ def show_command(log: Log, draft: plans.Draft, rows: list[PlanRow]) -> None:
         language="bash",
         wrap_lines=True,
     )
+    query = {"env": source[0], "explore": "uniform", "plan": stored[0] if stored else plans.DRAFT}
+    query |= {"dataset": log.row.id} if log.row and source[0] == "replay" else {}
+    query |= {} if stored else {plans.LINK: plans.to_text(draft.plan), plans.ORIGIN: draft.origin}
+    st.page_link("pages/logs/collect.py", label="Collect from the dashboard →", query_params=query)
 
 
 def show_ways(log: Log) -> None:

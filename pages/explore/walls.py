@@ -79,7 +79,7 @@ def main() -> None:
     acted = loaders.policy_actions(chosen.run.id, chosen.dataset)
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     logged = logged_plan(loaders.workspace(), chosen.run.id)
-    against = plans.choose(len(acted.names), left, logged)
+    against = plans.choose(len(acted.names), left, plans.logged(logged))
     by_segment = right.toggle("Judge each segment", key="segments", bind="query-params")
     actions = (acted.new_actions, acted.baseline_actions, acted.segments, acted.names)
     found = wall_pressure(against.plan, *actions, by_segment=by_segment)

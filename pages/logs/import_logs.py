@@ -146,13 +146,9 @@ def show_success(result: dict) -> None:
     if loaders.explored([row]):
         st.page_link("pages/train/start.py", label="Train on it →", query_params={"dataset": row.id})
         return
-    st.write("It has no explored actions. Collect some by replaying it under bounds of ±0.15:")
-    collect = ("dataset", "collect", "--env", "replay", "--from", row.id, "--explore", "uniform")
-    st.code(
-        words.command(loaders.workspace().path, *collect, "--requests", 30_000),
-        language="bash",
-        wrap_lines=True,
-    )
+    st.write("It has no explored actions: a policy learns from a log that is collected by replaying it.")
+    query = {"env": "replay", "dataset": row.id, "explore": "uniform"}
+    st.page_link("pages/logs/collect.py", label="Collect an explored log →", query_params=query)
 
 
 def main() -> None:

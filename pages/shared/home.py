@@ -28,11 +28,10 @@ def next_step(datasets: list[DatasetRow], runs: list[RunRow]) -> Step:
         return Step("The workspace is empty.", "Import a log", "pages/logs/import_logs.py", {})
     if not explored:
         return Step(
-            "There are logs, but none with explored actions to learn from; collect one by replaying a log "
-            "under bounds, with the command below, or import one.",
-            "Import an explored log",
-            "pages/logs/import_logs.py",
-            {},
+            "There are logs, but none with explored actions to learn from.",
+            "Collect one by replay",
+            "pages/logs/collect.py",
+            {"env": "replay", "explore": "uniform"},
         )
     if not trained and live:
         return Step("A training is at work.", "Follow it", "pages/train/runs.py", {"run": live[0].id})
@@ -128,13 +127,6 @@ def main() -> None:
     else:
         st.info("No dataset yet. Import a log, or fill the workspace with synthetic users:")
         st.code(words.command(workspace.path, "demo"), language="bash", wrap_lines=True)
-    if datasets and not loaders.explored(datasets):
-        st.write("Replay a log under uniform bounds of ±0.15:")
-        collect = ("dataset", "collect", "--env", "replay", "--from", datasets[0].id)
-        st.code(
-            words.command(workspace.path, *collect, "--explore", "uniform", "--requests", 30_000),
-            language="bash",
-        )
     st.header("Latest runs", anchor=False)
     if runs:
         links = {"Open": st.column_config.LinkColumn(display_text="open")}

@@ -1,5 +1,6 @@
 """The plan that is being drawn: one a visitor, kept from page to page, and carried by links."""
 
+from collections.abc import Mapping
 from itertools import groupby
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
@@ -12,7 +13,7 @@ from pages.shared import links, loaders
 
 HALF_WIDTH = 0.15
 """Of the plan a visitor starts from; the paper's."""
-DRAFT, LOGGED = "*draft", "*logged"
+DRAFT, LOGGED, DEFAULT = "*draft", "*logged", "*default"
 LINK, ORIGIN = "box", "from"
 """Names in the address: the draft, and where it comes from."""
 MOST_DIMENSIONS = 1_000
@@ -63,11 +64,22 @@ class Chosen(NamedTuple):
     option: tuple[str, ...]
 
 
-def choose(n_actions: int, place: Any = st, logged: BoundsPlan | None = None) -> Chosen:
-    """Draws a choice of the plan a log was collected with, the planner's and the stored ones."""
+def logged(plan: BoundsPlan | None) -> dict[str, Chosen]:
+    """Returns the plan that a log was collected with as a choice, none where it declares no plan."""
+    return {LOGGED: Chosen(plan, "the bounds of its log", ())} if plan else {}
+
+
+def default(n_actions: int) -> dict[str, Chosen]:
+    """Returns as a choice the box that a collection has where no plan is named."""
+    box = BoundsPlan.symmetric(HALF_WIDTH, n_actions)
+    return {DEFAULT: Chosen(box, f"the default box, ±{HALF_WIDTH:g}", ())}
+
+
+def choose(n_actions: int, place: Any = st, first: Mapping[str, Chosen] | None = None) -> Chosen:
+    """Draws a choice of the plans in `first`, the planner's and the stored ones."""
     stored = [row for row in loaders.workspace().registry.plans() if row.plan.n_actions == n_actions]
     plans = {
-        **({LOGGED: Chosen(logged, "the bounds of its log", ())} if logged else {}),
+        **(first or {}),
         DRAFT: Chosen(draft(n_actions).plan, "the planner's plan", ("--bounds", "plan.yaml")),
         **{row.name: Chosen(row.plan, row.name, ("--bounds", row.name)) for row in stored},
     }

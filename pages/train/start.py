@@ -157,7 +157,8 @@ def main() -> None:
     )
     rows = loaders.explored(loaders.datasets())
     if not rows:
-        st.info("There is no log with explored actions to learn from. Import one, or collect one by replay.")
+        st.info("There is no log with explored actions to learn from. Collect one, or import one.")
+        st.page_link("pages/logs/collect.py", label="Collect a log →")
         st.page_link("pages/logs/import_logs.py", label="Import logs →")
         return
     earlier = earlier_run()

@@ -1,0 +1,163 @@
+"""Collect a log: which users to explore on, how, and for how long. Decides what a policy can learn from."""
+
+from typing import Any, NamedTuple
+
+import streamlit as st
+
+from mtf_engine.environments.session import SessionEnvironment
+from mtf_engine.jobs import estimates, executor, submissions
+from mtf_engine.registry import BASELINE, DatasetRow, RunRow, RunState
+from mtf_engine.spec import FusionSpec, Refusal
+from pages.shared import follow, links, loaders, plans, words
+
+SESSION, REPLAY = "session", "replay"
+KINDS = {
+    "uniform": "uniform inside bounds around the baseline",
+    "gaussian": "Gaussian noise around the baseline",
+    "baseline": "the bare baseline, unexplored",
+}
+BOUND: dict[str, Any] = {"bind": "query-params"}
+FOLLOWED = "collected"
+"""Name of the run in the address."""
+
+
+class World(NamedTuple):
+    """Whom to collect from: the environment's name, the log it replays, what its actions and features are."""
+
+    env: str
+    log: DatasetRow | None
+    fusion: FusionSpec
+    feature_names: tuple[str, ...]
+
+
+def choose_world(logs: dict[str, DatasetRow]) -> World:
+    """Draws the choice between synthetic users and the imported `logs`, by id."""
+    left, right = st.columns(2)
+    titles = {SESSION: "Synthetic users"} | ({REPLAY: "Replay of an imported log"} if logs else {})
+    if links.choice("Collect from", titles, "env", left) == SESSION:
+        right.caption(
+            "Simulated users and feedback: figures of such a log are marked as synthetic."
+            + ("" if logs else " An imported log can be replayed instead.")
+        )
+        env = SessionEnvironment()
+        return World(SESSION, None, env.fusion, env.feature_names)
+    titles = {i: f"{row.name} · {row.n_requests:,} requests · {i}" for i, row in logs.items()}
+    row = logs[links.choice("Replay the training days of", titles, "dataset", right)]
+    fusion = FusionSpec.model_validate(row.meta["fusion"])
+    return World(REPLAY, row, fusion, tuple(row.meta["feature_names"]))
+
+
+def replayable(row: DatasetRow) -> bool:
+    """Returns whether the log has impressions of real users, whose observations can be made anew."""
+    return row.source not in (SESSION, REPLAY) and row.meta.get("encoder") is not None
+
+
+def choose_baseline(world: World, place: Any) -> str:
+    """Draws the choice of the policy explored around: the default one, or a training that fits the users."""
+    rows = {row.id: row for row in loaders.datasets()}
+    fits = [
+        run
+        for run in loaders.trainings(RunState.COMPLETED)
+        if (row := rows.get(run.dataset_id or ""))
+        and tuple(row.meta["feature_names"]) == world.feature_names
+        and FusionSpec.model_validate(row.meta["fusion"]) == world.fusion
+    ]
+    titles = {BASELINE: "the default one: action 0 for everybody"} | words.policy_titles(fits)
+    why = "The live policy. In a next round it is the policy that was promoted."
+    return links.choice("Baseline policy", titles, "baseline", place, help=why)
+
+
+class Noise(NamedTuple):
+    """How actions are drawn: settings for the collection, options for its command, and where a file is from."""
+
+    settings: dict[str, Any]
+    options: tuple[object, ...]
+    where: str = ""
+
+
+def choose_noise(world: World) -> Noise:
+    left, right = st.columns(2)
+    kind = links.choice("Explore", KINDS, "explore", left)
+    if kind == "uniform":
+        n_actions = world.fusion.n_actions
+        chosen = plans.choose(n_actions, right, plans.default(n_actions))
+        return Noise({"explore": kind, "plan": chosen.plan}, chosen.option, plans.where(chosen))
+    if kind == "gaussian":
+        label = "Sigma of the noise"
+        sigma = right.number_input(label, 0.01, 2.0, 0.2, 0.05, format="%g", key="sigma", **BOUND)
+        return Noise({"explore": kind, "sigma": sigma}, ("--sigma", f"{sigma:g}"))
+    return Noise({"explore": kind}, ())
+
+
+def choose_settings(world: World) -> tuple[dict[str, Any], tuple[object, ...], str]:
+    """Draws the form; returns the settings, the same as a command's options, and what that needs to know."""
+    noise = choose_noise(world)
+    first, second, third, fourth = st.columns([3, 1, 1, 1])
+    baseline = choose_baseline(world, first)
+    requests = second.number_input("Requests", 1, value=30_000, step=10_000, key="requests", **BOUND)
+    why = "Kept at the baseline action, for the baseline's own value in the same log."
+    control = third.number_input("Control users, %", 0, 99, 10, key="control", help=why, **BOUND)
+    seed = fourth.number_input("Seed", 0, value=0, help="Same seed, same log.", key="seed", **BOUND)
+    name = st.text_input("Name (optional)", placeholder="what lists call it", key="collect name")
+    settings = {"env": world.env, "source": world.log and world.log.id, **noise.settings}
+    settings |= {"n_requests": requests, "control_share": control / 100, "seed": seed, "name": name or None}
+    options = (
+        *("--env", world.env, *(("--from", world.log.id) if world.log else ())),
+        *("--explore", noise.settings["explore"], *noise.options),
+        *(("--baseline", baseline) if baseline != BASELINE else ()),
+        *(("--control-share", f"{control / 100:g}") if control != 10 else ()),
+        *("--requests", requests, "--seed", seed, *(("--name", name) if name else ())),
+    )
+    return settings | {"baseline": baseline}, options, noise.where
+
+
+def show_form() -> None:
+    world = choose_world({row.id: row for row in loaders.datasets() if replayable(row)})
+    settings, options, where = choose_settings(world)
+    workspace = loaders.workspace()
+    took = estimates.collection(workspace, world.env, settings["n_requests"])
+    st.caption(words.plain(f"It will take about {words.duration(took.seconds)} ({took.basis})."))
+    if st.button("Collect", type="primary"):
+        with follow.refusals():
+            st.query_params[FOLLOWED] = submissions.submit_collect(workspace, **settings)
+            st.rerun()
+    st.caption(f"The same on the command line{where}")
+    st.code(words.command(workspace.path, "dataset", "collect", *options), language="bash", wrap_lines=True)
+
+
+def show_result(run: RunRow) -> None:
+    """Says what the finished collection brought, and where to go with it."""
+    if run.kind != "collect":
+        raise Refusal(f"{run.id} is no collection but a run of kind {run.kind}; open it on the page of runs")
+    try:
+        result = executor.completed(loaders.workspace(), run).result or {}
+    except Refusal as refusal:
+        st.error(f"Nothing was collected: {words.plain(refusal)}")
+        st.page_link("pages/train/runs.py", label="Look at the run →", query_params={"run": run.id})
+        return
+    passes = f", the log's users dealt out {result['passes']} times" if result["passes"] > 1 else ""
+    st.success(
+        f"Collected {result['requests']:,} requests and {result['impressions']:,} impressions as "
+        f"**{words.plain(run.name)}** (`{result['dataset_id']}`){passes}."
+    )
+    query = {"dataset": result["dataset_id"]}
+    with st.container(horizontal=True):
+        if run.config["explore"] == "uniform":
+            st.page_link("pages/explore/coverage.py", label="Certify its coverage →", query_params=query)
+        if run.config["explore"] != "baseline":
+            st.page_link("pages/train/start.py", label="Train on it →", query_params=query)
+
+
+def main() -> None:
+    st.title("Collect a log", anchor=False)
+    st.caption("Decides what a policy can learn from: whom to explore on, how far from the live weights.")
+    if run_id := st.query_params.get(FOLLOWED):
+        with follow.refusals():
+            run = follow.finished(run_id)
+            if run is None:
+                return
+            show_result(run)
+    show_form()
+
+
+main()

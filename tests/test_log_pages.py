@@ -1,0 +1,110 @@
+"""Logs, page by page: what a visitor asks to collect is what is collected, and where it leads."""
+
+import pytest
+
+from mtf_engine.jobs import estimates, executor
+from mtf_engine.jobs.configs import CollectConfig
+from mtf_engine.logs.datasets import Dataset
+from mtf_engine.registry import RunRow, RunState, Workspace
+from mtf_engine.spec import BoundsPlan
+from tests.test_explore_pages import address, widget
+from tests.test_pages import button, checked, opened, texts
+from tests.workspaces import copy_workspace
+
+
+@pytest.fixture
+def filled(small_workspace, tmp_path, monkeypatch) -> Workspace:
+    """A copy of the filled workspace, so that logs can be collected and deleted."""
+    monkeypatch.setenv("MTF_WORKSPACE", str(tmp_path))
+    return copy_workspace(small_workspace, tmp_path)
+
+
+def ask(app, **numbers: int) -> None:
+    for key, value in numbers.items():
+        app.number_input(key=key).set_value(value)
+    checked(app.run())
+
+
+def collected(app, workspace: Workspace) -> Dataset:
+    """Returns the log that a click on Collect brings, with the page showing its end."""
+    button(app, "Collect").click()
+    checked(app.run())
+    run = executor.wait(workspace, address(app, "collected"))
+    assert run.state is RunState.COMPLETED, run.error
+    checked(app.run())
+    assert run.dataset_id in app.success[0].value
+    return Dataset.open(workspace.dataset_path(str(run.dataset_id)))
+
+
+def test_a_log_is_collected_as_the_form_says_and_leads_on(filled):
+    filled.registry.save_plan("narrow", BoundsPlan.symmetric(0.05, 10))
+    (training,) = filled.registry.runs(kind="train")
+    app = opened("collect", plan="narrow", baseline=training.id)
+    ask(app, requests=300, control=25, seed=7)
+    command = f"--bounds narrow --baseline {training.id} --control-share 0.25 --requests 300 --seed 7"
+    assert f"--env session --explore uniform {command}" in texts(app)
+    meta = collected(app, filled).meta
+    assert meta.plan == BoundsPlan.symmetric(0.05, 10)
+    assert (meta.baseline, meta.control_share, meta.seed) == (training.id, 0.25, 7)
+    links = {link.label for link in app.get("page_link")}
+    assert {"Certify its coverage →", "Train on it →"} <= links
+
+
+@pytest.fixture
+def waiting(filled, monkeypatch) -> Workspace:
+    """The workspace, in which runs wait in the queue."""
+    monkeypatch.setattr(executor, "MAX_WORKING", 0)
+    return filled
+
+
+def asked_for(app, workspace: Workspace) -> RunRow:
+    """Returns the run that a click on Collect queues."""
+    button(app, "Collect").click()
+    checked(app.run())
+    return workspace.registry.run(address(app, "collected"))
+
+
+def test_a_plan_that_is_being_drawn_is_collected_with(waiting):
+    app = opened("collect", plan="*draft", box="-0.1:0.3*10")
+    assert "plan.yaml is the planner's download" in texts(app)
+    config = CollectConfig.model_validate(asked_for(app, waiting).config)
+    assert config.plan == BoundsPlan(lower=(-0.1,) * 10, upper=(0.3,) * 10)
+
+
+def test_a_cancelled_collection_says_what_became_of_it(waiting):
+    app = opened("collect", explore="baseline")
+    run = asked_for(app, waiting)
+    button(app, "Cancel").click()
+    checked(app.run())
+    assert f"{run.id} was cancelled" in checked(app.run()).error[0].value.replace("\\", "")
+
+
+def test_a_bare_baseline_log_leads_to_no_training(filled):
+    (run,) = (run for run in filled.registry.runs(kind="collect") if run.name == "test")
+    app = opened("collect", collected=run.id)
+    assert run.dataset_id in app.success[0].value
+    assert "Train on it →" not in {link.label for link in app.get("page_link")}
+
+
+def test_a_link_to_another_kind_of_run_is_refused_in_a_sentence(filled):
+    (run,) = filled.registry.runs(kind="train")
+    assert "is no collection" in opened("collect", collected=run.id).error[0].value
+
+
+def test_gaussian_noise_has_a_sigma_and_the_default_box_no_option(filled):
+    app = opened("collect", explore="gaussian", sigma="0.3")
+    assert "--explore gaussian --sigma 0.3 --requests" in texts(app)
+    assert "--explore uniform --requests" in texts(opened("collect"))
+
+
+def test_a_collection_is_estimated_by_the_pace_of_the_largest_so_far(filled, tmp_path):
+    largest = max(filled.registry.runs(kind="collect"), key=lambda run: run.n_steps)
+    as_it = estimates.collection(filled, "session", largest.n_steps)
+    assert as_it.seconds == pytest.approx(largest.seconds) and largest.id in as_it.basis
+    assert estimates.collection(filled, "session", 10 * largest.n_steps).seconds > as_it.seconds
+    assert "a guess" in estimates.collection(filled, "replay", 100).basis
+
+
+def test_only_imported_logs_are_replayed(filled):
+    app = opened("collect")
+    assert list(widget(app.selectbox, "Collect from").options) == ["Synthetic users"]
