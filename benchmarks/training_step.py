@@ -18,8 +18,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from peers import peer_python
+
 ROOT = Path(__file__).parent.parent
-PEER_PYTHON = ROOT / ".venv-d3rlpy" / "bin" / "python"
 PEER_REQUIREMENTS = ("torch==2.13.0", "d3rlpy==2.8.1")
 
 N_CRITICS, BATCH, N_FEATURES, N_ACTIONS = 24, 256, 74, 10
@@ -159,7 +160,7 @@ class Contender:
     """A process that updates on demand."""
 
     def __init__(self, name: str, hidden: int, n_threads: int) -> None:
-        python = PEER_PYTHON if name == "d3rlpy" else sys.executable
+        python = peer_python("d3rlpy", *PEER_REQUIREMENTS) if name == "d3rlpy" else sys.executable
         keep_memory = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
         self.process = subprocess.Popen(
             [python, __file__, "--work", name, "--hidden", str(hidden), "--threads", str(n_threads)],
@@ -232,9 +233,6 @@ def main() -> int:
     if options.work:
         work(options.work, options.hidden[0], options.threads[0])
         return 0
-    if not PEER_PYTHON.exists():
-        subprocess.run([sys.executable, "-m", "venv", PEER_PYTHON.parent.parent], check=True)
-        subprocess.run([PEER_PYTHON, "-m", "pip", "install", "--quiet", *PEER_REQUIREMENTS], check=True)
     print(
         "milliseconds per update, median of 5 interleaved rounds; GFLOP/s of the engine and of a large matmul"
     )
