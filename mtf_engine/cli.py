@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mtf_engine.commands import bounds, datasets, keeping, models, runs, upkeep
+from mtf_engine.commands import abtest, bounds, datasets, keeping, models, runs, upkeep
 from mtf_engine.commands.frame import Group, Json, Session
 
 app = typer.Typer(
@@ -41,4 +41,5 @@ app.add_typer(bounds.app, name="bounds")
 runs.app.add_typer(keeping.app)
 app.add_typer(runs.app, name="runs")
 app.add_typer(models.app)
+app.add_typer(abtest.app)
 app.add_typer(upkeep.app)

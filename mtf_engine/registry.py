@@ -17,7 +17,7 @@ from mtf_engine.registry_tables import RunState as RunState
 from mtf_engine.spec import BoundsPlan, Refusal, Spec
 
 BASELINE = "baseline"
-Kind = Literal["import", "collect", "train", "evaluate", "export"]
+Kind = Literal["import", "collect", "train", "evaluate", "abtest", "export"]
 BEST = "@best"
 WRITES_DATASET = ("import", "collect")
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import typer
 from typer.testing import CliRunner
 
 from mtf_engine.cli import app
-from mtf_engine.jobs import submissions
+from mtf_engine.jobs import executor, submissions
+from mtf_engine.jobs.storage import open_dataset, open_policy
 from mtf_engine.registry import RunRow, RunState, Workspace, new_id, now
-from mtf_engine.spec import BoundsPlan
+from mtf_engine.spec import BoundsPlan, FusionSpec, Refusal
 from tests.workspaces import copy_workspace
 
 ROOT = Path(__file__).parent.parent
@@ -130,6 +132,8 @@ def test_misuse_exits_with_2_and_prints_nothing_on_stdout(arguments: list[str]) 
         ),
         (["train", "x"], "there is no dataset 'x'"),
         (["evaluate", "baseline", "--on", "x"], "there is no dataset 'x'"),
+        (["abtest", "train-0"], "there is no run 'train-0'"),
+        (["abtest", "baseline"], "tested against itself"),
         (["export", "train-0", "--to", "x.zip"], "there is no run 'train-0'"),
         (["runs", "cancel", "train-0"], "there is no run 'train-0'"),
         (["runs", "resume", "train-0"], "there is no run 'train-0'"),
@@ -217,6 +221,41 @@ def test_policies_are_scored_against_each_other(filled: Shell) -> None:
     assert ours["value"] == pytest.approx(-theirs["value"])
     collected, *_ = filled.workspace.registry.runs(kind="collect")
     assert "it has no policy" in filled.refused("evaluate", collected.id, "--on", "test")
+
+
+def test_policies_are_tested_on_the_same_users(filled: Shell) -> None:
+    (training,) = filled.workspace.registry.runs(kind="train")
+    best = f"{training.id}@best"
+    result = filled("abtest", training.id, best, "--users", "60", "--seeds", "2")
+    assert result["policies"] == ["baseline", training.id, best] and result["synthetic"]
+    assert [(e["policy"], e["metric"]) for e in result["effects"]] == [
+        (policy, metric)
+        for policy in (training.id, best)
+        for metric in ("valid_consumption", "duration_time", "session_reward")
+    ]
+    run = filled.workspace.registry.run(result.pop("run_id"))
+    assert (run.kind, run.step, run.n_steps) == ("abtest", 360, 360)
+    assert run.result == result
+
+
+def test_an_ab_test_in_the_background_is_cancelled(filled: Shell) -> None:
+    (training,) = filled.workspace.registry.runs(kind="train")
+    run_id = filled("abtest", training.id, "--users", "10000000", "--background")["run_id"]
+    deadline = time.monotonic() + 60
+    while not filled.workspace.registry.run(run_id).step and time.monotonic() < deadline:
+        time.sleep(0.1)
+    filled("runs", "cancel", run_id)
+    run = executor.wait(filled.workspace, run_id)
+    assert run.state is RunState.CANCELLED and 0 < run.step < run.n_steps
+
+
+def test_a_policy_of_another_world_is_refused(filled: Shell) -> None:
+    (training,) = filled.workspace.registry.runs(kind="train")
+    other = open_dataset(filled.workspace, "test").meta.model_copy(
+        update={"fusion": FusionSpec.default(("click", "like"))}
+    )
+    with pytest.raises(Refusal, match="differ in their predictions: number 1 is valid_consumption in the"):
+        open_policy(filled.workspace, training.id, other)
 
 
 def test_a_bundle_lands_where_it_was_asked_for_and_verifies(filled: Shell, tmp_path: Path) -> None:

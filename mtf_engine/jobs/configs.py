@@ -51,6 +51,17 @@ class EvaluateConfig(Spec):
     n_threads: int = 1
 
 
+class ABTestConfig(Spec):
+    """Play the same users of an environment under several policies."""
+
+    env: Literal["session"]
+    policies: tuple[str, ...] = Field(min_length=2, description="the base among them")
+    base: str
+    n_users: int = Field(default=10_000, ge=2, description="of each seed")
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    n_threads: int = 1
+
+
 class ExportConfig(Spec):
     """Write the policy of a training as a bundle."""
 

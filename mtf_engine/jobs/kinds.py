@@ -5,19 +5,17 @@ Each imports what it needs itself, so that a worker loads no more than its own k
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mtf_engine.jobs import files
-from mtf_engine.jobs.configs import CollectConfig, ExportConfig, ImportConfig
+from mtf_engine.jobs.configs import ABTestConfig, CollectConfig, ExportConfig, ImportConfig
+from mtf_engine.jobs.environments import open_environment
 from mtf_engine.jobs.evaluate import evaluate
 from mtf_engine.jobs.train import train
 from mtf_engine.jobs.worker import Job
 from mtf_engine.logs.schema import DatasetMeta, Tables
-from mtf_engine.registry import RunState, Workspace
+from mtf_engine.registry import RunState
 from mtf_engine.spec import BoundsPlan
-
-if TYPE_CHECKING:
-    from mtf_engine.environments import Environment
 
 
 def import_log(job: Job) -> dict[str, Any]:
@@ -43,7 +41,9 @@ def collect(job: Job) -> dict[str, Any]:
     from mtf_engine.jobs.storage import open_policy
 
     config = CollectConfig.model_validate(job.config)
-    env = _environment(job.workspace, config)
+    env = open_environment(
+        job.workspace, config.env, source=config.source, seed=config.seed, n_threads=config.n_threads
+    )
     collection = Collection(
         explore=config.explore,
         plan=config.plan or BoundsPlan.symmetric(config.half_width, env.fusion.n_actions),
@@ -57,17 +57,6 @@ def collect(job: Job) -> dict[str, Any]:
     baseline.check(meta.fusion, meta.feature_names)
     batches = _counted(job, play(env, baseline, collection))
     return _stored(job, meta, batches) | {"passes": meta.passes}
-
-
-def _environment(workspace: Workspace, config: CollectConfig) -> "Environment":
-    if config.env == "session":
-        from mtf_engine.environments.session import SessionEnvironment
-
-        return SessionEnvironment(n_threads=config.n_threads)
-    from mtf_engine.environments.replay import ReplayEnvironment
-    from mtf_engine.jobs.storage import open_dataset
-
-    return ReplayEnvironment(open_dataset(workspace, str(config.source)), seed=config.seed)
 
 
 def _counted(job: Job, batches: Iterable[Tables]) -> Iterator[Tables]:
@@ -88,6 +77,18 @@ def _stored(job: Job, meta: DatasetMeta, batches: Iterable[Tables]) -> dict[str,
     register_dataset(job.workspace, ledger, meta, job.run.id)
     counts = {"requests": ledger.n_requests, "impressions": ledger.n_impressions}
     return {"dataset_id": ledger.dataset_id, **counts}
+
+
+def abtest(job: Job) -> dict[str, Any]:
+    """Plays the same users under several policies, and tells what each does to them."""
+    from mtf_engine.evaluation import ab_test
+    from mtf_engine.jobs.storage import open_policy
+
+    config = ABTestConfig.model_validate(job.config)
+    env = open_environment(job.workspace, config.env, n_threads=config.n_threads)
+    policies = {name: open_policy(job.workspace, name, env) for name in config.policies}
+    result = ab_test(env, policies, config.base, config.n_users, config.seeds, job.progress)
+    return result.model_dump(mode="json")
 
 
 def export(job: Job) -> dict[str, Any]:
@@ -122,5 +123,6 @@ KINDS: dict[str, Callable[[Job], dict[str, Any]]] = {
     "collect": collect,
     "train": train,
     "evaluate": evaluate,
+    "abtest": abtest,
     "export": export,
 }

@@ -19,7 +19,7 @@ def parse_seeds(text: str, first: int = 0) -> tuple[int, ...]:
     else:
         seeds = [seed for part in text.split(",") for seed in _range(part.strip(), text)]
     if not 0 < len(seeds) <= MOST_SEEDS:
-        raise Refusal(f"--seeds {text} asks for {len(seeds)} trainings; ask for 1 to {MOST_SEEDS}")
+        raise Refusal(f"--seeds {text} asks for {len(seeds)} seeds; ask for 1 to {MOST_SEEDS}")
     return tuple(dict.fromkeys(seeds))
 
 

@@ -8,6 +8,7 @@ from mtf_engine.logs.schema import DatasetMeta, Ledger
 from mtf_engine.registry import BASELINE, BEST, DatasetRow, Workspace, now, run_of
 
 if TYPE_CHECKING:  # a worker that imports a log needs no torch
+    from mtf_engine.environments import Environment
     from mtf_engine.networks import CriticEnsemble
     from mtf_engine.policy import Policy
 
@@ -37,14 +38,19 @@ def register_dataset(workspace: Workspace, ledger: Ledger, meta: DatasetMeta, ru
     )
 
 
-def open_policy(workspace: Workspace, name: str, like: DatasetMeta) -> "Policy":
-    """Returns the policy of a training, last or `RUN@best`, or the `baseline` of a dataset like `like`."""
+def open_policy(workspace: Workspace, name: str, like: "DatasetMeta | Environment") -> "Policy":
+    """Returns the policy of a training, last or `RUN@best`, or the `baseline` of a log or environment `like`.
+
+    A Refusal where the training's policy takes other features, predictions or dimensions than `like`.
+    """
     from mtf_engine.policy import Policy
 
     if name == BASELINE:
         return Policy.baseline(like.fusion, like.feature_names, like.numeric_mask)
     file = files.BEST_POLICY if name.endswith(BEST) else files.POLICY
-    return Policy.load(workspace.run_dir(workspace.trained(name).id) / file)
+    policy = Policy.load(workspace.run_dir(workspace.trained(name).id) / file)
+    policy.check(like.fusion, like.feature_names)
+    return policy
 
 
 def open_critics(workspace: Workspace, name: str) -> "CriticEnsemble | None":

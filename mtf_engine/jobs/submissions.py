@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from mtf_engine.jobs import files
-from mtf_engine.jobs.configs import CollectConfig, EvaluateConfig, ExportConfig, ImportConfig
+from mtf_engine.jobs.configs import ABTestConfig, CollectConfig, EvaluateConfig, ExportConfig, ImportConfig
 from mtf_engine.jobs.executor import submit
 from mtf_engine.registry import BASELINE, RunState, Workspace
 from mtf_engine.spec import BoundsPlan, Refusal, Spec
@@ -114,6 +114,35 @@ def submit_evaluate(
         name=name or f"on {row.name}",
         dataset_id=row.id,
         seed=seed,
+    )
+
+
+def submit_abtest(
+    workspace: Workspace,
+    policies: Sequence[str],
+    *,
+    against: str,
+    env: str,
+    n_users: int,
+    seeds: Sequence[int] = (0,),
+    name: str | None = None,
+) -> str:
+    """Returns the id of the run that plays `policies` and the base `against` in an environment."""
+    compared = tuple(dict.fromkeys((against, *policies)))
+    if len(compared) == 1:
+        raise Refusal(f"{against} would be tested against itself; name another policy")
+    for policy in compared:
+        if policy != BASELINE:
+            workspace.trained(policy)
+    values = {"policies": compared, "base": against, "env": env, "n_users": n_users, "seeds": tuple(seeds)}
+    config = _checked(ABTestConfig, "the A/B test", values)
+    return submit(
+        workspace,
+        "abtest",
+        config.model_dump(mode="json"),
+        name=name or f"against {against} in {env}",
+        seed=config.seeds[0],
+        n_steps=len(compared) * len(config.seeds) * n_users,
     )
 
 

@@ -8,7 +8,7 @@ from mtf_engine.registry import RunRow, RunState
 from pages.shared import links, memory, run_table, words
 from pages.shared.run_table import Filters
 
-KINDS = ("all", "train", "import", "collect", "evaluate", "export")
+KINDS = ("all", "train", "import", "collect", "evaluate", "abtest", "export")
 LINKED: dict[str, Any] = {"bind": "query-params"}
 
 

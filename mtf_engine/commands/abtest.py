@@ -1,0 +1,51 @@
+"""`abtest`."""
+
+from typing import Annotated
+
+import typer
+
+from mtf_engine.commands.frame import Session, command
+
+app = typer.Typer()
+
+
+@command(app, "abtest train-1f00ba77 --against baseline --env session --users 20000")
+def abtest(
+    shell: Session,
+    policies: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="POLICY...", help="RUN, its last step; RUN@best, its best on validation users; baseline."
+        ),
+    ],
+    against: Annotated[str, typer.Option(metavar="POLICY", help="The base of all differences.")] = "baseline",
+    env: Annotated[str, typer.Option(metavar="ENV", help="Where users come from: session.")] = "session",
+    users: Annotated[int, typer.Option(metavar="N", min=2, help="Users of each seed.")] = 10_000,
+    seed: Annotated[int, typer.Option(metavar="S", min=0, help="Same seed, same users.")] = 0,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K",
+            help="Several samples of users, which then are the unit of the intervals (best 5 or more): "
+            "how many from --seed on, 1-5, or 0,3,7.",
+        ),
+    ] = None,
+    background: Annotated[bool, typer.Option("--background", help="Do not wait for the end.")] = False,
+) -> None:
+    """A/B test policies on the same users of an environment, and tell the users a live test would need."""
+    from mtf_engine.commands.foreground import finish
+    from mtf_engine.jobs import submissions
+    from mtf_engine.jobs.seeds import parse_seeds
+
+    run_id = submissions.submit_abtest(
+        shell.workspace,
+        policies,
+        against=against,
+        env=env,
+        n_users=users,
+        seeds=(seed,) if seeds is None else parse_seeds(seeds, first=seed),
+    )
+    if background:
+        shell.show({"run_id": run_id, "state": shell.workspace.registry.run(run_id).state})
+    else:
+        shell.show({"run_id": run_id, **(finish(shell.workspace, run_id).result or {})})
