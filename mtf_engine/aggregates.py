@@ -1,8 +1,9 @@
-"""What is counted once a dataset: coverage, kept beside its file; and who its users are."""
+"""What is counted once a dataset, kept beside its file: coverage and quality; and who its users are."""
 
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 from pydantic import Field, ValidationError
@@ -15,6 +16,7 @@ from mtf_engine.exploration.coverage_counts import (
     read_logged_actions,
 )
 from mtf_engine.logs.datasets import Dataset
+from mtf_engine.logs.quality import Quality, measure
 from mtf_engine.spec import Spec
 
 BASELINE_ROWS = 10_000
@@ -24,11 +26,14 @@ Progress = Callable[[int, int], None]
 """Is told how many rows are counted, and of how many."""
 
 
-class StoredCoverage(Spec):
-    """The file beside a dataset; its counts hold for the rows with that hash alone."""
+Counts = TypeVar("Counts", bound=Spec)
+
+
+class Stored(Spec, Generic[Counts]):
+    """A file beside a dataset; its counts hold for the rows with that hash alone."""
 
     content_hash: str
-    counts: CoverageCounts
+    counts: Counts
 
 
 def coverage_path(dataset_path: Path) -> Path:
@@ -36,19 +41,19 @@ def coverage_path(dataset_path: Path) -> Path:
     return dataset_path.with_suffix(".coverage.json")
 
 
-def stored_coverage(dataset_path: Path, content_hash: str) -> CoverageCounts | None:
-    """Returns the counts beside a dataset; None where there are none of these rows and this version.
+def quality_path(dataset_path: Path) -> Path:
+    """Returns where the quality of the dataset at that path lies; it is deleted with it."""
+    return dataset_path.with_suffix(".quality.json")
 
-    The dataset itself, whatever its size, is not opened.
-    """
-    path = coverage_path(dataset_path)
-    if not path.is_file():
-        return None
-    try:
-        stored = StoredCoverage.model_validate_json(path.read_text())
-    except ValidationError:  # of a version that counted otherwise
-        return None
-    return stored.counts if stored.content_hash == content_hash else None
+
+def stored_coverage(dataset_path: Path, content_hash: str) -> CoverageCounts | None:
+    """Returns the coverage counts beside a dataset, None where it was not counted."""
+    return _stored(coverage_path(dataset_path), content_hash, CoverageCounts)
+
+
+def stored_quality(dataset_path: Path, content_hash: str) -> Quality | None:
+    """Returns the quality beside a dataset, None where it was not measured."""
+    return _stored(quality_path(dataset_path), content_hash, Quality)
 
 
 def coverage(dataset: Dataset, progress: Progress = lambda done, of: None) -> CoverageCounts:
@@ -60,10 +65,38 @@ def coverage(dataset: Dataset, progress: Progress = lambda done, of: None) -> Co
     if (stored := stored_coverage(dataset.path, dataset.content_hash)) is not None:
         return stored
     rows = _told(read_logged_actions(dataset.arrays, dataset.n_requests), dataset.n_requests, progress)
-    counts = count_coverage(rows, dataset.meta.plan)
-    temp = dataset.path.with_name(f".{dataset.path.stem}.tmp.{os.getpid()}.coverage.json")
-    temp.write_text(StoredCoverage(content_hash=dataset.content_hash, counts=counts).model_dump_json())
-    temp.replace(coverage_path(dataset.path))
+    return _store(dataset, coverage_path(dataset.path), count_coverage(rows, dataset.meta.plan))
+
+
+def quality(dataset: Dataset, progress: Progress = lambda done, of: None) -> Quality:
+    """Returns the quality of `dataset`: the one stored beside it, else measured and stored.
+
+    `progress` is told parts of the work; a caller that raises in it leaves nothing behind.
+    """
+    if (stored := stored_quality(dataset.path, dataset.content_hash)) is not None:
+        return stored
+    return _store(dataset, quality_path(dataset.path), measure(dataset, progress))
+
+
+def _stored(path: Path, content_hash: str, of: type[Counts]) -> Counts | None:
+    """Returns what is stored at `path`; None where there is nothing of these rows and this version.
+
+    The dataset itself, whatever its size, is not opened.
+    """
+    if not path.is_file():
+        return None
+    try:
+        stored = Stored[of].model_validate_json(path.read_text())  # type: ignore[valid-type]
+    except ValidationError:  # of a version that counted otherwise
+        return None
+    return stored.counts if stored.content_hash == content_hash else None
+
+
+def _store(dataset: Dataset, path: Path, counts: Counts) -> Counts:
+    """Returns `counts` once they lie at `path`, where they appear at once or not at all."""
+    temp = dataset.path.with_name(f".{dataset.path.stem}.tmp.{os.getpid()}{''.join(path.suffixes[-2:])}")
+    temp.write_text(Stored(content_hash=dataset.content_hash, counts=counts).model_dump_json())
+    temp.replace(path)
     return counts
 
 

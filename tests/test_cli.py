@@ -318,3 +318,23 @@ def change_one_reward(path: Path) -> None:
 
     with duckdb.connect(path) as connection:
         connection.execute("UPDATE requests SET reward = reward + 1 WHERE request_id = 0")
+
+
+def test_a_refused_import_prints_its_sentence_and_nothing_else(tmp_path: Path) -> None:
+    log = tmp_path / "impressions.csv"
+    log.write_text("item_id\n1\n")
+    command = [sys.executable, "-m", "mtf_engine", "--workspace", tmp_path / "new", "dataset", "import", log]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    (sentence,) = done.stderr.splitlines()
+    assert "user_id: is missing" in sentence and sentence.endswith("--json shows the report")
+
+
+def test_quality_is_one_document_and_drift_another(filled: Shell) -> None:
+    found = filled("dataset", "quality", "explored")
+    assert found["n_requests"] == filled.workspace.dataset("explored").n_requests
+    assert "points" not in found["distributions"][0]
+    moved = filled("dataset", "quality", "explored", "--against", "test")
+    assert {"name", "psi", "difference", "verdict"} <= set(moved["shifts"][0])
+    assert "as before" in moved["sentence"]
+    assert "no dataset 'x'" in filled.refused("dataset", "quality", "explored", "--against", "x")

@@ -1,4 +1,4 @@
-"""`dataset import`, `collect`, `list`, `show`, `delete`."""
+"""`dataset import`, `collect`, `list`, `show`, `quality`, `delete`."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -108,6 +108,26 @@ def list_datasets(shell: Session) -> None:
 def show(shell: Session, name: Name) -> None:
     """Show one dataset: its size, origin, and what its columns mean."""
     shell.show(shell.workspace.dataset(name).public())
+
+
+@command(app, "dataset quality real --against explored")
+def quality(
+    shell: Session,
+    name: Name,
+    against: Annotated[
+        str | None, typer.Option(metavar="OTHER", help="Tell the drift from this dataset instead.")
+    ] = None,
+) -> None:
+    """Tell what a log holds, or which of its columns drifted from another log's."""
+    from mtf_engine.aggregates import quality as quality_of
+    from mtf_engine.jobs.storage import open_dataset
+    from mtf_engine.logs.shift import drift
+
+    found = quality_of(open_dataset(shell.workspace, name))
+    if against is None:
+        shell.show(found.public())
+    else:
+        shell.show(drift(found, quality_of(open_dataset(shell.workspace, against))).model_dump(mode="json"))
 
 
 @command(app, "dataset delete real --yes")

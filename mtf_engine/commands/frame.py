@@ -80,10 +80,8 @@ class Group(TyperGroup):
         except Refusal as refusal:
             if ctx.obj.as_json:
                 ctx.obj.show({"error": str(refusal), "defects": refusal.defects})
-            else:
-                for defect in refusal.defects:
-                    print(defect)
-            print(refusal, file=sys.stderr)
+            report = "; --json shows the report" if refusal.defects[1:] and not ctx.obj.as_json else ""
+            print(f"{refusal}{report}", file=sys.stderr)
             ctx.exit(1)
 
 
