@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, 
 
 from mtf_engine.registry import RunState, Workspace
 from tests import browser as chromium
+from tests.accessibility import violations
 from tests.workspaces import copy_workspace
 
 pytestmark = pytest.mark.browser
@@ -160,12 +161,13 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = SECOND
 
 
 @pytest.mark.parametrize("page", TITLES, ids=lambda page: page or "home")
-def test_a_deep_link_on_a_fresh_server_shows_its_page(page, small_workspace, serve, tab):
+def test_a_deep_link_on_a_fresh_server_shows_its_page_to_everybody(page, small_workspace, serve, tab):
     server = serve(small_workspace)
     shown = tab.open(f"{server.url}/{page}")
     assert shown.locator("h1").all_inner_texts() == [TITLES[page]]
     expect(shown.get_by_test_id("stSidebarNav")).to_be_visible()
     assert shown.url.partition("?")[0] == f"{server.url}/{page}"
+    assert not violations(shown)
     tab.check()
 
 

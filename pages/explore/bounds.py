@@ -175,7 +175,7 @@ def show_command(log: Log, draft: plans.Draft, rows: list[PlanRow]) -> None:
         st.caption("Store the plan below to name it here, or download it as plan.yaml.")
     st.code(
         words.command(loaders.workspace().path, *command, "--requests", 30_000),
-        language="bash",
+        language=None,
         wrap_lines=True,
     )
     query = {"env": source[0], "explore": "uniform", "plan": stored[0] if stored else plans.DRAFT}

@@ -72,7 +72,7 @@ def main() -> None:
     st.caption(f"The same on the command line{plans.where(plan)}")
     asked = (*plan.option, "--sigma", f"{sigma:g}", "--k", k, "--requests", n)
     command = words.command(loaders.workspace().path, "bounds", "cost", row.id, *asked)
-    st.code(command, language="bash", wrap_lines=True)
+    st.code(command, language=None, wrap_lines=True)
 
 
 main()

@@ -170,7 +170,7 @@ def main() -> None:
         show_pair(counts, names, free)
     st.caption("The same on the command line")
     command = words.command(loaders.workspace().path, "bounds", "coverage", row.id)
-    st.code(command, language="bash", wrap_lines=True)
+    st.code(command, language=None, wrap_lines=True)
 
 
 main()

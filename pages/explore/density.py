@@ -73,7 +73,7 @@ def density() -> None:
     show_definitions(table)
     st.caption("The same on the command line")
     asked = ("--half-width", f"{half_width:g}", "--sigma", f"{sigma:g}", "--dims", dims)
-    st.code(words.command(loaders.workspace().path, "density", *asked), language="bash", wrap_lines=True)
+    st.code(words.command(loaders.workspace().path, "density", *asked), language=None, wrap_lines=True)
 
 
 def main() -> None:

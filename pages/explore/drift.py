@@ -84,7 +84,7 @@ def show_plan(chosen: acting.Acting, found: DriftBounds, options: list[str]) -> 
     st.caption("The same on the command line")
     share = ("--share", f"{found.share:g}", *options, "--save", "NAME")
     command = ("bounds", "drift", chosen.run.id, "--on", chosen.dataset.id, *share)
-    st.code(words.command(loaders.workspace().path, *command), language="bash", wrap_lines=True)
+    st.code(words.command(loaders.workspace().path, *command), language=None, wrap_lines=True)
 
 
 def main() -> None:

@@ -133,7 +133,7 @@ def show_command(chosen: Settings) -> None:
     st.caption("A training with these settings")
     dataset = explored[0].id if explored else "DATASET"
     command = words.command(loaders.workspace().path, "train", dataset, *asked)
-    st.code(command, language="bash", wrap_lines=True)
+    st.code(command, language=None, wrap_lines=True)
 
 
 def main() -> None:

@@ -67,7 +67,7 @@ def show_plan(chosen: acting.Acting, against: plans.Chosen, found: WallPressure,
     options = [*against.option, *(["--by-segment"] if by_segment else [])]
     asked = ("--on", chosen.dataset.id, *options, "--save", "NAME")
     command = words.command(loaders.workspace().path, "bounds", "walls", chosen.run.id, *asked)
-    st.code(command, language="bash", wrap_lines=True)
+    st.code(command, language=None, wrap_lines=True)
 
 
 def main() -> None:

@@ -122,7 +122,7 @@ def show_form() -> None:
             st.query_params[FOLLOWED] = submissions.submit_collect(workspace, **settings)
             st.rerun()
     st.caption(f"The same on the command line{where}")
-    st.code(words.command(workspace.path, "dataset", "collect", *options), language="bash", wrap_lines=True)
+    st.code(words.command(workspace.path, "dataset", "collect", *options), language=None, wrap_lines=True)
 
 
 def show_result(run: RunRow) -> None:

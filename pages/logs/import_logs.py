@@ -106,7 +106,7 @@ def show_form() -> None:
         given = [str(part) for option in options.items() if option[1] for part in option]
         words_of = ("dataset", "import", source.log, "--format", log_format, *given)
         st.caption("The same on the command line")
-        st.code(words.command(loaders.workspace().path, *words_of), language="bash", wrap_lines=True)
+        st.code(words.command(loaders.workspace().path, *words_of), language=None, wrap_lines=True)
 
 
 def show_import(run_id: str) -> None:

@@ -78,7 +78,7 @@ def main() -> None:
     st.caption("The same on the command line")
     st.code(
         words.command(workspace.path, "export", run_id, "--to", f"{run_id}.zip"),
-        language="bash",
+        language=None,
         wrap_lines=True,
     )
 

@@ -131,4 +131,4 @@ def _offer(chosen: Chosen) -> None:
         st.rerun()
     st.caption("The same on the command line")
     arguments = ("evaluate", *chosen.policies, "--on", chosen.dataset.id)
-    st.code(words.command(workspace.path, *arguments), language="bash", wrap_lines=True)
+    st.code(words.command(workspace.path, *arguments), language=None, wrap_lines=True)

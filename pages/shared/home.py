@@ -126,7 +126,7 @@ def main() -> None:
         st.dataframe(table, hide_index=True, column_config=columns, alt="Datasets of the workspace")
     else:
         st.info("No dataset yet. Import a log, or fill the workspace with synthetic users:")
-        st.code(words.command(workspace.path, "demo"), language="bash", wrap_lines=True)
+        st.code(words.command(workspace.path, "demo"), language=None, wrap_lines=True)
     st.header("Latest runs", anchor=False)
     if runs:
         links = {"Open": st.column_config.LinkColumn(display_text="open")}

@@ -99,4 +99,4 @@ def edit(run: RunRow, known_tags: Sequence[str]) -> None:
 
 
 def show_command(*arguments: str) -> None:
-    st.code(words.command(loaders.workspace().path, *arguments), language="bash", wrap_lines=True)
+    st.code(words.command(loaders.workspace().path, *arguments), language=None, wrap_lines=True)

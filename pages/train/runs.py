@@ -145,7 +145,7 @@ def main() -> None:
     titles = {run.id: words.run_title(run) for run in runs}
     run_id = links.choice("Run", titles, "run")
     run = loaders.workspace().registry.run(run_id)
-    st.subheader(words.plain(words.run_title(run)), anchor=False)
+    st.header(words.plain(words.run_title(run)), anchor=False)
     alive = not run.state.is_finished
     st.fragment(show_run, run_every=LIVE_SECONDS if alive else None)(run_id, alive)
     with st.expander("Note and tags", expanded=bool(run.note or run.tags)):

@@ -87,7 +87,7 @@ def choose_settings(algo: str, start: Start) -> dict[str, str]:
     names = [name for name in type(preset).model_fields if name not in DRAWN_APART]
     of_the_run = [name for name in names if name in TrainerConfig.model_fields]
     of_the_method = [name for name in names if name not in of_the_run]
-    st.subheader("The run", anchor=False)
+    st.header("The run", anchor=False)
     changed = forms.config_form(start.config, preset, of_the_run, start.key)
     with st.expander(f"The method's {len(of_the_method)} settings"):
         changed |= forms.config_form(start.config, preset, of_the_method, start.key)
@@ -133,7 +133,7 @@ def show_command(order: Order) -> None:
         "--background",
     )
     st.caption("The same on the command line")
-    st.code(words.command(loaders.workspace().path, *arguments), language="bash", wrap_lines=True)
+    st.code(words.command(loaders.workspace().path, *arguments), language=None, wrap_lines=True)
 
 
 def start(order: Order) -> None:
