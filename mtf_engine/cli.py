@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mtf_engine.commands import abtest, bounds, datasets, keeping, models, runs, upkeep
+from mtf_engine.commands import abtest, bounds, datasets, keeping, models, rounds, runs, upkeep
 from mtf_engine.commands.frame import Group, Json, Session
 
 app = typer.Typer(
@@ -42,4 +42,5 @@ runs.app.add_typer(keeping.app)
 app.add_typer(runs.app, name="runs")
 app.add_typer(models.app)
 app.add_typer(abtest.app)
+app.add_typer(rounds.app)
 app.add_typer(upkeep.app)

@@ -210,7 +210,7 @@ class _Ensemble(torch.autograd.Function):
         sums = torch.addmm(biases[0], weights[0].t(), inputs.t())  # [n_critics * width, n]
         layers = []
         for weight, bias in zip(weights[1:], biases[1:], strict=True):
-            layers.append(sums.relu_().view(n_critics, -1, len(inputs)))  # [n_critics, width, n]
+            layers.append(sums.relu_().view(n_critics, weight.shape[1], len(inputs)))  # [n_critics, width, n]
             sums = torch.baddbmm(bias, weight.transpose(1, 2), layers[-1])
         ctx.save_for_backward(inputs, *weights, *layers)
         ctx.n_actions = actions.shape[1]

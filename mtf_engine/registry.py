@@ -17,9 +17,11 @@ from mtf_engine.registry_tables import RunState as RunState
 from mtf_engine.spec import BoundsPlan, Refusal, Spec
 
 BASELINE = "baseline"
-Kind = Literal["import", "collect", "train", "evaluate", "abtest", "export"]
+Kind = Literal[
+    "import", "collect", "join", "train", "evaluate", "abtest", "export", "progressive", "paper-data"
+]
 BEST = "@best"
-WRITES_DATASET = ("import", "collect")
+WRITES_DATASET = ("import", "collect", "join")
 
 
 def run_of(policy: str) -> str:
@@ -48,11 +50,12 @@ class DatasetRow(Spec):
 
 
 class RunRow(Spec):
-    """One run. `dataset_id` is the dataset it reads, or the one it writes (import, collect).
+    """One run. `dataset_id` is the dataset it reads, or the one it writes (import, collect, join).
 
     Trainings that differ in their seed alone, submitted together, share a `seed_group`. `best_score` is the
     highest weighted GAUC of validation users so far, reached at `best_step`. `provenance` says what computed
-    it: code, versions, threads, peak memory, the dataset's hash.
+    it: code, versions, threads, peak memory, the dataset's hash. A run with a `parent_id` is a part of that run,
+    done in the parent's process.
     """
 
     id: str
@@ -80,6 +83,7 @@ class RunRow(Spec):
     best_score: float | None = None
     best_step: int | None = None
     provenance: dict[str, Any] | None = None
+    parent_id: str | None = None
 
     @property
     def seconds(self) -> float | None:
@@ -151,7 +155,13 @@ class Registry:
     def add_run(self, row: RunRow) -> None:
         self._execute(sa.insert(RUNS).values(row.model_dump()))
 
-    def runs(self, *states: RunState, kind: str | None = None, dataset_id: str | None = None) -> list[RunRow]:
+    def runs(
+        self,
+        *states: RunState,
+        kind: str | None = None,
+        dataset_id: str | None = None,
+        parent_id: str | None = None,
+    ) -> list[RunRow]:
         """Returns the runs in any of `states` (default all), newest first."""
         query = sa.select(RUNS).order_by(RUNS.c.created_at.desc(), RUNS.c.id)
         if states:
@@ -160,6 +170,8 @@ class Registry:
             query = query.where(RUNS.c.kind == kind)
         if dataset_id:
             query = query.where(RUNS.c.dataset_id == dataset_id)
+        if parent_id:
+            query = query.where(RUNS.c.parent_id == parent_id)
         return [RunRow(**row) for row in self._rows(query)]
 
     def queue(self) -> list[RunRow]:
@@ -181,7 +193,10 @@ class Registry:
         return self._execute(statement) == 1
 
     def delete_run(self, run_id: str) -> None:
-        self._execute(sa.delete(RUNS).where(RUNS.c.id == run_id))
+        """Deletes the row of a run; its parts stay, as runs of their own."""
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(RUNS).where(RUNS.c.parent_id == run_id).values(parent_id=None))
+            connection.execute(sa.delete(RUNS).where(RUNS.c.id == run_id))
 
     def save_plan(self, name: str, plan: BoundsPlan, note: str = "") -> None:
         """Stores `plan` under `name`, in place of an earlier one of that name."""
@@ -277,7 +292,10 @@ class Workspace:
         """Deletes a dataset, row and files, and returns its row; Refusal while a live run uses it."""
         row = self.dataset(name)
         live = self.registry.runs(RunState.QUEUED, RunState.RUNNING)
-        users = [run.id for run in live if row.id in (run.dataset_id, run.config.get("source"))]
+        maker = {run.id: run.parent_id for run in self.registry.runs(dataset_id=row.id)}.get(row.run_id or "")
+        users = [
+            run.id for run in live if row.id in (run.dataset_id, run.config.get("source")) or run.id == maker
+        ]
         if users:
             raise Refusal(f"dataset {row.id} is used by {', '.join(users)}; wait for it or cancel it first")
         self.registry.delete_dataset(row.id)
@@ -291,7 +309,7 @@ class Workspace:
         if not run.state.is_finished:
             raise Refusal(f"{run_id} is {run.state}; cancel it before deleting it")
         for live in self.registry.runs(RunState.QUEUED, RunState.RUNNING):
-            if run_id in map(run_of, live.reads_policies):
+            if run_id in map(run_of, live.reads_policies) or live.id == run.parent_id:
                 raise Refusal(f"{run_id} is used by {live.id}; wait for that or cancel it first")
         for dataset in self.registry.datasets():
             if run_of(dataset.meta.get("baseline") or "") == run_id:

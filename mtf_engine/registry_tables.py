@@ -83,6 +83,7 @@ RUNS = sa.Table(
     sa.Column("best_score", sa.Float),
     sa.Column("best_step", sa.BigInteger),
     sa.Column("provenance", sa.JSON(none_as_null=True)),
+    sa.Column("parent_id", sa.String, index=True),
 )
 PLANS = sa.Table(
     "plans",

@@ -131,6 +131,11 @@ def test_q_of_a_relative_action_is_the_same_in_wider_bounds():
     np.testing.assert_allclose(once, twice, atol=1e-5)
 
 
+def test_q_of_no_rows_is_empty():
+    rows = np.zeros((0, N_FEATURES), np.float32), *np.zeros((4, 0, N_ACTIONS), np.float32)
+    assert ensemble().q(*rows).shape == (N_CRITICS, 0)
+
+
 def test_q_of_a_raw_action_knows_no_bounds():
     critics = ensemble(action_input="raw")
     observations, baseline, lower, upper, actions = arrays()

@@ -137,8 +137,9 @@ def test_a_workspace_of_an_older_version_keeps_its_runs_and_gets_what_is_new(tmp
     workspace = Workspace(tmp_path / "workspace")
     run = run_row(state=RunState.COMPLETED, note="of last month")
     workspace.registry.add_run(run)
-    new = ("seed_group", "queued_at", "best_score", "best_step", "provenance")
+    new = ("seed_group", "queued_at", "best_score", "best_step", "provenance", "parent_id")
     with closing(sqlite3.connect(tmp_path / "workspace" / "registry.sqlite")) as older:
+        older.execute("DROP INDEX ix_runs_parent_id")
         for column in new:
             older.execute(f"ALTER TABLE runs DROP COLUMN {column}")
         older.execute("DROP TABLE plans")

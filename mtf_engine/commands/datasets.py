@@ -1,4 +1,4 @@
-"""`dataset import`, `collect`, `list`, `show`, `quality`, `delete`."""
+"""`dataset import`, `collect`, `join`, `list`, `show`, `quality`, `delete`."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -58,7 +58,12 @@ def collect(
     shell: Session,
     env: Annotated[str, typer.Option(metavar="ENV", help="session or replay.")],
     explore: Annotated[Exploration, typer.Option(help="How actions are drawn around the baseline.")],
-    requests: Annotated[int, typer.Option(metavar="N", min=1, help="Requests to collect.")],
+    requests: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Requests to collect, in whole sessions.")
+    ] = None,
+    sessions: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Sessions to collect, instead of --requests.")
+    ] = None,
     source: Annotated[
         str | None, typer.Option("--from", metavar="DATASET", help="The log to replay (--env replay).")
     ] = None,
@@ -91,9 +96,26 @@ def collect(
         baseline=baseline,
         control_share=control_share,
         n_requests=requests,
+        n_sessions=sessions,
         seed=seed,
         name=name,
     )
+    shell.show(finish(shell.workspace, run_id).result)
+
+
+@command(app, "dataset join round-1 round-2 --name pooled")
+def join(
+    shell: Session,
+    datasets: Annotated[
+        list[str], typer.Argument(metavar="DATASET...", help="Ids or unique names, oldest first.")
+    ],
+    name: Annotated[str, typer.Option(metavar="N", help="A label.")],
+) -> None:
+    """Put several logs into one; each row keeps the baseline action and the bounds of its own log."""
+    from mtf_engine.commands.foreground import finish
+    from mtf_engine.jobs import submissions
+
+    run_id = submissions.submit_join(shell.workspace, datasets, name=name)
     shell.show(finish(shell.workspace, run_id).result)
 
 

@@ -1,10 +1,11 @@
 """Logs from environments: whole sessions under an explored baseline policy, in the shape of a dataset."""
 
 from collections.abc import Iterator
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mtf_engine.environments import Acting, Active, Environment, Impressions, Step, draws
 from mtf_engine.environments.play import BATCH, each_request
@@ -31,10 +32,29 @@ class Collection(Spec):
     control_share: float = Field(
         default=0.1, ge=0, le=1, description="share of users kept at the baseline action"
     )
-    n_requests: int = Field(
-        ge=1, description="at least this many requests: the last session is played to its end"
+    n_requests: int | None = Field(
+        default=None, ge=1, description="at least this many requests: the last session is played to its end"
     )
+    n_sessions: int | None = Field(default=None, ge=1, description="so many sessions, instead of n_requests")
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if (self.n_requests is None) == (self.n_sessions is None):
+            raise ValueError("give a number of requests or one of sessions")
+        return self
+
+    def sessions_left(self, sessions: int, requests: int, most: int) -> int:
+        """Returns how many sessions to play next, at most `most`, for a log that has so many already."""
+        if self.n_requests is not None:
+            return most if requests < self.n_requests else 0
+        return min((self.n_sessions or 0) - sessions, most)
+
+    def sessions_kept(self, lengths: NDArray[np.int64], requests: int) -> int:
+        """Returns how many of the sessions just played, of `lengths` requests, such a log takes."""
+        if self.n_requests is None:
+            return len(lengths)
+        return min(int(np.searchsorted(lengths.cumsum(), self.n_requests - requests)) + 1, len(lengths))
 
     def meta(self, env: Environment, name: str, source: str, baseline: str = "baseline") -> DatasetMeta:
         """Returns the meta data of the dataset collected around `baseline`, a run id or "baseline"."""
@@ -54,8 +74,15 @@ class Collection(Spec):
             control_share=1.0 if self.explore == "baseline" else self.control_share,
             baseline=baseline,
             seed=self.seed,
-            passes=env.passes(self.n_requests, self.seed),
+            passes=self._passes(env),
         )
+
+    def _passes(self, env: Environment) -> int:
+        """Returns how often the collection deals out the environment's users."""
+        if self.n_requests is not None:
+            return env.passes(self.n_requests, self.seed)
+        _, numbers = env.visits(0, self.n_sessions or 0, self.seed)
+        return len(np.unique(numbers))
 
 
 def collect(
@@ -72,13 +99,11 @@ def collect(
             f"actions of {env.fusion.n_actions}; give a plan with {', '.join(env.fusion.names)}"
         )
     sessions = requests = 0
-    while requests < collection.n_requests:
-        played, shown, offered = _play(
-            env, baseline, collection, sessions, batch, CANDIDATE_REQUESTS - requests
-        )
+    while n := collection.sessions_left(sessions, requests, batch):
+        played, shown, offered = _play(env, baseline, collection, sessions, n, CANDIDATE_REQUESTS - requests)
         session = played["session_id"] - sessions
         lengths = np.bincount(session)
-        n_sessions = min(int(np.searchsorted(lengths.cumsum(), collection.n_requests - requests)) + 1, batch)
+        n_sessions = collection.sessions_kept(lengths, requests)
         order = np.lexsort((played["step"], session))[: lengths[:n_sessions].sum()]
         ids = np.full(len(session), LEFT_OUT)
         ids[order] = np.arange(requests, requests + len(order))

@@ -36,6 +36,11 @@ def child(parents: Keys, index: ArrayLike) -> Keys:
     return keys
 
 
+def seed(keys: Keys) -> int:
+    """Returns the seed, below 2**30, that the first of `keys` stands for; small ones are left to people."""
+    return int(keys[0] >> np.uint64(34)) | 1 << 29
+
+
 def uniform(keys: Keys) -> NDArray[np.float32]:
     """Returns a uniform draw in (0, 1) for each key, at 23 bits of resolution (0 and 1 are never reached)."""
     return ((keys >> np.uint64(41)).astype(np.float32) + np.float32(0.5)) * np.float32(2**-23)

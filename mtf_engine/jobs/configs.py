@@ -1,6 +1,6 @@
 """What a run of each kind is told; a training is told its algorithm's own config."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -30,7 +30,8 @@ class CollectConfig(Spec):
     sigma: float = Field(default=0.2, gt=0, description="standard deviation of Gaussian exploration")
     control_share: float = Field(default=0.1, ge=0, lt=1, description="share of users kept at the baseline")
     baseline: str = BASELINE
-    n_requests: int = Field(ge=1)
+    n_requests: int | None = Field(default=None, ge=1)
+    n_sessions: int | None = Field(default=None, ge=1, description="so many sessions, instead of n_requests")
     seed: int = Field(default=0, ge=0)
     name: str
     n_threads: int = 1
@@ -39,7 +40,17 @@ class CollectConfig(Spec):
     def _replay_has_a_source(self) -> "CollectConfig":
         if (self.env == "replay") != (self.source is not None):
             raise ValueError("replay needs the dataset to replay (--from), and nothing else takes one")
+        if (self.n_requests is None) == (self.n_sessions is None):
+            raise ValueError("give a number of requests or one of sessions")
         return self
+
+
+class JoinConfig(Spec):
+    """Put the logs of several datasets into one."""
+
+    datasets: tuple[str, ...] = Field(min_length=2, description="ids, oldest first")
+    name: str
+    n_threads: int = 1
 
 
 class EvaluateConfig(Spec):
@@ -67,3 +78,32 @@ class ExportConfig(Spec):
 
     run_id: str
     n_threads: int = 1
+
+
+class ProgressiveConfig(Spec):
+    """Explore, train and promote, round after round. `training` is the trainer's config for all rounds."""
+
+    env: Literal["session", "replay"]
+    source: str | None = Field(default=None, description="id of the dataset to replay")
+    rounds: int = Field(default=5, ge=1, le=100)
+    sessions_per_round: int = Field(ge=1)
+    algo: str
+    training: dict[str, Any] = Field(description="n_steps is shared by the rounds")
+    half_width: float = Field(default=0.15, gt=0, le=2, description="of the box, where no plan is given")
+    plan: BoundsPlan | None = None
+    control_share: float = Field(default=0.1, ge=0, lt=1, description="share of users kept at the baseline")
+    baseline: str = Field(default=BASELINE, description="policy that the first round explores around")
+    train_on: Literal["current", "cumulative"] = Field(
+        default="current", description="the log of the round, or of all rounds so far"
+    )
+    promote: Literal["always", "if-better"] = "always"
+    seed: int = Field(default=0, ge=0)
+    n_threads: int = 1
+
+    @model_validator(mode="after")
+    def _every_round_learns(self) -> "ProgressiveConfig":
+        if self.training["n_steps"] < self.rounds:
+            raise ValueError(f"{self.training['n_steps']} steps are too few for {self.rounds} rounds")
+        if (self.env == "replay") != (self.source is not None):
+            raise ValueError("replay needs the dataset to replay (--from), and nothing else takes one")
+        return self

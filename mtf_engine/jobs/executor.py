@@ -52,17 +52,18 @@ def submit(
     seed: int | None = None,
     seed_group: str = "",
     n_steps: int = 0,
+    parent_id: str | None = None,
 ) -> str:
     """Returns the id of a new run, started as soon as fewer than `MAX_WORKING` others work.
 
     `config` is what the worker's function for `kind` reads, plus `n_threads` (default 1). A run that writes a
-    dataset gets that dataset's id now.
+    dataset gets that dataset's id now. A part of another run is never queued: its parent's worker does it.
     """
     run = RunRow(
         id=new_id(kind),
         kind=kind,
         name=name,
-        state=RunState.QUEUED,
+        state=RunState.INTERRUPTED if parent_id else RunState.QUEUED,
         created_at=now(),
         queued_at=now(),
         config=config,
@@ -71,10 +72,12 @@ def submit(
         seed=seed,
         seed_group=seed_group,
         n_steps=n_steps,
+        parent_id=parent_id,
     )
     workspace.run_dir(run.id).mkdir()
     workspace.registry.add_run(run)
-    reconcile(workspace)
+    if parent_id is None:
+        reconcile(workspace)
     return run.id
 
 
@@ -84,11 +87,11 @@ def reconcile(workspace: Workspace) -> None:
         _children[:] = [child for child in _children if child.poll() is None]
         working = [run for run in workspace.registry.runs(RunState.RUNNING) if _is_working(workspace, run)]
         _sweep(workspace, {run.dataset_id for run in working if run.kind in WRITES_DATASET})
+        n_working = sum(run.parent_id is None for run in working)
         for run in workspace.registry.queue():
-            if len(working) >= MAX_WORKING:
+            if n_working >= MAX_WORKING:
                 break
-            if _start(workspace, run):
-                working.append(run)
+            n_working += _start(workspace, run)
 
 
 def watch(workspace: Workspace, *run_ids: str, poll_seconds: float = 0.2) -> Iterator[list[RunRow]]:
@@ -131,8 +134,13 @@ def completed(workspace: Workspace, run: RunRow) -> RunRow:
 
 
 def cancel(workspace: Workspace, run_id: str) -> None:
-    """Asks a live run to stop: at once if queued, else after its step; it is killed if it does not."""
+    """Asks a live run to stop: at once if queued, else after its step; it is killed if it does not.
+
+    A part stops with the run that it is a part of.
+    """
     update = workspace.registry.update_run
+    if not workspace.registry.run(run_id).state.is_finished:
+        run_id = _whole(workspace, run_id)
     if update(run_id, RunState.QUEUED, state=RunState.CANCELLED, finished_at=now()):
         return
     if not update(run_id, RunState.RUNNING, cancel_requested_at=now()):
@@ -141,7 +149,12 @@ def cancel(workspace: Workspace, run_id: str) -> None:
 
 
 def resume(workspace: Workspace, run_id: str) -> None:
-    """Queues a cancelled, interrupted or failed run again; a training goes on from its checkpoint."""
+    """Queues a cancelled, interrupted or failed run again; a training goes on from its checkpoint.
+
+    A part goes on with the run that it is a part of.
+    """
+    if workspace.registry.run(run_id).state.can_resume:
+        run_id = _whole(workspace, run_id)
     cleared = dict(error=None, finished_at=None, cancel_requested_at=None, pid=None)
     again = dict(state=RunState.QUEUED, queued_at=now(), **cleared)
     resumable = [state for state in RunState if state.can_resume]
@@ -149,6 +162,12 @@ def resume(workspace: Workspace, run_id: str) -> None:
         state = workspace.registry.run(run_id).state
         raise Refusal(f"{run_id} is {state}; only a cancelled, interrupted or failed run can be resumed")
     reconcile(workspace)
+
+
+def _whole(workspace: Workspace, run_id: str) -> str:
+    """Returns the run that a part, or a part of a part, belongs to; any other run is its own."""
+    parent_id = workspace.registry.run(run_id).parent_id
+    return _whole(workspace, parent_id) if parent_id else run_id
 
 
 def move(workspace: Workspace, run_id: str, places: int) -> None:
@@ -164,6 +183,19 @@ def move(workspace: Workspace, run_id: str, places: int) -> None:
         ids.insert(max(0, place + places), ids.pop(place))
         for moved, queued_at in zip(ids, times, strict=True):
             workspace.registry.update_run(moved, RunState.QUEUED, queued_at=queued_at)
+
+
+def take_up(workspace: Workspace, run_id: str) -> tuple[RunRow, int]:
+    """Returns a part that this process works on from now on, and its lock, to be closed when it ends."""
+    with FileLock(workspace.path / "jobs.lock"):  # or `reconcile` might be asking whether the part is alive
+        folder = workspace.run_dir(run_id)
+        folder.mkdir(exist_ok=True)
+        held = lock.take(folder / files.LOCK)
+        assert held is not None, "the process that held it was the parent's last worker, which has ended"
+        cleared = dict(error=None, finished_at=None, cancel_requested_at=None)
+        started = dict(state=RunState.RUNNING, pid=os.getpid(), started_at=now(), **cleared)
+        workspace.registry.update_run(run_id, **started)
+    return workspace.registry.run(run_id), held
 
 
 def _start(workspace: Workspace, run: RunRow) -> bool:

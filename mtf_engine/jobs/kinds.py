@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mtf_engine.jobs import files
-from mtf_engine.jobs.configs import ABTestConfig, CollectConfig, ExportConfig, ImportConfig
+from mtf_engine.jobs.configs import ABTestConfig, CollectConfig, ExportConfig, ImportConfig, JoinConfig
 from mtf_engine.jobs.environments import open_environment
 from mtf_engine.jobs.evaluate import evaluate
 from mtf_engine.jobs.train import train
@@ -50,6 +52,7 @@ def collect(job: Job) -> dict[str, Any]:
         sigma=config.sigma,
         control_share=config.control_share,
         n_requests=config.n_requests,
+        n_sessions=config.n_sessions,
         seed=config.seed,
     )
     meta = collection.meta(env, config.name, config.env, config.baseline)
@@ -60,12 +63,24 @@ def collect(job: Job) -> dict[str, Any]:
 
 
 def _counted(job: Job, batches: Iterable[Tables]) -> Iterator[Tables]:
-    """Yields `batches`, reporting how many requests have gone by."""
+    """Yields `batches`, reporting how many requests, or sessions, have gone by."""
+    by_session = job.config["n_requests"] is None
     done = 0
     for batch in batches:
         yield batch
-        done += len(batch.requests["request_id"])
+        ids = batch.requests["session_id"]
+        done += len(np.unique(ids)) if by_session else len(ids)
         job.progress(min(done, job.run.n_steps))
+
+
+def join(job: Job) -> dict[str, Any]:
+    """Puts several logs into one dataset."""
+    from mtf_engine.jobs.storage import open_dataset
+    from mtf_engine.logs.joining import joined, joined_meta
+
+    config = JoinConfig.model_validate(job.config)
+    logs = [open_dataset(job.workspace, name) for name in config.datasets]
+    return _stored(job, joined_meta(config.name, config.datasets, [log.meta for log in logs]), joined(logs))
 
 
 def _stored(job: Job, meta: DatasetMeta, batches: Iterable[Tables]) -> dict[str, Any]:
@@ -89,6 +104,13 @@ def abtest(job: Job) -> dict[str, Any]:
     policies = {name: open_policy(job.workspace, name, env) for name in config.policies}
     result = ab_test(env, policies, config.base, config.n_users, config.seeds, job.progress)
     return result.model_dump(mode="json")
+
+
+def progressive(job: Job) -> dict[str, Any]:
+    """Explores, trains and promotes, round after round."""
+    from mtf_engine.jobs.progressive import play
+
+    return play(job)
 
 
 def export(job: Job) -> dict[str, Any]:
@@ -121,8 +143,10 @@ def _scores(job: Job, run_id: str) -> list[dict[str, Any]]:
 KINDS: dict[str, Callable[[Job], dict[str, Any]]] = {
     "import": import_log,
     "collect": collect,
+    "join": join,
     "train": train,
     "evaluate": evaluate,
     "abtest": abtest,
     "export": export,
+    "progressive": progressive,
 }

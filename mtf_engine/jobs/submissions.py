@@ -8,8 +8,17 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from mtf_engine.jobs import files
-from mtf_engine.jobs.configs import ABTestConfig, CollectConfig, EvaluateConfig, ExportConfig, ImportConfig
+from mtf_engine.jobs.configs import (
+    ABTestConfig,
+    CollectConfig,
+    EvaluateConfig,
+    ExportConfig,
+    ImportConfig,
+    JoinConfig,
+    ProgressiveConfig,
+)
 from mtf_engine.jobs.executor import submit
+from mtf_engine.logs.schema import DatasetMeta
 from mtf_engine.registry import BASELINE, RunState, Workspace
 from mtf_engine.spec import BoundsPlan, Refusal, Spec
 
@@ -42,7 +51,12 @@ def submit_import(
 
 
 def submit_collect(
-    workspace: Workspace, *, source: str | None = None, name: str | None = None, **settings: Any
+    workspace: Workspace,
+    *,
+    source: str | None = None,
+    name: str | None = None,
+    parent_id: str | None = None,
+    **settings: Any,
 ) -> str:
     """Returns the id of the run that collects a dataset; `settings` are fields of `CollectConfig`."""
     source_id = workspace.dataset(source).id if source else None
@@ -56,8 +70,22 @@ def submit_collect(
         config.model_dump(mode="json"),
         name=config.name,
         seed=config.seed,
-        n_steps=config.n_requests,
+        n_steps=config.n_requests or config.n_sessions or 0,
+        parent_id=parent_id,
     )
+
+
+def submit_join(
+    workspace: Workspace, datasets: Sequence[str], *, name: str, parent_id: str | None = None
+) -> str:
+    """Returns the id of the run that puts the logs of several datasets into one, oldest first."""
+    from mtf_engine.logs.joining import joined_meta
+
+    rows = [workspace.dataset(dataset) for dataset in dict.fromkeys(datasets)]
+    values = {"datasets": tuple(row.id for row in rows), "name": name}
+    config = _checked(JoinConfig, "the join", values)
+    joined_meta(name, config.datasets, [DatasetMeta.model_validate(row.meta) for row in rows])
+    return submit(workspace, "join", config.model_dump(mode="json"), name=name, parent_id=parent_id)
 
 
 def submit_train(
@@ -94,8 +122,51 @@ def submit_train(
     )
 
 
+def submit_progressive(
+    workspace: Workspace,
+    *,
+    algo: str,
+    preset: str,
+    settings: Mapping[str, str],
+    source: str | None = None,
+    name: str | None = None,
+    parent_id: str | None = None,
+    **rounds: Any,
+) -> str:
+    """Returns the id of the run that explores, trains and promotes, round after round.
+
+    `rounds` are fields of `ProgressiveConfig`; `settings` go over those of `preset`, and `n_steps` among them
+    is shared by the rounds.
+    """
+    from mtf_engine.training import make_config
+
+    seed = rounds.get("seed", 0)
+    training = make_config(algo, preset=preset, settings=dict(settings), seed=seed).model_dump(mode="json")
+    source_id = workspace.dataset(source).id if source else None
+    values = {"source": source_id, "algo": algo, "training": training, **rounds}
+    config = _checked(ProgressiveConfig, "the rounds", {"n_threads": training["n_threads"], **values})
+    if config.baseline != BASELINE:
+        workspace.trained(config.baseline)
+    return submit(
+        workspace,
+        "progressive",
+        config.model_dump(mode="json"),
+        name=name or f"{algo} {config.rounds} rounds on {config.env}",
+        algo=algo,
+        seed=seed,
+        n_steps=3 * config.rounds,
+        parent_id=parent_id,
+    )
+
+
 def submit_evaluate(
-    workspace: Workspace, policies: Sequence[str], dataset: str, *, seed: int = 0, name: str | None = None
+    workspace: Workspace,
+    policies: Sequence[str],
+    dataset: str,
+    *,
+    seed: int = 0,
+    name: str | None = None,
+    parent_id: str | None = None,
 ) -> str:
     """Returns the id of the run that scores `policies` (`RUN`, `RUN@best`, `baseline`) on a dataset."""
     row = workspace.dataset(dataset)
@@ -114,6 +185,7 @@ def submit_evaluate(
         name=name or f"on {row.name}",
         dataset_id=row.id,
         seed=seed,
+        parent_id=parent_id,
     )
 
 

@@ -1,4 +1,7 @@
-"""The process of one run: `run_job` does its work, and writes nothing but its run folder, dataset and row."""
+"""The process of one run: `run_job` does its work, and writes nothing but its run folder, dataset and row.
+
+A run of several parts does them here too, one after the other: `run_part`.
+"""
 
 import os
 import signal
@@ -6,13 +9,15 @@ import sys
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from pydantic_core import to_json
 
 from mtf_engine.jobs import files, lock, metrics, provenance
-from mtf_engine.jobs.executor import LOCK_DESCRIPTOR, reconcile
+from mtf_engine.jobs.executor import LOCK_DESCRIPTOR, reconcile, take_up
 from mtf_engine.registry import RunRow, RunState, Workspace, now
 from mtf_engine.spec import Refusal
 
@@ -24,14 +29,22 @@ class Stop(BaseException):
 
 
 class Job:
-    """What the function of a kind gets: the run's row and folder, and ways to tell how far it is."""
+    """What the function of a kind gets: the run's row and folder, and ways to tell how far it is.
 
-    def __init__(self, workspace: Workspace, run: RunRow) -> None:
+    `whole` is the job that this one is a part of.
+    """
+
+    def __init__(self, workspace: Workspace, run: RunRow, whole: "Job | None" = None) -> None:
         self.workspace = workspace
         self.run = run
         self.folder = workspace.run_dir(run.id)
         self.terminated = False
         self._reported = 0.0
+        self._whole = whole
+        self.listen()
+
+    def listen(self) -> None:
+        """Makes this job the one that a signal to end ends."""
         signal.signal(signal.SIGTERM, self._terminate)
 
     @property
@@ -53,7 +66,8 @@ class Job:
 
     @property
     def cancel_requested(self) -> bool:
-        return self.workspace.registry.run(self.run.id).cancel_requested_at is not None
+        asked = self.workspace.registry.run(self.run.id).cancel_requested_at is not None
+        return asked or (self._whole is not None and self._whole.cancel_requested)
 
     def record_best(self, score: float | None, step: int | None) -> None:
         """Records the best score so far and the step it was reached at."""
@@ -87,15 +101,64 @@ class Job:
 
 def run_job(workspace: Workspace, run_id: str) -> RunState:
     """Does the work of a run and returns the state it ended in."""
+    run, held = _own(workspace, run_id)
+    state = _work(Job(workspace, run))
+    os.close(held)  # from here on nothing is written, so this run may be resumed
+    reconcile(workspace)
+    return state
+
+
+def run_part(whole: Job, run_id: str) -> RunRow:
+    """Does the work of a part of `whole` in this process and returns it, completed; what stops it stops both."""
+    if whole.cancel_requested:
+        raise Stop
+    run, held = take_up(whole.workspace, run_id)
+    part = Job(whole.workspace, run, whole)
+    try:
+        with _logging_to(part.folder / files.LOG):
+            state = _work(part)
+    finally:
+        os.close(held)
+        whole.listen()
+    ended = whole.workspace.registry.run(run_id)
+    if state is RunState.FAILED:
+        raise Refusal(f"{run_id}, the {run.kind} of {run.name}, failed: {ended.error} (`runs logs {run_id}`)")
+    if part.terminated or state is not RunState.COMPLETED:
+        raise Stop
+    return ended
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Sends what this process writes to its standard output and error to the end of the file `path`."""
+    kept = [os.dup(descriptor) for descriptor in (1, 2)]
+    with path.open("ab") as log:
+        _redirect(log.fileno(), log.fileno())
+    try:
+        yield
+    finally:
+        _redirect(*kept)
+        for descriptor in kept:
+            os.close(descriptor)
+
+
+def _redirect(output: int, error: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(output, 1)
+    os.dup2(error, 2)
+
+
+def _work(job: Job) -> RunState:
+    """Does the work of a job's kind, records how it ended, and returns the state it ended in."""
     from mtf_engine.jobs.kinds import KINDS
 
-    run, held = _own(workspace, run_id)
-    job = Job(workspace, run)
+    workspace, run_id = job.workspace, job.run.id
     job.write_json(files.CONFIG, job.config)
-    job.record_provenance(provenance.of_run(workspace, run))
+    job.record_provenance(provenance.of_run(workspace, job.run))
     values: dict[str, Any]
     try:
-        result = KINDS[run.kind](job)
+        result = KINDS[job.run.kind](job)
         job.write_json(files.RESULT, result)
         values = {"state": RunState.COMPLETED, "result": result}
     except Stop:
@@ -114,8 +177,6 @@ def run_job(workspace: Workspace, run_id: str) -> RunState:
         values = {"state": RunState.FAILED, "error": "internal error, see the log"}
     job.record_provenance(provenance.at_its_end(workspace, workspace.registry.run(run_id)))
     workspace.registry.update_run(run_id, **values, finished_at=now())
-    os.close(held)  # from here on nothing is written, so this run may be resumed
-    reconcile(workspace)
     return values["state"]
 
 

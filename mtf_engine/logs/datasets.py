@@ -37,6 +37,8 @@ ORDER = {
     "candidates": "request_id, item_id",
 }
 HASH_ROWS = 65_536
+CONTROL = "control"
+"""Not a split of its own: who is a control user is drawn apart from who is a validation user."""
 
 
 def write_dataset(folder: Path, dataset_id: str, meta: DatasetMeta, batches: Iterable[Tables]) -> Ledger:
@@ -207,6 +209,12 @@ class Dataset:
             return _content_hash(con, "dataset")
 
     @cached_property
+    def tables(self) -> list[str]:
+        """The tables that the file has, of requests, impressions and candidates."""
+        with self._connect() as con:
+            return _tables(con, "dataset")
+
+    @cached_property
     def splits(self) -> tuple[str, ...]:
         return tuple(
             self.query("SELECT DISTINCT split FROM requests WHERE split IS NOT NULL ORDER BY split")["split"]
@@ -231,10 +239,13 @@ class Dataset:
     def evaluation_rows(self, split: str | None = None, n_users: int | None = None) -> EvaluationRows:
         """Returns requests and impressions of `split`; by default test rows, else validation, else all.
 
+        "control" are the users of an explored log who met the baseline policy itself.
+
         With `n_users`, those of at most so many users, the same ones at every call.
         """
         split = split or next((s for s in ("test", "validation") if s in self.splits), "all")
-        where = "split = ?" if split != "all" else "?::VARCHAR IS NOT NULL"
+        whom = {"all": "?::VARCHAR IS NOT NULL", CONTROL: "pscore IS NULL AND ?::VARCHAR IS NOT NULL"}
+        where = whom.get(split, "split = ?")
         params: list[Any] = [split]
         if n_users is not None:
             users = (

@@ -8,7 +8,7 @@ from mtf_engine.registry import RunRow, RunState
 from pages.shared import links, memory, run_table, words
 from pages.shared.run_table import Filters
 
-KINDS = ("all", "train", "import", "collect", "evaluate", "abtest", "export")
+KINDS = ("all", "train", "progressive", "import", "collect", "join", "evaluate", "abtest", "export")
 LINKED: dict[str, Any] = {"bind": "query-params"}
 
 

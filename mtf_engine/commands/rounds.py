@@ -1,0 +1,113 @@
+"""`progressive` and `paper-data`."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from mtf_engine.commands.frame import Session, command
+
+Preset = Annotated[str, typer.Option(metavar="P", help="Settings to start from: paper, laptop, demo.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="One setting; n_steps is shared by the rounds."),
+]
+Background = Annotated[bool, typer.Option("--background", help="Do not wait for the end.")]
+Algo = Annotated[str, typer.Option(metavar="A", help="The method; README lists them.")]
+Seed = Annotated[int, typer.Option(metavar="S", min=0, help="Same seed, same rounds.")]
+
+app = typer.Typer()
+
+
+class TrainOn(StrEnum):
+    """The logs that a round learns from."""
+
+    CURRENT = "current"
+    CUMULATIVE = "cumulative"
+
+
+class Promote(StrEnum):
+    """What becomes the next round's baseline."""
+
+    ALWAYS = "always"
+    IF_BETTER = "if-better"
+
+
+@command(app, "progressive --env session --rounds 5 --sessions-per-round 4000 --background")
+def progressive(
+    shell: Session,
+    env: Annotated[str, typer.Option(metavar="ENV", help="session or replay.")],
+    sessions_per_round: Annotated[int, typer.Option(metavar="N", min=1, help="Sessions a round collects.")],
+    rounds: Annotated[int, typer.Option(metavar="K", min=1, help="How many.")] = 5,
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="DATASET", help="The log to replay (--env replay).")
+    ] = None,
+    algo: Algo = "integrated_rl",
+    preset: Preset = "laptop",
+    settings: Settings = None,
+    bounds: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="A stored bounds plan or a YAML file.")
+    ] = None,
+    baseline: Annotated[
+        str, typer.Option(metavar="POLICY", help="Policy of the first round: baseline or a training.")
+    ] = "baseline",
+    train_on: Annotated[TrainOn, typer.Option(help="The round's log, or all so far.")] = TrainOn.CURRENT,
+    promote: Annotated[
+        Promote, typer.Option(help="Each candidate, or one with a higher weighted GAUC.")
+    ] = Promote.ALWAYS,
+    seed: Seed = 0,
+    name: Annotated[str | None, typer.Option(metavar="N", help="A label.")] = None,
+    background: Background = False,
+) -> None:
+    """Explore, train and promote in rounds: what a round promotes is the next one's baseline."""
+    from mtf_engine.jobs import submissions
+
+    run_id = submissions.submit_progressive(
+        shell.workspace,
+        env=env,
+        source=source,
+        rounds=rounds,
+        sessions_per_round=sessions_per_round,
+        algo=algo,
+        preset=preset,
+        settings=submissions.parse_settings(settings or []),
+        plan=submissions.bounds_plan(shell.workspace, bounds) if bounds else None,
+        baseline=baseline,
+        train_on=train_on,
+        promote=promote,
+        seed=seed,
+        name=name,
+    )
+    _show(shell, run_id, background)
+
+
+def _show(shell: Session, run_id: str, background: bool) -> None:
+    """Prints the rounds once they are played, or at once where nobody waits."""
+    from mtf_engine.commands.foreground import finish
+    from mtf_engine.rounds import Round
+
+    if background:
+        shell.show({"run_id": run_id, "state": shell.workspace.registry.run(run_id).state})
+        return
+    result = finish(shell.workspace, run_id).result or {}
+    told = [Round.model_validate(one) for one in result["rounds"]]
+    shell.show(
+        {
+            "run_id": run_id,
+            "promoted": result["promoted"],
+            "rounds": [
+                {
+                    "round": one.number,
+                    "baseline": one.baseline,
+                    "candidate": one.candidate,
+                    "difference": one.policy.difference.value,
+                    "ci_low": one.policy.difference.ci_low,
+                    "ci_high": one.policy.difference.ci_high,
+                    "path": one.policy.path,
+                    "promoted": one.promoted,
+                    "why": one.why,
+                }
+                for one in told
+            ],
+        }
+    )

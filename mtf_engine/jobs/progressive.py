@@ -1,0 +1,157 @@
+"""The work of progressive rounds: each collects, trains and evaluates as parts of one run, and promotes."""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from mtf_engine.environments import draws
+from mtf_engine.jobs import parts
+from mtf_engine.jobs.configs import ProgressiveConfig
+from mtf_engine.jobs.executor import submit
+from mtf_engine.jobs.storage import open_critics, open_dataset, open_policy
+from mtf_engine.jobs.submissions import submit_collect, submit_evaluate, submit_join
+from mtf_engine.jobs.worker import Job
+from mtf_engine.registry import BASELINE, RunRow
+from mtf_engine.rounds import Round, log_figures, policy_figures, share_of, verdict
+
+ROUNDS = 6  # channel of the seed
+COLLECT, TRAIN = range(2)  # channels of a round
+STAGES = ("collect", "train", "evaluate")
+
+
+def play(job: Job) -> dict[str, Any]:
+    """Plays the rounds of a run, each around the policy last promoted, and returns what they came to.
+
+    Parts that are done are not done again, so a run that was killed ends like one that was not.
+    """
+    rounds = _Rounds(job, ProgressiveConfig.model_validate(job.config))
+    while len(rounds.told) < rounds.config.rounds:
+        rounds.told.append(rounds.next())
+        job.workspace.registry.update_run(job.run.id, result=rounds.result())
+    return rounds.result()
+
+
+def round_seed(seed: int, number: int, channel: int) -> int:
+    """Returns the seed of one round's collection or training."""
+    key = draws.child(draws.child(draws.root(seed), ROUNDS), number)
+    return draws.seed(draws.child(key, channel))
+
+
+@dataclass
+class _Rounds:
+    job: Job
+    config: ProgressiveConfig
+    told: list[Round] = field(default_factory=list)
+
+    @property
+    def number(self) -> int:
+        """The number of the round at work."""
+        return len(self.told) + 1
+
+    @property
+    def baseline(self) -> str:
+        """The policy last promoted."""
+        return self.told[-1].next_baseline if self.told else self.config.baseline
+
+    def result(self) -> dict[str, Any]:
+        return {"promoted": self.baseline, "rounds": [one.model_dump(mode="json") for one in self.told]}
+
+    def next(self) -> Round:
+        """Returns the next round, played."""
+        runs = {"collect": self._collected()}
+        self._progress("collect")
+        if self.config.train_on == "cumulative" and self.told:
+            runs["join"] = self._joined(runs["collect"])
+        runs["train"] = self._trained(runs.get("join", runs["collect"]))
+        self._progress("train")
+        runs["evaluate"] = self._evaluated(runs["train"], runs["collect"])
+        self._progress("evaluate")
+        return self._summed_up(runs)
+
+    def _progress(self, stage: str) -> None:
+        self.job.progress(len(STAGES) * len(self.told) + STAGES.index(stage) + 1)
+
+    @property
+    def _name(self) -> str:
+        return f"{self.job.run.name} round {self.number}"
+
+    def _collected(self) -> RunRow:
+        config = self.config
+        collection = partial(
+            submit_collect,
+            env=config.env,
+            source=config.source,
+            plan=config.plan,
+            half_width=config.half_width,
+            control_share=config.control_share,
+            baseline=self.baseline,
+            n_sessions=config.sessions_per_round,
+            seed=round_seed(config.seed, self.number, COLLECT),
+            n_threads=config.n_threads,
+        )
+        return parts.done(self.job, "collect", self._name, collection)
+
+    def _joined(self, log: RunRow) -> RunRow:
+        datasets = [*(one.dataset_id for one in self.told), str(log.dataset_id)]
+        return parts.done(self.job, "join", self._name, partial(submit_join, datasets=datasets))
+
+    def _trained(self, log: RunRow) -> RunRow:
+        steps = share_of(self.config.training["n_steps"], self.number, self.config.rounds)
+        seed = round_seed(self.config.seed, self.number, TRAIN)
+        training = partial(
+            submit,
+            kind="train",
+            config={**self.config.training, "n_steps": steps, "seed": seed, **self._reward_scale()},
+            dataset_id=log.dataset_id,
+            algo=self.config.algo,
+            n_steps=steps,
+            seed=seed,
+        )
+        return parts.done(self.job, "train", self._name, training)
+
+    def _reward_scale(self) -> dict[str, float]:
+        """Returns what rewards are multiplied by, which the first training fixed, where one was."""
+        first = self.told[0].candidate if self.told else self.config.baseline
+        if first == BASELINE or self.config.training.get("reward_scale", 1.0) is not None:
+            return {}
+        log = open_dataset(self.job.workspace, str(self.job.workspace.trained(first).dataset_id))
+        scale = open_policy(self.job.workspace, first, log.meta).info.get("reward_scale")
+        return {"reward_scale": scale} if scale else {}
+
+    def _evaluated(self, trained: RunRow, log: RunRow) -> RunRow:
+        scoring = partial(submit_evaluate, policies=(trained.id, self.baseline), dataset=str(log.dataset_id))
+        return parts.done(self.job, "evaluate", self._name, scoring)
+
+    def _summed_up(self, runs: dict[str, RunRow]) -> Round:
+        """Returns what the completed parts of the round come to."""
+        workspace, candidate = self.job.workspace, runs["train"].id
+        log = open_dataset(workspace, str(runs["collect"].dataset_id))
+        policy, baseline, first = (
+            open_policy(workspace, name, log.meta)
+            for name in (candidate, self.baseline, self.config.baseline)
+        )
+        figures = policy_figures(
+            log,
+            policy,
+            first,
+            open_critics(workspace, candidate),
+            runs["evaluate"].result or {},
+            (candidate, self.baseline),
+        )
+        promoted, why = verdict(self.config.promote, figures.difference)
+        assert log.meta.plan is not None
+        return Round(
+            number=self.number,
+            baseline=self.baseline,
+            candidate=candidate,
+            dataset_id=str(runs["collect"].dataset_id),
+            runs={kind: run.id for kind, run in runs.items()},
+            plan=log.meta.plan,
+            sessions=self.config.sessions_per_round,
+            requests=log.n_requests,
+            steps=runs["train"].n_steps,
+            log=log_figures(log, baseline, self.config.training.get("gamma", 1.0)),
+            policy=figures,
+            promoted=promoted,
+            why=why,
+        )

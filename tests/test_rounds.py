@@ -1,0 +1,217 @@
+"""Progressive rounds: one run of ordinary ones, which ends the same however often it is killed."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import resume_rounds
+from mtf_engine.jobs import executor, submissions
+from mtf_engine.jobs.storage import open_dataset, open_policy
+from mtf_engine.logs.joining import joined_meta
+from mtf_engine.registry import RunRow, RunState, Workspace
+from mtf_engine.rounds import Estimate, Round, share_of, verdict
+from mtf_engine.spec import BoundsPlan, Refusal
+
+SMALL = {"n_steps": "61", "checkpoint_every": "10", "log_every": "10", "validate_every": "20"}
+SMALL |= {"batch_size": "16", "n_critics": "3", "hidden": "8"}
+
+
+def submit(workspace: Workspace, **changes: Any) -> str:
+    values = {"env": "session", "rounds": 2, "sessions_per_round": 60, "seed": 3, "name": "small", **changes}
+    settings = SMALL | values.pop("settings", {})
+    return submissions.submit_progressive(
+        workspace, algo="integrated_rl", preset="demo", settings=settings, **values
+    )
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """A workspace in which no run outlives the tests."""
+    workspace = Workspace(tmp_path_factory.mktemp("rounds") / "workspace")
+    yield workspace
+    for run in workspace.registry.runs(RunState.QUEUED, RunState.RUNNING):
+        executor.cancel(workspace, run.id)
+        executor.wait(workspace, run.id)
+
+
+@pytest.fixture(scope="module")
+def whole(workspace: Workspace) -> RunRow:
+    """Two cumulative rounds, played without a break."""
+    run_id = submit(workspace, train_on="cumulative")
+    return executor.completed(workspace, executor.wait(workspace, run_id))
+
+
+@pytest.fixture(scope="module")
+def told(whole: RunRow) -> list[Round]:
+    return [Round.model_validate(one) for one in (whole.result or {})["rounds"]]
+
+
+def test_a_round_explores_around_what_the_last_one_promoted(workspace: Workspace, told: list[Round]) -> None:
+    first, second = told
+    assert (first.baseline, second.baseline) == ("baseline", first.candidate)
+    log = open_dataset(workspace, second.dataset_id)
+    promoted = open_policy(workspace, first.candidate, log.meta)
+    rows = log.arrays("SELECT observation, baseline_action, action, pscore FROM requests")
+    np.testing.assert_allclose(rows["baseline_action"], promoted.act(rows["observation"]), atol=1e-6)
+    control = np.isnan(rows["pscore"])
+    assert 0 < control.mean() < 0.5
+    np.testing.assert_array_equal(rows["action"][control], rows["baseline_action"][control])
+
+
+def test_rounds_share_sessions_users_and_steps_as_they_should(
+    workspace: Workspace, told: list[Round]
+) -> None:
+    logs = [open_dataset(workspace, one.dataset_id) for one in told]
+    users = [set(log.query("SELECT DISTINCT user_id FROM requests")["user_id"]) for log in logs]
+    assert not users[0] & users[1], "every round meets new users"
+    assert [log.query("SELECT max(session_id) + 1 AS n FROM requests")["n"][0] for log in logs] == [60, 60]
+    assert [one.steps for one in told] == [30, 31]
+    assert [share_of(61, number, 5) for number in range(1, 6)] == [12, 12, 12, 12, 13]
+
+
+def test_a_cumulative_round_learns_from_all_logs_so_far(workspace: Workspace, told: list[Round]) -> None:
+    logs = [open_dataset(workspace, one.dataset_id) for one in told]
+    pooled = open_dataset(workspace, str(workspace.registry.run(told[1].candidate).dataset_id))
+    assert pooled.meta.details["joins"] == [one.dataset_id for one in told]
+    assert pooled.n_requests == sum(log.n_requests for log in logs)
+    first, second = parts = [log.transitions() for log in logs]
+    both = pooled.transitions()
+    starts = [first.session_starts, len(first) + second.session_starts]
+    np.testing.assert_array_equal(both.session_starts, np.concatenate(starts))
+    for column in ("observations", "actions", "baseline_actions", "lower", "upper", "rewards", "terminals"):
+        expected = np.concatenate([getattr(part, column) for part in parts])
+        np.testing.assert_array_equal(getattr(both, column), expected, err_msg=column)
+
+
+def test_the_scale_of_rewards_is_fixed_by_the_first_round(workspace: Workspace, told: list[Round]) -> None:
+    meta = open_dataset(workspace, told[0].dataset_id).meta
+    first, second = (open_policy(workspace, one.candidate, meta).info["reward_scale"] for one in told)
+    assert first == second == workspace.registry.run(told[1].candidate).config["reward_scale"]
+    assert workspace.registry.run(told[0].candidate).config["reward_scale"] is None
+
+
+def test_what_a_round_tells_is_what_its_log_says(workspace: Workspace, told: list[Round]) -> None:
+    one = told[1]
+    log = open_dataset(workspace, one.dataset_id)
+    by_session = log.query(
+        "SELECT sum(reward) AS total, sum(reward * 0.9 ** step) AS discounted, any_value(pscore) IS NULL AS control "
+        "FROM requests GROUP BY session_id"
+    )
+    control = by_session[by_session["control"]]
+    assert one.log.control_reward.value == pytest.approx(control["total"].mean())
+    assert one.log.control_return.value == pytest.approx(control["discounted"].mean())
+    assert one.log.explored_reward.value == pytest.approx(by_session[~by_session["control"]]["total"].mean())
+    rows = log.evaluation_rows("validation")
+    policy = open_policy(workspace, one.candidate, log.meta)
+    np.testing.assert_allclose(one.policy.walked, np.abs(policy.act(rows.observations)).mean(0), rtol=1e-5)
+    assert one.policy.gauc.value == pytest.approx(
+        workspace.registry.run(one.runs["evaluate"]).result["policies"][0]["weighted_gauc"]
+    )
+    assert one.policy.predicted_return is not None and one.policy.predicted_return.n_users > 0
+
+
+def test_parts_are_ordinary_runs_with_folders_and_logs(workspace: Workspace, whole: RunRow) -> None:
+    parts = workspace.registry.runs(parent_id=whole.id)
+    kinds = ["evaluate", "train", "join", "collect", "evaluate", "train", "collect"]
+    assert [part.kind for part in parts] == kinds
+    assert {part.state for part in parts} == {RunState.COMPLETED}
+    assert all((workspace.run_dir(part.id) / "run.log").exists() and part.provenance for part in parts)
+    assert [part.dataset_id for part in parts if part.kind == "collect"][-1] in {
+        row.id for row in workspace.registry.datasets()
+    }
+    log = (workspace.run_dir(whole.id) / "run.log").read_text()
+    assert all(part.id in log for part in parts)
+    assert whole.step == whole.n_steps == 6
+
+
+def test_killed_at_a_random_moment_it_ends_as_if_it_had_not_been(workspace: Workspace, whole: RunRow) -> None:
+    killed = submit(workspace, train_on="cumulative")
+    seconds = np.random.default_rng().uniform(0, 0.9) * (whole.seconds or 0)
+    print(f"killed after {seconds:.2f} s")
+    resume_rounds.kill(workspace, killed, seconds)
+    parts = workspace.registry.runs(parent_id=killed)
+    assert not [part.id for part in parts if part.state is RunState.RUNNING]
+    executor.resume(workspace, killed)
+    executor.completed(workspace, executor.wait(workspace, killed))
+    assert resume_rounds.differences(workspace, whole.id, killed) == []
+
+
+def test_a_part_is_cancelled_and_resumed_with_the_whole(workspace: Workspace) -> None:
+    run_id = submit(workspace, settings={"n_steps": "1000000"}, name="long")
+    deadline = time.monotonic() + 60
+    while not (
+        at_work := [p for p in workspace.registry.runs(parent_id=run_id) if p.kind == "train" and p.step]
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (part,) = at_work
+    assert part.state is RunState.RUNNING and len(workspace.registry.queue()) == 0
+    executor.cancel(workspace, part.id)
+    assert executor.wait(workspace, run_id).state is RunState.CANCELLED
+    stopped = workspace.registry.run(part.id)
+    assert stopped.state is RunState.CANCELLED and stopped.step > 0
+
+    executor.resume(workspace, part.id)
+    while workspace.registry.run(part.id).step <= stopped.step:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(workspace.registry.run(run_id).pid or 0, signal.SIGTERM)
+    assert executor.wait(workspace, run_id).state is RunState.INTERRUPTED
+    assert workspace.registry.run(part.id).state is RunState.INTERRUPTED
+    with pytest.raises(Refusal, match=f"{run_id} was interrupted at step 1 of 6"):
+        executor.completed(workspace, workspace.registry.run(run_id))
+
+
+@pytest.mark.slow
+def test_a_failed_part_fails_the_whole_in_its_words(workspace: Workspace) -> None:
+    run_id = submit(workspace, plan=BoundsPlan.symmetric(0.1, 3), name="misfit")
+    run = executor.wait(workspace, run_id)
+    (part,) = workspace.registry.runs(parent_id=run_id)
+    assert run.state is part.state is RunState.FAILED
+    assert f"{part.id}, the collect of misfit round 1, failed" in str(run.error)
+    assert "3 dimensions" in str(run.error)
+    workspace.delete_run(run_id)
+    assert workspace.registry.run(part.id).parent_id is None, "a part stays, as a run of its own"
+
+
+@pytest.mark.parametrize(
+    ("promote", "difference", "promoted"),
+    [
+        ("always", -0.1, True),
+        ("if-better", -0.1, False),
+        ("if-better", 0.1, True),
+        ("if-better", None, False),
+    ],
+)
+def test_what_is_promoted_and_why(promote: Any, difference: float | None, promoted: bool) -> None:
+    found = Estimate(value=difference, ci_low=None, ci_high=None, n_users=9)
+    decided, why = verdict(promote, found)
+    assert decided is promoted
+    assert ("no validation user" in why) if difference is None else (f"{difference:+.4f}" in why)
+
+
+def test_logs_of_different_worlds_are_not_joined(workspace: Workspace, told: list[Round]) -> None:
+    meta = open_dataset(workspace, told[0].dataset_id).meta
+    other = meta.model_copy(update={"name": "other", "signals": ("click",)})
+    with pytest.raises(Refusal, match="differ in their signals"):
+        joined_meta("both", ["a", "b"], [meta, other])
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"rounds": 62}, "too few for 62 rounds"),
+        ({"env": "replay"}, "--from"),
+        ({"baseline": "train-0"}, "no run 'train-0'"),
+    ],
+)
+def test_rounds_that_cannot_be_are_refused_at_once(workspace: Workspace, changes: dict, reason: str) -> None:
+    before = workspace.registry.runs()
+    with pytest.raises(Refusal, match=reason):
+        submit(workspace, **changes)
+    assert workspace.registry.runs() == before
