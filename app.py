@@ -31,6 +31,7 @@ PAGES = {
         st.Page("pages/evaluate/deviation.py", title="Deviation"),
         st.Page("pages/evaluate/critics.py", title="Critics"),
         st.Page("pages/evaluate/explain.py", title="Explain one request"),
+        st.Page("pages/evaluate/abtest.py", title="A/B test"),
     ],
     "Release": [st.Page("pages/release/export.py", title="Export a policy")],
 }

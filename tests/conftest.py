@@ -33,7 +33,7 @@ def kuairand() -> Path:
 
 @pytest.fixture(scope="session")
 def small_workspace(tmp_path_factory, worker_id) -> Workspace:
-    """A workspace with two logs, a trained policy, its comparison and its bundle, to be read only.
+    """A workspace with two logs, a trained policy, its comparison, its A/B test and its bundle, to be read only.
 
     All test processes share the one that the first of them fills.
     """
@@ -64,4 +64,6 @@ def fill(workspace: Workspace) -> None:
     run_id = train(settings=settings, name="small")
     done(run_id)
     done(submissions.submit_evaluate(workspace, ["baseline", run_id], test))
+    test = partial(submissions.submit_abtest, workspace, [run_id], against="baseline", env="session")
+    done(test(n_users=50, seeds=(0, 1)))
     done(submissions.submit_export(workspace, run_id))  # its bundle tells the scores

@@ -32,6 +32,7 @@ TITLES = {
     "deviation": "Deviation from the baseline",
     "critics": "Critics",
     "explain": "Explain one request",
+    "abtest": "A/B test",
     "export": "Export a policy",
 }
 

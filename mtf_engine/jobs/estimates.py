@@ -1,11 +1,11 @@
-"""How long a training or a collection will take, and what memory a training needs, judged by earlier ones."""
+"""How long a training, a collection or an A/B test will take, and a training's memory, by earlier ones."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mtf_engine.jobs import metrics
-from mtf_engine.registry import DatasetRow, RunRow, RunState, Workspace
+from mtf_engine.registry import DatasetRow, Kind, RunRow, RunState, Workspace
 
 SIZES = ("batch_size", "n_critics", "hidden", "n_threads", "device")
 """Settings that decide how long a step takes."""
@@ -19,10 +19,12 @@ PROCESS_MB = 470
 """Of a worker before it reads its log; measured, as are the copies, on logs of 20,000 and 200,000 requests."""
 COPIES = 2.3
 """Copies of the transitions at the fullest moment."""
-COLLECT_START = 3.0
+START = 3.0
 """Seconds of a worker before its first request."""
 COLLECT_RATE = 8_000
 """Requests collected a second, where nothing was collected here yet."""
+PLAY_RATE = 2_000
+"""Sessions played a second, where none was yet."""
 
 
 class Estimate(NamedTuple):
@@ -42,15 +44,23 @@ class Duration(NamedTuple):
 
 def collection(workspace: Workspace, env: str, n_requests: int) -> Duration:
     """Returns how long collecting `n_requests` from `env` takes, by the largest such collection so far."""
-    done = workspace.registry.runs(RunState.COMPLETED, kind="collect")
+    return _by_pace(workspace, "collect", env, n_requests, COLLECT_RATE)
+
+
+def ab_test(workspace: Workspace, env: str, n_sessions: int) -> Duration:
+    """Returns how long an A/B test of `n_sessions` in `env` takes, by the largest such test so far."""
+    return _by_pace(workspace, "abtest", env, n_sessions, PLAY_RATE)
+
+
+def _by_pace(workspace: Workspace, kind: Kind, env: str, n_steps: int, rate: float) -> Duration:
+    done = workspace.registry.runs(RunState.COMPLETED, kind=kind)
     like = [run for run in done if run.config.get("env") == env and run.seconds]
     if not like:
-        guess = COLLECT_START + n_requests / COLLECT_RATE
-        return Duration(guess, "a guess, as nothing like it was collected here yet")
+        return Duration(START + n_steps / rate, "a guess, as nothing like it was done here yet")
     run = max(like, key=lambda run: run.n_steps)
     seconds = run.seconds or 0.0
-    start = min(COLLECT_START, seconds)
-    return Duration(start + (seconds - start) * n_requests / run.n_steps, f"by the pace of {run.id}")
+    start = min(START, seconds)
+    return Duration(start + (seconds - start) * n_steps / run.n_steps, f"by the pace of {run.id}")
 
 
 def estimate(workspace: Workspace, algo: str, config: dict[str, Any], dataset: DatasetRow) -> Estimate:

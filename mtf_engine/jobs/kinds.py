@@ -57,7 +57,6 @@ def collect(job: Job) -> dict[str, Any]:
     )
     meta = collection.meta(env, config.name, config.env, config.baseline)
     baseline = open_policy(job.workspace, config.baseline, meta)
-    baseline.check(meta.fusion, meta.feature_names)
     batches = _counted(job, play(env, baseline, collection))
     return _stored(job, meta, batches) | {"passes": meta.passes}
 

@@ -4,6 +4,13 @@ import pandas as pd
 import streamlit as st
 
 TERMS = {
+    "relative difference": "Mean per user minus the base's, over the size of the base's mean.",
+    "mean per user": "Mean over users of what a user's session brought under this policy.",
+    "base per user": "The same under the base, on the same users.",
+    "interval from": "Lower end of the 95 % interval: Student's t over users, or over samples of users.",
+    "interval to": "Upper end of the 95 % interval: Student's t over users, or over samples of users.",
+    "p-value": "How often a difference this large would show if there were none: Student's t, two-sided.",
+    "users live": "Users in each arm of a live test that finds a difference of this size with 80 % power at 5 %.",
     "weighted GAUC": "AUC of the final score within each group, label: watched longer than the valid time, "
     "sample weight: reward + 1; averaged by the groups' total weight. Groups with one class are left out.",
     "low": "Lower end of the 95 % interval: bootstrap over users.",

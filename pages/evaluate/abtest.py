@@ -1,0 +1,188 @@
+"""A/B test policies on simulated users. Decides whether a policy is worth a live test, and how large a one."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pandas as pd
+import streamlit as st
+
+from mtf_engine.environments.session import SessionEnvironment
+from mtf_engine.evaluation import ABTest
+from mtf_engine.jobs import estimates, executor, submissions
+from mtf_engine.registry import BASELINE, RunRow, RunState
+from mtf_engine.spec import FusionSpec
+from pages.shared import abtest_results, follow, glossary, links, loaders, results, words
+from pages.shared.exhibit import described, exhibit
+
+TEST = "test"
+"""Name of the run in the address."""
+ENV = "session"
+UNITS = {"duration_time": " s"}
+BOUND: dict[str, Any] = {"bind": "query-params"}
+
+
+class Order(NamedTuple):
+    """Everything that the form asks for."""
+
+    policies: list[str]
+    against: str
+    n_users: int
+    first_seed: int
+    n_seeds: int
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(range(self.first_seed, self.first_seed + self.n_seeds))
+
+
+def fitting() -> list[RunRow]:
+    """Returns the completed trainings whose policy takes what the environment offers."""
+    env, rows = SessionEnvironment(), {row.id: row for row in loaders.datasets()}
+    return [
+        run
+        for run in loaders.trainings(RunState.COMPLETED)
+        if (row := rows.get(run.dataset_id or ""))
+        and tuple(row.meta["feature_names"]) == env.feature_names
+        and FusionSpec.model_validate(row.meta["fusion"]) == env.fusion
+    ]
+
+
+def choose_test(tests: Mapping[str, RunRow], runs: results.Runs) -> RunRow:
+    titles = {run_id: test_title(run, runs) for run_id, run in tests.items()}
+    return tests[links.choice("Test", titles, TEST)]
+
+
+def test_title(run: RunRow, runs: results.Runs) -> str:
+    """Returns what the list of tests calls `run`: policies, base, users, id."""
+    base, config = run.config["base"], run.config
+    policies = [words.policy_title(name, runs) for name in config["policies"] if name != base]
+    samples = f" × {len(config['seeds'])} samples" if len(config["seeds"]) > 1 else ""
+    named = f"{', '.join(policies)} against {words.policy_title(base, runs)}"
+    return f"{named} · {config['n_users']:,} users{samples} · {run.id}"
+
+
+def show_test(run: RunRow, runs: results.Runs) -> None:
+    """Draws the result of a finished test, or says why there is none."""
+    with follow.refusals():
+        completed = executor.completed(loaders.workspace(), run)
+        test = ABTest.model_validate(completed.result)
+        frame = abtest_results.effects(test, runs)
+        introduce(test, runs)
+        show_effects(run, test, frame, runs)
+        show_live(frame, test)
+        chosen = {"policies": [policy for policy in test.policies if policy != BASELINE]}
+        st.page_link("pages/evaluate/compare.py", label="Compare them on a log →", query_params=chosen)
+
+
+def introduce(test: ABTest, runs: results.Runs) -> None:
+    base = words.plain(words.policy_title(test.base, runs))
+    if test.synthetic:
+        st.warning("Synthetic: these users and their feedback are simulated.")
+    means = ", ".join(
+        f"{abtest_results.metric_title(name)} {words.figure(mean)}{UNITS.get(name, '')}"
+        for name, mean in test.base_means.items()
+    )
+    several = f" of each of {len(test.seeds)} samples" if len(test.seeds) > 1 else ""
+    st.caption(f"{test.n_users:,} users{several}, a session each. Per user under {base}: {means}.")
+
+
+def show_effects(run: RunRow, test: ABTest, frame: pd.DataFrame, runs: results.Runs) -> None:
+    st.header("Difference to the base", anchor=False, help=glossary.TERMS["relative difference"])
+    alt = f"Relative difference of {len(test.policies) - 1} policies to the base, with 95 % intervals"
+    described(abtest_results.table_2(frame), "effects", alt)
+    exhibit(abtest_results.figure(frame), abtest_results.long_table(frame), run.id, alt)
+    with st.container(horizontal=True):
+        st.download_button(
+            "Download JSON", test.model_dump_json(indent=2), f"{run.id}.json", on_click="ignore"
+        )
+    if len(test.seeds) == 1:
+        st.caption("Intervals are over users; all policies met the same ones. \\* p < .05")
+        return
+    st.caption("Intervals are over samples of users; all policies met the same ones. \\* p < .05")
+    with st.expander("By sample"):
+        described(abtest_results.by_sample(test, runs), "samples", "Relative difference in each sample")
+
+
+def show_live(frame: pd.DataFrame, test: ABTest) -> None:
+    st.header("What a live test would need", anchor=False, help=glossary.TERMS["users live"])
+    whole = {
+        abtest_results.metric_title(name): st.column_config.NumberColumn(format="localized")
+        for name in test.metrics
+    }
+    described(abtest_results.users_live(frame), "live", "Users per arm that a live test needs", **whole)
+    st.caption(
+        "Users per arm to find a difference of that size with 80 % power at 5 %. Live, a user is in one arm "
+        "only, so what users differ by does not drop out as it does here."
+    )
+
+
+def show_form(runs: list[RunRow]) -> None:
+    titles = words.policy_titles(runs)
+    left, right = st.columns([3, 2])
+    policies = links.choices("Policies", titles, "policies", left)
+    bases = {BASELINE: "baseline: action 0 for everybody"} | titles
+    against = links.choice("Against", bases, "against", right)
+    first, second, third = st.columns(3)
+    users = first.number_input("Users", 2, value=10_000, step=10_000, key="users", **BOUND)
+    why = "With several, samples are the unit of the intervals: take 5 or more, or only one with more users."
+    samples = second.number_input("Samples of users", 1, 100, 1, key="samples", help=why, **BOUND)
+    seed = third.number_input("Seed", 0, value=0, help="Same seed, same users.", key="seed", **BOUND)
+    order = Order([policy for policy in policies if policy != against], against, users, seed, samples)
+    if not order.policies:
+        st.info("Choose a policy other than the base.")
+        return
+    show_start(order)
+
+
+def show_start(order: Order) -> None:
+    """Draws how long the test takes, the button that starts it, and its command line."""
+    workspace = loaders.workspace()
+    took = estimates.ab_test(workspace, ENV, (1 + len(order.policies)) * order.n_seeds * order.n_users)
+    st.caption(words.plain(f"It will take about {words.duration(took.seconds)} ({took.basis})."))
+    if st.button("Start the test", type="primary"):
+        with follow.refusals():
+            st.query_params[TEST] = submissions.submit_abtest(
+                workspace,
+                order.policies,
+                against=order.against,
+                env=ENV,
+                n_users=order.n_users,
+                seeds=order.seeds,
+            )
+            st.rerun()
+    arguments = (
+        "abtest",
+        *order.policies,
+        "--against",
+        order.against,
+        "--env",
+        ENV,
+        "--users",
+        order.n_users,
+    )
+    drawn = ("--seed", order.first_seed, *(("--seeds", order.n_seeds) if order.n_seeds > 1 else ()))
+    st.caption("The same on the command line")
+    st.code(words.command(workspace.path, *arguments, *drawn), language="bash", wrap_lines=True)
+
+
+def main() -> None:
+    st.title("A/B test", anchor=False)
+    st.caption("Decides whether a policy is worth a live test, and how many users that takes.")
+    fits = fitting()
+    if not fits:
+        st.info(
+            "No policy is trained on a log of synthetic users, and only such a policy can be tested on them."
+        )
+        st.page_link("pages/logs/collect.py", label="Collect such a log →")
+        return
+    runs = loaders.runs_by_id()
+    tests = [run for run in loaders.workspace().registry.runs(kind="abtest") if not run.archived]
+    if tests:
+        chosen = choose_test({run.id: run for run in tests}, runs)
+        if finished := follow.finished(chosen.id):
+            show_test(finished, runs)
+    st.header("Start a test", anchor=False)
+    show_form(fits)
+
+
+main()
