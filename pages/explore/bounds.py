@@ -135,7 +135,7 @@ def show_tiles(box: Box, sigma: float, size: BoxSize, k: int) -> None:
         left.metric("pairs filled", words.days(pairs.days) if pairs else "-", help=text)
         volume = size.log10_volume
         text = f"Share of the action space, all {size.free_dimensions} free dimensions together."
-        right.metric("covered", f"10^{volume:.1f}" if volume < -3 else f"{10**volume:.1%}", help=text)
+        right.metric("covered", f"1e{volume:.0f}" if volume < -3 else f"{10**volume:.1%}", help=text)
 
 
 def show_density(box: Box, sigma: float) -> None:

@@ -53,8 +53,10 @@ GRID = 60
 
 def times(log: float) -> str:
     """Returns how many samples e^`log` are, in words short enough for a tile."""
-    if log < math.log(999_999):
+    if log < math.log(99_999):
         return f"{math.exp(log):,.0f} ×" if log > math.log(20) else f"{math.exp(log):.3g} ×"
+    if log < math.log(999_499):
+        return f"{math.exp(log) / 1_000:.0f} k ×"
     return f"10^{log / math.log(10):.1f} ×"
 
 
