@@ -279,3 +279,14 @@ def test_the_browser_remembers_the_columns_of_the_runs_until_the_next_visit(smal
     page.keyboard.press("Escape")
     expect(chosen).to_be_hidden()
     tab.check()
+
+
+def test_a_picture_is_saved_by_the_browser_itself(small_workspace, serve, tab):
+    page = tab.open(f"{serve(small_workspace).url}/density")
+    page.get_by_text("Table and downloads").click()
+    for kind, start in (("PNG", b"\x89PNG"), ("SVG", b"<svg")):
+        with page.expect_download() as saved:
+            page.get_by_role("button", name=f"Download {kind}").click()
+        assert saved.value.suggested_filename == f"exploration density.{kind.lower()}"
+        assert saved.value.path().read_bytes().startswith(start)
+    tab.check()

@@ -220,7 +220,6 @@ def planner(log: Log) -> None:
         editor.walls(symmetric)
     with right:
         editor.picture(symmetric, sigma, choose_dimensions(log.names))
-        st.caption("Draw a rectangle on the picture, and the box takes its place.")
         show_density(box, sigma)
     with traffic:
         show_traffic(size, log.names, k)

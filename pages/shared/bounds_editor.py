@@ -11,6 +11,7 @@ import streamlit as st
 from mtf_engine.spec import BoundsPlan, Box
 from pages.shared import bounds_charts, plans
 from pages.shared.charts import escape
+from pages.shared.pictures import picture_downloads
 
 WIDEST = 2.0
 REACH = 0.5
@@ -105,6 +106,7 @@ class BoundsEditor:
         alt = f"Uniform draws fill the box, {box}; Gaussian draws of sigma {sigma:g} reach beyond"
         if self.is_locked:
             st.plotly_chart(figure, config=PICTURE, alt=escape(alt), key=f"{key} locked")
+            picture_downloads(f"{key} locked", "box")
             return
 
         def take() -> None:
@@ -113,6 +115,8 @@ class BoundsEditor:
         st.plotly_chart(
             figure, config=PICTURE, alt=escape(alt), key=key, on_select=take, selection_mode="box"
         )
+        st.caption("Draw a rectangle on the picture, and the box takes its place.")
+        picture_downloads(key, "box")
 
     def _edges(self) -> np.ndarray:
         return np.array([self.box.lower, self.box.upper])

@@ -7,22 +7,22 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from pages.shared import glossary
+from pages.shared.pictures import picture_downloads
 
 
 def exhibit(figure: go.Figure, table: pd.DataFrame, name: str, alt: str) -> None:
-    """Draws `figure`, described by `alt` for who cannot see it; `table` is one click away, as is its CSV.
+    """Draws `figure`, described by `alt` for who cannot see it.
 
-    The camera above the picture saves it as SVG. `name` starts the names of the files.
+    Its `table` is one click away, and there both are to take away: as CSV, PNG and SVG. `name` starts the
+    names of the files.
     """
-    config = {
-        "displaylogo": False,
-        "toImageButtonOptions": {"format": "svg", "filename": name},
-        "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
-    }
+    config = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
     st.plotly_chart(figure, config=config, alt=alt, key=f"figure {name}")
-    with st.expander("Table"):
+    with st.expander("Table and downloads"):
         described(table, name, alt)
-        csv_download(table, name)
+        with st.container(horizontal=True):
+            csv_download(table, name)
+            picture_downloads(f"figure {name}", name)
 
 
 def described(table: pd.DataFrame, name: str, alt: str, **columns: Any) -> None:
