@@ -11,6 +11,7 @@ PAGES = {
     "Logs": [
         st.Page("pages/logs/import_logs.py", title="Import logs"),
         st.Page("pages/logs/collect.py", title="Collect a log"),
+        st.Page("pages/logs/datasets.py", title="Datasets"),
     ],
     "Explore": [
         st.Page("pages/explore/bounds.py", title="Bounds planner"),

@@ -26,6 +26,7 @@ TITLES = {
     "": "Multi-Task Fusion workbench",
     "import_logs": "Import logs",
     "collect": "Collect a log",
+    "datasets": "Datasets",
     "bounds": "Bounds planner",
     "drift": "Bounds from drift",
     "walls": "Wall pressure",

@@ -1,13 +1,16 @@
-"""Logs, page by page: what a visitor asks to collect is what is collected, and where it leads."""
+"""Logs, page by page: what is collected, what a log holds, what moved, and where each leads."""
 
+import pandas as pd
 import pytest
 
-from mtf_engine.jobs import estimates, executor
+from mtf_engine import aggregates
+from mtf_engine.jobs import estimates, executor, submissions
 from mtf_engine.jobs.configs import CollectConfig
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.registry import RunRow, RunState, Workspace
 from mtf_engine.spec import BoundsPlan
-from tests.test_explore_pages import address, widget
+from pages.shared import dataset_charts
+from tests.test_explore_pages import address, tiles, widget
 from tests.test_pages import button, checked, opened, texts
 from tests.workspaces import copy_workspace
 
@@ -108,3 +111,81 @@ def test_a_collection_is_estimated_by_the_pace_of_the_largest_so_far(filled, tmp
 def test_only_imported_logs_are_replayed(filled):
     app = opened("collect")
     assert list(widget(app.selectbox, "Collect from").options) == ["Synthetic users"]
+
+
+def test_the_quality_of_a_log_is_measured_once_and_shown(filled):
+    row = filled.dataset("explored")
+    app = opened("datasets", dataset=row.id)
+    found = aggregates.stored_quality(filled.dataset_path(row.id), row.content_hash)
+    assert found is not None
+    assert (
+        tiles(app)["Sessions"] == f"{found.n_sessions:,}" and tiles(app)["Requests"] == f"{row.n_requests:,}"
+    )
+    assert set(app.dataframe[0].value["Dataset"]) == {"explored", "test"}
+    signals = next(d.value for d in app.dataframe if "signal" in d.value)
+    weights = row.meta["reward"]["weights"]
+    assert dict(zip(signals["signal"], signals["reward weight"], strict=True)) == {
+        name: weights.get(name, 0) for name in row.meta["signals"]
+    }
+    assert f"dataset quality {row.id}" in texts(app)
+
+
+def test_drift_from_another_log_is_told_in_words_and_by_link(filled):
+    here, there = filled.dataset("explored"), filled.dataset("test")
+    app = opened("datasets", dataset=here.id, against=there.id)
+    assert any("as before" in str(told.value) for told in [*app.success, *app.warning])
+    assert f"dataset quality {here.id} --against {there.id}" in texts(app)
+    table = next(d.value for d in app.dataframe if "PSI" in d.value)
+    assert len(table) == len(
+        here.meta["feature_names"] + here.meta["signals"] + here.meta["fusion"]["predictions"]
+    )
+
+
+def test_a_cancelled_measurement_waits_to_be_asked_for(filled):
+    row = filled.dataset("explored")
+    app = opened()
+    app.switch_page("pages/logs/datasets.py")
+    app.query_params["dataset"] = row.id
+    app.session_state["count cancelled"] = row.id
+    checked(app.run())
+    assert "are not counted yet" in texts(app) and not tiles(app)
+    button(app, "Count them").click()
+    assert tiles(checked(app.run()))
+
+
+def delete(app) -> None:
+    assert button(app, "Delete for good").disabled
+    widget(app.checkbox, "I know that this cannot be undone.").set_value(True)
+    checked(app.run())
+    button(app, "Delete for good").click()
+    checked(app.run())
+
+
+def test_a_dataset_is_deleted_when_asked_twice(filled):
+    row = filled.dataset("test")
+    delete(opened("datasets", dataset=row.id))
+    assert [left.name for left in filled.registry.datasets()] == ["explored"]
+    assert not list(filled.datasets_dir.glob(f"{row.id}*"))
+
+
+def test_a_dataset_that_a_run_works_with_is_kept(waiting):
+    row = waiting.dataset("explored")
+    settings = {"algo": "integrated_rl", "preset": "demo", "settings": {}}
+    run_id = submissions.submit_train(waiting, row.id, **settings)
+    app = opened("datasets", dataset=row.id)
+    delete(app)
+    assert run_id in app.error[0].value.replace("\\", "")
+    assert waiting.dataset("explored") == row
+
+
+def test_the_figure_of_a_drift_shows_what_moved_without_colour():
+    frame = pd.DataFrame(
+        {
+            "column": ["<b>a", "b"], "kind": ["feature", "signal"], "verdict": ["moved", "as before"],
+            "PSI": [0.5, 0.01], "difference": [1.0, None], "low": [0.9, None], "high": [1.1, None],
+        }
+    )  # fmt: skip
+    figure = dataset_charts.drift(frame)
+    assert list(figure.data[0].marker.symbol) == ["circle", "diamond"]
+    assert "&lt;b&gt;a, feature" in list(figure.data[0].y)
+    assert {note.text for note in figure.layout.annotations} == {"PSI 0.50", "PSI 0.01"}

@@ -18,6 +18,7 @@ PAGES = {
 TITLES = {
     "import_logs": "Import logs",
     "collect": "Collect a log",
+    "datasets": "Datasets",
     "bounds": "Bounds planner",
     "drift": "Bounds from drift",
     "walls": "Wall pressure",

@@ -1,19 +1,16 @@
 """Coverage certificate: does an explored log cover its boxes evenly? Decides whether to learn from it."""
 
-import time
-
 import numpy as np
 import pandas as pd
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
 from mtf_engine import aggregates
 from mtf_engine.exploration.coverage import Certificate, certify_coverage
 from mtf_engine.exploration.coverage_counts import CELLS, CoverageCounts
-from mtf_engine.jobs.storage import open_dataset
 from mtf_engine.registry import DatasetRow
 from mtf_engine.spec import FusionSpec
 from pages.shared import glossary, links, loaders, log_charts, words
+from pages.shared.counting import Aggregate, counted
 from pages.shared.exhibit import csv_download, exhibit
 
 
@@ -23,41 +20,6 @@ def choose(rows: list[DatasetRow]) -> DatasetRow:
         i: f"{r.name} · {r.meta['exploration']} · {r.n_requests:,} requests · {i}" for i, r in by_id.items()
     }
     return by_id[links.choice("Explored log", titles, "dataset")]
-
-
-def counted(row: DatasetRow) -> CoverageCounts | None:
-    """Returns the counts of the log; counts it where that was never done, None once that is cancelled."""
-    workspace = loaders.workspace()
-    stored = aggregates.stored_coverage(workspace.dataset_path(row.id), row.content_hash)
-    if stored is not None:
-        return stored
-    if st.session_state.get("count cancelled") == row.id:
-        st.info(f"The {row.n_requests:,} requests of this log are not counted yet.")
-        st.button("Count them", type="primary", on_click=_remember, args=(None,))
-        return None
-    place = st.empty()
-    with place.container():
-        bar = st.progress(0.0)
-        st.button("Cancel", on_click=_remember, args=(row.id,))
-    counts = aggregates.coverage(open_dataset(workspace, row.id), _telling(bar))
-    place.empty()
-    return counts
-
-
-def _telling(bar: DeltaGenerator) -> aggregates.Progress:
-    """Returns what shows on `bar` how far a count is, and how long it has to go."""
-    start = time.monotonic()
-
-    def tell(done: int, of: int) -> None:
-        spent = time.monotonic() - start
-        left = f" · about {words.duration(spent * (of - done) / done)} to go" if done else ""
-        bar.progress(done / of, text=f"Counting, once for this log: {done:,} of {of:,} requests{left}")
-
-    return tell
-
-
-def _remember(cancelled: str | None) -> None:
-    st.session_state["count cancelled"] = cancelled
 
 
 def check_table(certificate: Certificate) -> pd.DataFrame:
@@ -157,7 +119,7 @@ def main() -> None:
         st.page_link("pages/explore/bounds.py", label="Plan bounds →")
         return
     row = choose(rows)
-    counts = counted(row)
+    counts = counted(row, Aggregate(aggregates.stored_coverage, aggregates.coverage, "requests"))
     if counts is None:
         return
     names = FusionSpec.model_validate(row.meta["fusion"]).names

@@ -146,6 +146,7 @@ def show_result(run: RunRow) -> None:
             st.page_link("pages/explore/coverage.py", label="Certify its coverage →", query_params=query)
         if run.config["explore"] != "baseline":
             st.page_link("pages/train/start.py", label="Train on it →", query_params=query)
+        st.page_link("pages/logs/datasets.py", label="Look at its quality →", query_params=query)
 
 
 def main() -> None:

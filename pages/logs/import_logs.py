@@ -143,6 +143,8 @@ def show_success(result: dict) -> None:
     for warning in result["warnings"]:
         st.warning(words.plain(warning))
     row = loaders.workspace().dataset(result["dataset_id"])
+    quality = {"dataset": row.id}
+    st.page_link("pages/logs/datasets.py", label="Look at its quality →", query_params=quality)
     if loaders.explored([row]):
         st.page_link("pages/train/start.py", label="Train on it →", query_params={"dataset": row.id})
         return

@@ -74,6 +74,14 @@ TERMS = {
     "left": "Where the cell begins: 0 is the lower wall of the request's own box, 1 the upper.",
     "right": "Where the cell ends: 0 is the lower wall of the request's own box, 1 the upper.",
     "relative": "Requests in the cell over an even share; 1 is even.",
+    "rate": "Share of the impressions that have the signal.",
+    "AUC": "Of this behaviour's prediction on the test days, where the predictions were made here.",
+    "missing values": "Impressions, or requests for a feature, that lack the value.",
+    "reward weight": "What a unit of the signal adds to the reward.",
+    "PSI": "Population stability index: sum over tenths of the other log of (share here − there) × "
+    "ln(share here / there). From .1 slight, from .25 large.",
+    "PSI by luck": "Two samples of the same users stay below this 999 times of 1,000.",
+    "verdict": "Whether the column moved, by its difference and its PSI.",
     "action": "The weight on the scale from −1 to 1, the ends of its range.",
 }
 

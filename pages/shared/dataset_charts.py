@@ -1,0 +1,62 @@
+"""Figures of what a log holds and how it moved: frame in, figure out."""
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.shared.charts import BASELINE, BOUND, INSIDE, OUTSIDE, escape, interval, sized
+
+MOST_COLUMNS = 25
+"""Columns in the figure of a drift; the table has all."""
+LARGE = 0.2
+
+
+def bars(frame: pd.DataFrame, across: str, upwards: str) -> go.Figure:
+    """Returns a bar for each row of `frame`, `upwards` over `across`, which are also the axes' titles."""
+    figure = go.Figure(
+        go.Bar(
+            x=frame[across],
+            y=frame[upwards],
+            marker={"color": INSIDE, "line": {"width": 0}},
+            hovertemplate=f"%{{x}}: %{{y:,}} {upwards}<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title=across)
+    figure.update_yaxes(title=upwards, rangemode="tozero")
+    return sized(figure, 270).update_layout(bargap=0.2)
+
+
+def drift(frame: pd.DataFrame) -> go.Figure:
+    """Returns the standardised differences of the columns that come first, with their intervals.
+
+    `frame` has one row a column: column, kind, difference, low, high, PSI, what became of it. One that
+    moved has a filled diamond, another a circle.
+    """
+    rows = frame.head(MOST_COLUMNS).iloc[::-1]
+    names = (rows["column"] + ", " + rows["kind"]).map(escape)
+    moved = rows["verdict"] == "moved"
+    figure = go.Figure(
+        go.Scatter(
+            x=rows["difference"],
+            y=names,
+            mode="markers",
+            marker={
+                "size": np.where(moved, 12, 8),
+                "symbol": np.where(moved, "diamond", "circle"),
+                "color": np.where(moved, OUTSIDE, BASELINE),
+            },
+            error_x=interval(rows, "difference"),
+            customdata=rows[["low", "high", "PSI"]],
+            hovertemplate="%{y}: %{x:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}], "
+            "PSI %{customdata[2]:.3f}<extra></extra>",
+        )
+    )
+    for name, psi in zip(names, rows["PSI"], strict=True):
+        figure.add_annotation(
+            x=1, xref="paper", y=name, text=f"PSI {psi:.2f}", showarrow=False, xanchor="left"
+        )
+    for edge in (-LARGE, LARGE):
+        figure.add_vline(x=edge, line={"color": BOUND, "dash": "dash", "width": 1})
+    figure.update_xaxes(title="difference of the means, in standard deviations", zeroline=True)
+    figure.update_yaxes(automargin=True)
+    return sized(figure, 110 + 26 * len(rows)).update_layout(margin_r=90)
