@@ -4,13 +4,14 @@ A round explores around a baseline policy, trains on the log, evaluates on valid
 promoted is the next round's baseline (IntegratedRL-MTF, arXiv 2404.17589, section 4.2.3).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtf_engine.evaluation import evaluate
+from mtf_engine.evaluation.abtest import Effect
 from mtf_engine.evaluation.bootstrap import interval, poisson_bootstrap
 from mtf_engine.evaluation.deviation import WALL_SHARE
 from mtf_engine.evaluation.disagreement import Critics
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 Promote = Literal["always", "if-better"]
 VALIDATION = "validation"
+REWARD = "session_reward"
+"""The metric of an A/B test that decides."""
 N_BOOTSTRAP = 1_000
 
 
@@ -70,7 +73,8 @@ class PolicyFigures(Spec):
 class Round(Spec):
     """One round: who explored around whom, what was found, what was decided and why.
 
-    `runs` names the round's runs by kind. `steps` are gradient steps.
+    `runs` names the round's runs by kind. `steps` are gradient steps. `effects` are those of an A/B test against
+    the baseline of the round, where there was one.
     """
 
     number: int
@@ -84,6 +88,7 @@ class Round(Spec):
     steps: int
     log: LogFigures
     policy: PolicyFigures
+    effects: tuple[Effect, ...] = ()
     promoted: bool
     why: str
 
@@ -97,15 +102,23 @@ def share_of(total: int, number: int, rounds: int) -> int:
     return total * number // rounds - total * (number - 1) // rounds
 
 
-def verdict(promote: Promote, difference: Estimate) -> tuple[bool, str]:
-    """Returns whether a candidate is promoted, and why, from its `difference` to the baseline."""
-    if difference.value is None:
-        found = "no validation user has impressions of both classes"
-    else:
+def verdict(promote: Promote, difference: Estimate, effects: Sequence[Effect] = ()) -> tuple[bool, str]:
+    """Returns whether a candidate is promoted, and why.
+
+    What counts is its session reward in an A/B test, where there was one, else its `difference` of weighted
+    GAUC on validation users, each against the baseline of the round.
+    """
+    tested = next((effect.relative for effect in effects if effect.metric == REWARD), None)
+    gain = difference.value if tested is None else tested
+    if tested is not None:
+        found = f"session reward {tested:+.2%} against the baseline in the A/B test"
+    elif difference.value is not None:
         found = f"weighted GAUC {difference.value:+.4f} against the baseline on validation users"
+    else:
+        found = "no validation user has impressions of both classes"
     if promote == "always":
         return True, f"every round promotes; {found}"
-    better = difference.value is not None and difference.value > 0
+    better = gain is not None and gain > 0
     return better, f"{'better' if better else 'not better'}: {found}"
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import resume_rounds
+from mtf_engine.evaluation.abtest import Effect
 from mtf_engine.jobs import executor, submissions
 from mtf_engine.jobs.storage import open_dataset, open_policy
 from mtf_engine.logs.joining import joined_meta
@@ -42,7 +43,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
 @pytest.fixture(scope="module")
 def whole(workspace: Workspace) -> RunRow:
     """Two cumulative rounds, played without a break."""
-    run_id = submit(workspace, train_on="cumulative")
+    run_id = submit(workspace, train_on="cumulative", ab_users=50)
     return executor.completed(workspace, executor.wait(workspace, run_id))
 
 
@@ -115,9 +116,17 @@ def test_what_a_round_tells_is_what_its_log_says(workspace: Workspace, told: lis
     assert one.policy.predicted_return is not None and one.policy.predicted_return.n_users > 0
 
 
+def test_a_round_tells_its_ab_test_against_its_own_baseline(workspace: Workspace, told: list[Round]) -> None:
+    for one in told:
+        tested = workspace.registry.run(one.runs["abtest"])
+        assert tested.result is not None and tested.config["base"] == one.baseline
+        assert [effect.model_dump(mode="json") for effect in one.effects] == tested.result["effects"]
+        assert "in the A/B test" in one.why
+
+
 def test_parts_are_ordinary_runs_with_folders_and_logs(workspace: Workspace, whole: RunRow) -> None:
     parts = workspace.registry.runs(parent_id=whole.id)
-    kinds = ["evaluate", "train", "join", "collect", "evaluate", "train", "collect"]
+    kinds = ["abtest", "evaluate", "train", "join", "collect", "abtest", "evaluate", "train", "collect"]
     assert [part.kind for part in parts] == kinds
     assert {part.state for part in parts} == {RunState.COMPLETED}
     assert all((workspace.run_dir(part.id) / "run.log").exists() and part.provenance for part in parts)
@@ -126,11 +135,11 @@ def test_parts_are_ordinary_runs_with_folders_and_logs(workspace: Workspace, who
     }
     log = (workspace.run_dir(whole.id) / "run.log").read_text()
     assert all(part.id in log for part in parts)
-    assert whole.step == whole.n_steps == 6
+    assert whole.step == whole.n_steps == 8
 
 
 def test_killed_at_a_random_moment_it_ends_as_if_it_had_not_been(workspace: Workspace, whole: RunRow) -> None:
-    killed = submit(workspace, train_on="cumulative")
+    killed = submit(workspace, train_on="cumulative", ab_users=50)
     seconds = np.random.default_rng().uniform(0, 0.9) * (whole.seconds or 0)
     print(f"killed after {seconds:.2f} s")
     resume_rounds.kill(workspace, killed, seconds)
@@ -141,6 +150,7 @@ def test_killed_at_a_random_moment_it_ends_as_if_it_had_not_been(workspace: Work
     assert resume_rounds.differences(workspace, whole.id, killed) == []
 
 
+@pytest.mark.slow
 def test_a_part_is_cancelled_and_resumed_with_the_whole(workspace: Workspace) -> None:
     run_id = submit(workspace, settings={"n_steps": "1000000"}, name="long")
     deadline = time.monotonic() + 60
@@ -179,6 +189,16 @@ def test_a_failed_part_fails_the_whole_in_its_words(workspace: Workspace) -> Non
     assert workspace.registry.run(part.id).parent_id is None, "a part stays, as a run of its own"
 
 
+def test_an_ab_test_outweighs_the_ranking_of_logged_impressions() -> None:
+    worse = Estimate(value=-0.1, ci_low=-0.2, ci_high=-0.05, n_users=9)
+    figures = {"mean": 2.0, "base_mean": 1.0, "ci_low": 0.9, "ci_high": 1.1, "p_value": 0.01}
+    effect = Effect(policy="p", metric="session_reward", relative=1.0, by_seed=(), users_live=9, **figures)
+    assert verdict("if-better", worse, [effect]) == (
+        True,
+        "better: session reward +100.00% against the baseline in the A/B test",
+    )
+
+
 @pytest.mark.parametrize(
     ("promote", "difference", "promoted"),
     [
@@ -215,3 +235,26 @@ def test_rounds_that_cannot_be_are_refused_at_once(workspace: Workspace, changes
     with pytest.raises(Refusal, match=reason):
         submit(workspace, **changes)
     assert workspace.registry.runs() == before
+
+
+@pytest.mark.slow
+def test_the_papers_datasets_are_of_four_groups_of_users_and_of_equal_size(workspace: Workspace) -> None:
+    run_id = submissions.submit_paper_data(
+        workspace, sessions=40, algo="integrated_rl", preset="demo", settings=SMALL, seed=1
+    )
+    resume_rounds.kill(workspace, run_id, 6.0)
+    executor.resume(workspace, run_id)
+    run = executor.completed(workspace, executor.wait(workspace, run_id))
+    logs = {name: open_dataset(workspace, i) for name, i in (run.result or {})["datasets"].items()}
+    assert {name: log.meta.name for name, log in logs.items()} == {
+        n: n for n in ("1", "1b", "2", "test", "3")
+    }
+    assert {n: log.meta.exploration for n, log in logs.items()} == {
+        "1": "gaussian", "1b": "gaussian", "2": "uniform", "test": "baseline", "3": "uniform",
+    }  # fmt: skip
+    assert logs["1"].meta.sigma == 0.2 and logs["1b"].meta.sigma == pytest.approx(0.15 / 3**0.5)
+    users = {n: set(log.query("SELECT DISTINCT user_id FROM requests")["user_id"]) for n, log in logs.items()}
+    assert users["1"] == users["1b"], "the same users, explored otherwise"
+    groups = [users[name] for name in ("1", "2", "3", "test")]
+    assert len(set().union(*groups)) == sum(map(len, groups)) == 160
+    assert len(set(logs["3"].arrays("SELECT baseline_action FROM requests")["baseline_action"][:, 0])) > 1

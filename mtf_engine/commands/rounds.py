@@ -53,8 +53,11 @@ def progressive(
     ] = "baseline",
     train_on: Annotated[TrainOn, typer.Option(help="The round's log, or all so far.")] = TrainOn.CURRENT,
     promote: Annotated[
-        Promote, typer.Option(help="Each candidate, or one with a higher weighted GAUC.")
+        Promote, typer.Option(help="Each candidate, or one above the baseline by A/B test, else GAUC.")
     ] = Promote.ALWAYS,
+    ab_users: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Users of an A/B test a round; 0: none.")
+    ] = 0,
     seed: Seed = 0,
     name: Annotated[str | None, typer.Option(metavar="N", help="A label.")] = None,
     background: Background = False,
@@ -75,10 +78,39 @@ def progressive(
         baseline=baseline,
         train_on=train_on,
         promote=promote,
+        ab_users=ab_users,
         seed=seed,
         name=name,
     )
     _show(shell, run_id, background)
+
+
+@command(app, "paper-data --sessions 20000 --background")
+def paper_data(
+    shell: Session,
+    sessions: Annotated[int, typer.Option(metavar="N", min=5, help="Of each dataset; a multiple of 5.")],
+    algo: Algo = "integrated_rl",
+    preset: Preset = "laptop",
+    settings: Settings = None,
+    seed: Seed = 0,
+    background: Background = False,
+) -> None:
+    """Make the paper's datasets 1, 1b, 2, 3 and test from four disjoint groups of synthetic users."""
+    from mtf_engine.commands.foreground import finish
+    from mtf_engine.jobs import submissions
+
+    run_id = submissions.submit_paper_data(
+        shell.workspace,
+        sessions=sessions,
+        algo=algo,
+        preset=preset,
+        settings=submissions.parse_settings(settings or []),
+        seed=seed,
+    )
+    if background:
+        shell.show({"run_id": run_id, "state": shell.workspace.registry.run(run_id).state})
+    else:
+        shell.show({"run_id": run_id, **(finish(shell.workspace, run_id).result or {})})
 
 
 def _show(shell: Session, run_id: str, background: bool) -> None:

@@ -97,8 +97,14 @@ class ProgressiveConfig(Spec):
         default="current", description="the log of the round, or of all rounds so far"
     )
     promote: Literal["always", "if-better"] = "always"
+    ab_users: int = Field(default=0, ge=0, description="of an A/B test against the round's baseline; 0: none")
     seed: int = Field(default=0, ge=0)
     n_threads: int = 1
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """What a round does, in order; a join of logs is part of its training."""
+        return ("collect", "train", "evaluate", *(("abtest",) if self.ab_users else ()))
 
     @model_validator(mode="after")
     def _every_round_learns(self) -> "ProgressiveConfig":
@@ -106,4 +112,17 @@ class ProgressiveConfig(Spec):
             raise ValueError(f"{self.training['n_steps']} steps are too few for {self.rounds} rounds")
         if (self.env == "replay") != (self.source is not None):
             raise ValueError("replay needs the dataset to replay (--from), and nothing else takes one")
+        if self.ab_users and self.env == "replay":
+            raise ValueError("replayed users cannot be A/B tested: what they consume is bounded by their log")
         return self
+
+
+class PaperDataConfig(Spec):
+    """Make the paper's datasets from four groups of users who are in none of the other groups."""
+
+    sessions: int = Field(ge=5, multiple_of=5, description="of each dataset; five rounds share those of one")
+    half_width: float = Field(default=0.15, gt=0, le=2)
+    algo: str
+    training: dict[str, Any] = Field(description="of the rounds, which share n_steps")
+    seed: int = Field(default=0, ge=0)
+    n_threads: int = 1

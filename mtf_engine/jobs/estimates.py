@@ -57,10 +57,15 @@ def _by_pace(workspace: Workspace, kind: Kind, env: str, n_steps: int, rate: flo
     like = [run for run in done if run.config.get("env") == env and run.seconds]
     if not like:
         return Duration(START + n_steps / rate, "a guess, as nothing like it was done here yet")
-    run = max(like, key=lambda run: run.n_steps)
+    run = max(like, key=_size)
     seconds = run.seconds or 0.0
     start = min(START, seconds)
-    return Duration(start + (seconds - start) * n_steps / run.n_steps, f"by the pace of {run.id}")
+    return Duration(start + (seconds - start) * n_steps / _size(run), f"by the pace of {run.id}")
+
+
+def _size(run: RunRow) -> int:
+    """Returns how many requests a collection has logged, whatever it was asked for; steps of any other run."""
+    return int((run.result or {}).get("requests", run.n_steps))
 
 
 def estimate(workspace: Workspace, algo: str, config: dict[str, Any], dataset: DatasetRow) -> Estimate:

@@ -112,6 +112,13 @@ def progressive(job: Job) -> dict[str, Any]:
     return play(job)
 
 
+def paper_data(job: Job) -> dict[str, Any]:
+    """Makes the paper's datasets."""
+    from mtf_engine.jobs.paper_data import make
+
+    return make(job)
+
+
 def export(job: Job) -> dict[str, Any]:
     """Writes a policy as a bundle, once it is shown to compute the same."""
     from mtf_engine.bundle import export as write_bundle
@@ -148,4 +155,5 @@ KINDS: dict[str, Callable[[Job], dict[str, Any]]] = {
     "abtest": abtest,
     "export": export,
     "progressive": progressive,
+    "paper-data": paper_data,
 }

@@ -5,18 +5,18 @@ from functools import partial
 from typing import Any
 
 from mtf_engine.environments import draws
+from mtf_engine.evaluation.abtest import Effect
 from mtf_engine.jobs import parts
 from mtf_engine.jobs.configs import ProgressiveConfig
 from mtf_engine.jobs.executor import submit
 from mtf_engine.jobs.storage import open_critics, open_dataset, open_policy
-from mtf_engine.jobs.submissions import submit_collect, submit_evaluate, submit_join
+from mtf_engine.jobs.submissions import submit_abtest, submit_collect, submit_evaluate, submit_join
 from mtf_engine.jobs.worker import Job
 from mtf_engine.registry import BASELINE, RunRow
 from mtf_engine.rounds import Round, log_figures, policy_figures, share_of, verdict
 
 ROUNDS = 6  # channel of the seed
-COLLECT, TRAIN = range(2)  # channels of a round
-STAGES = ("collect", "train", "evaluate")
+COLLECT, TRAIN, ABTEST = range(3)  # channels of a round
 
 
 def play(job: Job) -> dict[str, Any]:
@@ -66,10 +66,14 @@ class _Rounds:
         self._progress("train")
         runs["evaluate"] = self._evaluated(runs["train"], runs["collect"])
         self._progress("evaluate")
+        if self.config.ab_users:
+            runs["abtest"] = self._tested(runs["train"])
+            self._progress("abtest")
         return self._summed_up(runs)
 
     def _progress(self, stage: str) -> None:
-        self.job.progress(len(STAGES) * len(self.told) + STAGES.index(stage) + 1)
+        stages = self.config.stages
+        self.job.progress(len(stages) * len(self.told) + stages.index(stage) + 1)
 
     @property
     def _name(self) -> str:
@@ -122,6 +126,17 @@ class _Rounds:
         scoring = partial(submit_evaluate, policies=(trained.id, self.baseline), dataset=str(log.dataset_id))
         return parts.done(self.job, "evaluate", self._name, scoring)
 
+    def _tested(self, trained: RunRow) -> RunRow:
+        test = partial(
+            submit_abtest,
+            policies=(trained.id,),
+            against=self.baseline,
+            env=self.config.env,
+            n_users=self.config.ab_users,
+            seeds=(round_seed(self.config.seed, self.number, ABTEST),),
+        )
+        return parts.done(self.job, "abtest", self._name, test)
+
     def _summed_up(self, runs: dict[str, RunRow]) -> Round:
         """Returns what the completed parts of the round come to."""
         workspace, candidate = self.job.workspace, runs["train"].id
@@ -138,7 +153,9 @@ class _Rounds:
             runs["evaluate"].result or {},
             (candidate, self.baseline),
         )
-        promoted, why = verdict(self.config.promote, figures.difference)
+        tested = runs["abtest"].result if "abtest" in runs else None
+        effects = tuple(Effect.model_validate(one) for one in (tested or {}).get("effects", ()))
+        promoted, why = verdict(self.config.promote, figures.difference, effects)
         assert log.meta.plan is not None
         return Round(
             number=self.number,
@@ -152,6 +169,7 @@ class _Rounds:
             steps=runs["train"].n_steps,
             log=log_figures(log, baseline, self.config.training.get("gamma", 1.0)),
             policy=figures,
+            effects=effects,
             promoted=promoted,
             why=why,
         )

@@ -15,12 +15,16 @@ from mtf_engine.jobs.configs import (
     ExportConfig,
     ImportConfig,
     JoinConfig,
+    PaperDataConfig,
     ProgressiveConfig,
 )
 from mtf_engine.jobs.executor import submit
 from mtf_engine.logs.schema import DatasetMeta
 from mtf_engine.registry import BASELINE, RunState, Workspace
 from mtf_engine.spec import BoundsPlan, Refusal, Spec
+
+PAPER_DATASETS = 5
+"""1, 1b, 2, 3 and test."""
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
 
@@ -130,7 +134,6 @@ def submit_progressive(
     settings: Mapping[str, str],
     source: str | None = None,
     name: str | None = None,
-    parent_id: str | None = None,
     **rounds: Any,
 ) -> str:
     """Returns the id of the run that explores, trains and promotes, round after round.
@@ -147,15 +150,42 @@ def submit_progressive(
     config = _checked(ProgressiveConfig, "the rounds", {"n_threads": training["n_threads"], **values})
     if config.baseline != BASELINE:
         workspace.trained(config.baseline)
+    return submit_rounds(workspace, config, name=name or f"{algo} {config.rounds} rounds on {config.env}")
+
+
+def submit_rounds(
+    workspace: Workspace, config: ProgressiveConfig, *, name: str, parent_id: str | None = None
+) -> str:
+    """Returns the id of the run that plays the rounds of `config`."""
     return submit(
         workspace,
         "progressive",
         config.model_dump(mode="json"),
-        name=name or f"{algo} {config.rounds} rounds on {config.env}",
+        name=name,
+        algo=config.algo,
+        seed=config.seed,
+        n_steps=len(config.stages) * config.rounds,
+        parent_id=parent_id,
+    )
+
+
+def submit_paper_data(
+    workspace: Workspace, *, algo: str, preset: str, settings: Mapping[str, str], seed: int = 0, **sizes: Any
+) -> str:
+    """Returns the id of the run that makes the paper's datasets; `sizes` are fields of `PaperDataConfig`."""
+    from mtf_engine.training import make_config
+
+    training = make_config(algo, preset=preset, settings=dict(settings), seed=seed).model_dump(mode="json")
+    values = {"algo": algo, "training": training, "seed": seed, "n_threads": training["n_threads"], **sizes}
+    config = _checked(PaperDataConfig, "the paper's data", values)
+    return submit(
+        workspace,
+        "paper-data",
+        config.model_dump(mode="json"),
+        name=f"the paper's data, {config.sessions} sessions",
         algo=algo,
         seed=seed,
-        n_steps=3 * config.rounds,
-        parent_id=parent_id,
+        n_steps=PAPER_DATASETS,
     )
 
 
@@ -198,6 +228,7 @@ def submit_abtest(
     n_users: int,
     seeds: Sequence[int] = (0,),
     name: str | None = None,
+    parent_id: str | None = None,
 ) -> str:
     """Returns the id of the run that plays `policies` and the base `against` in an environment."""
     compared = tuple(dict.fromkeys((against, *policies)))
@@ -215,6 +246,7 @@ def submit_abtest(
         name=name or f"against {against} in {env}",
         seed=config.seeds[0],
         n_steps=len(compared) * len(config.seeds) * n_users,
+        parent_id=parent_id,
     )
 
 

@@ -1,0 +1,72 @@
+"""The paper's datasets from the session environment: 1, 1b, 2, 3 and test, as parts of one run.
+
+IntegratedRL-MTF (arXiv 2404.17589), section 4.1: four groups of users, one for each way to explore; 1b is ours,
+Gaussian noise of the variance of the uniform one, on the users of 1: the fair control.
+"""
+
+import math
+from functools import partial
+from typing import Any
+
+from mtf_engine.environments import draws
+from mtf_engine.jobs import parts
+from mtf_engine.jobs.configs import PaperDataConfig, ProgressiveConfig
+from mtf_engine.jobs.submissions import submit_collect, submit_join, submit_rounds
+from mtf_engine.jobs.worker import Job
+
+PAPER = 7  # channel of the seed
+ROUNDS = 5
+SIGMA = 0.2
+
+
+def make(job: Job) -> dict[str, Any]:
+    """Makes the datasets and returns their ids by name; a policy of its own is promoted in each round of 3."""
+    config = PaperDataConfig.model_validate(job.config)
+    matched = config.half_width / math.sqrt(3)
+    ways: dict[str, dict[str, Any]] = {
+        "1": {"explore": "gaussian", "sigma": SIGMA, "seed": group_seed(config.seed, 1)},
+        "1b": {"explore": "gaussian", "sigma": matched, "seed": group_seed(config.seed, 1)},
+        "2": {"explore": "uniform", "seed": group_seed(config.seed, 2)},
+        "test": {"explore": "baseline", "seed": group_seed(config.seed, 4)},
+    }
+    made = {}
+    for number, (name, how) in enumerate(ways.items(), start=1):
+        made[name] = _collected(job, config, name, how)
+        job.progress(number)
+    made["3"] = _rounds(job, config)
+    job.progress(len(made))
+    return {"datasets": made}
+
+
+def group_seed(seed: int, group: int) -> int:
+    """Returns the seed whose users are the group, 1 to 4; no two groups share a user."""
+    return draws.seed(draws.child(draws.child(draws.root(seed), PAPER), group))
+
+
+def _collected(job: Job, config: PaperDataConfig, name: str, how: dict[str, Any]) -> str:
+    collection = partial(
+        submit_collect,
+        env="session",
+        half_width=config.half_width,
+        n_sessions=config.sessions,
+        n_threads=config.n_threads,
+        **how,
+    )
+    return str(parts.done(job, "collect", name, collection).dataset_id)
+
+
+def _rounds(job: Job, config: PaperDataConfig) -> str:
+    """Returns the id of dataset 3: the logs of five rounds that share the sessions of one dataset."""
+    rounds = ProgressiveConfig(
+        env="session",
+        rounds=ROUNDS,
+        sessions_per_round=config.sessions // ROUNDS,
+        algo=config.algo,
+        training=config.training,
+        half_width=config.half_width,
+        seed=group_seed(config.seed, 3),
+        n_threads=config.n_threads,
+    )
+    played = parts.done(job, "progressive", "3", partial(submit_rounds, config=rounds))
+    datasets = [one["dataset_id"] for one in (played.result or {})["rounds"]]
+    return str(parts.done(job, "join", "3", partial(submit_join, datasets=datasets)).dataset_id)
