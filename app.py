@@ -34,7 +34,10 @@ PAGES = {
         st.Page("pages/evaluate/explain.py", title="Explain one request"),
         st.Page("pages/evaluate/abtest.py", title="A/B test"),
     ],
-    "Release": [st.Page("pages/release/export.py", title="Export a policy")],
+    "Release": [
+        st.Page("pages/release/rounds.py", title="Rounds"),
+        st.Page("pages/release/export.py", title="Export a policy"),
+    ],
 }
 
 st.set_page_config(page_title="Multi-Task Fusion workbench", layout="wide")

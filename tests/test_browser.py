@@ -42,6 +42,7 @@ TITLES = {
     "critics": "Critics",
     "explain": "Explain one request",
     "abtest": "A/B test",
+    "rounds": "Rounds",
     "export": "Export a policy",
 }
 SECONDS = 60

@@ -51,6 +51,11 @@ def datasets() -> list[DatasetRow]:
     return workspace().registry.datasets()
 
 
+def rounds_runs() -> list[RunRow]:
+    """Returns the runs of progressive rounds, newest first."""
+    return workspace().registry.runs(kind="progressive")
+
+
 def explored(rows: list[DatasetRow]) -> list[DatasetRow]:
     """Returns the datasets whose log has actions of an exploration, so that a policy can learn from it."""
     return [row for row in rows if row.meta.get("exploration") in ("uniform", "gaussian")]

@@ -1,0 +1,149 @@
+"""Rounds: what was explored, learned and promoted, round after round. Decides how the next round goes on."""
+
+import streamlit as st
+
+from mtf_engine.jobs import executor
+from mtf_engine.registry import RunRow
+from mtf_engine.rounds import Round
+from pages.shared import follow, links, loaders, round_charts, round_form, round_tables, words
+from pages.shared.exhibit import described, exhibit
+from pages.shared.round_tables import AB_GAIN, GAUC
+
+LIVE_SECONDS = 2.0
+
+
+def rounds_of(run: RunRow) -> list[Round]:
+    return [Round.model_validate(one) for one in (run.result or {}).get("rounds", ())]
+
+
+def show_state(run_id: str, n_told: int) -> None:
+    """Draws how far the rounds are, live; draws the page anew when one more is told or the run has ended."""
+    workspace = loaders.workspace()
+    executor.reconcile(workspace)
+    run = workspace.registry.run(run_id)
+    if run.state.is_finished or len(rounds_of(run)) != n_told:
+        st.rerun()
+    follow.progress_bar(run)
+    if st.button("Cancel", disabled=run.cancel_requested_at is not None):
+        with follow.refusals():
+            executor.cancel(workspace, run_id)
+
+
+def show_end(run: RunRow) -> None:
+    """Draws what a finished run came to."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.badge(words.STATES[run.state], color=words.STATE_COLOURS[run.state])
+        if run.state.can_resume and st.button("Resume"):
+            with follow.refusals():
+                executor.resume(loaders.workspace(), run.id)
+                st.rerun()
+        st.page_link("pages/train/runs.py", label="Look at the run →", query_params={"run": run.id})
+    if run.error:
+        st.error(words.plain(run.error))
+
+
+def show_table(told: list[Round]) -> None:
+    frame = round_tables.table(told, loaders.runs_by_id())
+    shown = frame if frame[AB_GAIN].notna().any() else frame.drop(columns=[AB_GAIN, "A/B low", "A/B high"])
+    percent = {name: st.column_config.NumberColumn(format="percent") for name in shown if "A/B" in name}
+    described(shown, "rounds", "One row a round", **percent)
+    panels = [(f"{GAUC}, candidate − baseline", GAUC, "difference", "low", "high")]
+    if AB_GAIN in shown:
+        panels.append(
+            (f"{AB_GAIN}, candidate over baseline", "relative gain", AB_GAIN, "A/B low", "A/B high")
+        )
+    alt = "What each round's candidate gained over its baseline, with 95 % intervals"
+    exhibit(round_charts.gains(frame, panels), frame, "gain by round", alt)
+
+
+def show_path(told: list[Round]) -> None:
+    st.header(
+        "Path walked", anchor=False, help="How far each candidate's actions are from the first baseline."
+    )
+    row = next((r for r in loaders.datasets() if r.id == told[0].dataset_id), None)
+    names = (
+        [f"{d['kind']}_{d['prediction']}" for d in row.meta["fusion"]["dimensions"]]
+        if row
+        else [str(i) for i in range(len(told[0].policy.walked))]
+    )
+    frame = round_tables.walked(told, names)
+    exhibit(
+        round_charts.walked(frame), frame, "path walked", "Mean distance from the first baseline by round"
+    )
+
+
+def show_predicted(told: list[Round]) -> None:
+    st.header("Predicted and realised", anchor=False)
+    frame = round_tables.predicted(told, loaders.runs_by_id())
+    if frame.empty:
+        st.info("A prediction is held against the control users of the round after it; there is none yet.")
+        return
+    st.caption(
+        "Predicted: by a policy's critics, and on validation users, in the round that trained it. "
+        "Realised: by the control users of the round that it was the baseline of. "
+        "Weighted GAUC is of other impressions then: those that the policy itself showed."
+    )
+    for column, (what, rows) in zip(st.columns(2), frame.groupby("figure", sort=False), strict=False):
+        with column:
+            st.subheader(str(what), anchor=False)
+            alt = f"{what}: predicted and realised by round, with 95 % intervals"
+            exhibit(round_charts.predicted(rows, str(what)), rows, f"predicted {what}", alt)
+
+
+def show_two(told: list[Round]) -> None:
+    st.header("Two rounds side by side", anchor=False)
+    if len(told) < 2:
+        st.info("There is one round so far.")
+        return
+    by_number = {str(one.number): one for one in told}
+    titles = {number: f"round {number}" for number in by_number}
+    left, right = st.columns(2)
+    one = links.choice("Round", titles, "one", left)
+    others = {number: title for number, title in titles.items() if number != one}
+    other = links.choice("Beside", others, "other", right)
+    table = round_tables.side_by_side(by_number[one], by_number[other], loaders.runs_by_id())
+    described(table, "two rounds", f"Rounds {one} and {other} side by side")
+
+
+def show_next(run: RunRow, told: list[Round]) -> None:
+    """Draws the ways on: the next round's bounds, and the next round itself."""
+    st.header("The next round", anchor=False)
+    last = told[-1]
+    st.caption(
+        "Starts around what was promoted last. Its bounds are the planner's, drawn by hand or from pressure."
+    )
+    with st.container(horizontal=True):
+        st.page_link(
+            "pages/explore/walls.py",
+            label="Change its bounds →",
+            query_params={"run": last.candidate, "dataset": last.dataset_id},
+        )
+        if st.button("Fill the form for the next round"):
+            round_form.fill_next(run, last)
+            st.rerun()
+
+
+def main() -> None:
+    st.title("Rounds", anchor=False)
+    st.caption("Each round explores around the policy promoted last, trains, evaluates and promotes.")
+    runs = {run.id: run for run in loaders.rounds_runs()}
+    if not runs:
+        st.info("No rounds were played yet. Start some below.")
+        round_form.show()
+        return
+    run = runs[links.choice("Rounds of", {i: words.run_title(r) for i, r in runs.items()}, "run")]
+    told = rounds_of(run)
+    if run.state.is_finished:
+        show_end(run)
+    else:
+        st.fragment(show_state, run_every=LIVE_SECONDS)(run.id, len(told))
+    if told:
+        show_table(told)
+        show_path(told)
+        show_predicted(told)
+        show_two(told)
+        show_next(run, told)
+    round_form.show()
+
+
+main()

@@ -1,0 +1,102 @@
+"""The form that starts progressive rounds, and the command line that does the same."""
+
+from typing import Any
+
+import streamlit as st
+
+from mtf_engine.algos import ALGOS
+from mtf_engine.environments.session import SessionEnvironment
+from mtf_engine.jobs import submissions
+from mtf_engine.registry import BASELINE, RunRow, RunState
+from mtf_engine.rounds import Round
+from mtf_engine.training import make_config
+from pages.shared import follow, links, loaders, plans, words
+
+TRAIN_ON = {"current": "the round's own log", "cumulative": "all logs so far"}
+PROMOTE = {"always": "every candidate", "if-better": "a candidate that is better"}
+DEFAULT_PRESET = "laptop"
+
+
+def fill_next(run: RunRow, last: Round) -> None:
+    """Makes the form ask for one more round around what was promoted last, with new users."""
+    st.session_state.update(
+        {
+            "rounds baseline": last.next_baseline,
+            "rounds count": 1,
+            "rounds sessions": last.sessions,
+            "rounds steps": last.steps,
+            "rounds seed": run.config["seed"] + 1,
+            "rounds train on": "current",
+        }
+    )
+    plans.draw(last.plan, f"round {last.number} of {run.name}")
+
+
+def show() -> None:
+    """Draws the form; a started run is then the one that the page shows."""
+    st.header("Start rounds", anchor=False)
+    settings, options, where = _choose()
+    workspace = loaders.workspace()
+    if st.button("Start rounds", type="primary"):
+        with follow.refusals():
+            run_id = submissions.submit_progressive(workspace, **settings)
+            links.forget("run")
+            st.query_params["run"] = run_id
+            st.rerun()
+    st.caption(f"The same on the command line{where}")
+    command = words.command(workspace.path, "progressive", *options, "--background")
+    st.code(command, language="bash", wrap_lines=True)
+
+
+def _choose() -> tuple[dict[str, Any], tuple[object, ...], str]:
+    """Returns the settings, the same as a command's options, and where a file that they name comes from."""
+    env = SessionEnvironment()
+    first, second, third, fourth = st.columns(4)
+    rounds = first.number_input("Rounds", 1, 100, 5, key="rounds count")
+    sessions = second.number_input("Sessions a round", 1, value=4_000, step=1_000, key="rounds sessions")
+    users = third.number_input(
+        "A/B users a round", 0, value=2_000, step=1_000, key="rounds ab", help="0: no A/B test."
+    )
+    seed = fourth.number_input("Seed", 0, value=0, key="rounds seed", help="Same seed, same rounds.")
+    left, right = st.columns(2)
+    baseline = left.selectbox("First baseline", *_baselines(), key="rounds baseline")
+    chosen = plans.choose(env.fusion.n_actions, right, plans.default(env.fusion.n_actions))
+    first, second, third, fourth = st.columns(4)
+    algo = first.selectbox("Method", list(ALGOS), key="rounds algo")
+    presets = list(ALGOS[algo].presets)
+    preset = second.selectbox("Preset", presets, presets.index(DEFAULT_PRESET), key="rounds preset")
+    train_on = third.selectbox("Learn from", list(TRAIN_ON), format_func=TRAIN_ON.get, key="rounds train on")
+    promote = fourth.selectbox("Promote", list(PROMOTE), format_func=PROMOTE.get, key="rounds promote")
+    default = make_config(algo, preset=preset, settings={}, seed=0).n_steps
+    why = "The rounds share them."
+    left, right = st.columns([1, 3])
+    steps = left.number_input("Gradient steps in all", 1, value=default, key="rounds steps", help=why)
+    name = right.text_input("Name (optional)", key="rounds name", placeholder="what lists call it")
+    settings = {
+        "env": env.name,
+        "rounds": rounds,
+        "sessions_per_round": sessions,
+        "algo": algo,
+        "preset": preset,
+        "settings": {"n_steps": str(steps)} if steps != default else {},
+        "plan": chosen.plan,
+        "baseline": baseline,
+        "train_on": train_on,
+        "promote": promote,
+        "ab_users": users,
+        "seed": seed,
+        "name": name or None,
+    }
+    options = (
+        *("--env", env.name, "--rounds", rounds, "--sessions-per-round", sessions, "--algo", algo),
+        *("--preset", preset, *(("--set", f"n_steps={steps}") if steps != default else ())),
+        *(*chosen.option, *(("--baseline", baseline) if baseline != BASELINE else ())),
+        *("--train-on", train_on, "--promote", promote, "--ab-users", users, "--seed", seed),
+        *(("--name", name) if name else ()),
+    )
+    return settings, options, plans.where(chosen)
+
+
+def _baselines() -> tuple[list[str], int]:
+    """Returns the policies that rounds can start from, and which is first: the default one."""
+    return [BASELINE, *words.policy_titles(loaders.trainings(RunState.COMPLETED))], 0

@@ -1,0 +1,127 @@
+"""The page of rounds, on rounds whose figures are known."""
+
+import pytest
+
+from mtf_engine.evaluation.abtest import Effect
+from mtf_engine.jobs import executor
+from mtf_engine.registry import RunRow, RunState, Workspace, now
+from mtf_engine.rounds import Estimate, LogFigures, PolicyFigures, Round
+from mtf_engine.spec import BoundsPlan
+from pages.shared import round_charts, round_tables
+from tests.test_pages import button, checked, opened, texts
+
+
+def estimate(value: float, spread: float = 0.1) -> Estimate:
+    return Estimate(value=value, ci_low=value - spread, ci_high=value + spread, n_users=50)
+
+
+def effect(policy: str, metric: str, relative: float) -> Effect:
+    figures = {"mean": 2.0, "base_mean": 1.0, "p_value": 0.01, "by_seed": (), "users_live": 9}
+    ends = {"ci_low": relative - 0.01, "ci_high": relative + 0.01}
+    return Effect(policy=policy, metric=metric, relative=relative, **ends, **figures)
+
+
+def a_round(number: int, baseline: str, promoted: bool = True) -> Round:
+    """Returns a round whose figures tell its number."""
+    candidate = f"train-{number}"
+    return Round(
+        number=number,
+        baseline=baseline,
+        candidate=candidate,
+        dataset_id=f"dataset-{number}",
+        runs={"collect": f"collect-{number}", "train": candidate},
+        plan=BoundsPlan.symmetric(0.1 * number, 2),
+        sessions=100,
+        requests=800,
+        steps=20,
+        log=LogFigures(
+            control_reward=estimate(40 + number),
+            explored_reward=estimate(39 + number),
+            control_return=estimate(20 + number),
+            control_gauc=estimate(0.5 + number / 100),
+        ),
+        policy=PolicyFigures(
+            gauc=estimate(0.6 + number / 100),
+            baseline_gauc=estimate(0.6),
+            difference=estimate(number / 100),
+            predicted_return=estimate(20.5 + number),
+            walked=(0.1 * number, 0.2 * number),
+            share_at_wall=0.25,
+        ),
+        effects=(effect(candidate, "session_reward", 0.02 * number),),
+        promoted=promoted,
+        why="every round promotes",
+    )
+
+
+ROUNDS = (a_round(1, "baseline"), a_round(2, "train-1", promoted=False), a_round(3, "train-1"))
+
+
+@pytest.fixture
+def team(tmp_path, monkeypatch) -> Workspace:
+    """A workspace with a finished run of three rounds, in which nothing starts."""
+    monkeypatch.setattr(executor, "MAX_WORKING", 0)
+    workspace = Workspace(tmp_path / "workspace")
+    monkeypatch.setenv("MTF_WORKSPACE", str(workspace.path))
+    result = {"promoted": "train-3", "rounds": [one.model_dump(mode="json") for one in ROUNDS]}
+    columns = {"state": RunState.COMPLETED, "created_at": now(), "n_steps": 9, "step": 9}
+    run = RunRow(
+        id="progressive-1", kind="progressive", name="team", config={"seed": 4}, result=result, **columns
+    )
+    workspace.registry.add_run(run)
+    for number in (1, 2, 3):
+        row = RunRow(id=f"train-{number}", kind="train", name=f"round {number}", config={}, **columns)
+        workspace.registry.add_run(row)
+    return workspace
+
+
+def test_the_page_tells_every_round_and_what_was_promoted(team):
+    app = opened("rounds")
+    table = app.dataframe[0].value
+    assert table["round"].tolist() == [1, 2, 3]
+    assert table["promoted"].tolist() == ["round 1 (in-1)", "the baseline stays", "round 3 (in-3)"]
+    assert table["difference"].tolist() == [0.01, 0.02, 0.03]
+    assert table["A/B session reward"].tolist() == [0.02, 0.04, 0.06]
+    assert table["path"].tolist() == pytest.approx([0.15, 0.3, 0.45])
+    assert table["bounds"].tolist() == ["±0.1", "±0.2", "±0.3"]
+
+
+def test_two_rounds_stand_side_by_side_by_link(team):
+    app = opened("rounds", one="3", other="1")
+    table = next(frame.value for frame in app.dataframe if "what" in frame.value).set_index("what")
+    assert list(table.columns) == ["round 3", "round 1"]
+    assert table.loc["bounds"].tolist() == ["±0.3", "±0.1"]
+    assert table.loc["difference", "round 3"] == "+0.0300 (-0.0700 to +0.1300)"
+
+
+def test_a_prediction_stands_beside_what_control_users_did_in_the_next_rounds():
+    frame = round_tables.predicted(ROUNDS, {})
+    reward = frame[frame["figure"] == "discounted session reward"]
+    assert reward["estimated in round"].tolist() == [1, 1]
+    assert reward["measured in round"].tolist() == [2, 3]
+    assert reward["predicted"].tolist() == [21.5, 21.5] and reward["realised"].tolist() == [22, 23]
+    assert round_tables.predicted(ROUNDS[:1], {}).empty
+
+
+def test_the_next_round_starts_from_what_was_promoted_with_its_own_bounds(team):
+    app = opened("rounds")
+    button(app, "Fill the form for the next round").click()
+    app = checked(app.run())
+    app.selectbox(key="plan").set_value("*draft")
+    app = checked(app.run())
+    said = texts(app)
+    assert "--rounds 1 --sessions-per-round 100" in said and "--set n_steps=20" in said
+    assert "--bounds plan.yaml --baseline train-3" in said and "--seed 5" in said
+    button(app, "Start rounds").click()
+    app = checked(app.run())
+    (run,) = team.registry.queue()
+    assert run.config["baseline"] == "train-3" and run.config["plan"]["upper"] == [0.15] * 10
+
+
+def test_figures_hold_what_their_tables_say():
+    frame = round_tables.table(ROUNDS, {})
+    panels = [("gain", "unit", "difference", "low", "high")]
+    (dots,) = round_charts.gains(frame, panels).data
+    assert list(dots.y) == [0.01, 0.02, 0.03] and list(dots.error_y.array) == pytest.approx([0.1] * 3)
+    lines = round_charts.walked(round_tables.walked(ROUNDS, ["<b>x</b>", "y"])).data
+    assert lines[0].name == "&lt;b&gt;x&lt;/b&gt;" and list(lines[-1].y) == pytest.approx([0.15, 0.3, 0.45])
