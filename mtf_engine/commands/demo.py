@@ -7,6 +7,7 @@ from typing import Any
 from mtf_engine.commands.foreground import finish_all
 from mtf_engine.commands.models import scores
 from mtf_engine.jobs import executor, submissions
+from mtf_engine.jobs.demo import LOGS, TRAININGS
 from mtf_engine.registry import BASELINE, Kind, RunRow, Workspace
 
 N_REQUESTS = 20_000
@@ -20,14 +21,14 @@ def fill(workspace: Workspace) -> dict[str, Any]:
     """
     collect = partial(submissions.submit_collect, workspace, env="session", n_requests=N_REQUESTS)
     collections = {
-        f"demo {explore}": partial(collect, explore=explore, seed=seed, name=f"demo {explore}")
-        for seed, explore in enumerate(("uniform", "gaussian", "baseline"), start=1)
+        name: partial(collect, explore=explore, seed=seed, name=name)
+        for seed, (explore, name) in enumerate(LOGS.items(), start=1)
     }
     *explored, test = (run.dataset_id or "" for run in _finished(workspace, "collect", collections))
     train = partial(submissions.submit_train, workspace, algo="integrated_rl", preset="demo", settings={})
     trainings = {
         name: partial(train, dataset, name=name)
-        for name, dataset in zip(("demo on uniform", "demo on gaussian"), explored, strict=True)
+        for name, dataset in zip(TRAININGS.values(), explored, strict=True)
     }
     policies = [run.id for run in _finished(workspace, "train", trainings)]
     score = partial(

@@ -162,7 +162,7 @@ def show_start(order: Order) -> None:
     )
     drawn = ("--seed", order.first_seed, *(("--seeds", order.n_seeds) if order.n_seeds > 1 else ()))
     st.caption("The same on the command line")
-    st.code(words.command(workspace.path, *arguments, *drawn), language="bash", wrap_lines=True)
+    st.code(words.command(workspace.path, *arguments, *drawn), language=None, wrap_lines=True)
 
 
 def main() -> None:
