@@ -12,6 +12,7 @@ PAGES = {
         st.Page("pages/logs/import_logs.py", title="Import logs"),
         st.Page("pages/logs/collect.py", title="Collect a log"),
         st.Page("pages/logs/datasets.py", title="Datasets"),
+        st.Page("pages/logs/rewards.py", title="Reward weights"),
     ],
     "Explore": [
         st.Page("pages/explore/bounds.py", title="Bounds planner"),

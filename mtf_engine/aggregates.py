@@ -1,4 +1,4 @@
-"""What is counted once a dataset, kept beside its file: coverage and quality; and who its users are."""
+"""What is counted once a dataset and kept beside its file: coverage, quality, the next day; and who its users are."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -16,6 +16,8 @@ from mtf_engine.exploration.coverage_counts import (
     read_logged_actions,
 )
 from mtf_engine.logs.datasets import Dataset
+from mtf_engine.logs.next_day import NextDay
+from mtf_engine.logs.next_day import next_day as correlate
 from mtf_engine.logs.quality import Quality, measure
 from mtf_engine.spec import Spec
 
@@ -46,6 +48,11 @@ def quality_path(dataset_path: Path) -> Path:
     return dataset_path.with_suffix(".quality.json")
 
 
+def next_day_path(dataset_path: Path) -> Path:
+    """Returns where the next-day correlations of the dataset at that path lie; they are deleted with it."""
+    return dataset_path.with_suffix(".next_day.json")
+
+
 def stored_coverage(dataset_path: Path, content_hash: str) -> CoverageCounts | None:
     """Returns the coverage counts beside a dataset, None where it was not counted."""
     return _stored(coverage_path(dataset_path), content_hash, CoverageCounts)
@@ -54,6 +61,11 @@ def stored_coverage(dataset_path: Path, content_hash: str) -> CoverageCounts | N
 def stored_quality(dataset_path: Path, content_hash: str) -> Quality | None:
     """Returns the quality beside a dataset, None where it was not measured."""
     return _stored(quality_path(dataset_path), content_hash, Quality)
+
+
+def stored_next_day(dataset_path: Path, content_hash: str) -> NextDay | None:
+    """Returns the next-day correlations beside a dataset, None where they were not computed."""
+    return _stored(next_day_path(dataset_path), content_hash, NextDay)
 
 
 def coverage(dataset: Dataset, progress: Progress = lambda done, of: None) -> CoverageCounts:
@@ -76,6 +88,14 @@ def quality(dataset: Dataset, progress: Progress = lambda done, of: None) -> Qua
     if (stored := stored_quality(dataset.path, dataset.content_hash)) is not None:
         return stored
     return _store(dataset, quality_path(dataset.path), measure(dataset, progress))
+
+
+def next_day(dataset: Dataset, progress: Progress = lambda done, of: None) -> NextDay:
+    """Returns what a day's signals of `dataset` tell of the next: what is stored beside it, else computed."""
+    if (stored := stored_next_day(dataset.path, dataset.content_hash)) is not None:
+        return stored
+    progress(0, 1)
+    return _store(dataset, next_day_path(dataset.path), correlate(dataset))
 
 
 def _stored(path: Path, content_hash: str, of: type[Counts]) -> Counts | None:

@@ -1,11 +1,23 @@
-"""Formula 2: the reward of an impression from its feedback signals, and weights suggested by a log."""
+"""Formula 2: the reward of an impression from its feedback signals, and weights suggested by correlations."""
 
 from collections.abc import Mapping
 
 import numpy as np
-import pandas as pd
 
-from mtf_engine.spec import RewardSpec
+from mtf_engine.spec import RewardSpec, Spec
+
+LARGEST = 0.5
+"""Of the suggested weights of signals from 0 to 1."""
+MOST_NEGATIVE = 0.9
+"""That the suggested negative weights may add up to; an impression must stay above -1."""
+
+
+class Correlation(Spec):
+    """Pearson's correlation with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 def impression_rewards(spec: RewardSpec, signals: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -14,19 +26,22 @@ def impression_rewards(spec: RewardSpec, signals: Mapping[str, np.ndarray]) -> n
     return np.sum(weighted, axis=0)
 
 
-def next_day_correlations(impressions: pd.DataFrame, signals: tuple[str, ...]) -> pd.Series:
-    """Returns, per signal, its correlation with the user's total watch time on the next calendar day.
+def suggest_weights(correlations: Mapping[str, Correlation], mean_watch_time: float) -> RewardSpec | None:
+    """Returns weights in proportion to what each signal tells of the next day; None where none tells anything.
 
-    `impressions` has user_id, timestamp, watch_time and the signals. One observation is a user's day that is
-    followed by a day with impressions of the same user; the same day's watch time would be circular.
-    NaN where a signal does not vary.
+    A signal at 1 is worth its correlation, a mean watch time (seconds) is worth that of watch_time, and the
+    largest is LARGEST. What may as well be 0 gets 0, and so does a watch_time that foretells less. Negative
+    weights are shrunk together until no impression can reach -1.
     """
-    by_day = (
-        impressions.assign(day=impressions["timestamp"].dt.floor("D"))
-        .groupby(["user_id", "day"])[list(dict.fromkeys([*signals, "watch_time"]))]
-        .sum()
-        .reset_index()
-    )
-    tomorrow = by_day[["user_id", "day", "watch_time"]].assign(day=by_day["day"] - pd.Timedelta(days=1))
-    pairs = by_day.merge(tomorrow, on=["user_id", "day"], suffixes=("", "_next_day"))
-    return pairs[list(signals)].corrwith(pairs["watch_time_next_day"])
+    sure = {name: c.value for name, c in correlations.items() if c.low > 0 or c.high < 0}
+    if sure.get("watch_time", 0) < 0:
+        del sure["watch_time"]
+    if not sure:
+        return None
+    scale = LARGEST / max(map(abs, sure.values()))
+    negative = -scale * sum(value for value in sure.values() if value < 0)
+    shrink = min(1.0, MOST_NEGATIVE / negative) if negative else 1.0
+    weights = {name: scale * value * (shrink if value < 0 else 1) for name, value in sure.items()}
+    if "watch_time" in weights:
+        weights["watch_time"] /= mean_watch_time
+    return RewardSpec(weights={name: float(f"{weights.get(name, 0.0):.2g}") for name in correlations})

@@ -27,6 +27,7 @@ TITLES = {
     "import_logs": "Import logs",
     "collect": "Collect a log",
     "datasets": "Datasets",
+    "rewards": "Reward weights",
     "bounds": "Bounds planner",
     "drift": "Bounds from drift",
     "walls": "Wall pressure",

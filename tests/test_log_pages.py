@@ -2,13 +2,16 @@
 
 import pandas as pd
 import pytest
+import yaml
 
 from mtf_engine import aggregates
 from mtf_engine.jobs import estimates, executor, submissions
 from mtf_engine.jobs.configs import CollectConfig
 from mtf_engine.logs.datasets import Dataset
+from mtf_engine.logs.next_day import NextDay
 from mtf_engine.registry import RunRow, RunState, Workspace
-from mtf_engine.spec import BoundsPlan
+from mtf_engine.reward import Correlation
+from mtf_engine.spec import BoundsPlan, RewardSpec
 from pages.shared import dataset_charts
 from tests.test_explore_pages import address, tiles, widget
 from tests.test_pages import button, checked, opened, texts
@@ -189,3 +192,29 @@ def test_the_figure_of_a_drift_shows_what_moved_without_colour():
     assert list(figure.data[0].marker.symbol) == ["circle", "diamond"]
     assert "&lt;b&gt;a, feature" in list(figure.data[0].y)
     assert {note.text for note in figure.layout.annotations} == {"PSI 0.50", "PSI 0.01"}
+
+
+def test_reward_weights_are_shown_with_what_they_rest_on(filled):
+    row = filled.dataset("explored")
+    found = NextDay(
+        n_pairs=5_000, n_days=9, mean_watch_time=20.0, collected=False,
+        correlations={
+            "like": Correlation(value=0.1, low=0.05, high=0.15),
+            "watch_time": Correlation(value=0.2, low=0.1, high=0.3),
+        },
+    )  # fmt: skip
+    stored = aggregates.Stored(content_hash=row.content_hash, counts=found)
+    aggregates.next_day_path(filled.dataset_path(row.id)).write_text(stored.model_dump_json())
+    app = opened("rewards", dataset=row.id)
+    assert not app.warning
+    table = next(d.value for d in app.dataframe if "signal" in d.value)
+    assert list(table["signal"]) == ["watch_time", "like"]
+    assert list(table["suggested weight"]) == [0.025, 0.25]
+    reward = yaml.safe_load(app.code[0].value)["reward"]
+    assert RewardSpec.model_validate(reward).weights == {"like": 0.25, "watch_time": 0.025}
+    assert f"dataset rewards {row.id}" in texts(app)
+
+
+def test_a_log_of_too_few_days_warns_and_suggests_nothing(filled):
+    app = opened("rewards", dataset=filled.dataset("explored").id)
+    assert app.warning and "no weights are suggested" in app.info[0].value

@@ -1,12 +1,10 @@
-"""Rewards promise the weighted sum of the signals; weights are suggested by the next day, not the same."""
+"""Rewards promise the weighted sum of the signals; suggested weights promise to be a reward."""
 
 import numpy as np
-import pandas as pd
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtf_engine.reward import impression_rewards, next_day_correlations
+from mtf_engine.reward import Correlation, impression_rewards, suggest_weights
 from mtf_engine.spec import RewardSpec
 
 
@@ -28,34 +26,22 @@ def test_no_signal_in_zero_to_one_takes_an_accepted_reward_to_minus_one(weights,
     assert (impression_rewards(RewardSpec(weights=weights), signals) > -1).all()
 
 
-def test_weights_come_from_the_next_days_watch_time():
-    """User u watches as long on a day as she liked on the day before; today's clicks say nothing."""
-    generator = np.random.default_rng(0)
-    n_users, n_days = 300, 4
-    like = generator.poisson(2.0, (n_users, n_days))
-    rows = [
-        {
-            "user_id": u,
-            "timestamp": pd.Timestamp("2026-03-01") + pd.Timedelta(days=d, hours=12),
-            "like": like[u, d],
-            "click": generator.poisson(2.0),
-            "watch_time": 10.0 * like[u, d - 1] if d else 1.0,
-        }
-        for u in range(n_users)
-        for d in range(n_days)
-    ]
-    found = next_day_correlations(pd.DataFrame(rows), ("like", "click"))
-    assert found["like"] == pytest.approx(1.0)
-    assert abs(found["click"]) < 0.15
+def sure(value: float) -> Correlation:
+    return Correlation(value=value, low=value - 0.01, high=value + 0.01)
 
 
-def test_days_that_do_not_follow_each_other_do_not_count():
-    rows = pd.DataFrame(
-        {
-            "user_id": [1, 1, 2, 2, 3, 3],
-            "timestamp": pd.to_datetime(["2026-03-01", "2026-03-02"] * 2 + ["2026-03-01", "2026-03-05"]),
-            "like": [1, 0, 3, 0, 100, 0],
-            "watch_time": [0.0, 1.0, 0.0, 3.0, 0.0, 0.0],
-        }
-    )
-    assert next_day_correlations(rows, ("like",))["like"] == pytest.approx(1.0)
+def test_weights_are_in_proportion_to_the_correlations():
+    spec = suggest_weights({"watch_time": sure(0.4), "like": sure(0.2), "skip": sure(-0.1)}, 20.0)
+    assert spec.weights == {"watch_time": 0.025, "like": 0.25, "skip": -0.12}
+
+
+def test_what_may_as_well_be_0_gets_no_weight():
+    vague = Correlation(value=0.3, low=-0.1, high=0.7)
+    assert suggest_weights({"like": vague}, 20.0) is None
+    assert suggest_weights({"like": vague, "click": sure(0.1)}, 20.0).weights == {"like": 0, "click": 0.5}
+
+
+@given(st.dictionaries(st.sampled_from(("watch_time", *"abcdef")), st.floats(-1, 1), min_size=1))
+def test_suggested_weights_are_always_a_reward(values):
+    spec = suggest_weights({name: sure(value) for name, value in values.items()}, 20.0)
+    assert spec is None or sum(w for w in spec.weights.values() if w < 0) > -1

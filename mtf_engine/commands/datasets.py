@@ -1,4 +1,4 @@
-"""`dataset import`, `collect`, `join`, `list`, `show`, `quality`, `delete`."""
+"""`dataset import`, `collect`, `join`, `list`, `show`, `quality`, `rewards`, `delete`."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -150,6 +150,27 @@ def quality(
         shell.show(found.public())
     else:
         shell.show(drift(found, quality_of(open_dataset(shell.workspace, against))).model_dump(mode="json"))
+
+
+@command(app, "dataset rewards real")
+def rewards(shell: Session, name: Name) -> None:
+    """Suggest reward weights by what each signal tells of the user's next day."""
+    from mtf_engine.aggregates import next_day
+    from mtf_engine.jobs.storage import open_dataset
+
+    found = next_day(open_dataset(shell.workspace, name))
+    suggested = found.suggested.weights if found.suggested else {}
+    shell.show(
+        {
+            "days": found.n_days,
+            "user_days": found.n_pairs,
+            "warnings": list(found.warnings),
+            "signals": [
+                {"signal": signal, **c.model_dump(), "suggested_weight": suggested.get(signal)}
+                for signal, c in found.correlations.items()
+            ],
+        }
+    )
 
 
 @command(app, "dataset delete real --yes")

@@ -59,6 +59,7 @@ def show_ways(row: DatasetRow) -> None:
             st.page_link("pages/explore/coverage.py", label="Certify its coverage →", query_params=query)
         if loaders.explored([row]):
             st.page_link("pages/train/start.py", label="Train on it →", query_params=query)
+        st.page_link("pages/logs/rewards.py", label="Weigh its signals →", query_params=query)
         with st.popover("Delete…"):
             show_deletion(row)
 

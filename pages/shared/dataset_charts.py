@@ -26,6 +26,34 @@ def bars(frame: pd.DataFrame, across: str, upwards: str) -> go.Figure:
     return sized(figure, 270).update_layout(bargap=0.2)
 
 
+def correlations(frame: pd.DataFrame) -> go.Figure:
+    """Returns the correlation of each signal with the next day, with its interval: signal, correlation, low, high.
+
+    A signal whose interval leaves out 0 has a filled diamond, another a circle.
+    """
+    rows = frame.iloc[::-1]
+    sure = (rows["low"] > 0) | (rows["high"] < 0)
+    figure = go.Figure(
+        go.Scatter(
+            x=rows["correlation"],
+            y=rows["signal"].map(escape),
+            mode="markers",
+            marker={
+                "size": np.where(sure, 12, 8),
+                "symbol": np.where(sure, "diamond", "circle"),
+                "color": np.where(sure, INSIDE, BASELINE),
+            },
+            error_x=interval(rows, "correlation"),
+            customdata=rows[["low", "high"]],
+            hovertemplate="%{y}: %{x:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]<extra></extra>",
+        )
+    )
+    figure.add_vline(x=0, line={"color": BOUND, "dash": "dash", "width": 1})
+    figure.update_xaxes(title="correlation with the watch time of the user's next day", zeroline=False)
+    figure.update_yaxes(automargin=True)
+    return sized(figure, 110 + 30 * len(rows))
+
+
 def drift(frame: pd.DataFrame) -> go.Figure:
     """Returns the standardised differences of the columns that come first, with their intervals.
 

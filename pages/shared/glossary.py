@@ -74,6 +74,9 @@ TERMS = {
     "left": "Where the cell begins: 0 is the lower wall of the request's own box, 1 the upper.",
     "right": "Where the cell ends: 0 is the lower wall of the request's own box, 1 the upper.",
     "relative": "Requests in the cell over an even share; 1 is even.",
+    "suggested weight": "The correlation, scaled so that the largest is 0.5; of watch time per second, by its "
+    "mean. 0 where the interval holds 0.",
+    "weight now": "In the reward of this log.",
     "rate": "Share of the impressions that have the signal.",
     "AUC": "Of this behaviour's prediction on the test days, where the predictions were made here.",
     "missing values": "Impressions, or requests for a feature, that lack the value.",
