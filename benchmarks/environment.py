@@ -27,7 +27,6 @@ from peers import peer_python
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 
-from mtf_engine.environments.collect import BATCH
 from mtf_engine.environments.session import SessionEnvironment
 
 ROOT = Path(__file__).parent.parent
@@ -40,8 +39,8 @@ def measure(n_sessions: int, n_threads: int) -> dict[str, float]:
     """Returns requests, seconds and peak memory (MB) of playing `n_sessions` under the default weights."""
     env = SessionEnvironment(n_threads=n_threads)
     requests, start = 0, time.perf_counter()
-    for first in range(0, n_sessions, BATCH):
-        env.reset(*env.visits(first, min(BATCH, n_sessions - first), seed=0))
+    for first in range(0, n_sessions, env.batch):
+        env.reset(*env.visits(first, min(env.batch, n_sessions - first), seed=0))
         while n := len(env.active):
             env.observe()
             env.step(np.zeros((n, env.fusion.n_actions), np.float32))

@@ -132,6 +132,11 @@ def test_misuse_exits_with_2_and_prints_nothing_on_stdout(arguments: list[str]) 
         ),
         (["train", "x"], "there is no dataset 'x'"),
         (["evaluate", "baseline", "--on", "x"], "there is no dataset 'x'"),
+        (
+            ["dataset", "collect", "--env", "gym:None-v0", "--explore", "uniform", "--requests", "9"],
+            "no environment 'None-v0'",
+        ),
+        (["dataset", "collect", "--env", "none", "--explore", "uniform", "--requests", "9"], "gym:ID"),
         (["abtest", "train-0"], "there is no run 'train-0'"),
         (["abtest", "baseline"], "tested against itself"),
         (["export", "train-0", "--to", "x.zip"], "there is no run 'train-0'"),
@@ -236,6 +241,8 @@ def test_policies_are_tested_on_the_same_users(filled: Shell) -> None:
     run = filled.workspace.registry.run(result.pop("run_id"))
     assert (run.kind, run.step, run.n_steps) == ("abtest", 360, 360)
     assert run.result == result
+    assert "bounded by their log" in filled.refused("abtest", training.id, "--env", "replay")
+    assert "differ in their features" in filled.refused("abtest", training.id, "--env", "gym:Pendulum-v1")
 
 
 def test_an_ab_test_in_the_background_is_cancelled(filled: Shell) -> None:

@@ -19,7 +19,9 @@ def abtest(
         ),
     ],
     against: Annotated[str, typer.Option(metavar="POLICY", help="The base of all differences.")] = "baseline",
-    env: Annotated[str, typer.Option(metavar="ENV", help="Where users come from: session.")] = "session",
+    env: Annotated[
+        str, typer.Option(metavar="ENV", help="Where users come from: session, or gym:ID.")
+    ] = "session",
     users: Annotated[int, typer.Option(metavar="N", min=2, help="Users of each seed.")] = 10_000,
     seed: Annotated[int, typer.Option(metavar="S", min=0, help="Same seed, same users.")] = 0,
     seeds: Annotated[

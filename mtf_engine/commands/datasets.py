@@ -56,7 +56,7 @@ def import_log(
 @command(app, "dataset collect --env session --explore uniform --requests 30000")
 def collect(
     shell: Session,
-    env: Annotated[str, typer.Option(metavar="ENV", help="session or replay.")],
+    env: Annotated[str, typer.Option(metavar="ENV", help="session, replay, or gym:ID.")],
     explore: Annotated[Exploration, typer.Option(help="How actions are drawn around the baseline.")],
     requests: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Requests to collect, in whole sessions.")

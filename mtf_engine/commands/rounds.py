@@ -36,7 +36,7 @@ class Promote(StrEnum):
 @command(app, "progressive --env session --rounds 5 --sessions-per-round 4000 --background")
 def progressive(
     shell: Session,
-    env: Annotated[str, typer.Option(metavar="ENV", help="session or replay.")],
+    env: Annotated[str, typer.Option(metavar="ENV", help="session, replay, or gym:ID.")],
     sessions_per_round: Annotated[int, typer.Option(metavar="N", min=1, help="Sessions a round collects.")],
     rounds: Annotated[int, typer.Option(metavar="K", min=1, help="How many.")] = 5,
     source: Annotated[

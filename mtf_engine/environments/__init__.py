@@ -62,6 +62,8 @@ class Environment(Protocol):
 
     name: str
     synthetic: bool
+    batch: int
+    """Sessions to play at once; bounds the memory, and changes nothing in what is played."""
     fusion: FusionSpec
     reward: RewardSpec
     signals: tuple[str, ...]

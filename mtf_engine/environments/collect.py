@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from mtf_engine.environments import Acting, Active, Environment, Impressions, Step, draws
-from mtf_engine.environments.play import BATCH, each_request
+from mtf_engine.environments.play import each_request
 from mtf_engine.exploration.policies import Exploration, Kind, explore
 from mtf_engine.logs.schema import CANDIDATE_REQUESTS, DatasetMeta, Tables
 from mtf_engine.spec import BoundsPlan, Refusal, Spec
@@ -86,7 +86,7 @@ class Collection(Spec):
 
 
 def collect(
-    env: Environment, baseline: Acting, collection: Collection, batch: int = BATCH
+    env: Environment, baseline: Acting, collection: Collection, batch: int | None = None
 ) -> Iterator[Tables]:
     """Yields the log, `batch` sessions at a time, until it has the requests asked for.
 
@@ -99,7 +99,7 @@ def collect(
             f"actions of {env.fusion.n_actions}; give a plan with {', '.join(env.fusion.names)}"
         )
     sessions = requests = 0
-    while n := collection.sessions_left(sessions, requests, batch):
+    while n := collection.sessions_left(sessions, requests, batch or env.batch):
         played, shown, offered = _play(env, baseline, collection, sessions, n, CANDIDATE_REQUESTS - requests)
         session = played["session_id"] - sessions
         lengths = np.bincount(session)
@@ -111,7 +111,7 @@ def collect(
             requests={"request_id": ids[order]} | _rows(played, order),
             impressions=_flat(ids[order], _rows(shown, order)),
             candidates=_candidates(ids[session < CANDIDATE_REQUESTS - requests], offered)
-            if offered
+            if offered and offered["item_id"].size
             else None,
         )
         sessions += n_sessions

@@ -8,9 +8,6 @@ from numpy.typing import NDArray
 
 from mtf_engine.environments import Acting, Active, Environment, Step
 
-BATCH = 2048
-"""Sessions played at once; bounds the memory, and changes nothing in what is played."""
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -31,15 +28,16 @@ def play(
     policy: Acting,
     users: NDArray[np.int64],
     sessions: NDArray[np.int64],
-    batch: int = BATCH,
+    batch: int | None = None,
 ) -> Outcome:
-    """Returns the outcome of one session for each user code [n] and session number [n].
+    """Returns the outcome of one session for each user code [n] and session number [n], `batch` at a time.
 
     Draws are functions of (seed, user, session, request, item): two policies that play the same users meet
     the same world. `Environment.visits` deals out users and numbers.
     """
-    starts = range(0, len(users), batch)
-    parts = [_play(env, policy, users[i : i + batch], sessions[i : i + batch]) for i in starts]
+    size = batch or env.batch
+    starts = range(0, len(users), size)
+    parts = [_play(env, policy, users[i : i + size], sessions[i : i + size]) for i in starts]
     return Outcome(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Outcome)})
 
 
@@ -66,5 +64,6 @@ def _play(env: Environment, policy: Acting, users: NDArray[np.int64], sessions: 
 
 
 def _watch_time(env: Environment, step: Step) -> NDArray[np.float64]:
-    """Returns the seconds watched at this request, [n]."""
-    return step.impressions.signals[..., env.signals.index("watch_time")].sum(axis=1, dtype=np.float64)
+    """Returns the seconds watched at this request, [n]; 0 where nothing that is watched is shown."""
+    watched = np.array([signal == "watch_time" for signal in env.signals], bool)
+    return step.impressions.signals[..., watched].sum(axis=(1, 2), dtype=np.float64)

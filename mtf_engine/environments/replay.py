@@ -62,6 +62,7 @@ class ReplayEnvironment:
     """
 
     name = "replay"
+    batch = 2048
 
     def __init__(self, dataset: Dataset, config: ReplayConfig = DEFAULT, seed: int = 0) -> None:
         meta, self.config, self.seed = dataset.meta, config, seed

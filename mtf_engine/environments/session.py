@@ -120,6 +120,7 @@ class SessionEnvironment:
 
     name = "session"
     synthetic = True
+    batch = 2048
     fusion = FUSION
     reward = REWARD
     signals: tuple[str, ...] = world.SIGNALS

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from mtf_engine.environments import Acting, Environment
-from mtf_engine.environments.play import BATCH, Outcome, play
+from mtf_engine.environments.play import Outcome, play
 from mtf_engine.spec import Spec
 
 METRICS = {"valid_consumption": "valid", "duration_time": "seconds", "session_reward": "rewards"}
@@ -113,8 +113,8 @@ def _outcomes(
 ) -> Iterator[tuple[tuple[int, slice], Outcome]]:
     """Yields what each batch of users brought, and which they are: the row of their seed, and their places."""
     for row, seed in enumerate(seeds):
-        for first in range(0, n_users, BATCH):
-            outcome = play(env, policy, *env.visits(first, min(BATCH, n_users - first), seed))
+        for first in range(0, n_users, env.batch):
+            outcome = play(env, policy, *env.visits(first, min(env.batch, n_users - first), seed))
             yield (row, slice(first, first + len(outcome))), outcome
 
 

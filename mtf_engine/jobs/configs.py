@@ -1,11 +1,23 @@
 """What a run of each kind is told; a training is told its algorithm's own config."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from mtf_engine.registry import BASELINE
 from mtf_engine.spec import BoundsPlan, Spec
+
+SESSION, REPLAY, GYM = "session", "replay", "gym:"
+"""What the name of an environment is, or starts with."""
+
+
+def _known(env: str) -> str:
+    if env in (SESSION, REPLAY) or (env.startswith(GYM) and env != GYM):
+        return env
+    raise ValueError(f"there is no environment {env!r}; write session, replay or gym:ID")
+
+
+EnvName = Annotated[str, AfterValidator(_known)]
 
 
 class ImportConfig(Spec):
@@ -22,7 +34,7 @@ class ImportConfig(Spec):
 class CollectConfig(Spec):
     """Play an environment around a baseline policy and log what happens."""
 
-    env: Literal["session", "replay"]
+    env: EnvName
     source: str | None = Field(default=None, description="id of the dataset to replay")
     explore: Literal["uniform", "gaussian", "baseline"] = "uniform"
     half_width: float = Field(default=0.15, gt=0, le=2, description="of the box, where no plan is given")
@@ -65,12 +77,18 @@ class EvaluateConfig(Spec):
 class ABTestConfig(Spec):
     """Play the same users of an environment under several policies."""
 
-    env: Literal["session"]
+    env: EnvName
     policies: tuple[str, ...] = Field(min_length=2, description="the base among them")
     base: str
     n_users: int = Field(default=10_000, ge=2, description="of each seed")
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     n_threads: int = 1
+
+    @model_validator(mode="after")
+    def _users_decide(self) -> "ABTestConfig":
+        if self.env == REPLAY:
+            raise ValueError("what replayed users consume is bounded by their log; take session or gym:ID")
+        return self
 
 
 class ExportConfig(Spec):
@@ -83,7 +101,7 @@ class ExportConfig(Spec):
 class ProgressiveConfig(Spec):
     """Explore, train and promote, round after round. `training` is the trainer's config for all rounds."""
 
-    env: Literal["session", "replay"]
+    env: EnvName
     source: str | None = Field(default=None, description="id of the dataset to replay")
     rounds: int = Field(default=5, ge=1, le=100)
     sessions_per_round: int = Field(ge=1)

@@ -2,23 +2,34 @@
 
 from typing import TYPE_CHECKING
 
+from mtf_engine.jobs.configs import GYM, SESSION
 from mtf_engine.jobs.storage import open_dataset
 from mtf_engine.registry import Workspace
 
 if TYPE_CHECKING:
     from mtf_engine.environments import Environment
 
-SESSION, REPLAY = "session", "replay"
+
+def check_environment(name: str) -> None:
+    """Refuses a Gymnasium environment that is not there, or whose actions cannot be explored."""
+    if name.startswith(GYM):
+        from mtf_engine.environments.gymnasium import GymnasiumEnvironment
+
+        GymnasiumEnvironment.named(name)
 
 
 def open_environment(
     workspace: Workspace, name: str, *, source: str | None = None, seed: int = 0, n_threads: int = 1
 ) -> "Environment":
-    """Returns the environment called `name`; `source` is the dataset to replay, `seed` draws where it starts."""
+    """Returns the environment `name`; `source` is the dataset to replay, `seed` draws where its sessions start."""
     if name == SESSION:
         from mtf_engine.environments.session import SessionEnvironment
 
         return SessionEnvironment(n_threads=n_threads)
+    if name.startswith(GYM):
+        from mtf_engine.environments.gymnasium import GymnasiumEnvironment
+
+        return GymnasiumEnvironment.named(name)
     from mtf_engine.environments.replay import ReplayEnvironment
 
     return ReplayEnvironment(open_dataset(workspace, str(source)), seed=seed)

@@ -55,7 +55,7 @@ def collect(job: Job) -> dict[str, Any]:
         n_sessions=config.n_sessions,
         seed=config.seed,
     )
-    meta = collection.meta(env, config.name, config.env, config.baseline)
+    meta = collection.meta(env, config.name, config.env.partition(":")[0], config.baseline)
     baseline = open_policy(job.workspace, config.baseline, meta)
     batches = _counted(job, play(env, baseline, collection))
     return _stored(job, meta, batches) | {"passes": meta.passes}

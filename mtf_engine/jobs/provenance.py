@@ -14,7 +14,7 @@ from mtf_engine.registry import RunRow, Workspace
 
 ROOT = Path(mtf_engine.__file__).parents[1]
 PACKAGES = (
-    "cma", "duckdb", "numpy", "onnx", "onnxruntime", "pandas", "pyarrow", "pydantic", "safetensors",
+    "cma", "duckdb", "gymnasium", "numpy", "onnx", "onnxruntime", "pandas", "pyarrow", "pydantic", "safetensors",
     "scikit-learn", "scipy", "SQLAlchemy", "streamlit", "torch",
 )  # fmt: skip
 """Those that compute, store or show results."""

@@ -18,6 +18,7 @@ from mtf_engine.jobs.configs import (
     PaperDataConfig,
     ProgressiveConfig,
 )
+from mtf_engine.jobs.environments import check_environment
 from mtf_engine.jobs.executor import submit
 from mtf_engine.logs.schema import DatasetMeta
 from mtf_engine.registry import BASELINE, RunState, Workspace
@@ -66,6 +67,7 @@ def submit_collect(
     source_id = workspace.dataset(source).id if source else None
     label = name or f"{settings['env']} {settings.get('explore', 'uniform')} {settings.get('seed', 0)}"
     config = _checked(CollectConfig, "the collection", {"source": source_id, "name": label, **settings})
+    check_environment(config.env)
     if config.baseline != BASELINE:
         workspace.trained(config.baseline)
     return submit(
@@ -148,6 +150,7 @@ def submit_progressive(
     source_id = workspace.dataset(source).id if source else None
     values = {"source": source_id, "algo": algo, "training": training, **rounds}
     config = _checked(ProgressiveConfig, "the rounds", {"n_threads": training["n_threads"], **values})
+    check_environment(config.env)
     if config.baseline != BASELINE:
         workspace.trained(config.baseline)
     return submit_rounds(workspace, config, name=name or f"{algo} {config.rounds} rounds on {config.env}")
@@ -239,6 +242,7 @@ def submit_abtest(
             workspace.trained(policy)
     values = {"policies": compared, "base": against, "env": env, "n_users": n_users, "seeds": tuple(seeds)}
     config = _checked(ABTestConfig, "the A/B test", values)
+    check_environment(config.env)
     return submit(
         workspace,
         "abtest",

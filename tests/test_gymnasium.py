@@ -1,0 +1,175 @@
+"""The Gymnasium adapter promises: any bounded Box is a weight vector, and a log of it trains as any other."""
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+from sardine.wrappers import IdealState, TopK
+
+from mtf_engine.algos import ALGOS
+from mtf_engine.environments.collect import Collection, collect
+from mtf_engine.environments.gymnasium import GymnasiumEnvironment
+from mtf_engine.environments.play import play
+from mtf_engine.evaluation import ab_test
+from mtf_engine.logs.datasets import Dataset, write_dataset
+from mtf_engine.policy import Policy
+from mtf_engine.spec import BoundsPlan, Refusal
+from mtf_engine.training import fit, make_config
+
+PENDULUM = "gym:Pendulum-v1"
+
+
+class Corridor(gymnasium.Env):
+    """A place from 0 on that each step raises by one; it ends at its end, or is cut off before."""
+
+    action_space = spaces.Box(np.float32([[0, -3]]), np.float32([[1, 5]]))
+    observation_space = spaces.Dict({"place": spaces.Box(0, 100), "kind": spaces.Discrete(2)})
+
+    def __init__(self, end=4, cut=10):
+        self.end, self.cut = end, cut
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place, self.kind = 0, self.np_random.integers(2)
+        return self._seen(), {}
+
+    def step(self, action):
+        self.place += 1
+        reward = float(action[0, 0] + 100 * action[0, 1])
+        return self._seen(), reward, self.place == self.end, self.place == self.cut, {}
+
+    def _seen(self):
+        return {"place": np.float32([self.place]), "kind": self.kind}
+
+
+def corridor(**ends):
+    return GymnasiumEnvironment(lambda: Corridor(**ends), "gym:corridor")
+
+
+def sardine():
+    """Returns sardine-rec's recommender, whose action is the ideal item's place in 10 dimensions."""
+
+    def make():
+        env = gymnasium.make("sardine/SlateTopK-Uncertain-v0", disable_env_checker=True)
+        return TopK(IdealState(env), "ideal", min_action=-1.0, max_action=1.0)
+
+    return GymnasiumEnvironment(make, "gym:sardine")
+
+
+def baseline_of(env):
+    return Policy.baseline(env.fusion, env.feature_names, env.numeric_mask)
+
+
+def collected(env, folder, n_sessions, batch=None, half_width=1.0):
+    """Returns a uniform log around the baseline, and its hash."""
+    plan = BoundsPlan.symmetric(half_width, env.fusion.n_actions)
+    collection = Collection(plan=plan, n_sessions=n_sessions, control_share=0)
+    meta, name = collection.meta(env, "log", "gym"), f"log{batch}"
+    ledger = write_dataset(folder, name, meta, collect(env, baseline_of(env), collection, batch))
+    return Dataset.open(folder / f"{name}.duckdb", ledger), ledger.content_hash
+
+
+def learned(env, folder, n_sessions, **settings):
+    """Returns the A/B test of a policy that learned from a uniform log, against the baseline."""
+    transitions = collected(env, folder, n_sessions)[0].transitions()
+    texts = {name: str(value) for name, value in settings.items()}
+    config = make_config("integrated_rl", preset="demo", settings=texts, seed=0)
+    algo = ALGOS["integrated_rl"](config, transitions, baseline_of(env))
+    for _ in fit(algo, transitions):
+        pass
+    return ab_test(env, {"baseline": baseline_of(env), "learned": algo.policy}, "baseline", 40)
+
+
+def test_an_action_from_minus_one_to_one_spans_the_box():
+    env = corridor()
+    assert [(d.low, d.high) for d in env.fusion.dimensions] == [(0, 1), (-3, 5)]
+    env.reset(*env.visits(0, 3, 0))
+    step = env.step(np.float32([[-1, -1], [0, 0], [1, 1]]))
+    assert step.rewards.tolist() == [0 - 300, 0.5 + 100, 1 + 500]
+    assert env.feature_names == ("observation_0", "observation_1", "observation_2")
+    assert env.observe()[:, 2].tolist() == [1, 1, 1]
+    assert (env.observe()[:, :2].sum(axis=1) == 1).all()
+
+
+def test_returns_and_lengths_are_those_of_the_environment_stepped_by_hand():
+    env = GymnasiumEnvironment.named(PENDULUM)
+    visits = env.visits(0, 70, 3)
+    outcome = play(env, baseline_of(env), *visits)
+    assert (outcome.requests == 200).all() and len(np.unique(outcome.rewards)) == 70
+    env.reset(*visits)
+    angles = np.arctan2(env.observe()[:, 1], env.observe()[:, 0])
+    by_hand = gymnasium.make("Pendulum-v1").unwrapped
+    for angle, velocity, total in zip(angles[:3], env.observe()[:3, 2], outcome.rewards, strict=False):
+        by_hand.reset()
+        by_hand.state = np.array([angle, velocity], np.float64)
+        expected = sum(by_hand.step(np.zeros(1, np.float32))[1] for _ in range(200))
+        assert total == pytest.approx(expected, rel=1e-3)
+
+
+def test_batch_size_changes_nothing_in_a_log(tmp_path):
+    env = GymnasiumEnvironment.named(PENDULUM)
+    assert collected(env, tmp_path, 12)[1] == collected(env, tmp_path, 12, batch=5)[1]
+
+
+def test_two_policies_start_in_the_same_state():
+    env = GymnasiumEnvironment.named(PENDULUM)
+    env.reset(*env.visits(0, 5, 0))
+    first = env.observe()
+    play(env, baseline_of(env), *env.visits(0, 9, 1))
+    env.reset(*env.visits(0, 5, 0))
+    assert (env.observe() == first).all() and len(np.unique(first[:, 0])) == 5
+
+
+def test_a_terminal_step_ends_what_counts_and_a_truncated_one_bootstraps(tmp_path):
+    (tmp_path / "cut").mkdir()
+    ended = collected(corridor(end=4, cut=10), tmp_path, 6)[0].transitions()
+    cut = collected(corridor(end=10, cut=4), tmp_path / "cut", 6)[0].transitions()
+    assert ended.terminals.reshape(-1, 4).tolist() == [[False] * 3 + [True]] * (len(ended) // 4)
+    assert ended.n_left_out == 0 and not ended.next_observations[3::4].any()
+    assert not cut.terminals.any() and cut.n_left_out == len(cut) / 3
+    assert cut.next_observations[2::3, 2].tolist() == [3] * (len(cut) // 3)
+
+
+def test_a_log_has_no_impressions_and_says_where_it_is_from(tmp_path):
+    log = collected(corridor(), tmp_path, 6)[0]
+    assert log.n_impressions == 0 and "candidates" not in log.tables and log.meta.synthetic
+    assert log.meta.fusion.names == ("pow_action_0", "pow_action_1") and log.meta.source == "gym"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("gym:Pendulum-v99", "no environment 'Pendulum-v99'"),
+        ("gym:no_such_module:Pendulum-v1", "no environment 'no_such_module:Pendulum-v1'"),
+        ("gym:CartPole-v1", r"takes actions of Discrete\(2\)"),
+    ],
+)
+def test_what_cannot_be_explored_is_refused(name, told):
+    with pytest.raises(Refusal, match=told):
+        GymnasiumEnvironment.named(name)
+
+
+def test_an_unbounded_action_is_refused():
+    class Endless(Corridor):
+        action_space = spaces.Box(-np.inf, np.inf, (1,))
+
+    with pytest.raises(Refusal, match="bounded Box"):
+        GymnasiumEnvironment(Endless, "gym:endless")
+
+
+def test_a_policy_learned_from_a_sardine_log_beats_the_baseline(tmp_path):
+    test = learned(
+        sardine(), tmp_path, 50, n_steps=600, n_critics=3, hidden="32,32", actor_learning_rate=1e-3
+    )
+    assert test.metrics == ("return", "length")
+    effect = test.effect("learned", "return")
+    assert effect.ci_low > 0.1 and effect.mean > effect.base_mean > 0
+
+
+@pytest.mark.slow
+def test_a_policy_learned_from_a_pendulum_log_beats_the_baseline(tmp_path):
+    settings = {"n_steps": 2_000, "n_critics": 4, "hidden": "64,64", "gamma": 0.97}
+    effect = learned(GymnasiumEnvironment.named(PENDULUM), tmp_path, 150, **settings).effect(
+        "learned", "return"
+    )
+    assert effect.ci_low > 0.2 and 0 > effect.mean > effect.base_mean
