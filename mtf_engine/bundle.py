@@ -40,12 +40,14 @@ def export(
     rows: EvaluationRows,
     evaluation: Mapping[str, Any] | None = None,
     clip: Clip | None = None,
+    approval: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Returns the manifest of the bundle written to `to`, in one step, once it is shown to compute the same.
 
     `rows` are logged requests to take golden examples from; `evaluation` is the policy's scores, JSON-able;
-    `clip` holds served actions inside bounds. The same arguments give the same bytes. A Refusal where rows
-    and policy differ in names, or where onnxruntime and the policy disagree.
+    `clip` holds served actions inside bounds; `approval` tells who made the policy live, and why. The same
+    arguments give the same bytes. A Refusal where rows and policy differ in names, or where onnxruntime and the
+    policy disagree.
     """
     from mtf_engine.graphs import ServedPolicy, graphs
     from mtf_engine.network_files import write_atomically
@@ -56,7 +58,7 @@ def export(
         "policy.safetensors": policy.to_bytes(),
         "golden.npz": _golden(ServedPolicy(policy, clip), rows),
     }
-    manifest = _manifest(policy, members, evaluation, clip)
+    manifest = _manifest(policy, members, evaluation, clip, approval)
     content = _zip({**members, MANIFEST: json.dumps(manifest, indent=1, sort_keys=True).encode()})
     checked = verify(io.BytesIO(content))
     if not checked["ok"]:
@@ -147,11 +149,16 @@ def _golden(served: Any, rows: EvaluationRows) -> bytes:
 
 
 def _manifest(
-    policy: Policy, members: Mapping[str, bytes], evaluation: Mapping[str, Any] | None, clip: Clip | None
+    policy: Policy,
+    members: Mapping[str, bytes],
+    evaluation: Mapping[str, Any] | None,
+    clip: Clip | None,
+    approval: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
-        "approved": False,
+        "approved": approval is not None,
+        "approval": approval,
         "inputs": {
             "observations": "float32 [requests, features], natural units, in the order of features",
             "predictions": "float32 [requests, candidates, predictions], in the order of fusion.predictions",

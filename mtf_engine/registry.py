@@ -12,11 +12,13 @@ import sqlalchemy as sa
 from filelock import FileLock
 from pydantic import Field
 
-from mtf_engine.registry_tables import DATASETS, PLANS, RUNS, create_or_upgrade
+from mtf_engine.registry_tables import DATASETS, DECISIONS, PLANS, RUNS, create_or_upgrade
 from mtf_engine.registry_tables import RunState as RunState
 from mtf_engine.spec import BoundsPlan, Refusal, Spec
 
 BASELINE = "baseline"
+LIVE, CANDIDATE = "live", "candidate"
+"""Aliases of policies: what the team last made live, and what waits for its decision."""
 Kind = Literal[
     "import", "collect", "join", "train", "evaluate", "abtest", "export", "progressive", "paper-data"
 ]
@@ -112,6 +114,26 @@ class PlanRow(Spec):
     plan: BoundsPlan
     note: str = ""
     created_at: datetime
+
+
+class DecisionRow(Spec):
+    """One entry of the ledger: who decided what of which policy, and what was live from then on.
+
+    `case` is all that was known: figures, data, plan, configuration, the rule. A roll back has none.
+    """
+
+    id: int = 0
+    created_at: datetime
+    name: str
+    decision: Literal["promote", "reject", "rollback"]
+    candidate: str
+    incumbent: str
+    live: str
+    recommendation: str = ""
+    reason: str = ""
+    run_id: str | None = None
+    round: int | None = None
+    case: dict[str, Any] | None = None
 
 
 def now() -> datetime:
@@ -212,6 +234,14 @@ class Registry:
     def delete_plan(self, name: str) -> None:
         self._execute(sa.delete(PLANS).where(PLANS.c.name == name))
 
+    def add_decision(self, row: DecisionRow) -> None:
+        """Appends to the ledger; there is no way to change or delete an entry."""
+        self._execute(sa.insert(DECISIONS).values(row.model_dump(exclude={"id"})))
+
+    def decisions(self) -> list[DecisionRow]:
+        """Returns the ledger, oldest first."""
+        return [DecisionRow(**row) for row in self._rows(sa.select(DECISIONS).order_by(DECISIONS.c.id))]
+
     def _rows(self, query: sa.Select[Any]) -> list[Mapping[str, Any]]:
         with self._engine.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
@@ -279,6 +309,27 @@ class Workspace:
                 f"{run.id} has no best step, since its log had no validation users; use its last, {run.id}"
             )
         return run
+
+    @property
+    def live(self) -> str:
+        """The policy that the ledger's last entry left live; the default baseline before any."""
+        ledger = self.registry.decisions()
+        return ledger[-1].live if ledger else BASELINE
+
+    def policy(self, name: str) -> str:
+        """Returns the policy behind an alias, `live` or `candidate`; any other name as it is."""
+        if name == LIVE:
+            return self.live
+        return self._candidate() if name == CANDIDATE else name
+
+    def _candidate(self) -> str:
+        """Returns the policy of the newest round that nobody has decided yet."""
+        decided = {(row.run_id, row.round) for row in self.registry.decisions()}
+        for run in self.registry.runs(kind="progressive"):
+            for one in reversed((run.result or {}).get("rounds", ())):
+                if (run.id, one["number"]) not in decided:
+                    return str(one["candidate"])
+        raise Refusal("no round waits for a decision, so there is no candidate; name a training")
 
     def plan(self, name: str) -> BoundsPlan:
         """Returns the bounds plan stored as `name`."""

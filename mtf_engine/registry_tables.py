@@ -95,6 +95,26 @@ PLANS = sa.Table(
 )
 
 
+DECISIONS = sa.Table(
+    "decisions",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("created_at", _UTC, nullable=False),
+    sa.Column("name", sa.String, nullable=False),
+    sa.Column("decision", sa.String, nullable=False),
+    sa.Column("candidate", sa.String, nullable=False),
+    sa.Column("incumbent", sa.String, nullable=False),
+    sa.Column("live", sa.String, nullable=False),
+    sa.Column("recommendation", sa.String, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("run_id", sa.String),
+    sa.Column("round", sa.Integer),
+    sa.Column("case", sa.JSON(none_as_null=True)),
+)
+APPEND_ONLY = (DECISIONS,)
+"""Tables whose rows no statement changes or deletes, held by the database itself where it is SQLite."""
+
+
 def create_or_upgrade(connection: sa.Connection) -> None:
     """Creates the tables that are missing, and in those there are the columns that are missing."""
     for table in METADATA.sorted_tables:
@@ -106,3 +126,14 @@ def create_or_upgrade(connection: sa.Connection) -> None:
                 connection.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
         for index in table.indexes:
             connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
+    if connection.dialect.name == "sqlite":
+        for table in APPEND_ONLY:
+            for change in ("UPDATE", "DELETE"):
+                connection.execute(sa.text(_guard(table.name, change)))
+
+
+def _guard(table: str, change: str) -> str:
+    return (
+        f"CREATE TRIGGER IF NOT EXISTS {table}_no_{change.lower()} BEFORE {change} ON {table} "
+        f"BEGIN SELECT RAISE(ABORT, 'the rows of {table} are never changed'); END"
+    )

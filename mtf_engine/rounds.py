@@ -21,7 +21,7 @@ from mtf_engine.spec import BoundsPlan, Spec
 if TYPE_CHECKING:
     from mtf_engine.policy import Policy
 
-Promote = Literal["always", "if-better"]
+Promote = Literal["always", "if-better", "by-hand"]
 VALIDATION = "validation"
 REWARD = "session_reward"
 """The metric of an A/B test that decides."""
@@ -116,6 +116,8 @@ def verdict(promote: Promote, difference: Estimate, effects: Sequence[Effect] = 
         found = f"weighted GAUC {difference.value:+.4f} against the baseline on validation users"
     else:
         found = "no validation user has impressions of both classes"
+    if promote == "by-hand":
+        return False, f"waits for a decision; {found}"
     if promote == "always":
         return True, f"every round promotes; {found}"
     better = gain is not None and gain > 0

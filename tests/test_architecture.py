@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = (
-    ("spec", "registry", "registry_tables"),
+    ("spec", "criteria", "registry", "registry_tables"),
     ("exploration", "observation", "fusion", "reward"),
     ("logs",),
     ("environments", "aggregates"),
@@ -19,7 +19,7 @@ LAYERS = (
     ("evaluation",),
     ("best_step",),
     ("training",),
-    ("rounds", "review", "graphs", "bundle"),
+    ("rounds", "review", "memo", "graphs", "bundle"),
     ("jobs",),
     ("commands", "cli", "__main__", "dashboard", "__init__"),
 )

@@ -2,57 +2,11 @@
 
 import pytest
 
-from mtf_engine.evaluation.abtest import Effect
 from mtf_engine.jobs import executor
-from mtf_engine.registry import RunRow, RunState, Workspace, now
-from mtf_engine.rounds import Estimate, LogFigures, PolicyFigures, Round
-from mtf_engine.spec import BoundsPlan
+from mtf_engine.registry import Workspace
 from pages.shared import round_charts, round_tables
+from tests.fixtures.rounds import a_round, add_rounds
 from tests.test_pages import button, checked, opened, texts
-
-
-def estimate(value: float, spread: float = 0.1) -> Estimate:
-    return Estimate(value=value, ci_low=value - spread, ci_high=value + spread, n_users=50)
-
-
-def effect(policy: str, metric: str, relative: float) -> Effect:
-    figures = {"mean": 2.0, "base_mean": 1.0, "p_value": 0.01, "by_seed": (), "users_live": 9}
-    ends = {"ci_low": relative - 0.01, "ci_high": relative + 0.01}
-    return Effect(policy=policy, metric=metric, relative=relative, **ends, **figures)
-
-
-def a_round(number: int, baseline: str, promoted: bool = True) -> Round:
-    """Returns a round whose figures tell its number."""
-    candidate = f"train-{number}"
-    return Round(
-        number=number,
-        baseline=baseline,
-        candidate=candidate,
-        dataset_id=f"dataset-{number}",
-        runs={"collect": f"collect-{number}", "train": candidate},
-        plan=BoundsPlan.symmetric(0.1 * number, 2),
-        sessions=100,
-        requests=800,
-        steps=20,
-        log=LogFigures(
-            control_reward=estimate(40 + number),
-            explored_reward=estimate(39 + number),
-            control_return=estimate(20 + number),
-            control_gauc=estimate(0.5 + number / 100),
-        ),
-        policy=PolicyFigures(
-            gauc=estimate(0.6 + number / 100),
-            baseline_gauc=estimate(0.6),
-            difference=estimate(number / 100),
-            predicted_return=estimate(20.5 + number),
-            walked=(0.1 * number, 0.2 * number),
-            share_at_wall=0.25,
-        ),
-        effects=(effect(candidate, "session_reward", 0.02 * number),),
-        promoted=promoted,
-        why="every round promotes",
-    )
-
 
 ROUNDS = (a_round(1, "baseline"), a_round(2, "train-1", promoted=False), a_round(3, "train-1"))
 
@@ -63,15 +17,7 @@ def team(tmp_path, monkeypatch) -> Workspace:
     monkeypatch.setattr(executor, "MAX_WORKING", 0)
     workspace = Workspace(tmp_path / "workspace")
     monkeypatch.setenv("MTF_WORKSPACE", str(workspace.path))
-    result = {"promoted": "train-3", "rounds": [one.model_dump(mode="json") for one in ROUNDS]}
-    columns = {"state": RunState.COMPLETED, "created_at": now(), "n_steps": 9, "step": 9}
-    run = RunRow(
-        id="progressive-1", kind="progressive", name="team", config={"seed": 4}, result=result, **columns
-    )
-    workspace.registry.add_run(run)
-    for number in (1, 2, 3):
-        row = RunRow(id=f"train-{number}", kind="train", name=f"round {number}", config={}, **columns)
-        workspace.registry.add_run(row)
+    add_rounds(workspace, *ROUNDS)
     return workspace
 
 

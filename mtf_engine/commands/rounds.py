@@ -31,6 +31,7 @@ class Promote(StrEnum):
 
     ALWAYS = "always"
     IF_BETTER = "if-better"
+    BY_HAND = "by-hand"
 
 
 @command(app, "progressive --env session --rounds 5 --sessions-per-round 4000 --background")
@@ -53,8 +54,16 @@ def progressive(
     ] = "baseline",
     train_on: Annotated[TrainOn, typer.Option(help="The round's log, or all so far.")] = TrainOn.CURRENT,
     promote: Annotated[
-        Promote, typer.Option(help="Each candidate, or one above the baseline by A/B test, else GAUC.")
+        Promote, typer.Option(help="Each candidate; one above the baseline by A/B test or GAUC; as reviewed.")
     ] = Promote.ALWAYS,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="What a round is judged by; default: the A/B session reward, else GAUC."),
+    ] = None,
+    guardrail: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METRIC>=X", help="A limit that a candidate must keep; repeat for more."),
+    ] = None,
     ab_users: Annotated[
         int, typer.Option(metavar="N", min=0, help="Users of an A/B test a round; 0: none.")
     ] = 0,
@@ -63,6 +72,7 @@ def progressive(
     background: Background = False,
 ) -> None:
     """Explore, train and promote in rounds: what a round promotes is the next one's baseline."""
+    from mtf_engine.criteria import parse_criteria
     from mtf_engine.jobs import submissions
 
     run_id = submissions.submit_progressive(
@@ -79,6 +89,7 @@ def progressive(
         train_on=train_on,
         promote=promote,
         ab_users=ab_users,
+        criteria=parse_criteria(metric, guardrail, tested=bool(ab_users)),
         seed=seed,
         name=name,
     )

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from mtf_engine.criteria import Criteria
 from mtf_engine.registry import BASELINE
 from mtf_engine.spec import BoundsPlan, Spec
 
@@ -114,7 +115,8 @@ class ProgressiveConfig(Spec):
     train_on: Literal["current", "cumulative"] = Field(
         default="current", description="the log of the round, or of all rounds so far"
     )
-    promote: Literal["always", "if-better"] = "always"
+    promote: Literal["always", "if-better", "by-hand"] = "always"
+    criteria: Criteria = Field(description="what a round is judged by, fixed before it is played")
     ab_users: int = Field(default=0, ge=0, description="of an A/B test against the round's baseline; 0: none")
     seed: int = Field(default=0, ge=0)
     n_threads: int = 1

@@ -35,7 +35,7 @@ def policy_actions(
     A log without baseline actions counts as made by the baseline policy, action 0.
     """
     dataset = open_dataset(workspace, dataset_name)
-    policy = open_policy(workspace, run_id, dataset.meta)
+    policy = open_policy(workspace, workspace.policy(run_id), dataset.meta)
     policy.check(dataset.meta.fusion, dataset.meta.feature_names)
     rows = dataset.arrays(
         "SELECT observation, baseline_action, segment, user_id FROM requests "
@@ -54,7 +54,7 @@ def policy_actions(
 
 def logged_plan(workspace: Workspace, run_id: str) -> BoundsPlan | None:
     """Returns the bounds of the log that a training learned from; None if it declares none, or is gone."""
-    own = workspace.trained(run_id).dataset_id
+    own = workspace.trained(workspace.policy(run_id)).dataset_id
     plans = [row.meta.get("plan") for row in workspace.registry.datasets() if row.id == own]
     return BoundsPlan.model_validate(plans[0]) if plans and plans[0] else None
 

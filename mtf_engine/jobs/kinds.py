@@ -124,13 +124,17 @@ def export(job: Job) -> dict[str, Any]:
     from mtf_engine.bundle import export as write_bundle
     from mtf_engine.bundle import verify
     from mtf_engine.jobs.storage import open_dataset, open_policy
+    from mtf_engine.review import approval
 
     config = ExportConfig.model_validate(job.config)
     dataset = open_dataset(job.workspace, str(job.run.dataset_id))
     policy = open_policy(job.workspace, config.run_id, dataset.meta)
     path = job.folder / files.BUNDLE
     scores = {"evaluations": _scores(job, config.run_id)}
-    manifest = write_bundle(policy, path, rows=dataset.evaluation_rows(), evaluation=scores)
+    approved = approval(job.workspace, config.run_id)
+    manifest = write_bundle(
+        policy, path, rows=dataset.evaluation_rows(), evaluation=scores, approval=approved
+    )
     return {"run_id": config.run_id, **verify(path), "manifest": manifest}
 
 

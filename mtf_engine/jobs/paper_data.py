@@ -8,6 +8,7 @@ import math
 from functools import partial
 from typing import Any
 
+from mtf_engine.criteria import Criteria
 from mtf_engine.environments import draws
 from mtf_engine.jobs import parts
 from mtf_engine.jobs.configs import PaperDataConfig, ProgressiveConfig
@@ -63,6 +64,7 @@ def _rounds(job: Job, config: PaperDataConfig) -> str:
         sessions_per_round=config.sessions // ROUNDS,
         algo=config.algo,
         training=config.training,
+        criteria=Criteria.default(tested=False),
         half_width=config.half_width,
         seed=group_seed(config.seed, 3),
         n_threads=config.n_threads,

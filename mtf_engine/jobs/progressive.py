@@ -11,8 +11,9 @@ from mtf_engine.jobs.configs import ProgressiveConfig
 from mtf_engine.jobs.executor import submit
 from mtf_engine.jobs.storage import open_critics, open_dataset, open_policy
 from mtf_engine.jobs.submissions import submit_abtest, submit_collect, submit_evaluate, submit_join
-from mtf_engine.jobs.worker import Job
+from mtf_engine.jobs.worker import Job, Stop
 from mtf_engine.registry import BASELINE, RunRow
+from mtf_engine.review import decision_of
 from mtf_engine.rounds import Round, log_figures, policy_figures, share_of, verdict
 
 ROUNDS = 6  # channel of the seed
@@ -26,7 +27,7 @@ def play(job: Job) -> dict[str, Any]:
     """
     rounds = _Rounds(job, ProgressiveConfig.model_validate(job.config))
     while len(rounds.told) < rounds.config.rounds:
-        rounds.told.append(rounds.next())
+        rounds.told.append(rounds.decided(rounds.next()))
         job.workspace.registry.update_run(job.run.id, result=rounds.result())
     return rounds.result()
 
@@ -70,6 +71,21 @@ class _Rounds:
             runs["abtest"] = self._tested(runs["train"])
             self._progress("abtest")
         return self._summed_up(runs)
+
+    def decided(self, one: Round) -> Round:
+        """Returns the round as people decided it, where that is theirs; ends the run here until they have."""
+        if self.config.promote != "by-hand":
+            return one
+        workspace, run = self.job.workspace, self.job.run
+        row = decision_of(workspace, run.id, one.number)
+        if row is None:
+            waiting = {**self.result(), "rounds": [*self.result()["rounds"], one.model_dump(mode="json")]}
+            workspace.registry.update_run(run.id, result=waiting)
+            raise Stop(
+                f"round {one.number} waits for a decision: `review show {run.id}`, `review decide {run.id}`"
+            )
+        why = f"decided by {row.name}: {row.reason or row.recommendation}"
+        return one.model_copy(update={"promoted": row.decision == "promote", "why": why})
 
     def _progress(self, stage: str) -> None:
         stages = self.config.stages

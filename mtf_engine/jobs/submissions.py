@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from mtf_engine.criteria import Criteria
 from mtf_engine.jobs import files
 from mtf_engine.jobs.configs import (
     ABTestConfig,
@@ -65,6 +66,7 @@ def submit_collect(
 ) -> str:
     """Returns the id of the run that collects a dataset; `settings` are fields of `CollectConfig`."""
     source_id = workspace.dataset(source).id if source else None
+    settings["baseline"] = workspace.policy(settings.get("baseline", BASELINE))
     label = name or f"{settings['env']} {settings.get('explore', 'uniform')} {settings.get('seed', 0)}"
     config = _checked(CollectConfig, "the collection", {"source": source_id, "name": label, **settings})
     check_environment(config.env)
@@ -148,8 +150,13 @@ def submit_progressive(
     seed = rounds.get("seed", 0)
     training = make_config(algo, preset=preset, settings=dict(settings), seed=seed).model_dump(mode="json")
     source_id = workspace.dataset(source).id if source else None
-    values = {"source": source_id, "algo": algo, "training": training, **rounds}
-    config = _checked(ProgressiveConfig, "the rounds", {"n_threads": training["n_threads"], **values})
+    defaults = {
+        "n_threads": training["n_threads"],
+        "criteria": Criteria.default(tested=bool(rounds.get("ab_users"))),
+    }
+    rounds["baseline"] = workspace.policy(rounds.get("baseline", BASELINE))
+    values = {**defaults, "source": source_id, "algo": algo, "training": training, **rounds}
+    config = _checked(ProgressiveConfig, "the rounds", values)
     check_environment(config.env)
     if config.baseline != BASELINE:
         workspace.trained(config.baseline)
@@ -203,6 +210,7 @@ def submit_evaluate(
 ) -> str:
     """Returns the id of the run that scores `policies` (`RUN`, `RUN@best`, `baseline`) on a dataset."""
     row = workspace.dataset(dataset)
+    policies = [workspace.policy(policy) for policy in policies]
     for policy in policies:
         if policy != BASELINE:
             workspace.trained(policy)
@@ -234,7 +242,8 @@ def submit_abtest(
     parent_id: str | None = None,
 ) -> str:
     """Returns the id of the run that plays `policies` and the base `against` in an environment."""
-    compared = tuple(dict.fromkeys((against, *policies)))
+    against, *tested = (workspace.policy(policy) for policy in (against, *policies))
+    compared = tuple(dict.fromkeys((against, *tested)))
     if len(compared) == 1:
         raise Refusal(f"{against} would be tested against itself; name another policy")
     for policy in compared:
@@ -256,6 +265,7 @@ def submit_abtest(
 
 def submit_export(workspace: Workspace, run_id: str) -> str:
     """Returns the id of the run that exports the policy of a training, `RUN` or `RUN@best`."""
+    run_id = workspace.policy(run_id)
     trained = workspace.trained(run_id)
     config = ExportConfig(run_id=run_id).model_dump(mode="json")
     return submit(

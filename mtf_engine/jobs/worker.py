@@ -25,7 +25,7 @@ SECONDS_BETWEEN_REPORTS = 0.3
 
 
 class Stop(BaseException):
-    """The run was cancelled or the process asked to end; raised between two steps."""
+    """The run was cancelled, the process asked to end, or what comes next waits for people, as it then says."""
 
 
 class Job:
@@ -161,14 +161,12 @@ def _work(job: Job) -> RunState:
         result = KINDS[job.run.kind](job)
         job.write_json(files.RESULT, result)
         values = {"state": RunState.COMPLETED, "result": result}
-    except Stop:
+    except Stop as stop:
         if job.cancel_requested:
             values = {"state": RunState.CANCELLED}
         else:
-            values = {
-                "state": RunState.INTERRUPTED,
-                "error": "the worker was told to end; `runs resume` goes on",
-            }
+            error = str(stop) or "the worker was told to end; `runs resume` goes on"
+            values = {"state": RunState.INTERRUPTED, "error": error}
     except Refusal as refusal:
         job.write_json(files.REPORT, {"error": str(refusal), "defects": refusal.defects})
         values = {"state": RunState.FAILED, "error": str(refusal)}

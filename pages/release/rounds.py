@@ -102,7 +102,8 @@ def show_two(told: list[Round]) -> None:
     others = {number: title for number, title in titles.items() if number != one}
     other = links.choice("Beside", others, "other", right)
     table = round_tables.side_by_side(by_number[one], by_number[other], loaders.runs_by_id())
-    described(table, "two rounds", f"Rounds {one} and {other} side by side")
+    alt = f"Rounds {one} and {other} side by side"
+    st.dataframe(table, hide_index=True, height="content", alt=alt, key="two rounds")
 
 
 def show_next(run: RunRow, told: list[Round]) -> None:

@@ -13,7 +13,11 @@ from mtf_engine.training import make_config
 from pages.shared import follow, links, loaders, plans, words
 
 TRAIN_ON = {"current": "the round's own log", "cumulative": "all logs so far"}
-PROMOTE = {"always": "every candidate", "if-better": "a candidate that is better"}
+PROMOTE = {
+    "always": "every candidate",
+    "if-better": "a candidate that is better",
+    "by-hand": "what people decide",
+}
 DEFAULT_PRESET = "laptop"
 
 

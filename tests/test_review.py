@@ -1,0 +1,213 @@
+"""Review: three rounds of a team, its ledger and its memos."""
+
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from mtf_engine import memo, review
+from mtf_engine.criteria import Criteria, Guardrail, parse_criteria, parse_guardrail
+from mtf_engine.jobs import executor, reviewing, submissions
+from mtf_engine.registry import BASELINE, RunState, Workspace
+from mtf_engine.registry_tables import DECISIONS
+from mtf_engine.review import decided_case
+from mtf_engine.rounds import Estimate
+from mtf_engine.spec import Refusal
+from tests.fixtures.rounds import a_round, add_rounds, effect
+
+RUN = "progressive-1"
+
+
+@pytest.fixture
+def team(tmp_path: Path) -> Workspace:
+    """A workspace with three rounds: one that gains, one that is worse, one after it."""
+    workspace = Workspace(tmp_path / "workspace")
+    rounds = (
+        a_round(1, BASELINE, gain=0.05),
+        a_round(2, "train-1", gain=-0.008),
+        a_round(3, "train-2", gain=0.03),
+    )
+    add_rounds(workspace, *rounds)
+    return workspace
+
+
+def stored(workspace: Workspace) -> list[tuple]:
+    with closing(sqlite3.connect(workspace.path / "registry.sqlite")) as connection:
+        return connection.execute("SELECT * FROM decisions ORDER BY id").fetchall()
+
+
+def test_a_team_promotes_overrules_and_goes_back(team: Workspace) -> None:
+    assert team.live == BASELINE and team.policy("candidate") == "train-3"
+    first = review.decide(team, RUN, 1, "promote", name="Ada")
+    assert (first.recommendation, first.reason, first.live) == ("promote", "", "train-1")
+    kept = stored(team)
+
+    found, _ = decided_case(team, RUN, 2)
+    assert found.recommendation == "discuss" and "holds 0" in found.because
+    with pytest.raises(Refusal, match=r"the rule recommends: discuss .*give a --reason"):
+        review.decide(team, RUN, 2, "promote", name="Grace")
+    second = review.decide(team, RUN, 2, "promote", name="Grace", reason="likes rise, which the metric omits")
+    assert team.policy("live") == "train-2" and second.incumbent == "train-1"
+    assert stored(team)[:1] == kept
+    kept = stored(team)
+
+    back = review.rollback(team, name="Ada", reason="complaints about repeats")
+    assert (back.live, back.incumbent, back.decision) == ("train-1", "train-2", "rollback")
+    third, _ = decided_case(team, RUN, 3)
+    assert "over another policy than the live one" in third.because, "train-2 is no longer live"
+    review.decide(team, RUN, 3, "reject", name="Grace", reason="test it against the live one first")
+    assert stored(team)[:2] == kept and len(stored(team)) == 4
+
+    ledger = team.registry.decisions()
+    assert [(row.name, row.decision, row.live) for row in ledger] == [
+        ("Ada", "promote", "train-1"),
+        ("Grace", "promote", "train-2"),
+        ("Ada", "rollback", "train-1"),
+        ("Grace", "reject", "train-1"),
+    ]
+    assert [entry["policy"] for entry in review.history(team)] == [BASELINE, "train-1", "train-2", "train-1"]
+    with pytest.raises(Refusal, match="no round waits for a decision"):
+        team.policy("candidate")
+
+
+@pytest.mark.parametrize("write", [memo.markdown, memo.html])
+def test_a_memo_says_it_all_and_needs_nothing(team: Workspace, write) -> None:
+    row = review.decide(team, RUN, 2, "promote", name="Grace <g@x>", reason="likes | rise")
+    text = write(*decided_case(team, RUN, 2))
+    for said in ("Round 2 of team", "Grace &lt;g@x&gt;", "rise", "not as the rule recommends", "discuss"):
+        assert said in text
+    for said in ("800 requests", "dataset-2", "around train-1", "42.00 (41.90 to 42.10)", "-0.80%", "25.0%"):
+        assert said in text
+    for said in (
+        "--rounds 3",
+        "--set hidden=8",
+        f"review show {RUN} --round 2",
+        "--seed 4",
+        "edge: truncate",
+    ):
+        assert said in text
+    assert not re.search(r"https?:|src=|href=|<script", text)
+    assert str(team.path) not in text
+    review.rollback(team, name="Ada", reason="a doubt")
+    team.delete_run("train-3")
+    again = Workspace(team.path)
+    assert write(*decided_case(again, RUN, 2)) == text, "what was known then is told, whatever came later"
+    assert row.case == again.registry.decisions()[0].case
+
+
+def test_a_memo_of_an_open_round_tells_what_is_recommended(team: Workspace) -> None:
+    assert "Nobody has decided yet. The rule recommends: promote" in memo.markdown(
+        *decided_case(team, RUN, 1)
+    )
+
+
+def test_the_database_itself_changes_no_entry(team: Workspace) -> None:
+    review.decide(team, RUN, 1, "promote", name="Ada")
+    before = stored(team)
+    for statement in (sa.update(DECISIONS).values(name="Eve"), sa.delete(DECISIONS)):
+        with pytest.raises(sa.exc.IntegrityError, match="never changed"):
+            team.registry._execute(statement)
+    assert stored(team) == before
+
+
+@pytest.mark.parametrize(
+    ("act", "reason"),
+    [
+        (lambda w: review.decide(w, RUN, 1, "promote", name=" "), "needs the name"),
+        (lambda w: review.decide(w, RUN, 1, "reject", name="Ada"), "recommends: promote"),
+        (lambda w: review.decide(w, RUN, 9, "promote", name="Ada"), "no round 9"),
+        (lambda w: review.decide(w, "train-1", None, "promote", name="Ada"), "kind train"),
+        (lambda w: review.rollback(w, name="Ada", reason="why not"), "nothing to go back to"),
+        (lambda w: review.rollback(w, name="Ada", reason="why not", to="train-3"), "was never live"),
+    ],
+)
+def test_what_cannot_be_decided_is_refused_and_leaves_no_entry(team: Workspace, act, reason: str) -> None:
+    with pytest.raises(Refusal, match=reason):
+        act(team)
+    assert stored(team) == []
+
+
+def test_a_round_is_decided_once(team: Workspace) -> None:
+    review.decide(team, RUN, 1, "promote", name="Ada")
+    with pytest.raises(Refusal, match=r"Ada has decided round 1 .* already"):
+        review.decide(team, RUN, 1, "reject", name="Grace", reason="second thoughts")
+
+
+def a_gain(low: float, high: float) -> Estimate:
+    return Estimate(value=(low + high) / 2, ci_low=low, ci_high=high, n_users=9)
+
+
+@pytest.mark.parametrize(
+    ("gain", "holds", "against_live", "recommended"),
+    [
+        (a_gain(0.01, 0.03), True, True, "promote"),
+        (a_gain(0.01, 0.03), True, False, "discuss"),
+        (a_gain(0.01, 0.03), None, True, "discuss"),
+        (a_gain(0.01, 0.03), False, True, "do not"),
+        (a_gain(-0.01, 0.03), True, True, "discuss"),
+        (a_gain(-0.03, -0.01), True, True, "do not"),
+    ],
+)
+def test_the_rule(gain: Estimate, holds: bool | None, against_live: bool, recommended: str) -> None:
+    guardrail = Guardrail(metric="share_at_wall", side="at most", limit=0.5)
+    findings = (review.Finding(guardrail=guardrail, value=None, holds=holds),)
+    assert review.recommend(gain, findings, against_live)[0] == recommended
+
+
+def test_guardrails_are_written_as_they_are_read() -> None:
+    found = parse_guardrail("valid_consumption >= -0.01")
+    assert (
+        str(found) == "valid_consumption at least -0.01" and found in Criteria.default(tested=True).guardrails
+    )
+    for text in ("valid_consumption", "mood>=1", "path<=far"):
+        with pytest.raises(Refusal, match="cannot be read"):
+            parse_guardrail(text)
+
+
+def test_criteria_are_the_houses_unless_others_are_given() -> None:
+    assert parse_criteria(None, None, tested=True) == Criteria.default(tested=True)
+    assert Criteria.default(tested=False).metric == "weighted_gauc"
+    own = parse_criteria("duration_time", ["path<=0.3"], tested=True)
+    assert own.metric == "duration_time" and [str(one) for one in own.guardrails] == ["path at most 0.3"]
+    with pytest.raises(Refusal, match="--metric"):
+        parse_criteria("mood", None, tested=True)
+
+
+def test_a_bundle_is_approved_where_its_policy_is_live(team: Workspace) -> None:
+    assert review.approval(team, "train-1") is None
+    review.decide(team, RUN, 1, "promote", name="Ada")
+    assert review.approval(team, "train-1")["name"] == "Ada"
+    assert review.approval(team, "train-2") is None and review.approval(team, BASELINE) is None
+
+
+def test_the_figure_of_a_metric_that_was_not_measured_is_not_known() -> None:
+    one = a_round(1, BASELINE).model_copy(update={"effects": (effect("train-1", "session_reward", 0.1),)})
+    assert review.figure(one, "duration_time").value is None
+    assert review.figure(one, "session_reward").value == 0.1
+    assert review.figure(one, "weighted_gauc") == one.policy.difference
+
+
+@pytest.mark.slow
+def test_rounds_by_hand_wait_for_people_and_go_on_as_they_decide(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "workspace")
+    settings = {"n_steps": "40", "n_critics": "3", "hidden": "8", "batch_size": "16"}
+    run_id = submissions.submit_progressive(
+        workspace, env="session", rounds=2, sessions_per_round=60, algo="integrated_rl", preset="demo",
+        settings=settings, promote="by-hand",
+    )  # fmt: skip
+    for number, choice in ((1, "reject"), (2, "promote")):
+        run = executor.wait(workspace, run_id)
+        assert run.state is RunState.INTERRUPTED and f"round {number} waits for a decision" in str(run.error)
+        assert workspace.policy("candidate") == run.result["rounds"][-1]["candidate"]
+        reviewing.decide(workspace, run_id, None, choice, name="Ada", reason=f"reason {number}")
+    run = executor.completed(workspace, executor.wait(workspace, run_id))
+    first, second = run.result["rounds"]
+    assert (first["promoted"], second["promoted"]) == (False, True)
+    assert second["baseline"] == BASELINE and run.result["promoted"] == second["candidate"] == workspace.live
+    assert second["why"] == "decided by Ada: reason 2"
+    exported = submissions.submit_export(workspace, "live")
+    manifest = executor.completed(workspace, executor.wait(workspace, exported)).result["manifest"]
+    assert manifest["approved"] and manifest["approval"]["name"] == "Ada"
