@@ -218,3 +218,33 @@ def test_reward_weights_are_shown_with_what_they_rest_on(filled):
 def test_a_log_of_too_few_days_warns_and_suggests_nothing(filled):
     app = opened("rewards", dataset=filled.dataset("explored").id)
     assert app.warning and "no weights are suggested" in app.info[0].value
+
+
+def foreign_log(tmp_path):
+    path = tmp_path / "foreign.csv"
+    rows = "".join(f"{i % 3},{1_700_000_000 + 60 * i},0.5,0.1,{i % 2},9,<b>x</b>\n" for i in range(30))
+    path.write_text("member,ts,p_click,p_like,click,play_time,note\n" + rows)
+    return path
+
+
+def test_a_log_in_other_words_is_mapped_in_the_form_and_imported(filled, tmp_path):
+    path = foreign_log(tmp_path)
+    app = opened("import_logs")
+    app.text_input(key="import_path").set_value(str(path))
+    checked(app.run())
+    first = next(d.value for d in app.dataframe if "note" in d.value)
+    assert list(first["note"]) == ["<b>x</b>"] * 5
+    assert any("user_id not found by name" in e.label.replace("\\", "") for e in app.expander)
+    widget(app.selectbox, "user_id, needed").set_value("member")
+    checked(app.run())
+    mapping = yaml.safe_load(app.code[0].value)
+    assert mapping["impressions"] == {
+        "user_id": "member", "timestamp": "ts", "predictions": ["p_click", "p_like"], "watch_time": "play_time",
+    }  # fmt: skip
+    assert "--mapping mapping.yaml" in texts(app)
+    button(app, "Check and import").click()
+    checked(app.run())
+    executor.wait(filled, app.session_state["import_run"])
+    folder = app.session_state["import_upload"]
+    assert "Imported 30 requests" in checked(app.run()).success[0].value
+    assert filled.dataset("foreign").n_impressions == 30 and not folder.exists()

@@ -1,10 +1,6 @@
 """Import logs: which log to learn from. A log is checked whole, and kept only if nothing is wrong with it."""
 
-import re
-import shutil
-import tempfile
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 import streamlit as st
@@ -12,8 +8,9 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from mtf_engine.jobs import executor, submissions
 from mtf_engine.spec import Refusal
-from pages.shared import follow, loaders, words
+from pages.shared import follow, import_source, loaders, mapping_form, words
 from pages.shared.exhibit import csv_download
+from pages.shared.import_source import Source, stored, with_mapping
 
 FORMATS = {
     "auto": "Tell by the files",
@@ -24,17 +21,9 @@ FORMATS = {
 }
 
 
-class Source(NamedTuple):
-    """Where the log lies: paths, None where nothing is given."""
-
-    log: Path | None
-    user_features: Path | None
-    mapping: Path | None
-
-
 def typed_paths() -> Source:
     path = st.text_input("Path of the file or folder", key="import_path", placeholder="/data/logs/2026-11")
-    with st.expander("User features and renamed columns"):
+    with st.expander("User features and a mapping file"):
         features = st.text_input("Path of a table of user features (optional)")
         mapping = st.text_input("Path of a YAML file that renames columns (optional)", key="import_mapping")
     return Source(*(Path(p).expanduser() if p else None for p in (path, features, mapping)))
@@ -43,32 +32,14 @@ def typed_paths() -> Source:
 def uploads() -> tuple[list[UploadedFile], UploadedFile | None, UploadedFile | None]:
     files = st.file_uploader(
         "Files of the log",
-        type=["csv", "parquet"],
+        type=["csv", "tsv", "parquet"],
         accept_multiple_files=True,
         help="requests and impressions together, or impressions alone, or the files of KuaiRand",
     )
-    with st.expander("User features and renamed columns"):
-        features = st.file_uploader("Table of user features (optional)", type=["csv", "parquet"])
+    with st.expander("User features and a mapping file"):
+        features = st.file_uploader("Table of user features (optional)", type=["csv", "tsv", "parquet"])
         mapping = st.file_uploader("YAML file that renames columns (optional)", type=["yaml", "yml"])
     return files, features, mapping
-
-
-def stored(files: list[UploadedFile], features: UploadedFile | None, mapping: UploadedFile | None) -> Source:
-    """Returns where the uploads lie now: a temporary folder, removed when the import has ended."""
-    folder = Path(tempfile.mkdtemp(prefix="mtf-upload-"))
-    st.session_state["import_upload"] = folder
-    (folder / "log").mkdir()
-    for file in files:
-        _store(file, folder / "log")
-    extra = (_store(file, folder) if file else None for file in (features, mapping))
-    return Source(folder / "log", *extra)
-
-
-def _store(file: UploadedFile, folder: Path) -> Path:
-    path = folder / re.sub(r"[^A-Za-z0-9._-]", "_", file.name).lstrip(".")
-    with path.open("wb") as target:
-        shutil.copyfileobj(file, target)
-    return path
 
 
 def start(source: Source, log_format: str, name: str) -> None:
@@ -94,18 +65,35 @@ def show_form() -> None:
     log_format = left.selectbox("Format", FORMATS, format_func=FORMATS.__getitem__, key="import_format")
     name = right.text_input("Name (optional)", placeholder="what lists call it", key="import_name")
     if place == "Upload":
-        files, features, mapping = uploads()
-        if st.button("Check and import", type="primary", disabled=not files):
-            start(stored(files, features, mapping), log_format, name or Path(files[0].name).stem)
-        return
-    source = typed_paths()
+        show_upload(log_format, name)
+    else:
+        show_path(log_format, name)
+
+
+def show_upload(log_format: str, name: str) -> None:
+    files, features, mapping = uploads()
+    text = ""
+    if files and mapping is None:
+        found = mapping_form.previews({file.name: file for file in files[: mapping_form.MOST_FILES]})
+        text = mapping_form.mapping_form(found, log_format)
+    if st.button("Check and import", type="primary", disabled=not files):
+        source = with_mapping(stored(files, features, mapping), text)
+        start(source, log_format, name or Path(files[0].name).stem)
+
+
+def show_path(log_format: str, name: str) -> None:
+    source, text = typed_paths(), ""
+    if source.log and source.mapping is None:
+        text = mapping_form.mapping_form(mapping_form.previews_at(source.log), log_format)
     if st.button("Check and import", type="primary", disabled=source.log is None):
-        start(source, log_format, name)
+        start(with_mapping(source, text), log_format, name)
     if source.log:
-        options = {"--name": name, "--user-features": source.user_features, "--mapping": source.mapping}
+        mapping = "mapping.yaml" if text else source.mapping
+        options = {"--name": name, "--user-features": source.user_features, "--mapping": mapping}
         given = [str(part) for option in options.items() if option[1] for part in option]
         words_of = ("dataset", "import", source.log, "--format", log_format, *given)
-        st.caption("The same on the command line")
+        where = "; mapping.yaml is the download above" if text else ""
+        st.caption(f"The same on the command line{where}")
         st.code(words.command(loaders.workspace().path, *words_of), language=None, wrap_lines=True)
 
 
@@ -115,8 +103,7 @@ def show_import(run_id: str) -> None:
     if run is None:
         return
     del st.session_state["import_run"]
-    if folder := st.session_state.pop("import_upload", None):
-        shutil.rmtree(folder)
+    import_source.remove()
     try:
         st.session_state["import_report"] = executor.completed(loaders.workspace(), run)
     except Refusal as refusal:

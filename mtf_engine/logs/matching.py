@@ -1,0 +1,110 @@
+"""Which column of a file is likely to be which of the log's, and the mapping that says so."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import PurePath
+from typing import NamedTuple
+
+import yaml
+
+from mtf_engine.logs import mapping as mapping_file
+from mtf_engine.logs.columns import PREDICTION, SIGNALS
+from mtf_engine.logs.importing import KUAIRAND_COLUMNS
+from mtf_engine.logs.preview import Preview
+from mtf_engine.logs.typed import list_sources
+
+Chosen = Mapping[str, tuple[str, ...]]
+"""Columns of a file by the log's name; several make a list."""
+
+
+class Need(NamedTuple):
+    """A column of the log: whether it must be there, and whether it may be a list made of several."""
+
+    name: str
+    required: bool = False
+    many: bool = False
+
+
+_IDS = (Need("item_id"), Need("position"))
+REQUESTS = (
+    *(Need(name, required=True) for name in ("request_id", "session_id", "user_id", "step", "timestamp")),
+    *(Need(name) for name in ("segment", "split", "pscore", "terminal", "truncated")),
+    *(Need(name, many=True) for name in ("action", "baseline_action", "lower", "upper", "observation")),
+)
+FEEDBACK = (Need("predictions", required=True, many=True), Need("watch_time"), Need("signals", many=True))
+IMPRESSIONS = (Need("request_id", required=True), *FEEDBACK, *_IDS)
+ALONE = (
+    Need("user_id", required=True), Need("timestamp", required=True), *FEEDBACK,
+    Need("request_id"), Need("session_id"), *_IDS, Need("segment"), Need("split"),
+)  # fmt: skip
+"""Columns of a log of impressions alone."""
+
+ALIASES = {
+    "user_id": {"user", "userid", "uid"},
+    "request_id": {"request", "requestid", "rid", "reqid"},
+    "session_id": {"session", "sessionid", "sid"},
+    "item_id": {"item", "itemid", "video", "videoid", "photoid", "docid"},
+    "timestamp": {"time", "ts", "timems", "datetime", "eventtime", "requesttime"},
+    "step": {"requestindex", "stepindex", "turn"},
+    "position": {"pos", "rank", "slot"},
+    "watch_time": {"watchtime", "playtime", "watchseconds", "dwelltime"},
+    "segment": {"usersegment", "usergroup"},
+}
+"""What others call a column, in small letters and without signs."""
+PREFIXES = (PREDICTION, "pred_", "p_")
+
+
+def needs(previews: Sequence[Preview], format: str) -> dict[str, tuple[Need, ...]]:
+    """Returns what is needed of each file by its name; nothing where the format fixes the names (KuaiRand)."""
+    if format == "kuairand" or any(set(p.columns) >= KUAIRAND_COLUMNS for p in previews):
+        return {}
+    tables = {PurePath(p.file).stem: p.file for p in previews}
+    if format != "impressions" and "requests" in tables:
+        both = {"requests": REQUESTS, "impressions": IMPRESSIONS}
+        return {tables[table]: of for table, of in both.items() if table in tables}
+    return {p.file: ALONE for p in previews[:1]}
+
+
+def guess(need: Need, columns: Sequence[str]) -> tuple[str, ...]:
+    """Returns the columns that are likely to be `need`, by their names."""
+    match need.name:
+        case "predictions":
+            named = (tuple(c for c in columns if c.startswith(prefix)) for prefix in PREFIXES)
+            return list_sources(columns, "predictions") or next(filter(None, named), ())
+        case "signals":
+            return tuple(s for s in SIGNALS if s in columns and s != "watch_time")
+    if need.many:
+        return list_sources(columns, need.name)
+    known = {need.name.replace("_", ""), *ALIASES.get(need.name, ())}
+    alike = [c for c in columns if re.sub(r"[^a-z0-9]", "", c.lower()) in known]
+    return (need.name,) if need.name in columns else tuple(alike[:1])
+
+
+def mapping_of(requests: Chosen, impressions: Chosen, columns: Collection[str]) -> mapping_file.Mapping:
+    """Returns the mapping that reads `columns` (of the impressions) as chosen; the empty one where names tell."""
+    renamed = _renamed(impressions, columns)
+    signals = (*(("watch_time",) if impressions.get("watch_time") else ()), *impressions.get("signals", ()))
+    found = {s for s in SIGNALS if s in columns or s in renamed}
+    return mapping_file.Mapping(
+        requests=_renamed(requests, ()), impressions=renamed, signals=() if set(signals) == found else signals
+    )
+
+
+def _renamed(chosen: Chosen, columns: Collection[str]) -> dict[str, str | tuple[str, ...]]:
+    """Returns the columns whose names do not tell what they hold."""
+    told = {name: sources for name, sources in chosen.items() if name != "signals" and sources}
+    by_name = {
+        name: (tuple(c for c in columns if c.startswith(PREDICTION)), list_sources(sources, name), (name,))
+        for name, sources in told.items()
+    }
+    return {
+        name: sources[0] if len(sources) == 1 else sources
+        for name, sources in told.items()
+        if sources not in (by_name[name] if name == "predictions" else by_name[name][1:])
+    }
+
+
+def to_yaml(mapping: mapping_file.Mapping) -> str:
+    """Returns the mapping as the file that an import takes; empty where names tell all."""
+    document = mapping.model_dump(mode="json", exclude_defaults=True)
+    return yaml.safe_dump(document, sort_keys=False) if document else ""

@@ -1,0 +1,67 @@
+"""The first rows of a log's file as text, before anything is imported."""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import PurePath
+from typing import BinaryIO, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mtf_engine.logs.files import DELIMITERS
+from mtf_engine.spec import Refusal
+
+ROWS = 5
+MOST_BYTES = 1 << 20
+"""Of a CSV file that are looked at."""
+LONGEST = 60
+"""Characters of a value that are shown."""
+
+
+class Preview(NamedTuple):
+    """The columns of a file and its first rows, all text."""
+
+    file: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def preview(name: str, stream: BinaryIO) -> Preview:
+    """Returns the first rows of the CSV or Parquet file `name` in `stream`; a Refusal if there are none to show."""
+    stream.seek(0)
+    try:
+        read = _parquet if PurePath(name).suffix == ".parquet" else _csv
+        columns, rows = read(stream)
+    except (pa.ArrowException, csv.Error, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise Refusal(f"{name} has no rows to show: {reason}; export the file again") from None
+    if doubled := sorted({c for c in columns if columns.count(c) > 1}):
+        raise Refusal(f"{name} names the column {doubled[0]} twice; rename or remove one")
+    return Preview(name, tuple(columns), tuple(rows))
+
+
+def _csv(stream: BinaryIO) -> tuple[list[str], Iterator[tuple[str, ...]]]:
+    head = stream.read(MOST_BYTES)
+    whole = len(head) < MOST_BYTES
+    text = (head if whole else head[: head.rfind(b"\n") + 1]).decode("utf-8-sig")
+    delimiter = max(DELIMITERS, key=text.partition("\n")[0].count)
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    columns = [name or f"column{i}" for i, name in enumerate(next(lines, []))]
+    return columns, _shown(islice(lines, ROWS), len(columns))
+
+
+def _parquet(stream: BinaryIO) -> tuple[list[str], Iterator[tuple[str, ...]]]:
+    file = pq.ParquetFile(stream)
+    batch = next(file.iter_batches(ROWS), None)
+    rows = zip(*(column.to_pylist() for column in batch.columns), strict=True) if batch else ()
+    return file.schema_arrow.names, _shown(rows, len(file.schema_arrow.names))
+
+
+def _shown(rows: Iterable[Sequence[object]], width: int) -> Iterator[tuple[str, ...]]:
+    """Yields each row as `width` texts, blank where the file has none."""
+    for row in rows:
+        texts = ["" if value is None else str(value) for value in row[:width]]
+        cut = (text if len(text) <= LONGEST else f"{text[:LONGEST]}…" for text in texts)
+        yield (*cut, *[""] * (width - len(texts)))

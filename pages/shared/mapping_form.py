@@ -1,0 +1,96 @@
+"""The first rows of a log, and a choice of what its columns are: the mapping that an import takes."""
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO
+
+import pandas as pd
+import streamlit as st
+
+from mtf_engine.logs import matching
+from mtf_engine.logs.matching import Need
+from mtf_engine.logs.preview import Preview, preview
+from mtf_engine.spec import Refusal
+from pages.shared import words
+
+NOT_THERE = ""
+COLUMNS = 4
+SUFFIXES = (".csv", ".tsv", ".parquet")
+MOST_FILES = 4
+
+
+def files_at(path: Path) -> list[Path]:
+    """Returns the tables of a log at `path`, a file or a folder, that may be read."""
+    folder = path.is_dir() and os.access(path, os.R_OK | os.X_OK)
+    found = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES) if folder else [path]
+    return [p for p in found[:MOST_FILES] if p.is_file() and os.access(p, os.R_OK)]
+
+
+def previews_at(path: Path) -> list[Preview]:
+    """Returns the first rows of the tables of a log on the server."""
+    with ExitStack() as opened:
+        return previews({p.name: opened.enter_context(p.open("rb")) for p in files_at(path)})
+
+
+def previews(files: dict[str, BinaryIO]) -> list[Preview]:
+    """Returns the first rows of each file that has some; says why another has none."""
+    found = []
+    for name, stream in files.items():
+        try:
+            found.append(preview(name, stream))
+        except Refusal as refusal:
+            st.warning(words.plain(refusal))
+    return found
+
+
+def mapping_form(found: Sequence[Preview], log_format: str) -> str:
+    """Draws the first rows, and what each column is; returns the mapping as YAML, empty where names tell all."""
+    for one in found:
+        st.caption(f"First rows of {words.plain(one.file)}")
+        table = pd.DataFrame(one.rows, columns=list(one.columns), dtype="str")
+        st.dataframe(table, hide_index=True, alt=f"First rows of {one.file}", key=f"preview {one.file}")
+    needed = matching.needs(found, log_format)
+    if not needed:
+        return ""
+    chosen: dict[str, matching.Chosen] = {"requests": {}, "impressions": {}}
+    columns: tuple[str, ...] = ()
+    for one in found:
+        if one.file in needed:
+            section = "requests" if needed[one.file] is matching.REQUESTS else "impressions"
+            columns = one.columns if section == "impressions" else columns
+            chosen[section] = _choices(one, needed[one.file])
+    text = matching.to_yaml(matching.mapping_of(chosen["requests"], chosen["impressions"], columns))
+    if text:
+        st.caption("The mapping that this makes")
+        st.code(text, language=None)
+        st.download_button("Download mapping", text, "mapping.yaml", "application/yaml", on_click="ignore")
+    return text
+
+
+def _choices(one: Preview, needed: Sequence[Need]) -> matching.Chosen:
+    """Draws which column of the file is each that is needed; those that must be there are open to see."""
+    chosen = {need.name: matching.guess(need, one.columns) for need in needed}
+    lacking = [need.name for need in needed if need.required and not chosen[need.name]]
+    title = f"Which column of {one.file} is which" + (
+        f": {', '.join(lacking)} not found by name" if lacking else ""
+    )
+    with st.expander(words.plain(title), expanded=bool(lacking)):
+        places = st.columns(COLUMNS)
+        for i, need in enumerate(needed):
+            chosen[need.name] = _choice(one, need, chosen[need.name], places[i % COLUMNS])
+    return chosen
+
+
+def _choice(
+    one: Preview, need: Need, guessed: tuple[str, ...], place: st.delta_generator.DeltaGenerator
+) -> tuple[str, ...]:
+    label = f"{need.name}, needed" if need.required else need.name
+    key = f"column {one.file} {need.name} {hash(one.columns)}"
+    if need.many:
+        return tuple(place.multiselect(label, one.columns, guessed, key=key))
+    options = [NOT_THERE, *one.columns]
+    index = options.index(guessed[0]) if guessed else 0
+    found = place.selectbox(label, options, index, format_func=lambda c: c or "not there", key=key)
+    return (found,) if found else ()
