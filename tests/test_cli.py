@@ -245,6 +245,17 @@ def test_policies_are_tested_on_the_same_users(filled: Shell) -> None:
     assert "differ in their features" in filled.refused("abtest", training.id, "--env", "gym:Pendulum-v1")
 
 
+@pytest.mark.slow
+def test_a_gymnasium_environment_goes_the_same_way(shell: Shell) -> None:
+    where = ["--env", "gym:Pendulum-v1"]
+    log = ["dataset", "collect", *where, "--explore", "uniform", "--half-width", "1", "--requests", "4000"]
+    settings = [f"--set={setting}" for setting in ("n_steps=50", "n_critics=2", "hidden=8")]
+    training = shell("train", shell(*log)["dataset_id"], "--preset", "demo", *settings)["run_id"]
+    result = shell("abtest", training, *where, "--users", "20")
+    assert [effect["metric"] for effect in result["effects"]] == ["return", "length"]
+    assert result["base_means"]["length"] == 200 and result["env"] == "gym:Pendulum-v1"
+
+
 def test_an_ab_test_in_the_background_is_cancelled(filled: Shell) -> None:
     (training,) = filled.workspace.registry.runs(kind="train")
     run_id = filled("abtest", training.id, "--users", "10000000", "--background")["run_id"]

@@ -134,6 +134,7 @@ def test_a_log_has_no_impressions_and_says_where_it_is_from(tmp_path):
     log = collected(corridor(), tmp_path, 6)[0]
     assert log.n_impressions == 0 and "candidates" not in log.tables and log.meta.synthetic
     assert log.meta.fusion.names == ("pow_action_0", "pow_action_1") and log.meta.source == "gym"
+    assert log.meta.details["env"] == "gym:corridor"
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,7 @@ class Collection(Spec):
             baseline=baseline,
             seed=self.seed,
             passes=self._passes(env),
+            details={"env": env.name},
         )
 
     def _passes(self, env: Environment) -> int:

@@ -9,14 +9,14 @@ import streamlit as st
 from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.evaluation import ABTest
 from mtf_engine.jobs import estimates, executor, submissions
-from mtf_engine.registry import BASELINE, RunRow, RunState
+from mtf_engine.registry import BASELINE, DatasetRow, RunRow, RunState
 from mtf_engine.spec import FusionSpec
 from pages.shared import abtest_results, follow, glossary, links, loaders, results, words
 from pages.shared.exhibit import described, exhibit
 
 TEST = "test"
 """Name of the run in the address."""
-ENV = "session"
+SESSION, GYM = "session", "gym:"
 UNITS = {"duration_time": " s"}
 BOUND: dict[str, Any] = {"bind": "query-params"}
 
@@ -24,6 +24,7 @@ BOUND: dict[str, Any] = {"bind": "query-params"}
 class Order(NamedTuple):
     """Everything that the form asks for."""
 
+    env: str
     policies: list[str]
     against: str
     n_users: int
@@ -35,16 +36,25 @@ class Order(NamedTuple):
         return tuple(range(self.first_seed, self.first_seed + self.n_seeds))
 
 
-def fitting() -> list[RunRow]:
-    """Returns the completed trainings whose policy takes what the environment offers."""
-    env, rows = SessionEnvironment(), {row.id: row for row in loaders.datasets()}
-    return [
-        run
-        for run in loaders.trainings(RunState.COMPLETED)
-        if (row := rows.get(run.dataset_id or ""))
-        and tuple(row.meta["feature_names"]) == env.feature_names
-        and FusionSpec.model_validate(row.meta["fusion"]) == env.fusion
-    ]
+def testable() -> dict[str, list[RunRow]]:
+    """Returns the completed trainings by the environment that their policies can be tested in."""
+    session, rows = SessionEnvironment(), {row.id: row for row in loaders.datasets()}
+    found: dict[str, list[RunRow]] = {}
+    for run in loaders.trainings(RunState.COMPLETED):
+        if (row := rows.get(run.dataset_id or "")) and (env := env_of(row, session)):
+            found.setdefault(env, []).append(run)
+    return found
+
+
+def env_of(row: DatasetRow, session: SessionEnvironment) -> str | None:
+    """Returns the environment that offers what a log has: synthetic users, or the Gymnasium one it is from."""
+    if (
+        tuple(row.meta["feature_names"]) == session.feature_names
+        and FusionSpec.model_validate(row.meta["fusion"]) == session.fusion
+    ):
+        return SESSION
+    origin = str(row.meta["details"].get("env"))
+    return origin if origin.startswith(GYM) else None
 
 
 def choose_test(tests: Mapping[str, RunRow], runs: results.Runs) -> RunRow:
@@ -58,7 +68,7 @@ def test_title(run: RunRow, runs: results.Runs) -> str:
     policies = [words.policy_title(name, runs) for name in config["policies"] if name != base]
     samples = f" × {len(config['seeds'])} samples" if len(config["seeds"]) > 1 else ""
     named = f"{', '.join(policies)} against {words.policy_title(base, runs)}"
-    return f"{named} · {config['n_users']:,} users{samples} · {run.id}"
+    return f"{named} · {config['env']} · {config['n_users']:,} users{samples} · {run.id}"
 
 
 def show_test(run: RunRow, runs: results.Runs) -> None:
@@ -70,6 +80,8 @@ def show_test(run: RunRow, runs: results.Runs) -> None:
         introduce(test, runs)
         show_effects(run, test, frame, runs)
         show_live(frame, test)
+        if test.env.startswith(GYM):
+            return
         chosen = {"policies": [policy for policy in test.policies if policy != BASELINE]}
         st.page_link("pages/evaluate/compare.py", label="Compare them on a log →", query_params=chosen)
 
@@ -116,10 +128,12 @@ def show_live(frame: pd.DataFrame, test: ABTest) -> None:
     )
 
 
-def show_form(runs: list[RunRow]) -> None:
-    titles = words.policy_titles(runs)
-    left, right = st.columns([3, 2])
-    policies = links.choices("Policies", titles, "policies", left)
+def show_form(found: dict[str, list[RunRow]]) -> None:
+    left, middle, right = st.columns([2, 3, 2])
+    worlds = {env: "synthetic users" if env == SESSION else env.removeprefix(GYM) for env in found}
+    env = links.choice("In", worlds, "env", left)
+    titles = words.policy_titles(found[env])
+    policies = links.choices("Policies", titles, "policies", middle)
     bases = {BASELINE: "baseline: action 0 for everybody"} | titles
     against = links.choice("Against", bases, "against", right)
     first, second, third = st.columns(3)
@@ -127,7 +141,8 @@ def show_form(runs: list[RunRow]) -> None:
     why = "With several, samples are the unit of the intervals: take 5 or more, or only one with more users."
     samples = second.number_input("Samples of users", 1, 100, 1, key="samples", help=why, **BOUND)
     seed = third.number_input("Seed", 0, value=0, help="Same seed, same users.", key="seed", **BOUND)
-    order = Order([policy for policy in policies if policy != against], against, users, seed, samples)
+    others = [policy for policy in policies if policy != against]
+    order = Order(env, others, against, users, seed, samples)
     if not order.policies:
         st.info("Choose a policy other than the base.")
         return
@@ -137,7 +152,7 @@ def show_form(runs: list[RunRow]) -> None:
 def show_start(order: Order) -> None:
     """Draws how long the test takes, the button that starts it, and its command line."""
     workspace = loaders.workspace()
-    took = estimates.ab_test(workspace, ENV, (1 + len(order.policies)) * order.n_seeds * order.n_users)
+    took = estimates.ab_test(workspace, order.env, (1 + len(order.policies)) * order.n_seeds * order.n_users)
     st.caption(words.plain(f"It will take about {words.duration(took.seconds)} ({took.basis})."))
     if st.button("Start the test", type="primary"):
         with follow.refusals():
@@ -145,22 +160,19 @@ def show_start(order: Order) -> None:
                 workspace,
                 order.policies,
                 against=order.against,
-                env=ENV,
+                env=order.env,
                 n_users=order.n_users,
                 seeds=order.seeds,
             )
             st.rerun()
-    arguments = (
-        "abtest",
-        *order.policies,
-        "--against",
-        order.against,
-        "--env",
-        ENV,
+    arguments = ("abtest", *order.policies, "--against", order.against, "--env", order.env)
+    drawn = (
         "--users",
         order.n_users,
+        "--seed",
+        order.first_seed,
+        *(("--seeds", order.n_seeds) if order.n_seeds > 1 else ()),
     )
-    drawn = ("--seed", order.first_seed, *(("--seeds", order.n_seeds) if order.n_seeds > 1 else ()))
     st.caption("The same on the command line")
     st.code(words.command(workspace.path, *arguments, *drawn), language=None, wrap_lines=True)
 
@@ -168,8 +180,8 @@ def show_start(order: Order) -> None:
 def main() -> None:
     st.title("A/B test", anchor=False)
     st.caption("Decides whether a policy is worth a live test, and how many users that takes.")
-    fits = fitting()
-    if not fits:
+    found = testable()
+    if not found:
         st.info(
             "No policy is trained on a log of synthetic users, and only such a policy can be tested on them."
         )
@@ -182,7 +194,7 @@ def main() -> None:
         if finished := follow.finished(chosen.id):
             show_test(finished, runs)
     st.header("Start a test", anchor=False)
-    show_form(fits)
+    show_form(found)
 
 
 main()
