@@ -10,7 +10,8 @@ TERMS = {
     "interval from": "Lower end of the 95 % interval: Student's t over users, or over samples of users.",
     "interval to": "Upper end of the 95 % interval: Student's t over users, or over samples of users.",
     "p-value": "How often a difference this large would show if there were none: Student's t, two-sided.",
-    "users live": "Users in each arm of a live test that finds a difference of this size (80 % power, 5 %); empty where there is none.",
+    "users live": "Users in each arm of a live test that finds a difference of this size with 80 % power at "
+    "5 %; empty where there is no difference.",
     "weighted GAUC": "AUC of the final score within each group, label: watched longer than the valid time, "
     "sample weight: reward + 1; averaged by the groups' total weight. Groups with one class are left out.",
     "low": "Lower end of the 95 % interval: bootstrap over users.",
