@@ -189,6 +189,22 @@ def test_a_refused_upload_is_told_in_a_sentence_and_leaves_nothing(workspace, se
     tab.check()
 
 
+def test_an_uploaded_log_is_shown_mapped_and_imported(workspace, serve, tab, tmp_path):
+    rows = "".join(f"{i % 3}\t{1_700_000_000 + 60 * i}\t.5\t.1\t{i % 2}\t9\n" for i in range(30))
+    (log := tmp_path / "mine.tsv").write_text("member\tts\tp_click\tp_like\tclick\tplay_time\n" + rows)
+    page = tab.open(f"{serve(workspace).url}/import_logs")
+    page.get_by_text("Upload", exact=True).click()
+    page.locator("input[type=file]").first.set_input_files(log)
+    expect(page.get_by_text("First rows of mine.tsv")).to_be_visible()
+    page.get_by_role("combobox", name="user_id, needed").click()
+    page.get_by_role("option", name="member").click()
+    expect(page.get_by_text("user_id: member")).to_be_visible()
+    page.get_by_role("button", name="Check and import").click()
+    expect(page.get_by_text("Imported 30 requests")).to_be_visible()
+    assert workspace.dataset("mine").n_impressions == 30
+    tab.check()
+
+
 def start_training(page: Page, n_steps: int) -> None:
     """Fills the form for small networks and starts."""
     page.get_by_label("n_steps", exact=True).fill(str(n_steps))

@@ -48,8 +48,7 @@ def with_mapping(source: Source, text: str) -> Source:
 
 def _store(file: UploadedFile, folder: Path) -> Path:
     path = folder / re.sub(r"[^A-Za-z0-9._-]", "_", file.name).lstrip(".")
-    with path.open("wb") as target:
-        shutil.copyfileobj(file, target)
+    path.write_bytes(file.getbuffer())  # all of it, however far the preview has read
     return path
 
 
