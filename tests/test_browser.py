@@ -309,3 +309,26 @@ def test_a_picture_is_saved_by_the_browser_itself(small_workspace, serve, tab):
         assert saved.value.suggested_filename == f"exploration density.{kind.lower()}"
         assert saved.value.path().read_bytes().startswith(start)
     tab.check()
+
+
+@pytest.mark.slow
+def test_two_people_at_once_make_their_own_choices_on_the_same_data(workspace, serve, tab, chrome):
+    url = f"{serve(workspace).url}/bounds"
+    mine = tab.open(url)
+    other = Tab(chrome.new_context().new_page())
+    theirs = other.open(url)
+    mine.get_by_role("slider", name="pow_click").first.press("ArrowRight")
+    expect(mine).to_have_url(re.compile("box=-0.15%3A0.15%2A4%2C-0.155%3A0.155"))
+    expect(mine.get_by_text("419 ×")).to_be_hidden()
+    expect(theirs.get_by_text("419 ×")).to_be_visible()
+    assert "0.155" not in theirs.url
+    tab.drawn().get_by_label("Name", exact=True).fill("wider clicks")
+    mine.get_by_label("Name", exact=True).press("Enter")
+    mine.get_by_role("button", name="Store").click()
+    expect(mine.get_by_text("No plan is stored yet")).to_be_hidden()
+    theirs.reload()
+    expect(other.drawn().get_by_text("wider clicks").first).to_be_attached()
+    expect(theirs.get_by_text("419 ×")).to_be_visible()
+    tab.check()
+    other.check()
+    theirs.context.close()

@@ -34,6 +34,22 @@ def test_text_that_users_typed_is_shown_and_not_obeyed():
     assert words.plain("**no** :red[x] $y$\n# z") == r"\*\*no\*\* \:red\[x\] \$y\$ \# z"
 
 
+def luminance(colour: str) -> float:
+    """Returns the relative luminance of WCAG 2."""
+    channels = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(channels <= 0.03928, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+@pytest.mark.parametrize(
+    "colour", [charts.INSIDE, charts.OUTSIDE, charts.BOUND, *charts.METHODS.values()], ids=str
+)
+def test_lines_and_their_names_can_be_read_on_white_and_on_near_black(colour):
+    on_white = 1.05 / (luminance(colour) + 0.05)
+    on_black = (luminance(colour) + 0.05) / (luminance("#181715") + 0.05)
+    assert min(on_white, on_black) > 3.7, "no colour does better than 4.2 on both"
+
+
 def test_every_method_has_a_colour_of_its_own():
     colours = [charts.method_colour(algo) for algo in ("baseline", *ALGOS)]
     assert len(set(colours)) == len(colours)

@@ -11,18 +11,18 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 BASELINE = "#7a828c"
-INSIDE, OUTSIDE = "#2f86b8", "#d9772b"
-BOUND = "#c2364f"
+INSIDE, OUTSIDE = "#2f86b8", "#c56a24"
+BOUND = "#ce4f66"
 METHODS = {
     "baseline": BASELINE,
     "integrated_rl": "#2f86b8",
-    "iql": "#d9772b",
-    "batchrl_mtf": "#2f9e6e",
+    "iql": "#c56a24",
+    "batchrl_mtf": "#2b9264",
     "cql_sac": "#8d68c8",
-    "ddpg": "#b8860b",
+    "ddpg": "#a5790a",
     "evolution_strategy": "#c2568f",
     "grid_search": "#6b8f3a",
-    "bayesian_optimization": "#3a9ea5",
+    "bayesian_optimization": "#338f95",
 }
 """One fixed colour a method, readable on light and dark."""
 SEQUENCE = [colour for method, colour in METHODS.items() if method != "baseline"]
