@@ -58,6 +58,18 @@ def test_a_test_is_started_followed_and_found_again(small_workspace, tmp_path, m
     assert "Synthetic" in opened("abtest", test=copy.registry.runs(kind="abtest")[1].id).warning[0].value
 
 
+def links(app):
+    return {link.label for link in app.get("page_link")}
+
+
+def test_other_pages_lead_here(filled):
+    (training,), (test,) = (filled.registry.runs(kind=kind) for kind in ("train", "abtest"))
+    assert "A/B test it →" in links(opened("runs", run=training.id))
+    assert "Read it →" in links(opened("runs", run=test.id))
+    assert "A/B test them →" in links(opened("compare"))
+    assert "Compare them on a log →" in links(opened("abtest", test=test.id))
+
+
 def effects(n_policies=2):
     rows = [
         {

@@ -14,6 +14,7 @@ PAGES = {
     "pages/evaluate/deviation.py": "How far they deviate →",
     "pages/evaluate/critics.py": "What their critics say →",
     "pages/evaluate/explain.py": "Explain one request →",
+    "pages/evaluate/abtest.py": "A/B test them →",
 }
 
 

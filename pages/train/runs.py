@@ -107,7 +107,10 @@ def show_actions(run: RunRow) -> None:
         policies = [run.id] if run.best_step in (None, run.n_steps) else [run.id, run.id + BEST]
         compare = {"policies": policies}
         st.page_link("pages/evaluate/compare.py", label="Compare it →", query_params=compare)
+        st.page_link("pages/evaluate/abtest.py", label="A/B test it →", query_params={"policies": run.id})
         st.page_link("pages/release/export.py", label="Export it →", query_params={"run": run.id})
+    if run.kind == "abtest" and run.state is RunState.COMPLETED:
+        st.page_link("pages/evaluate/abtest.py", label="Read it →", query_params={"test": run.id})
 
 
 def show_curves(run: RunRow) -> None:
