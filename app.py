@@ -37,6 +37,7 @@ PAGES = {
     ],
     "Release": [
         st.Page("pages/release/rounds.py", title="Rounds"),
+        st.Page("pages/release/review.py", title="Review"),
         st.Page("pages/release/export.py", title="Export a policy"),
     ],
 }

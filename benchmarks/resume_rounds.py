@@ -32,11 +32,12 @@ def main(folder: Path, n_kills: int, n_rounds: int, n_sessions: int, n_steps: in
     seconds = executor.completed(workspace, executor.wait(workspace, whole)).seconds or 0
     executor.wait(workspace, killed)
     executor.resume(workspace, killed)
-    print("| kill | seconds after the start | at work |\n|---|---|---|")
+    print("| kill | parts done | seconds later | at work |\n|---|---|---|---|")
+    n_parts = len(parts(workspace, whole))
     for i in range(n_kills):
-        moment = generator.uniform(0, 2 * seconds / n_kills)
-        at_work = kill(workspace, killed, moment)
-        print(f"| {i + 1} | {moment:.1f} | {at_work} |", flush=True)
+        n_done, moment = i * n_parts // n_kills, generator.uniform(0, 1.5 * seconds / n_parts)
+        at_work = kill(workspace, killed, moment, n_done)
+        print(f"| {i + 1} | {n_done} | {moment:.1f} | {at_work} |", flush=True)
         executor.resume(workspace, killed)
     executor.completed(workspace, executor.wait(workspace, killed))
     different = differences(workspace, whole, killed)
@@ -61,14 +62,16 @@ def play(workspace: Workspace, n_rounds: int, n_sessions: int, n_steps: int) -> 
     )
 
 
-def kill(workspace: Workspace, run_id: str, seconds: float) -> str:
-    """Kills the worker of a run so long after its start; returns what it was at, with everything settled."""
-    deadline = time.monotonic() + 60
+def kill(workspace: Workspace, run_id: str, seconds: float, n_done: int = 0) -> str:
+    """Kills the worker of a run so long after its start, or after `n_done` parts; returns what it was at."""
+    deadline = time.monotonic() + 600
     while (run := workspace.registry.run(run_id)).pid is None or run.state is not RunState.RUNNING:
         executor.reconcile(workspace)
         if time.monotonic() > deadline or run.state is RunState.COMPLETED:
             sys.exit(f"{run_id} is {run.state}, so there is nothing to kill; give more --steps")
         time.sleep(0.01)
+    while n_done and n_completed(workspace, run_id) < n_done:
+        time.sleep(0.02)
     time.sleep(seconds)
     parts = workspace.registry.runs(parent_id=run_id)
     os.kill(run.pid, signal.SIGKILL)
@@ -76,6 +79,11 @@ def kill(workspace: Workspace, run_id: str, seconds: float) -> str:
         sys.exit(f"{run_id} ended before it was killed; give more --steps")
     at = [f"{part.kind} of {part.name}" for part in parts if part.state is RunState.RUNNING]
     return at[0] if at else "between two parts"
+
+
+def n_completed(workspace: Workspace, run_id: str) -> int:
+    """Returns how many parts of a run are completed."""
+    return sum(part.state is RunState.COMPLETED for part in workspace.registry.runs(parent_id=run_id))
 
 
 def differences(workspace: Workspace, one: str, other: str) -> list[str]:

@@ -37,21 +37,23 @@ class Criteria(Spec):
     guardrails: tuple[Guardrail, ...] = Field(default=())
 
     @classmethod
-    def default(cls, tested: bool) -> "Criteria":
+    def default(cls, env: str, tested: bool) -> "Criteria":
         """Returns the house's: session reward where there is an A/B test, else weighted GAUC.
 
-        No consumption metric may fall by more than 1 %, nor half of the actions lie at a wall.
+        No consumption metric may fall by more than 1 %, where `env` has users who consume, nor half of the
+        explored weights lie at a wall.
         """
         wall = Guardrail(metric="share_at_wall", side="at most", limit=0.5)
         if not tested:
             return cls(guardrails=(wall,))
-        kept = (Guardrail(metric=metric, side="at least", limit=-0.01) for metric in TESTED[1:])
+        consumption = () if env.startswith("gym:") else TESTED[1:]
+        kept = (Guardrail(metric=metric, side="at least", limit=-0.01) for metric in consumption)
         return cls(metric="session_reward", guardrails=(*kept, wall))
 
 
-def parse_criteria(metric: str | None, guardrails: Sequence[str] | None, tested: bool) -> Criteria:
+def parse_criteria(metric: str | None, guardrails: Sequence[str] | None, env: str, tested: bool) -> Criteria:
     """Returns the house's criteria with another metric or other guardrails where some are given."""
-    found = Criteria.default(tested)
+    found = Criteria.default(env, tested)
     own = {
         "metric": metric or found.metric,
         "guardrails": tuple(map(parse_guardrail, guardrails)) if guardrails else found.guardrails,

@@ -30,7 +30,8 @@ def memo_parts(case: Case, row: DecisionRow | None) -> Iterator[tuple[str, list[
     yield (
         "What was explored",
         [
-            f"{one.sessions:,} sessions ({one.requests:,} requests) of {case.env} users, around {one.baseline}.",
+            f"{one.sessions:,} sessions ({one.requests:,} requests) in the environment {case.env}"
+            f"{', whose users and feedback are synthetic' if one.synthetic else ''}, around {one.baseline}.",
             (("dimension", "lower", "upper"), _bounds(case)),
             f"Dataset {one.dataset_id}, content hash {case.dataset_hash or 'unknown: the dataset is deleted'}.",
         ],

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from mtf_engine.criteria import TESTED, Criteria, Guardrail, Metric
 from mtf_engine.registry import BASELINE, DecisionRow, RunRow, Workspace, now, run_of
-from mtf_engine.rounds import Estimate, Round
+from mtf_engine.rounds import Estimate, Round, reward_effect
 from mtf_engine.spec import Refusal, Spec
 
 Recommendation = Literal["promote", "discuss", "do not"]
@@ -94,7 +94,8 @@ def figure(one: Round, metric: Metric) -> Estimate:
         return one.policy.difference
     value, low, high = None, None, None
     if metric in TESTED:
-        effect = next((effect for effect in one.effects if effect.metric == metric), None)
+        named = (effect for effect in one.effects if effect.metric == metric)
+        effect = reward_effect(one.effects) if metric == "session_reward" else next(named, None)
         if effect is not None:
             value, low, high = effect.relative, effect.ci_low, effect.ci_high
     else:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 Promote = Literal["always", "if-better", "by-hand"]
 VALIDATION = "validation"
-REWARD = "session_reward"
-"""The metric of an A/B test that decides."""
+REWARDS = ("session_reward", "return")
+"""What an A/B test calls the reward of a session, by environment."""
 N_BOOTSTRAP = 1_000
 
 
@@ -89,6 +89,7 @@ class Round(Spec):
     log: LogFigures
     policy: PolicyFigures
     effects: tuple[Effect, ...] = ()
+    synthetic: bool
     promoted: bool
     why: str
 
@@ -102,13 +103,19 @@ def share_of(total: int, number: int, rounds: int) -> int:
     return total * number // rounds - total * (number - 1) // rounds
 
 
+def reward_effect(effects: Sequence[Effect]) -> Effect | None:
+    """Returns what a candidate does to the reward of a session; None without an A/B test."""
+    return next((effect for effect in effects if effect.metric in REWARDS), None)
+
+
 def verdict(promote: Promote, difference: Estimate, effects: Sequence[Effect] = ()) -> tuple[bool, str]:
     """Returns whether a candidate is promoted, and why.
 
     What counts is its session reward in an A/B test, where there was one, else its `difference` of weighted
     GAUC on validation users, each against the baseline of the round.
     """
-    tested = next((effect.relative for effect in effects if effect.metric == REWARD), None)
+    effect = reward_effect(effects)
+    tested = None if effect is None else effect.relative
     gain = difference.value if tested is None else tested
     if tested is not None:
         found = f"session reward {tested:+.2%} against the baseline in the A/B test"

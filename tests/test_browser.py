@@ -44,6 +44,7 @@ TITLES = {
     "explain": "Explain one request",
     "abtest": "A/B test",
     "rounds": "Rounds",
+    "review": "Review",
     "export": "Export a policy",
 }
 SECONDS = 60

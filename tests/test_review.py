@@ -79,7 +79,15 @@ def test_a_memo_says_it_all_and_needs_nothing(team: Workspace, write) -> None:
     text = write(*decided_case(team, RUN, 2))
     for said in ("Round 2 of team", "Grace &lt;g@x&gt;", "rise", "not as the rule recommends", "discuss"):
         assert said in text
-    for said in ("800 requests", "dataset-2", "around train-1", "42.00 (41.90 to 42.10)", "-0.80%", "25.0%"):
+    for said in (
+        "800 requests",
+        "synthetic",
+        "dataset-2",
+        "around train-1",
+        "42.00 (41.90 to 42.10)",
+        "-0.80%",
+        "25.0%",
+    ):
         assert said in text
     for said in (
         "--rounds 3",
@@ -160,7 +168,8 @@ def test_the_rule(gain: Estimate, holds: bool | None, against_live: bool, recomm
 def test_guardrails_are_written_as_they_are_read() -> None:
     found = parse_guardrail("valid_consumption >= -0.01")
     assert (
-        str(found) == "valid_consumption at least -0.01" and found in Criteria.default(tested=True).guardrails
+        str(found) == "valid_consumption at least -0.01"
+        and found in Criteria.default("session", tested=True).guardrails
     )
     for text in ("valid_consumption", "mood>=1", "path<=far"):
         with pytest.raises(Refusal, match="cannot be read"):
@@ -168,12 +177,15 @@ def test_guardrails_are_written_as_they_are_read() -> None:
 
 
 def test_criteria_are_the_houses_unless_others_are_given() -> None:
-    assert parse_criteria(None, None, tested=True) == Criteria.default(tested=True)
-    assert Criteria.default(tested=False).metric == "weighted_gauc"
-    own = parse_criteria("duration_time", ["path<=0.3"], tested=True)
+    assert parse_criteria(None, None, "session", tested=True) == Criteria.default("session", tested=True)
+    assert Criteria.default("session", tested=False).metric == "weighted_gauc"
+    assert [str(one) for one in Criteria.default("gym:Pendulum-v1", tested=True).guardrails] == [
+        "share_at_wall at most 0.5"
+    ]
+    own = parse_criteria("duration_time", ["path<=0.3"], "session", tested=True)
     assert own.metric == "duration_time" and [str(one) for one in own.guardrails] == ["path at most 0.3"]
     with pytest.raises(Refusal, match="--metric"):
-        parse_criteria("mood", None, tested=True)
+        parse_criteria("mood", None, "session", tested=True)
 
 
 def test_a_bundle_is_approved_where_its_policy_is_live(team: Workspace) -> None:
@@ -188,6 +200,8 @@ def test_the_figure_of_a_metric_that_was_not_measured_is_not_known() -> None:
     assert review.figure(one, "duration_time").value is None
     assert review.figure(one, "session_reward").value == 0.1
     assert review.figure(one, "weighted_gauc") == one.policy.difference
+    pendulum = one.model_copy(update={"effects": (effect("train-1", "return", 0.2),)})
+    assert review.figure(pendulum, "session_reward").value == 0.2
 
 
 @pytest.mark.slow

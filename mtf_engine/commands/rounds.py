@@ -89,7 +89,7 @@ def progressive(
         train_on=train_on,
         promote=promote,
         ab_users=ab_users,
-        criteria=parse_criteria(metric, guardrail, tested=bool(ab_users)),
+        criteria=parse_criteria(metric, guardrail, env, tested=bool(ab_users)),
         seed=seed,
         name=name,
     )

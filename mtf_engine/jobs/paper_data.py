@@ -64,7 +64,7 @@ def _rounds(job: Job, config: PaperDataConfig) -> str:
         sessions_per_round=config.sessions // ROUNDS,
         algo=config.algo,
         training=config.training,
-        criteria=Criteria.default(tested=False),
+        criteria=Criteria.default("session", tested=False),
         half_width=config.half_width,
         seed=group_seed(config.seed, 3),
         n_threads=config.n_threads,

@@ -186,6 +186,7 @@ class _Rounds:
             log=log_figures(log, baseline, self.config.training.get("gamma", 1.0)),
             policy=figures,
             effects=effects,
+            synthetic=log.meta.synthetic,
             promoted=promoted,
             why=why,
         )

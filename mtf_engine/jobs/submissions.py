@@ -152,7 +152,7 @@ def submit_progressive(
     source_id = workspace.dataset(source).id if source else None
     defaults = {
         "n_threads": training["n_threads"],
-        "criteria": Criteria.default(tested=bool(rounds.get("ab_users"))),
+        "criteria": Criteria.default(rounds["env"], tested=bool(rounds.get("ab_users"))),
     }
     rounds["baseline"] = workspace.policy(rounds.get("baseline", BASELINE))
     values = {**defaults, "source": source_id, "algo": algo, "training": training, **rounds}

@@ -60,7 +60,9 @@ def show_bundle(run: RunRow) -> None:
 
 def main() -> None:
     st.title("Export a policy", anchor=False)
-    st.caption("One zip that a server loads; it is marked as not approved until the team has decided.")
+    st.caption(
+        "One zip that a server loads; it is marked as approved where the team has made its policy live."
+    )
     runs = loaders.trainings(RunState.COMPLETED)
     if not runs:
         st.info("No policy is trained yet, so there is nothing to export.")

@@ -119,6 +119,7 @@ def show_next(run: RunRow, told: list[Round]) -> None:
             label="Change its bounds →",
             query_params={"run": last.candidate, "dataset": last.dataset_id},
         )
+        st.page_link("pages/release/review.py", label="Review it →", query_params={"run": run.id})
         if st.button("Fill the form for the next round"):
             round_form.fill_next(run, last)
             st.rerun()
@@ -139,6 +140,8 @@ def main() -> None:
     else:
         st.fragment(show_state, run_every=LIVE_SECONDS)(run.id, len(told))
     if told:
+        if told[0].synthetic:
+            st.caption("Synthetic: users and feedback are simulated.")
         show_table(told)
         show_path(told)
         show_predicted(told)

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from mtf_engine.registry import RunRow
-from mtf_engine.rounds import Estimate, Round
+from mtf_engine.rounds import Estimate, Round, reward_effect
 from mtf_engine.spec import BoundsPlan
 from pages.shared import words
 
@@ -40,7 +40,7 @@ def table(rounds: Sequence[Round], runs: Mapping[str, RunRow]) -> pd.DataFrame:
 
 
 def _row(one: Round, runs: dict[str, RunRow]) -> dict[str, Any]:
-    gain = next((effect for effect in one.effects if effect.metric == "session_reward"), None)
+    gain = reward_effect(one.effects)
     return {
         "round": one.number,
         "baseline": words.policy_title(one.baseline, runs),

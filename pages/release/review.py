@@ -1,0 +1,208 @@
+"""Review: what is known of a round's candidate, and what people decide. Decides what goes live."""
+
+from typing import get_args
+
+import pandas as pd
+import streamlit as st
+
+from mtf_engine import memo, review
+from mtf_engine.jobs import reviewing
+from mtf_engine.registry import BASELINE, DecisionRow, RunRow
+from mtf_engine.review import RULE, Case
+from pages.shared import follow, links, loaders, words
+from pages.shared.exhibit import described
+from pages.shared.round_tables import interval_text
+
+SIGNS = {"promote": "▲ promote", "discuss": "◆ discuss", "do not": "▼ do not promote"}
+"""A sign and the words, so that recommendations are told apart without colour."""
+COLOURS = {"promote": "green", "discuss": "orange", "do not": "red"}
+HOLDS = {True: "✔ holds", False: "✖ broken", None: "? not known"}
+ABOUT_GAUC = ("weighted_gauc", "share_at_wall", "path")
+
+
+def figure_text(metric: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if metric in ABOUT_GAUC else f"{value:+.2%}"
+
+
+def show_live(runs: dict[str, RunRow]) -> None:
+    lived = review.history(loaders.workspace())[-1]
+    title = words.policy_title(lived["policy"], runs)
+    if lived["policy"] == BASELINE:
+        title = "the default baseline, action 0 for everybody"
+    since = f", since {lived['since']:%Y-%m-%d %H:%M} UTC, by {lived['name']}" if lived["since"] else ""
+    st.markdown(f"**Live:** {words.plain(title + since)}.")
+
+
+def choose_round(runs: list[RunRow]) -> tuple[str, int]:
+    left, right = st.columns(2)
+    by_id = {run.id: run for run in runs}
+    run_id = links.choice("Rounds of", {i: words.run_title(run) for i, run in by_id.items()}, "run", left)
+    numbers = [str(one["number"]) for one in reversed((by_id[run_id].result or {})["rounds"])]
+    return run_id, int(links.choice("Round", {n: f"round {n}" for n in numbers}, "round", right))
+
+
+def show_case(found: Case, runs: dict[str, RunRow]) -> None:
+    one = found.round
+    st.header("What is known", anchor=False, help=RULE)
+    if one.synthetic:
+        st.caption("Synthetic: users and feedback are simulated.")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.badge(SIGNS[found.recommendation], color=COLOURS[found.recommendation])  # type: ignore[arg-type]
+        st.markdown(f"The rule recommends so: {words.plain(found.because)}.")
+    metric = found.criteria.metric
+    form = "{:+.4f}" if metric in ABOUT_GAUC else "{:+.2%}"
+    facts = {
+        "candidate": words.policy_title(one.candidate, runs),
+        "compared with": words.policy_title(one.baseline, runs),
+        f"gain in {metric.replace('_', ' ')}": interval_text(found.gain, form),
+        "data": f"{one.dataset_id}: {one.sessions:,} sessions, {one.requests:,} requests",
+        "path from the first baseline": f"{one.policy.path:.4f}",
+    }
+    left, right = st.columns(2)
+    with left:
+        table = pd.DataFrame({"what": facts.keys(), "figure": facts.values()})
+        st.dataframe(
+            table, hide_index=True, height="content", alt="What is known of the candidate", key="facts"
+        )
+    with right:
+        rails = pd.DataFrame(
+            [
+                {
+                    "guardrail": str(f.guardrail).replace("_", " "),
+                    "measured": figure_text(f.guardrail.metric, f.value),
+                    "verdict": HOLDS[f.holds],
+                }
+                for f in found.findings
+            ]
+        )
+        st.dataframe(
+            rails, hide_index=True, height="content", alt="Guardrails, fixed before the round", key="rails"
+        )
+    with st.expander("Configuration of the rounds"):
+        st.json(found.config)
+
+
+def show_decision(found: Case, row: DecisionRow | None) -> None:
+    st.header("Decision", anchor=False)
+    if row is not None:
+        said = f": {words.plain(row.reason)}" if row.reason else ""
+        st.success(f"{words.plain(row.name)} decided to **{row.decision}**{said}")
+        return
+    with st.form("decision", border=False):
+        left, right = st.columns(2)
+        choice = left.radio(
+            "The candidate", get_args(review.Choice), horizontal=True, key="choice", index=None
+        )
+        name = right.text_input("Your name", key="reviewer")
+        reason = st.text_area(
+            "Reason",
+            key="reason",
+            help="Needed where the rule does not recommend what you decide.",
+            height=80,
+        )
+        st.caption("An entry in the ledger is never changed; going back is a decision of its own.")
+        decided = st.form_submit_button("Decide", type="primary")
+    if decided:
+        with follow.refusals():
+            if choice is None:
+                st.error("Choose promote or reject.")
+                return
+            number = found.round.number
+            reviewing.decide(loaders.workspace(), found.run_id, number, choice, name=name, reason=reason)
+            st.rerun()
+    show_command(
+        "review",
+        "decide",
+        found.run_id,
+        "--round",
+        found.round.number,
+        "--decision",
+        "promote",
+        "--by",
+        "NAME",
+    )
+
+
+def show_memo(found: Case, row: DecisionRow | None) -> None:
+    st.header("Memo", anchor=False)
+    st.caption("One page with everything above, which opens without a network.")
+    name = f"{found.run_id}-round-{found.round.number}"
+    with st.container(horizontal=True):
+        st.download_button(
+            "Download HTML", memo.html(found, row), f"{name}.html", "text/html", on_click="ignore"
+        )
+        st.download_button(
+            "Download Markdown", memo.markdown(found, row), f"{name}.md", "text/markdown", on_click="ignore"
+        )
+        if row is not None and row.decision == "promote":
+            query = {"run": found.round.candidate}
+            st.page_link("pages/release/export.py", label="Export it →", query_params=query)
+    show_command("review", "show", found.run_id, "--round", found.round.number, "--memo", f"{name}.html")
+
+
+def show_ledger(rows: list[DecisionRow], runs: dict[str, RunRow]) -> None:
+    st.header("Ledger", anchor=False)
+    if not rows:
+        st.info("Nobody has decided anything yet.")
+        return
+    table = pd.DataFrame(
+        {
+            "entry": row.id,
+            "when": f"{row.created_at:%Y-%m-%d %H:%M} UTC",
+            "name": row.name,
+            "decision": row.decision,
+            "policy": words.policy_title(row.candidate, runs),
+            "recommended": row.recommendation or "-",
+            "reason": row.reason,
+            "live from then on": words.policy_title(row.live, runs),
+        }
+        for row in reversed(rows)
+    )
+    described(table, "ledger", f"{len(rows)} decisions, newest first")
+    show_command("review", "history")
+
+
+def show_rollback(runs: dict[str, RunRow]) -> None:
+    workspace = loaders.workspace()
+    past = dict.fromkeys(entry["policy"] for entry in reversed(review.history(workspace)))
+    past.pop(workspace.live)
+    if not past:
+        return
+    with st.expander("Roll back"), st.form("rollback", border=False):
+        to = st.selectbox("Make live again", list(past), format_func=lambda p: words.policy_title(p, runs))
+        name, reason = st.text_input("Your name"), st.text_area("Reason", height=80)
+        if st.form_submit_button("Roll back"):
+            with follow.refusals():
+                review.rollback(workspace, name=name, reason=reason, to=to)
+                st.rerun()
+        show_command("review", "rollback", "--to", to, "--by", "NAME", "--reason", "TEXT")
+
+
+def show_command(*arguments: object) -> None:
+    st.caption("The same on the command line")
+    st.code(words.command(loaders.workspace().path, *arguments), language="bash", wrap_lines=True)
+
+
+def main() -> None:
+    st.title("Review", anchor=False)
+    st.caption(
+        "Decides what goes live: figures and a rule recommend, people decide, and the ledger keeps it."
+    )
+    reviewed = [run for run in loaders.rounds_runs() if (run.result or {}).get("rounds")]
+    if not reviewed:
+        st.info("No round was played yet, so there is nothing to review.")
+        st.page_link("pages/release/rounds.py", label="Start rounds →")
+        return
+    runs = loaders.runs_by_id()
+    show_live(runs)
+    found, row = review.decided_case(loaders.workspace(), *choose_round(reviewed))
+    show_case(found, runs)
+    show_decision(found, row)
+    show_memo(found, row)
+    show_ledger(loaders.workspace().registry.decisions(), runs)
+    show_rollback(runs)
+
+
+main()
