@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from mtf_engine.algos import ALGOS
-from pages.shared import charts, words
+from pages.shared import charts, glossary, words
 
 
 def scores_frame() -> pd.DataFrame:
@@ -69,3 +69,9 @@ def test_curves_put_known_metrics_together_and_leave_none_out():
     figure = charts.curves(frame, panels)
     assert sorted(trace.name for trace in figure.data) == sorted(set(names) - {"step", "seconds"})
     assert all(list(trace.x) == [0, 7] for trace in figure.data)
+
+
+@pytest.mark.parametrize("name", ["weighted GAUC", "Requests", "rank, baseline", "predicted click", "95 %"])
+def test_a_number_is_explained_by_its_name_or_the_start_of_it(name):
+    assert glossary.meaning(name)
+    assert glossary.meaning("no such thing") is None

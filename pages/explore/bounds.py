@@ -145,9 +145,8 @@ def show_density(box: Box, sigma: float) -> None:
     title = "Gaussian samples that replace one uniform sample"
     panel = (title, frame, "sigma of the Gaussian noise", sigma)
     figure = bounds_charts.efficiency([panel], names)
-    exhibit(
-        figure, frame, "efficiency over sigma", f"{title}, by five definitions over sigma, as powers of 2"
-    )
+    alt = f"{title}, by five definitions over sigma, as powers of 2"
+    exhibit(figure, frame, "efficiency over sigma", alt, **densities.MEANINGS)
 
 
 def show_traffic(size: BoxSize, names: tuple[str, ...], k: int) -> None:

@@ -46,7 +46,7 @@ def show_curves(half_width: float, sigma: float, dims: int) -> None:
     figure = bounds_charts.efficiency(panels, NAMES)
     table = pd.concat(frame.assign(over=of) for of, frame in frames.items())
     alt = "Powers of 2 of the efficiency, by five definitions, over half width, sigma and dimensions"
-    exhibit(figure, table, "exploration density", alt)
+    exhibit(figure, table, "exploration density", alt, **densities.MEANINGS)
 
 
 def show_definitions(table: pd.DataFrame) -> None:

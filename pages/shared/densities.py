@@ -47,6 +47,8 @@ DEFINITIONS = {
     ),
 }
 """The definitions by the engine's key, in the order they are shown; formulas are per dimension."""
+MEANINGS = {key: f"Power of 2; {definition.meaning}." for key, definition in DEFINITIONS.items()}
+"""What the columns of the curves' frames say."""
 GRID = 60
 """Points of a curve."""
 

@@ -89,12 +89,31 @@ TERMS = {
     "PSI by luck": "Two samples of the same users stay below this 999 times of 1,000.",
     "verdict": "Whether the column moved, by its difference and its PSI.",
     "action": "The weight on the scale from −1 to 1, the ends of its range.",
+    "offset": "Action minus baseline action, on the scale from −1 to 1 of the action.",
+    "new lower": "Lower wall as proposed, as offset from the baseline action.",
+    "new upper": "Upper wall as proposed, as offset from the baseline action.",
+    **{
+        title: f"{percent} % of the requests lie below this."
+        for percent in (1, 5, 25, 50, 75, 95, 99)
+        for title in (f"{percent} %", f"{percent}% quantile")
+    },
+    "noise": "Uniform inside the plan's box, or Gaussian of the stated sigma around the baseline action.",
+    "sigma": "Standard deviation of the Gaussian noise, on the scale from −1 to 1 of the action.",
+    "half width": "Half the width of the box, on the scale from −1 to 1 of the action.",
+    "own actions": "Where the policy's own actions lie: inside the bounds, or beyond one of them.",
+    "steps": "Logged requests that were counted here.",
+    "datasets": "Logs of this workspace; none changes once it is written.",
+    "requests": "Steps of sessions: at each, candidates are ranked and the first of them shown.",
+    "sessions": "Visits of users: each a row of requests, one after the other.",
+    "impressions": "Items that were shown.",
+    "trained policies": "Completed trainings.",
+    "live runs": "Runs that work or wait for their turn.",
 }
 
 
 def meaning(name: str) -> str | None:
-    """Returns what a column means: its name is a term, or what it has before a comma, or its first word."""
-    terms = (name, name.partition(",")[0], name.partition(" ")[0])
+    """Returns what a number means: its name is a term, or what it has before a comma, or its first word."""
+    terms = (name, name.lower(), name.partition(",")[0], name.partition(" ")[0])
     return next((TERMS[term] for term in terms if term in TERMS), None)
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from mtf_engine.registry import DatasetRow, RunRow, RunState
-from pages.shared import loaders, tour, words
+from pages.shared import glossary, loaders, tour, words
 
 
 class Step(NamedTuple):
@@ -71,7 +71,7 @@ def show_counts(datasets: list[DatasetRow], runs: list[RunRow]) -> None:
         "Live runs": len(live),
     }
     for column, (label, count) in zip(st.columns(len(counts)), counts.items(), strict=True):
-        column.metric(label, f"{count:,}", border=True)
+        column.metric(label, f"{count:,}", border=True, help=glossary.meaning(label))
 
 
 def dataset_table(datasets: list[DatasetRow]) -> pd.DataFrame:
