@@ -248,3 +248,19 @@ def test_a_log_in_other_words_is_mapped_in_the_form_and_imported(filled, tmp_pat
     folder = app.session_state["import_upload"]
     assert "Imported 30 requests" in checked(app.run()).success[0].value
     assert filled.dataset("foreign").n_impressions == 30 and not folder.exists()
+
+
+def test_a_refused_import_keeps_the_form_to_be_mended(filled, tmp_path):
+    path = foreign_log(tmp_path)
+    app = opened("import_logs")
+    app.text_input(key="import_path").set_value(str(path))
+    checked(app.run())
+    widget(app.selectbox, "timestamp, needed").set_value("note")
+    checked(app.run())
+    button(app, "Check and import").click()
+    checked(app.run())
+    executor.wait(filled, app.session_state["import_run"])
+    assert "Nothing was imported" in checked(app.run()).error[0].value
+    assert app.text_input(key="import_path").value == str(path)
+    assert widget(app.selectbox, "timestamp, needed").value == "note"
+    assert not app.warning

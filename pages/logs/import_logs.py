@@ -20,11 +20,13 @@ FORMATS = {
     "kuairand": "KuaiRand, as published",
 }
 
+PLACES = ("On the server", "Upload")
+
 
 def typed_paths() -> Source:
     path = st.text_input("Path of the file or folder", key="import_path", placeholder="/data/logs/2026-11")
     with st.expander("User features and a mapping file"):
-        features = st.text_input("Path of a table of user features (optional)")
+        features = st.text_input("Path of a table of user features (optional)", key="import_features")
         mapping = st.text_input("Path of a YAML file that renames columns (optional)", key="import_mapping")
     return Source(*(Path(p).expanduser() if p else None for p in (path, features, mapping)))
 
@@ -58,13 +60,12 @@ def start(source: Source, log_format: str, name: str) -> None:
 
 
 def show_form() -> None:
-    place = st.segmented_control(
-        "Where the log is", ["On the server", "Upload"], default="On the server", required=True
-    )
+    st.session_state.setdefault("import_place", PLACES[0])
+    place = st.segmented_control("Where the log is", PLACES, required=True, key="import_place")
     left, right = st.columns(2)
     log_format = left.selectbox("Format", FORMATS, format_func=FORMATS.__getitem__, key="import_format")
     name = right.text_input("Name (optional)", placeholder="what lists call it", key="import_name")
-    if place == "Upload":
+    if place == PLACES[1]:
         show_upload(log_format, name)
     else:
         show_path(log_format, name)
@@ -99,6 +100,7 @@ def show_path(log_format: str, name: str) -> None:
 
 def show_import(run_id: str) -> None:
     """Follows the import; at its end keeps what it said and forgets it."""
+    mapping_form.keep_choices()
     run = follow.finished(run_id)
     if run is None:
         return

@@ -15,6 +15,8 @@ from mtf_engine.logs.preview import Preview, preview
 from mtf_engine.spec import Refusal
 from pages.shared import words
 
+KEPT = "import_"
+"""How the keys of the import's choices begin, which are kept while an import works."""
 NOT_THERE = ""
 COLUMNS = 4
 SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -87,10 +89,17 @@ def _choice(
     one: Preview, need: Need, guessed: tuple[str, ...], place: st.delta_generator.DeltaGenerator
 ) -> tuple[str, ...]:
     label = f"{need.name}, needed" if need.required else need.name
-    key = f"column {one.file} {need.name} {hash(one.columns)}"
+    key = f"{KEPT}column {one.file} {need.name} {hash(one.columns)}"
     if need.many:
-        return tuple(place.multiselect(label, one.columns, guessed, key=key))
+        st.session_state.setdefault(key, list(guessed))
+        return tuple(place.multiselect(label, one.columns, key=key))
+    st.session_state.setdefault(key, guessed[0] if guessed else NOT_THERE)
     options = [NOT_THERE, *one.columns]
-    index = options.index(guessed[0]) if guessed else 0
-    found = place.selectbox(label, options, index, format_func=lambda c: c or "not there", key=key)
+    found = place.selectbox(label, options, format_func=lambda c: c or "not there", key=key)
     return (found,) if found else ()
+
+
+def keep_choices() -> None:
+    """Keeps what was chosen for an import while its form is not drawn, so that a refused one can be mended."""
+    for key in [str(key) for key in st.session_state if str(key).startswith(KEPT)]:
+        st.session_state[key] = st.session_state[key]
