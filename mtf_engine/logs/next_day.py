@@ -41,10 +41,8 @@ class NextDay(Spec):
             return (
                 "No user has impressions on two days in a row, so this log cannot tell; use a longer one.",
             )
-        few_days = f"Only {self.n_days} days are followed by another, less than a week."
-        few_pairs = (
-            f"Only {self.n_pairs:,} days of a user are followed by another: too few to tell weak signals."
-        )
+        few_days = f"Days that another follows: {self.n_days}, less than a week."
+        few_pairs = f"Days of a user that another follows: {self.n_pairs:,}, too few to tell weak signals."
         drawn = (
             "This log comes from an environment that draws when users return: it says nothing of real ones."
         )
