@@ -1,5 +1,6 @@
 """The dashboard in a real browser, as `python -m mtf_engine dashboard` serves it."""
 
+import json
 import re
 import signal
 import socket
@@ -8,15 +9,18 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 
+from mtf_engine.bundle import verify
 from mtf_engine.registry import RunState, Workspace
 from tests import browser as chromium
 from tests.accessibility import violations
+from tests.fixtures.rounds import a_round, add_rounds
 from tests.workspaces import copy_workspace
 
 pytestmark = pytest.mark.browser
@@ -256,6 +260,45 @@ def test_a_run_outlives_its_dashboard_and_a_new_one_shows_it(workspace, serve, t
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("button", name="Resume")).to_be_visible()
     tab.check()
+
+
+def test_a_finished_round_is_decided_by_name_and_its_bundle_is_approved(workspace, serve, tab, tmp_path):
+    candidate = newest_training(workspace)
+    one = a_round(1, "baseline", gain=0.05).model_copy(update={"candidate": candidate})
+    add_rounds(workspace, one)
+    page = tab.open(f"{serve(workspace).url}/rounds")
+    expect(page.locator(".js-plotly-plot")).to_have_count(2)
+    assert not violations(page)
+    page.get_by_role("link", name="Review it").click()
+    expect(page.locator("h1")).to_have_text("Review")
+    expect(page.get_by_text("every guardrail holds")).to_be_visible()
+    page.get_by_text("promote", exact=True).last.click()
+    page.get_by_label("Your name").fill("Ada Analyst")
+    page.get_by_role("button", name="Decide").click()
+    expect(page.get_by_text("Ada Analyst decided to")).to_be_visible()
+    assert workspace.live == candidate
+    assert not violations(tab.drawn())
+    with page.expect_download() as memo:
+        page.get_by_role("button", name="Download HTML").click()
+    assert "Ada Analyst decided" in memo.value.path().read_text()
+    page.get_by_role("link", name="Export it").click()
+    expect(page.locator("h1")).to_have_text("Export a policy")
+    page.get_by_role("button", name="Export again").click()
+    wait_until(lambda: approved(workspace), "the approved bundle is written")
+    page.reload()
+    with page.expect_download() as bundle:
+        tab.drawn().get_by_role("button", name="Download policy.zip").click()
+    bundle.value.save_as(tmp_path / "policy.zip")
+    assert verify(tmp_path / "policy.zip")["ok"]
+    with zipfile.ZipFile(tmp_path / "policy.zip") as file:
+        manifest = json.loads(file.read("manifest.json"))
+    assert manifest["approved"] and manifest["approval"]["name"] == "Ada Analyst"
+    tab.check()
+
+
+def approved(workspace: Workspace) -> bool:
+    newest = workspace.registry.runs(kind="export")[0]
+    return bool(newest.result and newest.result["manifest"]["approved"])
 
 
 def drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:

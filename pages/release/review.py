@@ -182,7 +182,7 @@ def show_rollback(runs: dict[str, RunRow]) -> None:
 
 def show_command(*arguments: object) -> None:
     st.caption("The same on the command line")
-    st.code(words.command(loaders.workspace().path, *arguments), language="bash", wrap_lines=True)
+    st.code(words.command(loaders.workspace().path, *arguments), language=None, wrap_lines=True)
 
 
 def main() -> None:

@@ -49,7 +49,7 @@ def show() -> None:
             st.rerun()
     st.caption(f"The same on the command line{where}")
     command = words.command(workspace.path, "progressive", *options, "--background")
-    st.code(command, language="bash", wrap_lines=True)
+    st.code(command, language=None, wrap_lines=True)
 
 
 def _choose() -> tuple[dict[str, Any], tuple[object, ...], str]:
