@@ -2,6 +2,7 @@
 
 import pytest
 
+from mtf_engine import review
 from mtf_engine.jobs import executor
 from mtf_engine.registry import Workspace
 from pages.shared import round_charts, round_tables
@@ -62,6 +63,14 @@ def test_the_next_round_starts_from_what_was_promoted_with_its_own_bounds(team):
     app = checked(app.run())
     (run,) = team.registry.queue()
     assert run.config["baseline"] == "train-3" and run.config["plan"]["upper"] == [0.15] * 10
+
+
+def test_rounds_start_around_what_is_live_unless_told_otherwise(team):
+    assert "--baseline" not in texts(opened("rounds"))
+    review.decide(team, "progressive-1", 1, "promote", name="Ada")
+    app = opened("rounds")
+    assert "--baseline train-1" in texts(app)
+    assert app.selectbox(key="rounds baseline").options[0] == "live: round 1 (in-1)"
 
 
 def test_figures_hold_what_their_tables_say():

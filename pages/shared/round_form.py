@@ -63,7 +63,8 @@ def _choose() -> tuple[dict[str, Any], tuple[object, ...], str]:
     )
     seed = fourth.number_input("Seed", 0, value=0, key="rounds seed", help="Same seed, same rounds.")
     left, right = st.columns(2)
-    baseline = left.selectbox("First baseline", *_baselines(), key="rounds baseline")
+    titles = _baselines()
+    baseline = left.selectbox("First baseline", titles, format_func=titles.get, key="rounds baseline")
     chosen = plans.choose(env.fusion.n_actions, right, plans.default(env.fusion.n_actions))
     first, second, third, fourth = st.columns(4)
     algo = first.selectbox("Method", list(ALGOS), key="rounds algo")
@@ -101,6 +102,9 @@ def _choose() -> tuple[dict[str, Any], tuple[object, ...], str]:
     return settings, options, plans.where(chosen)
 
 
-def _baselines() -> tuple[list[str], int]:
-    """Returns the policies that rounds can start from, and which is first: the default one."""
-    return [BASELINE, *words.policy_titles(loaders.trainings(RunState.COMPLETED))], 0
+def _baselines() -> dict[str, str]:
+    """Returns what lists call the policies that rounds can start from: what is live, the default one, all others."""
+    titles = {BASELINE: "the default one: action 0 for everybody"}
+    titles |= words.policy_titles(loaders.trainings(RunState.COMPLETED))
+    live = loaders.workspace().live
+    return {live: f"live: {titles.get(live, live)}", **{i: t for i, t in titles.items() if i != live}}
