@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtf_engine import aggregates
+from mtf_engine.environments.collect import Collection, collect
+from mtf_engine.environments.gymnasium import GymnasiumEnvironment
 from mtf_engine.jobs.storage import open_dataset
 from mtf_engine.logs import quality as quality_module
-from mtf_engine.logs.datasets import Dataset
+from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.distributions import (
     Distribution,
     describe,
@@ -18,6 +20,8 @@ from mtf_engine.logs.distributions import (
 )
 from mtf_engine.logs.quality import PARTS, Quality, measure
 from mtf_engine.logs.shift import drift
+from mtf_engine.policy import Policy
+from mtf_engine.spec import BoundsPlan
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +64,17 @@ def test_distributions_are_those_of_pandas(explored, found):
 def test_a_log_without_actions_or_split_says_so(small_workspace):
     found = measure(open_dataset(small_workspace, "test"))
     assert found.splits == {} and found.unlabelled_split == found.n_requests
+
+
+def test_a_log_of_rewards_without_impressions_has_features_alone(tmp_path):
+    env = GymnasiumEnvironment.named("gym:Pendulum-v1")
+    collection = Collection(plan=BoundsPlan.symmetric(0.15, env.fusion.n_actions), n_requests=300)
+    baseline = Policy.baseline(env.fusion, env.feature_names, env.numeric_mask)
+    write_dataset(tmp_path, "p", collection.meta(env, "p", "gym"), collect(env, baseline, collection))
+    found = measure(Dataset.open(tmp_path / "p.duckdb"))
+    assert found.signals == () and found.n_impressions == 0
+    assert [d.name for d in found.distributions] == list(env.feature_names)
+    assert {d.kind for d in found.distributions} == {"feature"}
 
 
 def test_a_large_log_is_sampled_by_user(explored, monkeypatch):
@@ -195,3 +210,5 @@ def test_columns_that_one_log_lacks_are_named(found):
     fewer = found.model_copy(update={"distributions": found.distributions[1:]})
     assert drift(fewer, found).only_there == (found.distributions[0].name,)
     assert drift(found, fewer).only_here == (found.distributions[0].name,)
+    nothing = found.model_copy(update={"distributions": ()})
+    assert drift(found, nothing).sentence == "The two logs have no column in common."

@@ -114,6 +114,8 @@ def _sessions(dataset: Dataset) -> dict[str, Any]:
 
 
 def _signals(dataset: Dataset) -> dict[str, Any]:
+    if not dataset.meta.signals:
+        return {"signals": ()}
     parts = [
         f"avg({name}) AS mean_{i}, max({name}) AS largest_{i}, count(*) - count({name}) AS missing_{i}"
         for i, name in enumerate(map(quoted, dataset.meta.signals))
@@ -143,9 +145,9 @@ def _sampled(dataset: Dataset) -> dict[str, Any]:
     asked = dataset.arrays(
         f"SELECT user_id, observation FROM requests WHERE user_id IN ({users}) ORDER BY user_id", [n_users]
     )
-    signals = ", ".join(map(quoted, dataset.meta.signals))
+    columns = ", ".join(["user_id", "predictions", *map(quoted, dataset.meta.signals)])
     shown = dataset.arrays(
-        f"SELECT user_id, predictions, {signals} FROM impressions WHERE user_id IN ({users}) ORDER BY user_id",
+        f"SELECT {columns} FROM impressions WHERE user_id IN ({users}) ORDER BY user_id",
         [n_users],
     )
     return {

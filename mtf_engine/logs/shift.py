@@ -48,6 +48,8 @@ class Drift(Spec):
     @computed_field
     def sentence(self) -> str:
         """Which columns moved, in words."""
+        if not self.shifts:
+            return "The two logs have no column in common."
         moved = [f"{s.name} ({s.kind})" for s in self.shifts if s.verdict == "moved"]
         slightly = sum(s.verdict == "moved slightly" for s in self.shifts)
         rest = f"{len(self.shifts) - len(moved) - slightly} of {len(self.shifts)} columns are as before"

@@ -59,7 +59,8 @@ def show_ways(row: DatasetRow) -> None:
             st.page_link("pages/explore/coverage.py", label="Certify its coverage →", query_params=query)
         if loaders.explored([row]):
             st.page_link("pages/train/start.py", label="Train on it →", query_params=query)
-        st.page_link("pages/logs/rewards.py", label="Weigh its signals →", query_params=query)
+        if "watch_time" in row.meta["signals"]:
+            st.page_link("pages/logs/rewards.py", label="Weigh its signals →", query_params=query)
         with st.popover("Delete…"):
             show_deletion(row)
 
@@ -96,10 +97,11 @@ def show_spread(quality: Quality) -> None:
 
 
 def show_columns(row: DatasetRow, quality: Quality) -> None:
-    st.header("Signals", anchor=False)
-    signals = log_tables.signals(quality, row.meta["reward"]["weights"])
-    described(signals, "signals", "Feedback signals of the log", **shares("rate"))
-    csv_download(signals, "signals")
+    if quality.signals:
+        st.header("Signals", anchor=False)
+        signals = log_tables.signals(quality, row.meta["reward"]["weights"])
+        described(signals, "signals", "Feedback signals of the log", **shares("rate"))
+        csv_download(signals, "signals")
     with st.expander("Features and predictions"):
         columns = log_tables.columns(quality)
         described(columns, "columns", "Features and predictions of the log")
