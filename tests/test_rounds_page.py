@@ -42,12 +42,13 @@ def test_two_rounds_stand_side_by_side_by_link(team):
 
 
 def test_a_prediction_stands_beside_what_control_users_did_in_the_next_rounds():
-    frame = round_tables.predicted(ROUNDS, {})
+    frame = round_tables.predicted(ROUNDS, (), {})
     reward = frame[frame["figure"] == "discounted session reward"]
     assert reward["estimated in round"].tolist() == [1, 1]
     assert reward["measured in round"].tolist() == [2, 3]
     assert reward["predicted"].tolist() == [21.5, 21.5] and reward["realised"].tolist() == [22, 23]
-    assert round_tables.predicted(ROUNDS[:1], {}).empty
+    assert round_tables.predicted(ROUNDS[:1], (), {}).empty
+    assert len(round_tables.predicted(ROUNDS[1:2], ROUNDS[:1], {})) == 2, "trained in a run before"
 
 
 def test_the_next_round_starts_from_what_was_promoted_with_its_own_bounds(team):

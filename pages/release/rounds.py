@@ -74,7 +74,8 @@ def show_path(told: list[Round]) -> None:
 
 def show_predicted(told: list[Round]) -> None:
     st.header("Predicted and realised", anchor=False)
-    frame = round_tables.predicted(told, loaders.runs_by_id())
+    earlier = [one for run in loaders.rounds_runs() for one in rounds_of(run)]
+    frame = round_tables.predicted(told, earlier, loaders.runs_by_id())
     if frame.empty:
         st.info("A prediction is held against the control users of the round after it; there is none yet.")
         return

@@ -49,7 +49,8 @@ def walked(frame: pd.DataFrame) -> go.Figure:
             go.Scatter(
                 x=frame["round"],
                 y=frame[name],
-                mode="lines+markers" if whole else "lines",
+                mode="lines+markers",
+                marker={"size": 7 if whole else 4},
                 line={"color": INSIDE if whole else FAINT, "width": 3 if whole else 1.5},
                 name=escape(name),
                 hovertemplate=f"{escape(name)}: %{{y:.4f}}<extra></extra>",

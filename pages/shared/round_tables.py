@@ -93,9 +93,12 @@ def _told(one: Round, runs: dict[str, RunRow]) -> dict[str, str]:
     }
 
 
-def predicted(rounds: Sequence[Round], runs: dict[str, RunRow]) -> pd.DataFrame:
-    """Returns what was estimated of each policy that was promoted, beside what its control users then did."""
-    by_candidate = {one.candidate: one for one in rounds}
+def predicted(rounds: Sequence[Round], earlier: Sequence[Round], runs: dict[str, RunRow]) -> pd.DataFrame:
+    """Returns what was estimated of each baseline of `rounds`, beside what its control users then did.
+
+    The estimate is of the round that trained it: one of these, or one of an `earlier` run.
+    """
+    by_candidate = {one.candidate: one for one in (*earlier, *rounds)}
     pairs = [(by_candidate[later.baseline], later) for later in rounds if later.baseline in by_candidate]
     return pd.DataFrame(
         [
