@@ -1,0 +1,217 @@
+"""Measures every page in a real browser, on a workspace of 50 trainings and a log of 10 million requests.
+
+Each page is opened on a server started for it alone. Then it is used, three times in the same way, and the
+median told: from the moment the browser sends the choice until the last change is drawn. Beside each time
+stands the processor time that the server spent on it, which other work on the machine hardly changes.
+
+    python benchmarks/pages.py [--workspace DIR] [--requests 10000000] [--runs 50] [--pages bounds runs]
+"""
+
+import argparse
+import itertools
+import os
+import platform
+import re
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlencode
+
+import psutil
+from playwright.sync_api import Browser, Page, sync_playwright
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.big_workspace import BIG, make
+from mtf_engine.registry import BASELINE, Workspace
+from tests import browser as chromium
+from tests.test_browser import TITLES, Server
+
+TIMES = 3
+QUIET = 700
+"""Milliseconds without a change after which a page counts as drawn."""
+WATCH = """
+window.changed = window.sent = 0
+const send = WebSocket.prototype.send
+WebSocket.prototype.send = function (data) { window.sent ||= performance.now(); return send.call(this, data) }
+new MutationObserver(() => { window.changed = performance.now() })
+    .observe(document, { subtree: true, childList: true, attributes: true, characterData: true })
+"""
+IS_DRAWN = f"""
+() => document.querySelector("[data-test-script-state=notRunning]") && document.querySelector("h1")
+    && !document.querySelector("[data-testid=stSkeleton]")
+    && window.sent && performance.now() - Math.max(window.changed, window.sent) > {QUIET}
+"""
+
+Use = Callable[[Page], None]
+
+
+def slide(name: str) -> Use:
+    """Returns what moves a slider by one step."""
+    return lambda page: page.get_by_role("slider", name=name).first.press("ArrowRight")
+
+
+def choose(name: str) -> Use:
+    """Returns what takes the next entry of a select box, and in turn the one before."""
+    keys = itertools.cycle(("ArrowDown", "ArrowUp"))
+
+    def use(page: Page) -> None:
+        box = page.get_by_role("combobox", name=re.compile(re.escape(name))).first
+        box.click()
+        box.press(next(keys))
+        box.press("Enter")
+
+    return use
+
+
+def press(name: str) -> Use:
+    """Returns what presses a button."""
+    return lambda page: page.get_by_role("button", name=name).first.click()
+
+
+def switch(name: str) -> Use:
+    """Returns what turns a toggle."""
+    return lambda page: page.get_by_text(name, exact=True).first.click()
+
+
+USES: dict[str, tuple[str, Use]] = {
+    "bounds": ("move a wall", slide("pow_click")),
+    "drift": ("share held", slide("Share of the policy's actions")),
+    "walls": ("judge each segment", switch("Judge each segment")),
+    "cost": ("sigma", slide("Sigma of the Gaussian noise")),
+    "coverage": ("another dimension", choose("Across")),
+    "density": ("half width", slide("Half width of the box")),
+    "formulas": ("beta", slide("beta")),
+    "start": ("another log", choose("Learn from")),
+    "runs": ("another run", choose("Run")),
+    "compare_runs": ("smoothing", slide("Smoothing")),
+    "compare": ("another base", choose("Of each policy, against")),
+    "deviation": ("direction", choose("Show")),
+    "critics": ("another critic", choose("One critic")),
+    "explain": ("draw a request", press("Draw one at random")),
+    "export": ("another policy", choose("Policy")),
+}
+"""What is done on a page: its words, and how. Pages without an entry are opened only."""
+
+
+class Answer(NamedTuple):
+    """Milliseconds from a choice sent to the last change drawn, and of the server's work."""
+
+    waited: float
+    worked: float
+
+
+class Measured(NamedTuple):
+    """One page: seconds until first paint and drawn, and of the server's work; KB sent; what each use took."""
+
+    first_paint: float
+    drawn: float
+    worked: float
+    kilobytes: float
+    uses: list[Answer]
+
+
+def queries(workspace: Workspace) -> dict[str, dict[str, str | list[str]]]:
+    """Returns what the address of a page selects: the big log, or the comparison of the first training."""
+    ids = {row.name: row.id for row in workspace.registry.datasets()}
+    trainings = [run.id for run in workspace.registry.runs(kind="train")]
+    (scored,) = workspace.registry.runs(kind="evaluate")
+    policies = scored.config["policies"]
+    big = {"dataset": ids[BIG]}
+    compared = {"dataset": ids["test"], "policies": [run for run in policies if run != BASELINE]}
+    explore = dict.fromkeys(("bounds", "drift", "walls", "cost", "coverage", "explain"), big)
+    evaluate = dict.fromkeys(("compare", "deviation", "critics"), compared)
+    return {**explore, **evaluate, "compare_runs": {"runs": trainings[:5]}, "start": big}
+
+
+def measure(browser: Browser, url: str, use: Use | None, server: psutil.Process) -> Measured:
+    """Returns what opening `url` takes, and using it."""
+    before = _worked(server)
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    received = [0.0]
+    page.on("websocket", lambda socket: socket.on("framereceived", lambda data: _count(received, data)))
+    page.add_init_script(WATCH)
+    page.goto(url)
+    page.wait_for_function(IS_DRAWN)
+    paint, drawn = page.evaluate(
+        "[performance.getEntriesByName('first-contentful-paint')[0].startTime, window.changed]"
+    )
+    opened = paint / 1000, drawn / 1000, _worked(server) - before, received[0] / 1024
+    uses = [_used(page, use, server) for _ in range(TIMES)] if use else []
+    context.close()
+    return Measured(*opened, uses)
+
+
+def _count(received: list[float], data: str | bytes) -> None:
+    received[0] += len(data)
+
+
+def _used(page: Page, use: Use, server: psutil.Process) -> Answer:
+    page.evaluate("window.sent = 0")
+    before = _worked(server)
+    use(page)
+    page.wait_for_function(IS_DRAWN, polling=100)
+    waited = page.evaluate("window.changed - window.sent")
+    return Answer(waited, 1000 * (_worked(server) - before))
+
+
+def _worked(server: psutil.Process) -> float:
+    """Returns the seconds of processor time that the server has taken so far."""
+    spent = server.cpu_times()
+    return spent.user + spent.system
+
+
+def rows(workspace: Workspace, names: list[str]) -> dict[str, Measured]:
+    """Returns the measurement of each page, told on standard error as it comes."""
+    found, selected = {}, queries(workspace)
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
+        browser = playwright.chromium.launch(executable_path=chromium.find(), args=list(chromium.FLAGS))
+        for name in names:
+            server = Server(workspace, Path(folder) / "server.log")
+            query = urlencode(selected.get(name, {}), doseq=True)
+            use, process = USES.get(name, ("", None))[1], psutil.Process(server.process.pid)
+            found[name] = measure(browser, f"{server.url}/{name}?{query}", use, process)
+            server.stop()
+            print(name or "home", found[name], file=sys.stderr, flush=True)
+    return found
+
+
+def table(found: dict[str, Measured]) -> str:
+    """Returns the measurements as a table in Markdown."""
+    lines = [
+        "| page | first paint, s | drawn, s | server, s | data, KB | used | answer, ms | server, ms |",
+        "|---|--:|--:|--:|--:|---|--:|--:|",
+    ]
+    for name, one in found.items():
+        what, answers = USES.get(name, ("", None))[0], " | "
+        if one.uses:
+            answers = " | ".join(f"{statistics.median(part):,.0f}" for part in zip(*one.uses, strict=True))
+        opened = f"{one.first_paint:.1f} | {one.drawn:.1f} | {one.worked:.1f} | {one.kilobytes:,.0f}"
+        lines.append(f"| {TITLES[name]} | {opened} | {what} | {answers} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workspace", type=Path, default=Path("data/pages"))
+    parser.add_argument("--requests", type=int, default=10_000_000)
+    parser.add_argument("--runs", type=int, default=50)
+    parser.add_argument("--pages", nargs="+", choices=[name or "home" for name in TITLES])
+    args = parser.parse_args()
+    workspace = make(args.workspace, args.requests, args.runs)
+    names = [name for name in TITLES if not args.pages or (name or "home") in args.pages]
+    found = rows(workspace, names)
+    memory = psutil.virtual_memory().total / 2**30
+    load = os.getloadavg()[0]
+    print(f"{platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB, load {load:.1f} at the end\n")
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()
