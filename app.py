@@ -13,6 +13,7 @@ PAGES = {
         st.Page("pages/logs/collect.py", title="Collect a log"),
         st.Page("pages/logs/datasets.py", title="Datasets"),
         st.Page("pages/logs/rewards.py", title="Reward weights"),
+        st.Page("pages/logs/synthetic.py", title="Synthetic users"),
     ],
     "Explore": [
         st.Page("pages/explore/bounds.py", title="Bounds planner"),

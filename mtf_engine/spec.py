@@ -7,8 +7,7 @@ import numpy as np
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-POSITIVE_POW = (0.0, 2.0)
-NEGATIVE_POW = (-2.0, 0.0)
+POW = (0.0, 2.0)
 BIAS = (0.0, 0.1)
 
 
@@ -82,6 +81,17 @@ class FusionDimension(Spec):
             raise ValueError(f"the bias of {self.prediction} may be negative, so its logarithm may not exist")
         return self
 
+    @classmethod
+    def power(cls, prediction: str, span: tuple[float, float] = POW, negative: bool = False) -> Self:
+        """Returns the pow of a prediction in `span`; of a `negative` behaviour in its mirror image."""
+        low, high = (-span[1], -span[0]) if negative else span
+        return cls(prediction=prediction, kind="pow", low=low, high=high)
+
+    @classmethod
+    def bias(cls, prediction: str) -> Self:
+        """Returns the bias of a prediction in [0, .1]."""
+        return cls(prediction=prediction, kind="bias", low=BIAS[0], high=BIAS[1])
+
     @property
     def name(self) -> str:
         return f"{self.kind}_{self.prediction}"
@@ -108,12 +118,8 @@ class FusionSpec(Spec):
         cls, predictions: tuple[str, ...], negative: tuple[str, ...] = (), bias: tuple[str, ...] = ()
     ) -> Self:
         """Returns a pow for every prediction in [0, 2] ([-2, 0] if negative), and a bias in [0, .1] for `bias`."""
-        pows = [
-            FusionDimension(prediction=p, kind="pow", low=low, high=high)
-            for p in predictions
-            for low, high in [NEGATIVE_POW if p in negative else POSITIVE_POW]
-        ]
-        biases = [FusionDimension(prediction=p, kind="bias", low=BIAS[0], high=BIAS[1]) for p in bias]
+        pows = [FusionDimension.power(p, negative=p in negative) for p in predictions]
+        biases = [FusionDimension.bias(p) for p in bias]
         return cls(predictions=tuple(predictions), dimensions=(*pows, *biases))
 
     @property

@@ -32,6 +32,7 @@ TITLES = {
     "collect": "Collect a log",
     "datasets": "Datasets",
     "rewards": "Reward weights",
+    "synthetic": "Synthetic users",
     "bounds": "Bounds planner",
     "drift": "Bounds from drift",
     "walls": "Wall pressure",

@@ -4,26 +4,22 @@ They say how much there is to learn, whoever learns it: constant weights for all
 inside a box around the default, at the corners of the action space, and for the instant reward alone.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import product
-from pathlib import Path
-from typing import Self
 
-import cma
 import numpy as np
 from numpy.typing import NDArray
 
 from mtf_engine.environments import world
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
-from mtf_engine.environments.world import Floats
+from mtf_engine.environments.world import Floats, f32
 from mtf_engine.spec import Spec, Vector
 
-STORED = Path(__file__).with_name("session_optima.json")
-"""What `benchmarks/session_optima.py` found; every figure about the environment rests on it."""
 HALF_WIDTH = 0.15  # of the box around the default weights
 POPULATION = 14
-SEARCH_SEED, PLAYED_AT_ONCE = 1, 16_384
+SEARCH_SEED, PLAYED_AT_ONCE, PARTS = 1, 16_384, 16
 
 Values = Callable[[Floats], NDArray[np.float64]]
 """What is to be largest: a number [c] for each weight vector [c, d]."""
@@ -39,17 +35,12 @@ class Optima(Spec):
     corner: Vector
     segments: dict[str, Vector]
 
-    @classmethod
-    def stored(cls) -> Self:
-        """Returns the optima of the default environment, as they were found once."""
-        return cls.model_validate_json(STORED.read_text())
-
     def actions(self, name: str, segments: NDArray[np.str_]) -> Floats:
         """Returns the weights [n, d] of users in `segments` under one of `NAMES`."""
         if name == "segments":
-            return np.float32([self.segments[segment] for segment in segments])
+            return f32([self.segments[segment] for segment in segments])
         weights = np.zeros(len(self.box)) if name == "default" else getattr(self, name)
-        return np.tile(np.float32(weights), (len(segments), 1))
+        return np.tile(f32(weights), (len(segments), 1))
 
 
 NAMES = {
@@ -90,14 +81,16 @@ def instant_reward(env: SessionEnvironment, users: NDArray[np.int64], weights: F
 
 def _of_each(env: SessionEnvironment, users: NDArray[np.int64], weights: Floats) -> tuple[NDArray, NDArray]:
     shape = len(weights), len(users)
-    rewards, requests = played(
-        env, np.tile(users, shape[0]), np.repeat(np.float32(weights), shape[1], axis=0)
-    )
+    rewards, requests = played(env, np.tile(users, shape[0]), np.repeat(f32(weights), shape[1], axis=0))
     return rewards.reshape(shape), requests.reshape(shape)
 
 
 def search(values: Values, start: NDArray, reach: float, step: float, generations: int) -> Floats:
     """Returns the weights [d] in [-reach, reach] that CMA-ES (Hansen, 2016) ends at, from `start` and `step`."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Could not import matplotlib", UserWarning)
+        import cma  # takes a second, and warns where its plots could not be drawn
+
     generator = np.random.default_rng(SEARCH_SEED)
     options = {
         "bounds": [-reach, reach],
@@ -110,38 +103,41 @@ def search(values: Values, start: NDArray, reach: float, step: float, generation
     strategy = cma.CMAEvolutionStrategy(inside, step, options)
     for _ in range(generations):
         asked = np.asarray(strategy.ask())
-        strategy.tell(asked, -values(np.float32(asked)))
+        strategy.tell(asked, -values(f32(asked)))
     return np.clip(strategy.result.xfavorite, -reach, reach).astype(np.float32)
 
 
-def find_optima(config: SessionConfig, n_users: int, generations: int) -> Iterator[tuple[str, Optima | None]]:
-    """Yields what is being searched, with None, and at the end the optima; `n_users` play each weight vector."""
+def find_optima(
+    config: SessionConfig, n_users: int, generations: int, tell: Callable[[str], object] = lambda what: None
+) -> Optima:
+    """Returns the optima of a world in which `n_users` play each weight vector; `tell` hears what is searched."""
     env = SessionEnvironment(config)
     d = env.fusion.n_actions
     users, _ = env.visits(0, n_users, SEARCH_SEED)
-    reward = partial(session_reward, env, users)
-    yield "within the box", None
-    box = search(reward, np.zeros(d), HALF_WIDTH, HALF_WIDTH / 3, generations // 2)
-    yield "anywhere", None
-    everywhere = search(reward, np.zeros(d), 1, 0.3, generations)
-    yield "for the instant reward", None
-    instant = search(partial(instant_reward, env, users), np.zeros(d), 1, 0.3, generations)
-    yield "corners", None
-    corner = best_corner(reward, d)
-    by_segment = {}
+    reward, still = partial(session_reward, env, users), np.zeros(d)
+    tell("within the box")
+    box = search(reward, still, HALF_WIDTH, HALF_WIDTH / 3, generations // 2)
+    tell("anywhere")
+    everywhere = search(reward, still, 1, 0.3, generations)
+    tell("for the instant reward")
+    instant = search(partial(instant_reward, env, users), still, 1, 0.3, generations)
+    tell("corners")
+    corner = best_corner(partial(session_reward, env, users[: n_users // 4]), reward, d)
+    segments = {}
     for segment, members in users_by_segment(env, n_users).items():
-        yield segment, None
+        tell(segment)
         value = partial(session_reward, env, members)
-        by_segment[segment] = search(value, everywhere, 1, 0.2, generations)
+        segments[segment] = search(value, everywhere, 1, 0.2, generations)
     found = {"box": box, "everywhere": everywhere, "instant": instant, "corner": corner}
-    yield "done", Optima(config=config, segments=_lists(by_segment), **_lists(found))
+    return Optima(config=config, segments=_lists(segments), **_lists(found))
 
 
-def best_corner(values: Values, d: int) -> Floats:
-    """Returns the corner of [-1, 1]^d with the largest value, of all 2^d."""
-    corners = np.float32(list(product((-1, 1), repeat=d)))
-    found = np.concatenate([values(part) for part in np.split(corners, 2 ** max(d - 4, 0))])
-    return corners[found.argmax()]
+def best_corner(glance: Values, values: Values, d: int) -> Floats:
+    """Returns the best corner of [-1, 1]^d: of all 2^d at a `glance`, the best few by their `values`."""
+    corners = f32(list(product((-1, 1), repeat=d)))
+    parts = np.array_split(corners, max(len(corners) // PARTS, 1))
+    best = corners[np.argsort(np.concatenate([glance(part) for part in parts]))[-PARTS:]]
+    return best[values(best).argmax()]
 
 
 def users_by_segment(env: SessionEnvironment, n_users: int) -> dict[str, NDArray[np.int64]]:

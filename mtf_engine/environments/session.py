@@ -18,21 +18,29 @@ from mtf_engine.environments.world import Catalogue, Floats, Pairs, Users
 from mtf_engine.fusion import log_final_score
 from mtf_engine.observation import HISTORY, ObservationEncoder, push
 from mtf_engine.reward import impression_rewards
-from mtf_engine.spec import FusionSpec, RewardSpec, Spec
+from mtf_engine.spec import FusionDimension, FusionSpec, RewardSpec, Spec
 
-FUSION = FusionSpec.default(
-    world.PREDICTIONS, negative=("skip",), bias=("valid_consumption", "watching_time")
+NEGATIVE = ("skip",)
+BIASES = ("valid_consumption", "watching_time")
+WIDE_POW = -1.0, 3.0
+"""The walls lie where they are clearly wrong, so that the best weights are inside; 1 is the default."""
+FUSION = FusionSpec(
+    predictions=world.PREDICTIONS,
+    dimensions=(
+        *(FusionDimension.power(p, WIDE_POW, negative=p in NEGATIVE) for p in world.PREDICTIONS),
+        *(FusionDimension.bias(p) for p in BIASES),
+    ),
 )
 REWARD = RewardSpec(
     weights={
         "watch_time": 0.01,
-        "valid": 0.1,
-        "finish": 0.4,
-        "click": 0.05,
+        "valid": 0.2,
+        "finish": 0.3,
+        "click": 0.15,
         "like": 1.0,
         "share": 1.5,
         "comment": 0.5,
-        "skip": -0.2,
+        "skip": -0.3,
     },
     valid_seconds=world.VALID_SECONDS,
 )
@@ -49,7 +57,7 @@ DECAY = np.float32(0.75)  # of exposure, satisfaction and disappointment, per re
 POSITION_FATIGUE = np.float32(0.08)
 REPETITION_FATIGUE = np.float32(1.0)
 PAUSE_SECONDS = 2  # between requests
-LEAVING = {"level": -1.7, "satisfaction": -1.2, "disappointment": 1.6, "boredom": 1.2}
+LEAVING = {"level": -1.7, "satisfaction": -1.2, "disappointment": 1.9, "boredom": 1.2}
 
 
 class SessionConfig(Spec):
