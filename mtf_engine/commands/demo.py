@@ -1,4 +1,4 @@
-"""The demonstration workspace: synthetic logs, two trained policies, their comparison."""
+"""The demonstration workspace: synthetic logs, two trained policies, their comparison and A/B test."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -10,14 +10,15 @@ from mtf_engine.jobs import executor, submissions
 from mtf_engine.jobs.demo import LOGS, TRAININGS
 from mtf_engine.registry import BASELINE, Kind, RunRow, Workspace
 
-N_REQUESTS = 20_000
+N_REQUESTS, N_USERS = 20_000, 10_000
 
 
 def fill(workspace: Workspace) -> dict[str, Any]:
     """Returns the ids of the demonstration's datasets and trainings, and their scores; makes what is missing.
 
     A log is explored uniformly and one with Gaussian noise, a policy is trained on each, and both are
-    compared with the baseline on a log that the baseline made. A second call finds everything there.
+    compared with the baseline on a log that the baseline made, and A/B tested against it. A second call finds
+    everything there.
     """
     collect = partial(submissions.submit_collect, workspace, env="session", n_requests=N_REQUESTS)
     collections = {
@@ -35,6 +36,16 @@ def fill(workspace: Workspace) -> dict[str, Any]:
         submissions.submit_evaluate, workspace, [*policies, BASELINE], test, name="demo comparison"
     )
     (evaluation,) = _finished(workspace, "evaluate", {"demo comparison": score})
+    test_all = partial(
+        submissions.submit_abtest,
+        workspace,
+        policies,
+        against=BASELINE,
+        env="session",
+        n_users=N_USERS,
+        name="demo A/B test",
+    )
+    _finished(workspace, "abtest", {"demo A/B test": test_all})
     return {
         "datasets": [*explored, test],
         "trainings": policies,

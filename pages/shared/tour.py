@@ -30,7 +30,7 @@ def stops(datasets: list[DatasetRow], runs: list[RunRow]) -> list[Stop]:
     done = {run.name: run.id for run in runs if run.kind == "train" and run.state is RunState.COMPLETED}
     if not (logs.keys() >= set(LOGS.values()) and done.keys() >= set(TRAININGS.values())):
         return []
-    explored, test, learned = logs[LOGS["uniform"]], logs[LOGS["baseline"]], done[TRAININGS["uniform"]]
+    explored, learned = logs[LOGS["uniform"]], done[TRAININGS["uniform"]]
     policies = [done[name] for name in TRAININGS.values()]
     return [
         Stop(
@@ -57,10 +57,10 @@ def stops(datasets: list[DatasetRow], runs: list[RunRow]) -> list[Stop]:
         ),
         Stop(
             "Which policy is better?",
-            "Both are compared with the live one by weighted GAUC, paired by user, with intervals.",
-            "Compare policies",
-            "pages/evaluate/compare.py",
-            {"policies": policies, "dataset": test},
+            "Both met the same synthetic users as the live one; the A/B test shows what these consumed.",
+            "See the A/B test",
+            "pages/evaluate/abtest.py",
+            {"policies": policies},
         ),
         Stop(
             "Where to explore next?",
