@@ -1,6 +1,6 @@
 """One round against five at equal sessions and equal gradient steps, in the session environment.
 
-    python benchmarks/progressive.py [--sessions 20000] [--steps 5000] [--seeds 5] [--users 20000]
+    python benchmarks/progressive.py [--sessions 20000] [--steps 2000] [--seeds 5] [--users 20000]
 
 For each seed: IntegratedRL (`laptop`, 24 critics) on one uniformly explored log, and five rounds that share its
 sessions and steps; then an A/B test of both against the default weights on users neither has seen. Beside them
@@ -153,7 +153,7 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sessions", type=int, default=20_000)
-    parser.add_argument("--steps", type=int, default=5_000)
+    parser.add_argument("--steps", type=int, default=2_000)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--users", type=int, default=20_000)
     parser.add_argument("--workspace", type=Path, help="kept, so that a second call does what is missing")

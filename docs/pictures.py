@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 from mtf_engine.registry import Workspace
 from tests import browser as chromium
@@ -36,10 +36,15 @@ def main(workspace: Path) -> None:
             page = tab.open(f"{server.url}/{address}")
             page.locator(DRAWN).first.wait_for()
             page.wait_for_load_state("networkidle")
-            path = FOLDER / f"{name}.png"
-            page.screenshot(path=path)
-            Image.open(path).convert("RGB").quantize(COLOURS).save(path, optimize=True)
+            keep(page, FOLDER / f"{name}.png")
         server.stop()
+
+
+def keep(page: Page, path: Path) -> None:
+    """Writes what the page shows, in few colours."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=path)
+    Image.open(path).convert("RGB").quantize(COLOURS).save(path, optimize=True)
 
 
 if __name__ == "__main__":

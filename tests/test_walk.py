@@ -1,6 +1,6 @@
 """A real decision, walked in a browser from a log to a verified bundle, on synthetic users and on a real log.
 
-    MTF_PICTURES=docs/pictures python -m pytest -m slow tests/test_walk.py
+    MTF_PICTURES=docs/pictures MTF_KUAIRAND=../shared/data/kuairand python -m pytest -m slow tests/test_walk.py
 
 keeps a picture of each step.
 """
@@ -17,6 +17,7 @@ from zipfile import is_zipfile
 import pytest
 from playwright.sync_api import Page, expect
 
+from docs.pictures import keep
 from mtf_engine.bundle import verify
 from mtf_engine.registry import RunState, Workspace
 from tests.test_browser import ROOT, SECONDS, Tab, chrome, newest_training, serve, start_training, tab
@@ -25,7 +26,7 @@ __all__ = ["chrome", "serve", "tab"]
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-N_STEPS, N_REQUESTS = 3_000, 4_000
+N_STEPS, N_REQUESTS = 12_000, 4_000
 LONG = 5_000 * SECONDS
 PICTURES = Path(os.environ["MTF_PICTURES"]) if "MTF_PICTURES" in os.environ else None
 
@@ -61,10 +62,9 @@ class Walk:
         self.tab.check()
         self.n_pictures += 1
         if PICTURES:
-            PICTURES.mkdir(parents=True, exist_ok=True)
             name = f"{self.name}-{self.n_pictures:02d}-{step.replace(' ', '-')}.png"
             self.page.wait_for_timeout(500)  # until charts have settled
-            self.page.screenshot(path=PICTURES / name)
+            keep(self.page, PICTURES / name)
 
 
 def command(workspace: Workspace, *arguments: str) -> None:
@@ -132,7 +132,7 @@ def decide(walk: Walk, workspace: Workspace, world: str, explored: str, test: st
     page = walk.open(f"start?dataset={dataset(workspace, 'second')}")
     start_training(page, N_STEPS)
     run_id = newest_training(workspace)
-    expect(page.get_by_text(re.compile(r"[1-9]\d* of 3,000")).first).to_be_visible(timeout=LONG)
+    expect(page.get_by_text(re.compile(rf"[1-9]\d* of {N_STEPS:,}")).first).to_be_visible(timeout=LONG)
     expect(page.locator(".js-plotly-plot").first).to_be_visible()
     walk.see("live curves")
     walk.click("Cancel")

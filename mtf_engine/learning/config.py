@@ -13,7 +13,7 @@ SCORE = "validation_gauc"
 class TrainerConfig(Spec):
     """How long, on what, and how often to write; each algorithm adds its own settings."""
 
-    n_steps: int = Field(default=5_000, ge=1, description="updates of the networks")
+    n_steps: int = Field(default=2_000, ge=1, description="updates of the networks (ours by search)")
     batch_size: int = Field(default=256, ge=1, description="transitions per update (paper: 256)")
     checkpoint_every: int = Field(
         default=100, ge=1, description="steps between checkpoints, from which a run resumes"
