@@ -104,10 +104,13 @@ def test_gaussian_noise_has_a_sigma_and_the_default_box_no_option(filled):
 
 
 def test_a_collection_is_estimated_by_the_pace_of_the_largest_so_far(filled, tmp_path):
-    largest = max(filled.registry.runs(kind="collect"), key=lambda run: run.n_steps)
-    as_it = estimates.collection(filled, "session", largest.n_steps)
-    assert as_it.seconds == pytest.approx(largest.seconds) and largest.id in as_it.basis
-    assert estimates.collection(filled, "session", 10 * largest.n_steps).seconds > as_it.seconds
+    logged = {run.id: (run.result or {})["requests"] for run in filled.registry.runs(kind="collect")}
+    most = max(logged.values())
+    as_it = estimates.collection(filled, "session", most)
+    (by,) = [run_id for run_id in logged if run_id in as_it.basis]
+    assert logged[by] == most
+    assert as_it.seconds == pytest.approx(filled.registry.run(by).seconds)
+    assert estimates.collection(filled, "session", 10 * most).seconds > as_it.seconds
     assert "a guess" in estimates.collection(filled, "replay", 100).basis
 
 

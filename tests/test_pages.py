@@ -79,7 +79,7 @@ def filled(small_workspace, monkeypatch) -> Workspace:
     return small_workspace
 
 
-NEED_NO_DATA = ("import_logs", "collect", "density")
+NEED_NO_DATA = ("synthetic", "import_logs", "collect", "density")
 """Pages that are of use in an empty workspace."""
 
 
