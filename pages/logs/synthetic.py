@@ -72,6 +72,11 @@ def main() -> None:
     described(
         standing_table(found), "standings", "Session reward, requests and reward of a request, by weights"
     )
+    st.caption(
+        "On logs of these users weighted GAUC orders such weights the other way: it asks for watching, they "
+        "stay for what satisfies. Judge policies for them by A/B test."
+    )
+    st.page_link("pages/evaluate/abtest.py", label="A/B test policies →")
     st.header("The best weights", anchor=False)
     described(
         weight_table(found), "best weights", "Best action of each dimension, for all users and by segment"
