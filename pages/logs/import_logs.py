@@ -99,17 +99,20 @@ def show_path(log_format: str, name: str) -> None:
 
 
 def show_import(run_id: str) -> None:
-    """Follows the import; at its end keeps what it said and forgets it."""
+    """Follows the import; at its end keeps what it said and forgets it.
+
+    What it said is kept first: a visitor's next move may end this at any use of the session's state.
+    """
     mapping_form.keep_choices()
     run = follow.finished(run_id)
     if run is None:
         return
-    del st.session_state["import_run"]
-    import_source.remove()
     try:
         st.session_state["import_report"] = executor.completed(loaders.workspace(), run)
     except Refusal as refusal:
         st.session_state["import_report"] = refusal
+    import_source.remove()
+    del st.session_state["import_run"]
 
 
 def show_refusal(refusal: Refusal) -> None:
