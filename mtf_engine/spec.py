@@ -60,7 +60,8 @@ class Refusal(Exception):
     def invalid(cls, what: str, error: ValidationError) -> Self:
         """Returns the refusal that names every field of `what` that failed validation."""
         fields = "; ".join(
-            ".".join(map(str, e["loc"])) + ": " + e["msg"] if e["loc"] else e["msg"] for e in error.errors()
+            (".".join(map(str, e["loc"])) + ": " if e["loc"] else "") + e["msg"].removeprefix("Value error, ")
+            for e in error.errors()
         )
         return cls(f"{what} is not valid: {fields}")
 

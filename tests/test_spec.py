@@ -146,6 +146,14 @@ def test_a_plan_that_is_none_is_refused(text, problem):
         BoundsPlan.from_yaml(text)
 
 
+def test_a_refused_plan_is_told_in_our_words_alone():
+    with pytest.raises(Refusal) as refusal:
+        BoundsPlan.from_yaml("lower: [0, 1]\nupper: [0]")
+    told = str(refusal.value)
+    assert told.startswith("the bounds plan is not valid: ")
+    assert "Value error" not in told
+
+
 def test_specs_are_frozen_and_take_no_unknown_field():
     plan = BoundsPlan.symmetric(0.15, 2)
     with pytest.raises(ValidationError):
