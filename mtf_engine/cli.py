@@ -9,7 +9,18 @@ from typing import Annotated
 
 import typer
 
-from mtf_engine.commands import abtest, bounds, datasets, keeping, models, review, rounds, runs, upkeep
+from mtf_engine.commands import (
+    abtest,
+    bounds,
+    compare,
+    datasets,
+    keeping,
+    models,
+    review,
+    rounds,
+    runs,
+    upkeep,
+)
 from mtf_engine.commands.frame import Group, Json, Session
 
 app = typer.Typer(
@@ -43,5 +54,6 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(models.app)
 app.add_typer(abtest.app)
 app.add_typer(rounds.app)
+app.add_typer(compare.app)
 app.add_typer(review.app, name="review")
 app.add_typer(upkeep.app)

@@ -20,7 +20,16 @@ BASELINE = "baseline"
 LIVE, CANDIDATE = "live", "candidate"
 """Aliases of policies: what the team last made live, and what waits for its decision."""
 Kind = Literal[
-    "import", "collect", "join", "train", "evaluate", "abtest", "export", "progressive", "paper-data"
+    "import",
+    "collect",
+    "join",
+    "train",
+    "evaluate",
+    "abtest",
+    "export",
+    "progressive",
+    "paper-data",
+    "compare",
 ]
 BEST = "@best"
 WRITES_DATASET = ("import", "collect", "join")

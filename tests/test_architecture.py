@@ -19,7 +19,7 @@ LAYERS = (
     ("evaluation",),
     ("best_step",),
     ("training",),
-    ("rounds", "review", "memo", "graphs", "bundle"),
+    ("rounds", "review", "memo", "graphs", "bundle", "comparison"),
     ("jobs",),
     ("commands", "cli", "__main__", "dashboard", "__init__"),
 )

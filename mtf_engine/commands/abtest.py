@@ -32,6 +32,9 @@ def abtest(
             "how many from --seed on, 1-5, or 0,3,7.",
         ),
     ] = None,
+    personalisation: Annotated[
+        bool, typer.Option("--personalisation", help="Each policy beside its own mean actions, too.")
+    ] = False,
     background: Annotated[bool, typer.Option("--background", help="Do not wait for the end.")] = False,
 ) -> None:
     """A/B test policies on the same users of an environment, and tell the users a live test would need."""
@@ -46,6 +49,7 @@ def abtest(
         env=env,
         n_users=users,
         seeds=(seed,) if seeds is None else parse_seeds(seeds, first=seed),
+        personalisation=personalisation,
     )
     if background:
         shell.show({"run_id": run_id, "state": shell.workspace.registry.run(run_id).state})

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import NormalDist
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
@@ -44,6 +44,12 @@ class Effect(Spec):
     users_live: int | None
 
 
+class Flattened(Effect):
+    """What is lost where everybody, or every user of a segment, gets a policy's mean action: its base is the policy."""
+
+    to: Literal["mean action", "mean per segment"]
+
+
 class ABTest(Spec):
     """Policies on the same users of an environment; an effect for each policy but the base, and each metric."""
 
@@ -56,6 +62,7 @@ class ABTest(Spec):
     n_users: int
     seeds: tuple[int, ...]
     effects: tuple[Effect, ...]
+    personalisation: tuple[Flattened, ...] = ()
 
     def effect(self, policy: str, metric: str) -> Effect:
         """Returns what `policy` does to `metric`."""

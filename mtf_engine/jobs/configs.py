@@ -83,6 +83,7 @@ class ABTestConfig(Spec):
     base: str
     n_users: int = Field(default=10_000, ge=2, description="of each seed")
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    personalisation: bool = Field(default=False, description="each policy beside its own mean actions too")
     n_threads: int = 1
 
     @model_validator(mode="after")
@@ -90,6 +91,12 @@ class ABTestConfig(Spec):
         if self.env == REPLAY:
             raise ValueError("what replayed users consume is bounded by their log; take session or gym:ID")
         return self
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions are played; a policy and its two mean actions make three more each."""
+        more = 3 * (len(self.policies) - 1) if self.personalisation else 0
+        return (len(self.policies) + more) * len(self.seeds) * self.n_users
 
 
 class ExportConfig(Spec):
@@ -146,3 +153,30 @@ class PaperDataConfig(Spec):
     training: dict[str, Any] = Field(description="of the rounds, which share n_steps")
     seed: int = Field(default=0, ge=0)
     n_threads: int = 1
+
+
+class CompareConfig(Spec):
+    """Train every method on every dataset with every seed, score each policy and A/B test it.
+
+    A seed draws the datasets, the training and the users of the A/B test, the same ones for all methods.
+    `training` is the trainer's config of each method, without its seed.
+    """
+
+    env: Literal["session", "replay"] = "session"
+    source: str | None = Field(default=None, description="id of the log to replay, whose test days score")
+    training: dict[str, dict[str, Any]] = Field(min_length=1, description="by method")
+    preset: str
+    datasets: tuple[Literal["1", "1b", "2", "3"], ...] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field(min_length=1)
+    sessions: int = Field(ge=5, multiple_of=5, description="of each dataset; five rounds share those of one")
+    rounds: bool = Field(default=False, description="every method that learns collects its own five, too")
+    n_critics: tuple[int, ...] = Field(default=(), description="integrated_rl on dataset 2 with so many")
+    users: int = Field(default=10_000, ge=2, description="of each A/B test")
+    half_width: float = Field(default=0.15, gt=0, le=2)
+    n_threads: int = 1
+
+    @model_validator(mode="after")
+    def _replay_has_a_source(self) -> "CompareConfig":
+        if (self.env == REPLAY) != (self.source is not None):
+            raise ValueError("replay needs the log to replay (--from), and nothing else takes one")
+        return self

@@ -23,6 +23,8 @@ from mtf_engine.registry import WRITES_DATASET, Kind, RunRow, RunState, Workspac
 from mtf_engine.spec import Defect, Refusal
 
 MAX_WORKING = 2
+COORDINATES = ("compare",)
+"""Kinds of run that only wait for their parts, which are queued and have processes of their own."""
 GRACE_SECONDS = 10.0
 """From the request to cancel until SIGTERM, and from there until SIGKILL."""
 
@@ -57,7 +59,8 @@ def submit(
     """Returns the id of a new run, started as soon as fewer than `MAX_WORKING` others work.
 
     `config` is what the worker's function for `kind` reads, plus `n_threads` (default 1). A run that writes a
-    dataset gets that dataset's id now. A part of another run is never queued: its parent's worker does it.
+    dataset gets that dataset's id now. A part of another run is not queued: its parent's worker does it, or
+    queues it where the parent only coordinates.
     """
     run = RunRow(
         id=new_id(kind),
@@ -87,11 +90,11 @@ def reconcile(workspace: Workspace) -> None:
         _children[:] = [child for child in _children if child.poll() is None]
         working = [run for run in workspace.registry.runs(RunState.RUNNING) if _is_working(workspace, run)]
         _sweep(workspace, {run.dataset_id for run in working if run.kind in WRITES_DATASET})
-        n_working = sum(run.parent_id is None for run in working)
+        n_working = len({run.pid for run in working if run.kind not in COORDINATES})
         for run in workspace.registry.queue():
             if n_working >= MAX_WORKING:
                 break
-            n_working += _start(workspace, run)
+            n_working += _start(workspace, run) and run.kind not in COORDINATES
 
 
 def watch(workspace: Workspace, *run_ids: str, poll_seconds: float = 0.2) -> Iterator[list[RunRow]]:
@@ -138,14 +141,19 @@ def cancel(workspace: Workspace, run_id: str) -> None:
 
     A part stops with the run that it is a part of.
     """
-    update = workspace.registry.update_run
     if not workspace.registry.run(run_id).state.is_finished:
         run_id = _whole(workspace, run_id)
-    if update(run_id, RunState.QUEUED, state=RunState.CANCELLED, finished_at=now()):
-        return
-    if not update(run_id, RunState.RUNNING, cancel_requested_at=now()):
+    if not ask_to_stop(workspace, run_id):
         state = workspace.registry.run(run_id).state
         raise Refusal(f"{run_id} is {state} already, so there is nothing to cancel")
+
+
+def ask_to_stop(workspace: Workspace, run_id: str) -> bool:
+    """Returns whether the run was live: it stops at once if queued, else after its step."""
+    update = workspace.registry.update_run
+    return update(run_id, RunState.QUEUED, state=RunState.CANCELLED, finished_at=now()) or update(
+        run_id, RunState.RUNNING, cancel_requested_at=now()
+    )
 
 
 def resume(workspace: Workspace, run_id: str) -> None:
@@ -155,13 +163,19 @@ def resume(workspace: Workspace, run_id: str) -> None:
     """
     if workspace.registry.run(run_id).state.can_resume:
         run_id = _whole(workspace, run_id)
+    if not enqueue(workspace, run_id):
+        state = workspace.registry.run(run_id).state
+        raise Refusal(f"{run_id} is {state}; only a cancelled, interrupted or failed run can be resumed")
+
+
+def enqueue(workspace: Workspace, run_id: str) -> bool:
+    """Returns whether the run could be queued, again or as the part of a run that only coordinates."""
     cleared = dict(error=None, finished_at=None, cancel_requested_at=None, pid=None)
     again = dict(state=RunState.QUEUED, queued_at=now(), **cleared)
     resumable = [state for state in RunState if state.can_resume]
-    if not workspace.registry.update_run(run_id, *resumable, **again):
-        state = workspace.registry.run(run_id).state
-        raise Refusal(f"{run_id} is {state}; only a cancelled, interrupted or failed run can be resumed")
+    queued = workspace.registry.update_run(run_id, *resumable, **again)
     reconcile(workspace)
+    return queued
 
 
 def _whole(workspace: Workspace, run_id: str) -> str:

@@ -4,6 +4,7 @@ Each imports what it needs itself, so that a worker loads no more than its own k
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,13 +97,26 @@ def _stored(job: Job, meta: DatasetMeta, batches: Iterable[Tables]) -> dict[str,
 def abtest(job: Job) -> dict[str, Any]:
     """Plays the same users under several policies, and tells what each does to them."""
     from mtf_engine.evaluation import ab_test
+    from mtf_engine.evaluation.abtest import Flattened
+    from mtf_engine.evaluation.personalisation import personalisation
     from mtf_engine.jobs.storage import open_policy
 
     config = ABTestConfig.model_validate(job.config)
     env = open_environment(job.workspace, config.env, n_threads=config.n_threads)
     policies = {name: open_policy(job.workspace, name, env) for name in config.policies}
-    result = ab_test(env, policies, config.base, config.n_users, config.seeds, job.progress)
-    return result.model_dump(mode="json")
+    asked, of = (config.n_users, config.seeds), config.sessions
+    result = ab_test(env, policies, config.base, *asked, partial(_further, job, 0, of))
+    lost: list[Flattened] = []
+    tested = [name for name in policies if name != config.base and config.personalisation]
+    for before, name in enumerate(tested):
+        played = (len(policies) + 3 * before) * len(config.seeds) * config.n_users
+        lost += personalisation(env, name, policies[name], *asked, partial(_further, job, played, of))
+    return result.model_copy(update={"personalisation": tuple(lost)}).model_dump(mode="json")
+
+
+def _further(job: Job, before: int, of: int, done: int, _of: int) -> None:
+    """Reports `done` of a share of the job's work, after what was done `before`."""
+    job.progress(before + done, of)
 
 
 def progressive(job: Job) -> dict[str, Any]:
@@ -117,6 +131,13 @@ def paper_data(job: Job) -> dict[str, Any]:
     from mtf_engine.jobs.paper_data import make
 
     return make(job)
+
+
+def compare(job: Job) -> dict[str, Any]:
+    """Trains every method on every dataset with every seed, and scores what comes of it."""
+    from mtf_engine.jobs.compare import compare as carry_out
+
+    return carry_out(job)
 
 
 def export(job: Job) -> dict[str, Any]:
@@ -160,4 +181,5 @@ KINDS: dict[str, Callable[[Job], dict[str, Any]]] = {
     "export": export,
     "progressive": progressive,
     "paper-data": paper_data,
+    "compare": compare,
 }

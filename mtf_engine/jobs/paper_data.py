@@ -11,7 +11,7 @@ from typing import Any
 from mtf_engine.criteria import Criteria
 from mtf_engine.environments import draws
 from mtf_engine.jobs import parts
-from mtf_engine.jobs.configs import PaperDataConfig, ProgressiveConfig
+from mtf_engine.jobs.configs import SESSION, CollectConfig, PaperDataConfig, ProgressiveConfig
 from mtf_engine.jobs.submissions import submit_collect, submit_join, submit_rounds
 from mtf_engine.jobs.worker import Job
 
@@ -23,20 +23,57 @@ SIGMA = 0.2
 def make(job: Job) -> dict[str, Any]:
     """Makes the datasets and returns their ids by name; a policy of its own is promoted in each round of 3."""
     config = PaperDataConfig.model_validate(job.config)
+    made = {}
+    for number, (name, how) in enumerate(ways(config).items(), start=1):
+        made[name] = _collected(job, collection(config, name, how))
+        job.progress(number)
+    made["3"] = _rounds(job, config)
+    job.progress(len(made))
+    return {"datasets": made}
+
+
+def ways(config: PaperDataConfig) -> dict[str, dict[str, Any]]:
+    """Returns how each dataset but 3 is explored, by its name."""
     matched = config.half_width / math.sqrt(3)
-    ways: dict[str, dict[str, Any]] = {
+    return {
         "1": {"explore": "gaussian", "sigma": SIGMA, "seed": group_seed(config.seed, 1)},
         "1b": {"explore": "gaussian", "sigma": matched, "seed": group_seed(config.seed, 1)},
         "2": {"explore": "uniform", "seed": group_seed(config.seed, 2)},
         "test": {"explore": "baseline", "seed": group_seed(config.seed, 4)},
     }
-    made = {}
-    for number, (name, how) in enumerate(ways.items(), start=1):
-        made[name] = _collected(job, config, name, how)
-        job.progress(number)
-    made["3"] = _rounds(job, config)
-    job.progress(len(made))
-    return {"datasets": made}
+
+
+def collection(
+    config: PaperDataConfig, name: str, how: dict[str, Any], env: str = SESSION, source: str | None = None
+) -> CollectConfig:
+    """Returns what collects the dataset that is explored as one of `ways` says; `source` is a log to replay."""
+    return CollectConfig(
+        env=env,
+        source=source,
+        half_width=config.half_width,
+        n_sessions=config.sessions,
+        n_threads=config.n_threads,
+        name=name,
+        **how,
+    )
+
+
+def rounds_config(
+    config: PaperDataConfig, env: str = SESSION, source: str | None = None
+) -> ProgressiveConfig:
+    """Returns the five rounds that share the sessions and the steps of one; those of 3 train its policies."""
+    return ProgressiveConfig(
+        env=env,
+        source=source,
+        rounds=ROUNDS,
+        sessions_per_round=config.sessions // ROUNDS,
+        algo=config.algo,
+        training=config.training,
+        criteria=Criteria.default(env, tested=False),
+        half_width=config.half_width,
+        seed=group_seed(config.seed, 3),
+        n_threads=config.n_threads,
+    )
 
 
 def group_seed(seed: int, group: int) -> int:
@@ -44,31 +81,14 @@ def group_seed(seed: int, group: int) -> int:
     return draws.seed(draws.child(draws.child(draws.root(seed), PAPER), group))
 
 
-def _collected(job: Job, config: PaperDataConfig, name: str, how: dict[str, Any]) -> str:
-    collection = partial(
-        submit_collect,
-        env="session",
-        half_width=config.half_width,
-        n_sessions=config.sessions,
-        n_threads=config.n_threads,
-        **how,
-    )
-    return str(parts.done(job, "collect", name, collection).dataset_id)
+def _collected(job: Job, config: CollectConfig) -> str:
+    settings = {**dict(config), "source": None}
+    name = settings.pop("name")
+    return str(parts.done(job, "collect", name, partial(submit_collect, **settings)).dataset_id)
 
 
 def _rounds(job: Job, config: PaperDataConfig) -> str:
-    """Returns the id of dataset 3: the logs of five rounds that share the sessions of one dataset."""
-    rounds = ProgressiveConfig(
-        env="session",
-        rounds=ROUNDS,
-        sessions_per_round=config.sessions // ROUNDS,
-        algo=config.algo,
-        training=config.training,
-        criteria=Criteria.default("session", tested=False),
-        half_width=config.half_width,
-        seed=group_seed(config.seed, 3),
-        n_threads=config.n_threads,
-    )
-    played = parts.done(job, "progressive", "3", partial(submit_rounds, config=rounds))
+    """Returns the id of dataset 3: the logs of its five rounds."""
+    played = parts.done(job, "progressive", "3", partial(submit_rounds, config=rounds_config(config)))
     datasets = [one["dataset_id"] for one in (played.result or {})["rounds"]]
     return str(parts.done(job, "join", "3", partial(submit_join, datasets=datasets)).dataset_id)

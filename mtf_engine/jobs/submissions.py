@@ -12,6 +12,7 @@ from mtf_engine.jobs import files
 from mtf_engine.jobs.configs import (
     ABTestConfig,
     CollectConfig,
+    CompareConfig,
     EvaluateConfig,
     ExportConfig,
     ImportConfig,
@@ -20,7 +21,7 @@ from mtf_engine.jobs.configs import (
     ProgressiveConfig,
 )
 from mtf_engine.jobs.environments import check_environment
-from mtf_engine.jobs.executor import submit
+from mtf_engine.jobs.executor import enqueue, submit
 from mtf_engine.logs.schema import DatasetMeta
 from mtf_engine.registry import BASELINE, RunState, Workspace
 from mtf_engine.spec import BoundsPlan, Refusal, Spec
@@ -199,6 +200,48 @@ def submit_paper_data(
     )
 
 
+def submit_compare(
+    workspace: Workspace,
+    *,
+    methods: Sequence[str],
+    preset: str,
+    settings: Mapping[str, str],
+    source: str | None = None,
+    **design: Any,
+) -> str:
+    """Returns the id of the run that compares `methods`; one that was asked for the same before goes on.
+
+    `design` are fields of `CompareConfig`. `settings` go over those of `preset` for each method that has them.
+    """
+    training = {method: _training(method, methods, preset, settings) for method in methods}
+    source_id = workspace.dataset(source).id if source else None
+    values = {"source": source_id, "training": training, "preset": preset, **design}
+    config = _checked(CompareConfig, "the comparison", values).model_dump(mode="json")
+    same = [run for run in workspace.registry.runs(kind="compare") if run.config == config]
+    if same:
+        enqueue(workspace, same[0].id)
+        return same[0].id
+    name = f"{len(methods)} methods on {len(config['datasets'])} datasets, {len(config['seeds'])} seeds"
+    return submit(workspace, "compare", config, name=name)
+
+
+def _training(
+    method: str, methods: Sequence[str], preset: str, settings: Mapping[str, str]
+) -> dict[str, Any]:
+    """Returns the config of a method; a setting that none of `methods` has is refused."""
+    from mtf_engine.algos import ALGOS
+    from mtf_engine.training import make_config
+
+    has = {name: name in ALGOS[method].Config.model_fields for name in settings if method in ALGOS}
+    unknown = [
+        n for n in settings if not any(n in ALGOS[m].Config.model_fields for m in methods if m in ALGOS)
+    ]
+    if unknown:
+        raise Refusal(f"none of {', '.join(methods)} has a setting {unknown[0]}")
+    own = {name: value for name, value in settings.items() if has.get(name)}
+    return make_config(method, preset=preset, settings=own, seed=0).model_dump(mode="json")
+
+
 def submit_evaluate(
     workspace: Workspace,
     policies: Sequence[str],
@@ -238,6 +281,7 @@ def submit_abtest(
     env: str,
     n_users: int,
     seeds: Sequence[int] = (0,),
+    personalisation: bool = False,
     name: str | None = None,
     parent_id: str | None = None,
 ) -> str:
@@ -250,6 +294,7 @@ def submit_abtest(
         if policy != BASELINE:
             workspace.trained(policy)
     values = {"policies": compared, "base": against, "env": env, "n_users": n_users, "seeds": tuple(seeds)}
+    values |= {"personalisation": personalisation}
     config = _checked(ABTestConfig, "the A/B test", values)
     check_environment(config.env)
     return submit(
@@ -258,7 +303,7 @@ def submit_abtest(
         config.model_dump(mode="json"),
         name=name or f"against {against} in {env}",
         seed=config.seeds[0],
-        n_steps=len(compared) * len(config.seeds) * n_users,
+        n_steps=config.sessions,
         parent_id=parent_id,
     )
 

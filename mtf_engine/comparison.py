@@ -1,0 +1,64 @@
+"""A comparison of methods: what was found in each cell of method, dataset and seed, and what it comes to.
+
+Seeds are the outer level: a seed has its own datasets, trainings and users, the same for all methods. So every
+figure is taken within a seed first, and its 95 % interval is Student's t over seeds. The users of a seed are new
+ones, which puts what users differ by into that interval too. One seed alone has no interval.
+"""
+
+from pydantic import Field
+
+from mtf_engine.evaluation.abtest import Effect, Flattened
+from mtf_engine.spec import Spec
+
+ROUNDS = "rounds"
+"""The dataset of a method that collected its own five rounds."""
+SCORE = "weighted_gauc"
+LEVEL = 0.95
+
+
+class Difference(Spec):
+    """A difference with its 95 % interval over users."""
+
+    value: float | None
+    ci_low: float | None
+    ci_high: float | None
+
+
+class Cell(Spec):
+    """One method, trained on one dataset with one seed; its figures are None until they are known.
+
+    `n_critics` is None where the method's own number is used. `gauc_difference` is against the baseline on the
+    test log; `effects` are of an A/B test against it. `steps` are gradient steps, generations or trials. A
+    search method says its `fitness`, and what its `search` consumed: evaluations, users or sessions.
+    """
+
+    method: str
+    dataset: str
+    seed: int
+    n_critics: int | None = None
+    policy: str | None = None
+    gauc: float | None = None
+    baseline_gauc: float | None = None
+    gauc_difference: Difference | None = None
+    effects: tuple[Effect, ...] = ()
+    personalisation: tuple[Flattened, ...] = ()
+    steps: int = 0
+    seconds: float | None = None
+    fitness: str | None = None
+    search: dict[str, int] | None = None
+
+    def value(self, metric: str) -> float | None:
+        """Returns weighted GAUC, or the relative difference to the baseline of a metric of the A/B test."""
+        if metric == SCORE:
+            return self.gauc
+        return next((effect.relative for effect in self.effects if effect.metric == metric), None)
+
+
+class Comparison(Spec):
+    """The cells that are known, and how long the others will take."""
+
+    env: str
+    synthetic: bool
+    preset: str
+    cells: tuple[Cell, ...] = ()
+    seconds_left: float = Field(default=0.0, ge=0)

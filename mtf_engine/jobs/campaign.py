@@ -1,0 +1,155 @@
+"""Many runs as the parts of one, each a process of its own, two at a time; what is stored is not done again."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import mean
+from typing import Any
+
+from mtf_engine.jobs import executor
+from mtf_engine.jobs.worker import Job
+from mtf_engine.registry import WRITES_DATASET, Kind, RunRow, RunState, Workspace
+
+POLL_SECONDS = 0.3
+GUESS = 30.0
+"""Seconds of a part of a kind that was never done here."""
+PLACES = ("name", "dataset_id")
+"""Of a config, what says where an input lies or what it is called, and not what is done."""
+
+Done = Mapping[str, RunRow]
+"""Completed parts by name."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a run is asked for, as `executor.submit` takes it."""
+
+    config: dict[str, Any]
+    dataset_id: str | None = None
+    seed: int | None = None
+    n_steps: int = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """One run of many: the parts it waits for, by name, and its order once they are done."""
+
+    name: str
+    kind: Kind
+    order: Callable[[Done], Order]
+    needs: tuple[str, ...] = ()
+    algo: str | None = None
+
+
+@dataclass
+class Campaign:
+    """The parts of a job that coordinates them: those `done`, and those that `failed` with their reasons, by name."""
+
+    job: Job
+    done: dict[str, RunRow] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    _at_work: dict[str, str] = field(default_factory=dict)
+    _waiting: list[Part] = field(default_factory=list)
+
+    def carry_out(self, parts: Sequence[Part]) -> Iterator[Done]:
+        """Yields what is done whenever more is, until all of `parts` are: those first in the list that can begin.
+
+        A part is taken from what is stored, whoever asked for it, where a completed run did the same to a
+        dataset of the same content. One that fails leaves out those that need it, and the others go on. When
+        this job is to stop, so are the parts at work; a resumed one goes on with them.
+        """
+        self._waiting = list(parts)
+        try:
+            while self._waiting or self._at_work:
+                known = len(self.done)
+                self._waiting = [part for part in self._waiting if not self._begins(part)]
+                self._gather()
+                self.job.progress(len(self.done) + len(self.failed), len(parts))
+                if len(self.done) > known:
+                    yield self.done
+                else:
+                    time.sleep(POLL_SECONDS)
+                    executor.reconcile(self.job.workspace)
+        finally:
+            self._stop()
+
+    def seconds_left(self) -> float:
+        """Returns how long the parts that are missing will take, by the pace of like runs in the workspace."""
+        left = [*((part.kind, part.algo) for part in self._waiting), *map(self._kind, self._at_work.values())]
+        completed = self.job.workspace.registry.runs(RunState.COMPLETED)
+        return sum(_pace(completed, kind, algo) for kind, algo in left) / executor.MAX_WORKING
+
+    def _begins(self, part: Part) -> bool:
+        """Returns whether `part` waits no more: it is stored, is put to work, or cannot be done."""
+        if lost := next((need for need in part.needs if need in self.failed), None):
+            self.failed[part.name] = f"needs {lost}"
+            return True
+        if not all(need in self.done for need in part.needs):
+            return False
+        order = part.order(self.done)
+        stored = _stored(self.job.workspace, part, order)
+        if stored is not None:
+            self.done[part.name] = stored
+        elif len(self._at_work) < executor.MAX_WORKING:
+            self._at_work[part.name] = self._put_to_work(part, order)
+        else:
+            return False
+        return True
+
+    def _put_to_work(self, part: Part, order: Order) -> str:
+        """Returns the id of the part's run, begun earlier or new, which a process of its own works on."""
+        workspace, run = self.job.workspace, self.job.run
+        begun = workspace.registry.runs(kind=part.kind, parent_id=run.id)
+        run_id = next((one.id for one in begun if one.name == part.name), None) or executor.submit(
+            workspace, part.kind, name=part.name, algo=part.algo, parent_id=run.id, **vars(order)
+        )
+        executor.enqueue(workspace, run_id)
+        print(f"{part.kind} of {part.name}: {run_id}", flush=True)
+        return run_id
+
+    def _gather(self) -> None:
+        for name, run_id in list(self._at_work.items()):
+            run = self.job.workspace.registry.run(run_id)
+            if run.state is RunState.COMPLETED:
+                self.done[name] = run
+            elif run.state.is_finished:
+                self.failed[name] = f"{run_id} {run.state}: {run.error or 'it was stopped'}"
+            if run.state.is_finished:
+                del self._at_work[name]
+
+    def _kind(self, run_id: str) -> tuple[Kind, str | None]:
+        run = self.job.workspace.registry.run(run_id)
+        return run.kind, run.algo
+
+    def _stop(self) -> None:
+        """Asks the parts that are still at work to stop, and waits until they have."""
+        for run_id in self._at_work.values():
+            executor.ask_to_stop(self.job.workspace, run_id)
+        for run_id in self._at_work.values():
+            executor.wait(self.job.workspace, run_id)
+
+
+def _stored(workspace: Workspace, part: Part, order: Order) -> RunRow | None:
+    """Returns a completed run that did what `part` asks for, and whose result is still there."""
+    hashes = {row.id: row.content_hash for row in workspace.registry.datasets()}
+    writes = part.kind in WRITES_DATASET
+    wanted = _key(part.algo, order.config, None if writes else hashes.get(str(order.dataset_id)))
+    for run in workspace.registry.runs(RunState.COMPLETED, kind=part.kind):
+        read = None if writes else (run.provenance or {}).get("dataset_hash")
+        if _key(run.algo, run.config, read) == wanted and (not writes or run.dataset_id in hashes):
+            return run
+    return None
+
+
+def _key(algo: str | None, config: Mapping[str, Any], dataset_hash: str | None) -> str:
+    """Returns what decides a run's outcome, as text."""
+    settings = {name: value for name, value in config.items() if name not in PLACES}
+    return json.dumps([algo, settings, dataset_hash], sort_keys=True)
+
+
+def _pace(completed: Sequence[RunRow], kind: Kind, algo: str | None) -> float:
+    """Returns the mean seconds of a run of that kind and method, else of that kind."""
+    like = [run for run in completed if run.kind == kind]
+    same = [run for run in like if run.algo == algo] or like
+    return mean(run.seconds or 0.0 for run in same) if same else GUESS

@@ -1,0 +1,220 @@
+"""The work of a comparison: every method on every dataset with every seed, scored, and A/B tested where it can be.
+
+A seed draws the paper's datasets (`paper_data`), the training, and the users of the A/B test: the same for all
+methods, and others for another seed. So seeds are independent, and what differs within one is the method or
+the data.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from mtf_engine.comparison import ROUNDS, Cell, Comparison
+from mtf_engine.jobs import paper_data
+from mtf_engine.jobs.campaign import Campaign, Done, Order, Part
+from mtf_engine.jobs.configs import (
+    SESSION,
+    ABTestConfig,
+    CompareConfig,
+    EvaluateConfig,
+    JoinConfig,
+    PaperDataConfig,
+)
+from mtf_engine.jobs.worker import Job
+from mtf_engine.registry import BASELINE, RunRow
+from mtf_engine.spec import Refusal
+
+TEST, POOLED = "test", "3"
+MAKER = "integrated_rl"
+"""Trains the policies that the rounds of dataset 3 are collected around, and is retrained with other critics."""
+CRITICS_ON = "2"
+AB_GROUP = 5
+"""Of users, beside the four of the datasets."""
+
+
+def compare(job: Job) -> dict[str, Any]:
+    """Carries out what is missing of a comparison and returns its record; a Refusal names what failed."""
+    config = CompareConfig.model_validate(job.config)
+    campaign = Campaign(job)
+    wanted = list(cells(config))
+    record = Comparison(env=config.env, synthetic=config.env == SESSION, preset=config.preset)
+    for done in campaign.carry_out(parts(config)):
+        told = tuple(filled(job, config, cell, done) for cell in wanted if _scores(config, cell) <= set(done))
+        record = record.model_copy(update={"cells": told, "seconds_left": campaign.seconds_left()})
+        job.workspace.registry.update_run(job.run.id, result=record.model_dump(mode="json"))
+    if campaign.failed:
+        name, why = next(iter(campaign.failed.items()))
+        raise Refusal(
+            f"{len(campaign.failed)} of {len(campaign.failed) + len(campaign.done)} parts are missing; the first "
+            f"is {name}: {why}; `runs resume {job.run.id}` tries them again"
+        )
+    return record.model_dump(mode="json")
+
+
+def cells(config: CompareConfig) -> Iterator[Cell]:
+    """Yields the cells of the comparison, seed after seed, without their figures."""
+    for seed in config.seeds:
+        for method in config.training:
+            for dataset in (*config.datasets, *((ROUNDS,) if method in _own_rounds(config) else ())):
+                yield Cell(method=method, dataset=dataset, seed=seed)
+        for n_critics in config.n_critics:
+            yield Cell(method=MAKER, dataset=CRITICS_ON, seed=seed, n_critics=n_critics)
+
+
+def parts(config: CompareConfig) -> list[Part]:
+    """Returns the runs that the comparison needs, seed after seed, the longest first among those that can begin."""
+    planned: list[Part] = []
+    for seed in config.seeds:
+        planned += _data(config, seed)
+        of_seed = [cell for cell in cells(config) if cell.seed == seed]
+        planned += [_training(config, cell) for cell in of_seed if cell.dataset != ROUNDS]
+        planned += [_in_rounds(config, cell.method, seed) for cell in of_seed if cell.dataset == ROUNDS]
+        for cell in of_seed:
+            planned += _scoring(config, cell)
+    return list({part.name: part for part in planned}.values())
+
+
+def title(cell: Cell) -> str:
+    """Returns what the runs of a cell are called."""
+    critics = f", {cell.n_critics} critics" if cell.n_critics else ""
+    where = "in five rounds" if cell.dataset == ROUNDS else f"on dataset {cell.dataset}"
+    return f"{cell.method} {where}{critics}, seed {cell.seed}"
+
+
+def _data_name(dataset: str, seed: int) -> str:
+    return f"dataset {dataset}, seed {seed}"
+
+
+def _own_rounds(config: CompareConfig) -> tuple[str, ...]:
+    """Returns the methods that collect rounds of their own: those that learn from transitions."""
+    from mtf_engine.algos import ALGOS
+
+    learning = [method for method in config.training if "fitness" not in ALGOS[method].Config.model_fields]
+    return tuple(learning) if config.rounds else ()
+
+
+def _data(config: CompareConfig, seed: int) -> Iterator[Part]:
+    """Yields the runs that make the datasets of a seed."""
+    paper = _paper(config, seed)
+    wanted = {*config.datasets, *((CRITICS_ON,) if config.n_critics else ())}
+    if POOLED in wanted:
+        rounds = _in_rounds(config, MAKER, seed)
+        yield rounds
+        name = _data_name(POOLED, seed)
+        yield Part(name, "join", partial(_joined, name, rounds.name), needs=(rounds.name,))
+    for dataset, how in paper_data.ways(paper).items():
+        if dataset in wanted or (dataset == TEST and config.env == SESSION):
+            name = _data_name(dataset, seed)
+            collection = paper_data.collection(paper, name, how, config.env, config.source)
+            order = Order(collection.model_dump(mode="json"), seed=collection.seed, n_steps=paper.sessions)
+            yield Part(name, "collect", partial(_always, order))
+
+
+def _paper(config: CompareConfig, seed: int) -> PaperDataConfig:
+    from mtf_engine.training import make_config
+
+    maker = config.training.get(MAKER) or make_config(MAKER, config.preset, {}, seed).model_dump(mode="json")
+    return PaperDataConfig(
+        sessions=config.sessions,
+        half_width=config.half_width,
+        algo=MAKER,
+        training={**maker, "seed": seed},
+        seed=seed,
+        n_threads=config.n_threads,
+    )
+
+
+def _in_rounds(config: CompareConfig, method: str, seed: int) -> Part:
+    """Returns five rounds of a method; those of `MAKER` are the ones that dataset 3 pools."""
+    paper = _paper(config, seed)
+    own = config.training.get(method, paper.training)
+    paper = paper.model_copy(update={"algo": method, "training": {**own, "seed": seed}})
+    rounds = paper_data.rounds_config(paper, config.env, config.source)
+    n_steps = len(rounds.stages) * rounds.rounds
+    order = Order(rounds.model_dump(mode="json"), seed=rounds.seed, n_steps=n_steps)
+    name = title(Cell(method=method, dataset=ROUNDS, seed=seed))
+    return Part(name, "progressive", partial(_always, order), algo=method)
+
+
+def _always(order: Order, _: Done) -> Order:
+    return order
+
+
+def _joined(name: str, rounds: str, done: Done) -> Order:
+    logs = tuple(one["dataset_id"] for one in (done[rounds].result or {})["rounds"])
+    return Order(JoinConfig(datasets=logs, name=name).model_dump(mode="json"))
+
+
+def _training(config: CompareConfig, cell: Cell) -> Part:
+    data = _data_name(cell.dataset, cell.seed)
+    own = {"seed": cell.seed, **({"n_critics": cell.n_critics} if cell.n_critics else {})}
+    training = {**_paper(config, cell.seed).training, **config.training.get(cell.method, {}), **own}
+
+    def order(done: Done) -> Order:
+        return Order(training, done[data].dataset_id, seed=cell.seed, n_steps=training["n_steps"])
+
+    return Part(title(cell), "train", order, needs=(data,), algo=cell.method)
+
+
+def _scoring(config: CompareConfig, cell: Cell) -> Iterator[Part]:
+    """Yields the evaluation of a cell's policy on the test log, and its A/B test where users can be met again."""
+    trained, test = title(cell), _data_name(TEST, cell.seed)
+
+    def evaluation(done: Done) -> Order:
+        dataset_id = str(done[test].dataset_id if config.env == SESSION else config.source)
+        asked = EvaluateConfig(policies=(_policy(done[trained]), BASELINE), dataset_id=dataset_id)
+        return Order(asked.model_dump(mode="json"), dataset_id, seed=asked.seed)
+
+    def test_users(done: Done) -> Order:
+        asked = ABTestConfig(
+            env=config.env,
+            policies=(BASELINE, _policy(done[trained])),
+            base=BASELINE,
+            n_users=config.users,
+            seeds=(paper_data.group_seed(cell.seed, AB_GROUP),),
+            personalisation=True,
+        )
+        return Order(asked.model_dump(mode="json"), seed=asked.seeds[0], n_steps=asked.sessions)
+
+    needs = (trained, test) if config.env == SESSION else (trained,)
+    yield Part(f"score of {trained}", "evaluate", evaluation, needs)
+    if config.env == SESSION:
+        yield Part(f"A/B test of {trained}", "abtest", test_users, (trained,))
+
+
+def _scores(config: CompareConfig, cell: Cell) -> set[str]:
+    """Returns the parts that a cell's figures are read from."""
+    return {title(cell), *(part.name for part in _scoring(config, cell))}
+
+
+def _policy(run: RunRow) -> str:
+    """Returns the policy of a training, or the last one that rounds promoted."""
+    return run.id if run.kind == "train" else str((run.result or {})["promoted"])
+
+
+def filled(job: Job, config: CompareConfig, cell: Cell, done: Done) -> Cell:
+    """Returns the cell with what its runs found."""
+    name = title(cell)
+    policy = _policy(done[name])
+    scored = done[f"score of {name}"].result or {}
+    gaucs = {row["run_id"]: row for row in scored["policies"]}
+    (difference,) = (
+        row
+        for row in scored["differences"]
+        if (row["run_id"], row["base"], row["group"]) == (policy, BASELINE, "user")
+    )
+    tested = done[f"A/B test of {name}"].result or {} if config.env == SESSION else {}
+    trained = job.workspace.registry.run(policy)
+    figures = {
+        "policy": policy,
+        "gauc": gaucs[policy]["weighted_gauc"],
+        "baseline_gauc": gaucs[BASELINE]["weighted_gauc"],
+        "gauc_difference": {key: difference[key] for key in ("value", "ci_low", "ci_high")},
+        "effects": tested.get("effects", ()),
+        "personalisation": tested.get("personalisation", ()),
+        "steps": done[name].n_steps if cell.dataset != ROUNDS else config.training[cell.method]["n_steps"],
+        "seconds": done[name].seconds,
+        "fitness": trained.config.get("fitness"),
+        "search": (trained.result or {}).get("search"),
+    }
+    return Cell.model_validate(cell.model_dump() | figures)

@@ -1,0 +1,190 @@
+"""A comparison of methods: one run whose parts are ordinary runs, two at a time, none of them done twice."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtf_engine.comparison import Cell, Comparison
+from mtf_engine.environments.session import SessionEnvironment
+from mtf_engine.evaluation.personalisation import BY_SEGMENT, EVERYBODY, personalisation
+from mtf_engine.jobs import executor, paper_data, submissions
+from mtf_engine.jobs.compare import cells, parts, title
+from mtf_engine.jobs.configs import CompareConfig
+from mtf_engine.registry import RunRow, RunState, Workspace
+from mtf_engine.spec import Refusal
+from mtf_engine.training import make_config
+
+SMALL = {"n_steps": "20", "batch_size": "16", "n_critics": "3", "hidden": "8", "validate_every": "20"}
+DESIGN = {"datasets": ("2",), "seeds": (4,), "env": "session", "sessions": 40, "users": 30}
+
+
+def design(**changes: Any) -> CompareConfig:
+    training = make_config("integrated_rl", "demo", SMALL, 0).model_dump(mode="json")
+    return CompareConfig.model_validate(
+        {"training": {"integrated_rl": training}, "preset": "demo", **DESIGN, **changes}
+    )
+
+
+def submit(workspace: Workspace, **changes: Any) -> str:
+    settings = SMALL | changes.pop("settings", {})
+    return submissions.submit_compare(
+        workspace,
+        methods=("integrated_rl",),
+        preset="demo",
+        settings=settings,
+        **DESIGN | changes,
+    )
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """A workspace in which no run outlives the tests."""
+    workspace = Workspace(tmp_path_factory.mktemp("compare") / "workspace")
+    yield workspace
+    for run in workspace.registry.runs(RunState.QUEUED, RunState.RUNNING):
+        if run.parent_id is None:
+            executor.cancel(workspace, run.id)
+            executor.wait(workspace, run.id)
+
+
+@pytest.fixture(scope="module")
+def whole(workspace: Workspace) -> RunRow:
+    """One method on one dataset with one seed."""
+    return executor.completed(workspace, executor.wait(workspace, submit(workspace)))
+
+
+def test_the_factorial_has_every_method_on_every_dataset_with_every_seed() -> None:
+    config = design(datasets=("1", "1b", "2", "3"), seeds=(0, 1), rounds=True, n_critics=(2, 24))
+    found = list(cells(config))
+    assert [(cell.dataset, cell.n_critics) for cell in found if cell.seed == 1] == [
+        ("1", None), ("1b", None), ("2", None), ("3", None), ("rounds", None), ("2", 2), ("2", 24),
+    ]  # fmt: skip
+    planned = parts(config)
+    kinds = [part.kind for part in planned]
+    # a seed: 4 collections, the join of 3, its five rounds, which are those of the method itself, 6 trainings
+    assert [kinds.count(kind) for kind in ("collect", "join", "progressive", "train")] == [8, 2, 2, 12]
+    assert kinds.count("evaluate") == kinds.count("abtest") == len(found) == 14
+    assert len({part.name for part in planned}) == len(planned)
+
+
+def test_a_part_waits_for_what_it_reads() -> None:
+    planned = {part.name: part for part in parts(design(datasets=("3",)))}
+    trained = title(Cell(method="integrated_rl", dataset="3", seed=4))
+    assert planned[f"score of {trained}"].needs == (trained, "dataset test, seed 4")
+    assert planned[trained].needs == ("dataset 3, seed 4",)
+    assert planned["dataset 3, seed 4"].needs == ("integrated_rl in five rounds, seed 4",)
+
+
+def test_a_seed_draws_data_training_and_test_users_of_its_own() -> None:
+    orders = [part.order({}) for part in parts(design(seeds=(0, 1))) if part.kind == "collect"]
+    seeds = [order.seed for order in orders]
+    assert len(set(seeds)) == len(seeds) == 4
+    groups = {paper_data.group_seed(seed, group) for seed in (0, 1) for group in range(1, 6)}
+    assert len(groups) == 10 and set(seeds) <= groups
+
+
+def test_a_comparison_by_replay_is_scored_on_the_log_and_has_no_ab_test() -> None:
+    planned = parts(design(env="replay", source="dataset-1", datasets=("1", "2")))
+    assert {part.kind for part in planned} == {"collect", "train", "evaluate"}
+    assert all(part.order({}).config["source"] == "dataset-1" for part in planned if part.kind == "collect")
+
+
+def test_a_cell_tells_its_score_and_its_ab_test(workspace: Workspace, whole: RunRow) -> None:
+    (cell,) = Comparison.model_validate(whole.result).cells
+    evaluated = next(run for run in workspace.registry.runs(kind="evaluate"))
+    assert evaluated.result is not None
+    assert cell.gauc == evaluated.result["policies"][0]["weighted_gauc"]
+    assert cell.baseline_gauc == evaluated.result["policies"][1]["weighted_gauc"]
+    tested = workspace.registry.runs(kind="abtest")[0]
+    assert tested.config["seeds"] == [paper_data.group_seed(4, 5)] and tested.config["base"] == "baseline"
+    assert cell.value("session_reward") == tested.result["effects"][2]["relative"]  # type: ignore[index]
+    assert {one.to for one in cell.personalisation} == {EVERYBODY, BY_SEGMENT}
+    assert cell.policy is not None and workspace.trained(cell.policy).seed == 4
+
+
+def test_a_second_call_does_only_what_is_missing(workspace: Workspace, whole: RunRow) -> None:
+    assert submit(workspace) == whole.id, "asked the same, it is the same run"
+    before = {run.id for run in workspace.registry.runs()}
+    again = executor.completed(workspace, executor.wait(workspace, submit(workspace, n_critics=(2,))))
+    new = [run for run in workspace.registry.runs() if run.id not in before]
+    assert sorted(run.kind for run in new) == ["abtest", "compare", "evaluate", "train"]
+    old, critics = Comparison.model_validate(again.result).cells
+    assert old == Comparison.model_validate(whole.result).cells[0]
+    assert workspace.trained(str(critics.policy)).config["n_critics"] == 2
+
+
+def test_a_setting_that_no_method_has_is_refused(workspace: Workspace) -> None:
+    before = len(workspace.registry.runs())
+    with pytest.raises(Refusal, match="none of integrated_rl has a setting n_step"):
+        submit(workspace, settings={"n_step": "3"})
+    with pytest.raises(Refusal, match="--from"):
+        submit(workspace, env="replay")
+    assert len(workspace.registry.runs()) == before
+
+
+class Telling:
+    """Acts differently on whatever it observes."""
+
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        return np.repeat(np.sin(observations.sum(1, keepdims=True)), 10, axis=1).astype(np.float32)
+
+
+class Constant:
+    """Gives everybody the same action."""
+
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        return np.full((len(observations), 10), 0.3, np.float32)
+
+
+def test_a_constant_policy_loses_nothing_by_its_mean_and_a_telling_one_loses_something() -> None:
+    env = SessionEnvironment()
+    for effect in personalisation(env, "constant", Constant(), 200):
+        assert effect.relative == pytest.approx(0, abs=1e-9)
+    found = personalisation(env, "telling", Telling(), 200)
+    assert {(e.policy, e.to) for e in found} == {("telling", EVERYBODY), ("telling", BY_SEGMENT)}
+    assert {e.metric for e in found} == {"valid_consumption", "duration_time", "session_reward"}
+    assert all(effect.relative != 0 for effect in found if effect.metric == "session_reward")
+
+
+@pytest.mark.slow
+def test_killed_cancelled_and_resumed_it_ends_as_if_it_had_not_been(
+    workspace: Workspace, whole: RunRow
+) -> None:
+    asked = {"seeds": (5, 6), "settings": {"n_steps": "40"}}
+    run_id = submit(workspace, **asked)
+
+    def at_work() -> list[RunRow]:
+        parts = workspace.registry.runs(RunState.RUNNING, parent_id=run_id)
+        assert len(parts) <= executor.MAX_WORKING
+        return parts
+
+    wait_for(at_work)
+    os.kill(workspace.registry.run(run_id).pid or 0, signal.SIGKILL)
+    executor.wait(workspace, run_id)
+    executor.resume(workspace, run_id)
+    wait_for(lambda: [part for part in at_work() if part.kind == "train"])
+    executor.cancel(workspace, run_id)
+    assert executor.wait(workspace, run_id).state is RunState.CANCELLED
+    assert not at_work(), "parts stop with the run that they are parts of"
+    executor.resume(workspace, run_id)
+    resumed = executor.completed(workspace, executor.wait(workspace, run_id))
+
+    other = Workspace(workspace.path.parent / "undisturbed")
+    undisturbed = executor.completed(other, executor.wait(other, submit(other, **asked)))
+    left, right = (Comparison.model_validate(run.result).cells for run in (resumed, undisturbed))
+    alike = {"policy", "seconds"}
+    for mine, theirs in zip(left, right, strict=True):
+        rows = [cell.model_dump_json(exclude=alike) for cell in (mine, theirs)]
+        assert rows[0].replace(str(mine.policy), "") == rows[1].replace(str(theirs.policy), "")
+
+
+def wait_for(found: Any) -> None:
+    deadline = time.monotonic() + 120
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
