@@ -63,20 +63,30 @@ class ServedScores(nn.Module):
 
 def graphs(policy: Policy, clip: Clip | None) -> dict[str, bytes]:
     """Returns the content of policy.onnx and scores.onnx; numbers of requests and of candidates are free."""
-    served = ServedPolicy(policy, clip)
-    requests, candidates = torch.export.Dim("requests"), torch.export.Dim("candidates")
-    observations = torch.zeros(EXAMPLE_REQUESTS, len(policy.feature_names))
+    return {"policy.onnx": policy_graph(policy, clip), "scores.onnx": _scores_graph(policy, clip)}
+
+
+def policy_graph(policy: Policy, clip: Clip | None) -> bytes:
+    """Returns the content of policy.onnx; the number of requests is free."""
+    return _onnx(ServedPolicy(policy, clip), _observations(policy), "actions")
+
+
+def _scores_graph(policy: Policy, clip: Clip | None) -> bytes:
     predictions = torch.full((EXAMPLE_REQUESTS, EXAMPLE_CANDIDATES, len(policy.fusion.predictions)), 0.5)
+    shape = {0: torch.export.Dim.AUTO, 1: torch.export.Dim("candidates")}
+    return _onnx(
+        ServedScores(ServedPolicy(policy, clip), policy.fusion),
+        {**_observations(policy), "predictions": (predictions, shape)},
+        "log_final_scores",
+    )
+
+
+def _observations(policy: Policy) -> dict[str, tuple[Tensor, dict[int, Any]]]:
     return {
-        "policy.onnx": _onnx(served, {"observations": (observations, {0: requests})}, "actions"),
-        "scores.onnx": _onnx(
-            ServedScores(served, policy.fusion),
-            {
-                "observations": (observations, {0: requests}),
-                "predictions": (predictions, {0: torch.export.Dim.AUTO, 1: candidates}),
-            },
-            "log_final_scores",
-        ),
+        "observations": (
+            torch.zeros(EXAMPLE_REQUESTS, len(policy.feature_names)),
+            {0: torch.export.Dim("requests")},
+        )
     }
 
 

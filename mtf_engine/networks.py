@@ -41,6 +41,23 @@ class Standardise(nn.Module):
         return ((observations - self.mean) / self.std).clamp(-OBSERVATION_CLIP, OBSERVATION_CLIP)
 
 
+def mlp(sizes: Sequence[int]) -> nn.Sequential:
+    """Returns linear layers of `sizes`, ReLU between them; their weights are not set yet."""
+    layers: list[nn.Module] = []
+    for width_in, width_out in pairwise(sizes):
+        layers += [nn.utils.skip_init(nn.Linear, width_in, width_out), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def initialise(layers: nn.Sequential, generator: torch.Generator) -> nn.Sequential:
+    """Returns the layers with fresh weights, uniform within 1 / sqrt(fan-in) (PyTorch's own default)."""
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            for parameter in layer.parameters():
+                _uniform_(parameter, layer.in_features, generator)
+    return layers
+
+
 class Actor(nn.Module):
     """A deterministic policy: raw observations [n, f] -> actions [n, d] in [-1, 1].
 
@@ -50,11 +67,7 @@ class Actor(nn.Module):
     def __init__(self, n_features: int, n_actions: int, hidden: Sequence[int]) -> None:
         super().__init__()
         self.standardise = Standardise(torch.zeros(n_features), torch.ones(n_features))
-        sizes = [n_features, *hidden, n_actions]
-        layers: list[nn.Module] = []
-        for width_in, width_out in pairwise(sizes):
-            layers += [nn.utils.skip_init(nn.Linear, width_in, width_out), nn.ReLU()]
-        self.head = nn.Sequential(*layers[:-1], nn.Tanh())
+        self.head = nn.Sequential(*mlp([n_features, *hidden, n_actions]), nn.Tanh())
         self.hidden = tuple(hidden)
 
     @property
@@ -68,12 +81,9 @@ class Actor(nn.Module):
         return self.head[-2]  # type: ignore[return-value]
 
     def initialise(self, standardise: Standardise, generator: torch.Generator) -> "Actor":
-        """Returns the actor with fresh weights, uniform within 1 / sqrt(fan-in) (PyTorch's own default)."""
+        """Returns the actor with fresh weights."""
         self.standardise.load_state_dict(standardise.state_dict())
-        for layer in self.head:
-            if isinstance(layer, nn.Linear):
-                for parameter in layer.parameters():
-                    _uniform_(parameter, layer.in_features, generator)
+        initialise(self.head, generator)
         return self
 
     def forward(self, observations: Tensor) -> Tensor:

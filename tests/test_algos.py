@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mtf_engine.algos import ALGOS
-from mtf_engine.graphs import graphs
+from mtf_engine.graphs import policy_graph
 from mtf_engine.policy import Policy
 from mtf_engine.training import fit, load_critics, make_config, save_critics
 from tests.problems import one_step, sessions
@@ -18,15 +18,18 @@ pytestmark = pytest.mark.parametrize("name", ALGOS)
 
 SMALL = {"n_critics": "3", "hidden": "8,8", "batch_size": "16", "log_every": "1", "checkpoint_every": "2"}
 OPTIMUM = (0.2, -0.3)
+QUICK = {
+    "hidden": "32", "n_steps": "800", "gamma": "0", "critic_learning_rate": "0.003", "actor_learning_rate": "0.002",
+}  # fmt: skip
 FINDS_IT = {
-    "integrated_rl": {
-        "n_critics": "3",
-        "hidden": "32",
-        "n_steps": "800",
-        "gamma": "0",
-        "critic_learning_rate": "0.003",
-        "actor_learning_rate": "0.002",
-    }
+    "integrated_rl": QUICK | {"n_critics": "3"},
+    "ddpg": QUICK
+    | {
+        "n_steps": "600",
+        "batch_size": "128",
+        "critic_learning_rate": "0.02",
+        "actor_learning_rate": "0.0003",
+    },
 }
 """Settings with which each method solves the one-step problem in seconds."""
 
@@ -121,7 +124,7 @@ def test_its_graph_answers_as_the_policy(name):
     log = sessions()
     algo = trainer(name, log, n_steps="3")
     list(fit(algo, log))
-    session = onnxruntime.InferenceSession(graphs(algo.policy, None)["policy.onnx"])
+    session = onnxruntime.InferenceSession(policy_graph(algo.policy, None))
     (actions,) = session.run(None, {"observations": log.observations})
     np.testing.assert_allclose(actions, algo.policy.act(log.observations), atol=1e-6)
 

@@ -22,6 +22,7 @@ def healthy(**changes) -> list[dict[str, float]]:
         "q_std_outside": 0.1 + 0.2 * way,
         "share_outside/pow_click": 0.0,
         "share_at_wall/pow_click": 0.1,
+        "distance_from_data": 1.0 + 0.5 * way,
         "validation_gauc": 0.6 + 0.05 * way,
         "steps_per_second": 60.0,
     }
@@ -54,6 +55,10 @@ PLANTED = {
         r"leaves the bounds in pow_click \(40% of requests\)",
     ),
     "actor_at_the_wall": ({"share_at_wall/pow_click": 0.83}, r"at the wall in pow_click \(83% of requests\)"),
+    "actor_far_from_data": (
+        {"distance_from_data": 4.26},
+        r"is 4\.3 standard deviations of the logged actions",
+    ),
     "no_gain": (
         {"validation_gauc": 0.59},
         r"weighted GAUC 0\.5900 at best, 0\.6000 at the start",

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 
+from mtf_engine.algos.ddpg import DDPG
 from mtf_engine.algos.integrated_rl import IntegratedRL
 from mtf_engine.learning.batches import Batch
 from mtf_engine.learning.config import TrainerConfig
@@ -45,5 +46,8 @@ class Algorithm(Protocol):
         """Takes up where `state_dict` was called, to the bit."""
 
 
-ALGOS: dict[str, type[Algorithm]] = {"integrated_rl": IntegratedRL}
+ALGOS: dict[str, type[Algorithm]] = {
+    "integrated_rl": IntegratedRL,
+    "ddpg": DDPG,
+}
 """By the name that commands, forms and run rows use."""

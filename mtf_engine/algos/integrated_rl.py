@@ -14,17 +14,16 @@ Recommender Systems", arXiv 2404.17589 v5, formulas 4 to 6. Departures, each wit
 - Learning rates, layer sizes and delta are not in the paper; each field below says where its default is from.
 """
 
-import copy
 import warnings
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from mtf_engine.learning.batches import Batch, prepare
-from mtf_engine.learning.config import TrainerConfig
+from mtf_engine.learning.config import OffPolicyConfig, TrainerConfig
 from mtf_engine.learning.penalties import (
     CriticPenaltyForm,
     PenaltyForm,
@@ -32,31 +31,23 @@ from mtf_engine.learning.penalties import (
     penalty,
     relative_excess,
 )
-from mtf_engine.learning.start import RewardScale, explored_dimensions, starting_actor
+from mtf_engine.learning.start import RewardScale, policy_in_training, starting_actor, starting_critics
+from mtf_engine.learning.steps import adam, descend, restore, state_of, target_of
+from mtf_engine.learning.watch import watched
 from mtf_engine.logs.schema import Transitions
-from mtf_engine.networks import CriticEnsemble, deviation, soft_update
+from mtf_engine.networks import deviation, soft_update
 from mtf_engine.policy import Policy
 
 VARIANCE_FLOOR = 1e-6
 """Added to the critics' variance: the gradient of a square root is infinite at 0."""
 
-WALL = 0.05
-"""An action within this many half widths of a bound is at the wall."""
-
-FLOAT_ERROR = 1e-4
-"""An action on a bound is inside, whatever float32 made of it; half widths."""
-
 STATEFUL = ("actor", "critics", "target_actor", "target_critics", "actor_optimiser", "critic_optimiser")
 
 
-class IntegratedRLConfig(TrainerConfig):
+class IntegratedRLConfig(OffPolicyConfig):
     """Settings of IntegratedRL-MTF."""
 
     n_critics: int = Field(default=24, ge=2, description="independent critics (paper: 24)")
-    hidden: tuple[int, ...] = Field(
-        default=(64, 64), min_length=1, description="hidden layers of all networks (ours)"
-    )
-    gamma: float = Field(default=0.9, ge=0, lt=1, description="discount of later requests (paper: .9)")
     eta: float = Field(
         default=1.2, ge=0, description="weight of the bounds penalty in the actor's loss (paper: 1.2)"
     )
@@ -71,22 +62,10 @@ class IntegratedRLConfig(TrainerConfig):
     target_update_interval: int = Field(
         default=15, ge=1, description="steps between soft updates (paper: 15)"
     )
-    actor_learning_rate: float = Field(default=1e-4, gt=0, description="of Adam (BatchRL-MTF: 1e-4)")
-    critic_learning_rate: float = Field(
-        default=1e-3, gt=0, description="of Adam (BatchRL-MTF: 2e-4; ours by search)"
-    )
     penalty: PenaltyForm = Field(default="expm1", description="form of formula 5; printed is the paper's")
     critic_penalty: CriticPenaltyForm = Field(
         default="target",
         description="form of formula 6; printed, the paper's, has no effect; decay is its v6",
-    )
-    action_input: Literal["deviation", "raw"] = Field(
-        default="deviation", description="critics see the action relative to its bounds, or raw (ours)"
-    )
-    reward_scale: float | None = Field(
-        default=None,
-        gt=0,
-        description="rewards are multiplied by this; empty: 1 / std of the discounted return (ours)",
     )
 
 
@@ -112,32 +91,13 @@ class IntegratedRL:
         self.generator = torch.Generator().manual_seed(config.seed)
         self.reward_scale = RewardScale.of(transitions, config.gamma, config.reward_scale)
         self.actor = starting_actor(transitions, config.hidden, baseline, self.generator).to(config.device)
-        self.critics = CriticEnsemble(
-            config.n_critics,
-            len(transitions.feature_names),
-            transitions.fusion.n_actions,
-            config.hidden,
-            config.action_input,
-            explored_dimensions(transitions),
+        self.critics = starting_critics(
+            config.n_critics, config, transitions, self.actor.standardise, self.reward_scale, self.generator
         )
-        self.critics.initialise(self.actor.standardise, self.reward_scale.mean_return, self.generator).to(
-            config.device
-        )
-        self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
-        self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
-        self.actor_optimiser = torch.optim.Adam(
-            self.actor.parameters(), config.actor_learning_rate, fused=True
-        )
-        self.critic_optimiser = torch.optim.Adam(
-            self.critics.parameters(), config.critic_learning_rate, fused=True
-        )
-        self.policy = Policy(
-            network=self.actor,
-            fusion=transitions.fusion,
-            feature_names=transitions.feature_names,
-            numeric_mask=transitions.numeric_mask,
-            info={"algo": "integrated_rl", "reward_scale": self.reward_scale.scale},
-        )
+        self.target_actor, self.target_critics = target_of(self.actor), target_of(self.critics)
+        self.actor_optimiser = adam(self.actor.parameters(), config.actor_learning_rate)
+        self.critic_optimiser = adam(self.critics.parameters(), config.critic_learning_rate)
+        self.policy = policy_in_training("integrated_rl", self.actor, transitions, self.reward_scale)
 
     def prepare(self, transitions: Transitions) -> Batch:
         """Returns the transitions as `update` takes them, all at once."""
@@ -145,24 +105,13 @@ class IntegratedRL:
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """Returns the losses of one step on `batch`: critics, actor, and every few steps the targets."""
-        critic_loss = self._critic_loss(batch)
-        self.critic_optimiser.zero_grad()
-        critic_loss.backward()
-        self.critic_optimiser.step()
-
-        actor_loss = self._actor_loss(batch)
-        self.actor_optimiser.zero_grad()
-        actor_loss.backward()
-        self.actor_optimiser.step()
-
+        critic_loss = descend(self.critic_optimiser, self._critic_loss(batch))
+        actor_loss = descend(self.actor_optimiser, self._actor_loss(batch))
         self.step += 1
         if self.step % self.config.target_update_interval == 0:
             soft_update(self.target_critics, self.critics, self.config.tau)
             soft_update(self.target_actor, self.actor, self.config.tau)
-        return {
-            "critic_loss": critic_loss.detach() / self.config.n_critics,
-            "actor_loss": actor_loss.detach(),
-        }
+        return {"critic_loss": critic_loss / self.config.n_critics, "actor_loss": actor_loss}
 
     def _critic_loss(self, batch: Batch) -> Tensor:
         """Formula 6: squared error of each critic to its own target, summed, so that none slows another."""
@@ -201,43 +150,26 @@ class IntegratedRL:
 
         `q_std_inside` and `q_std_outside` are the critics' standard deviation at the logged action, moved
         into its bounds where it is outside, and at that action one half width farther out in every dimension.
-        Shares are of the actor's actions; at the wall is within 5 % of the half width of a bound.
         """
         actions = self.actor.head(batch.observations)
         deviations = deviation(actions, batch.centre, batch.half_width)
         inside = deviation(batch.actions, batch.centre, batch.half_width).clamp(-1, 1)
         explored = batch.half_width.isfinite()
-        distance = deviations.abs() - 1
         return {
-            "q_mean": self._q(batch, actions, deviations).mean(),
+            **watched(self.critics, batch, actions, self.policy.fusion.names, self.reward_scale),
             "q_std_inside": self._disagreement(batch, inside),
             "q_std_outside": self._disagreement(batch, inside + torch.where(inside < 0, -1, 1) * explored),
             "penalty": self._penalty(deviations).mean(),
-            "reward_scale": self.reward_scale.scale,
-            "largest_return": self.reward_scale.largest_return,
-            **self._shares("share_outside", distance > FLOAT_ERROR, explored),
-            **self._shares("share_at_wall", distance.abs() <= WALL, explored),
         }
 
     def _disagreement(self, batch: Batch, deviations: Tensor) -> Tensor:
         actions = batch.centre + deviations * batch.half_width.nan_to_num(posinf=0)
         return self._q(batch, actions, deviations).std(dim=0, correction=0).mean()
 
-    def _shares(self, name: str, found: Tensor, explored: Tensor) -> dict[str, Tensor]:
-        shares = (found & explored).sum(dim=0) / explored.sum(dim=0).clamp(min=1)
-        return {
-            f"{name}/{dimension}": share
-            for dimension, share in zip(self.policy.fusion.names, shares, strict=True)
-        }
-
     def state_dict(self) -> dict[str, Any]:
         """Returns everything that a step changes, as tensors and primitives."""
-        parts = {name: getattr(self, name).state_dict() for name in STATEFUL}
-        return {**parts, "generator": self.generator.get_state(), "step": self.step}
+        return state_of(self, STATEFUL)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes up where `state_dict` was called, to the bit."""
-        for name in STATEFUL:
-            getattr(self, name).load_state_dict(state[name])
-        self.generator.set_state(state["generator"])
-        self.step = state["step"]
+        restore(self, STATEFUL, state)

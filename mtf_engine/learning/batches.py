@@ -1,12 +1,29 @@
 """Transitions as the networks read them: computed once, drawn from at every step."""
 
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mtf_engine.logs.schema import Transitions
 from mtf_engine.networks import CriticEnsemble, box, deviation
+
+
+class Requests(NamedTuple):
+    """What critics are told of n requests, the action aside. A state is [standardised observation, baseline]."""
+
+    state: Tensor  # [n, f + d]
+    centre: Tensor  # [n, d]
+    half_width: Tensor  # [n, d], infinite in fixed dimensions
+
+    def q(self, critics: CriticEnsemble, actions: Tensor) -> Tensor:
+        """Returns Q of actions [..., n, d], [n_critics, ..., n]; gradients reach the actions alone."""
+        seen = critics.action_inputs(
+            actions.flatten(0, -2), deviation(actions, self.centre, self.half_width).flatten(0, -2)
+        )
+        state = self.state.expand(*actions.shape[:-1], -1).flatten(0, -2)
+        return critics(state, seen, learn=False).unflatten(1, actions.shape[:-1])
 
 
 @dataclass(frozen=True)
@@ -31,6 +48,14 @@ class Batch:
     @property
     def next_observations(self) -> Tensor:
         return self.next_state[:, : -self.centre.shape[1]]
+
+    @property
+    def here(self) -> Requests:
+        return Requests(self.state, self.centre, self.half_width)
+
+    @property
+    def following(self) -> Requests:
+        return Requests(self.next_state, self.next_centre, self.next_half_width)
 
     def draw(self, n: int, generator: torch.Generator) -> "Batch":
         """Returns n of the transitions, drawn with replacement."""

@@ -1,4 +1,4 @@
-"""Settings that every trainer has."""
+"""Settings that every trainer has, and those that all reinforcement-learning methods share."""
 
 from typing import Literal
 
@@ -27,3 +27,29 @@ class TrainerConfig(Spec):
     )
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="where the networks live")
     seed: int = Field(default=0, ge=0, description="of the first weights and of the batches drawn")
+
+
+class OffPolicyConfig(TrainerConfig):
+    """What actors and critics set; each method adds its own settings, or has another default."""
+
+    hidden: tuple[int, ...] = Field(
+        default=(64, 64), min_length=1, description="hidden layers of all networks (ours)"
+    )
+    gamma: float = Field(
+        default=0.9, ge=0, lt=1, description="discount of later requests (IntegratedRL-MTF: .9)"
+    )
+    tau: float = Field(
+        default=0.005, gt=0, le=1, description="soft-update rate of the targets at each step (d3rlpy: .005)"
+    )
+    actor_learning_rate: float = Field(default=1e-4, gt=0, description="of Adam (BatchRL-MTF: 1e-4)")
+    critic_learning_rate: float = Field(
+        default=1e-3, gt=0, description="of Adam (BatchRL-MTF: 2e-4; ours by search)"
+    )
+    action_input: Literal["deviation", "raw"] = Field(
+        default="deviation", description="critics see the action relative to its bounds, or raw (ours)"
+    )
+    reward_scale: float | None = Field(
+        default=None,
+        gt=0,
+        description="rewards are multiplied by this; empty: 1 / std of the discounted return (ours)",
+    )

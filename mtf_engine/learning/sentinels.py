@@ -26,6 +26,8 @@ BLIND = 1.05
 """Disagreement outside over inside the bounds, up to which the critics do not tell them apart."""
 AT_WALL, OUTSIDE = 0.5, 0.25
 """Shares of requests in one dimension."""
+FAR = 2.0
+"""Standard deviations of the logged actions that the actor may be away from the centre of the bounds."""
 PAST_BEST = 0.005
 """Weighted GAUC below the best step's, beyond which the last policy is worse."""
 SLOWER = 2.0
@@ -109,6 +111,15 @@ def _actor_at_the_wall(frame: pd.DataFrame) -> str | None:
     return None
 
 
+def _actor_far_from_data(frame: pd.DataFrame) -> str | None:
+    if (distance := _late(frame, "distance_from_data")) > FAR:
+        return (
+            f"The actor is {distance:.1f} standard deviations of the logged actions away from their centre, "
+            "where its critics have seen next to nothing: trust an A/B test, not its Q."
+        )
+    return None
+
+
 def _no_gain(frame: pd.DataFrame) -> str | None:
     scores = _scores(frame)
     if 0 in scores.index and (best := scores.drop(0).max()) <= scores[0]:
@@ -143,6 +154,7 @@ RULES: tuple[Callable[[pd.DataFrame], str | None], ...] = (
     _bounds_unseen,
     _actor_outside,
     _actor_at_the_wall,
+    _actor_far_from_data,
     _no_gain,
     _past_its_best,
     _slowed_down,

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional
 
+from mtf_engine.learning.config import OffPolicyConfig
 from mtf_engine.logs.schema import Transitions
-from mtf_engine.networks import Actor, Standardise
+from mtf_engine.networks import Actor, CriticEnsemble, Standardise
 from mtf_engine.policy import Policy
 from mtf_engine.spec import Refusal
 
@@ -53,6 +55,26 @@ def explored_dimensions(transitions: Transitions) -> list[int]:
     return explored
 
 
+def starting_critics(
+    n_critics: int,
+    config: OffPolicyConfig,
+    transitions: Transitions,
+    standardise: Standardise,
+    reward_scale: RewardScale,
+    generator: torch.Generator,
+) -> CriticEnsemble:
+    """Returns fresh critics of the log's explored dimensions that predict around its mean return."""
+    critics = CriticEnsemble(
+        n_critics,
+        len(transitions.feature_names),
+        transitions.fusion.n_actions,
+        config.hidden,
+        config.action_input,
+        explored_dimensions(transitions),
+    )
+    return critics.initialise(standardise, reward_scale.mean_return, generator).to(config.device)
+
+
 def starting_actor(
     transitions: Transitions, hidden: tuple[int, ...], baseline: Policy | None, generator: torch.Generator
 ) -> Actor:
@@ -76,6 +98,19 @@ def starting_actor(
     else:
         _fit(actor, transitions, generator)
     return actor
+
+
+def policy_in_training(
+    algo: str, network: nn.Module, transitions: Transitions, reward_scale: RewardScale
+) -> Policy:
+    """Returns the policy that `network` is at any moment of its training by `algo`."""
+    return Policy(
+        network=network,
+        fusion=transitions.fusion,
+        feature_names=transitions.feature_names,
+        numeric_mask=transitions.numeric_mask,
+        info={"algo": algo, "reward_scale": reward_scale.scale},
+    )
 
 
 @torch.no_grad()

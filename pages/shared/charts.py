@@ -41,6 +41,7 @@ KNOWN_METRICS = (
     ("Mean Q of the actor's actions", "scaled reward", r"q_mean"),
     ("Disagreement of the critics", "std of Q, scaled reward", r"q_std_.*"),
     ("Bounds penalty", "", r"penalty"),
+    ("Distance of the actor from the data", "std of the logged actions", r"distance_from_data"),
     ("Actions outside the bounds", "share of requests", r"share_outside/.*"),
     ("Actions at the wall", "share of requests", r"share_at_wall/.*"),
 )

@@ -107,6 +107,8 @@ TERMS = {
     "sessions": "Visits of users: each a row of requests, one after the other.",
     "impressions": "Items that were shown.",
     "trained policies": "Completed trainings.",
+    "distance_from_data": "Mean distance of the actor's actions from the centre of the bounds, in standard "
+    "deviations of the logged actions. At all walls of a uniform log it is 1.73; beyond 2 nothing is known.",
     "live runs": "Runs that work or wait for their turn.",
 }
 

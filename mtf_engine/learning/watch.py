@@ -1,0 +1,52 @@
+"""What is watched of every actor in training: its Q, and where its actions lie in the bounds and the data."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mtf_engine.learning.batches import Batch
+from mtf_engine.learning.start import RewardScale
+from mtf_engine.networks import CriticEnsemble, deviation
+
+WALL = 0.05
+"""An action within this many half widths of a bound is at the wall."""
+
+FLOAT_ERROR = 1e-4
+"""An action on a bound is inside, whatever float32 made of it; half widths."""
+
+
+@torch.no_grad()
+def watched(
+    critics: CriticEnsemble, batch: Batch, actions: Tensor, names: Sequence[str], scale: RewardScale
+) -> dict[str, Tensor | float]:
+    """Returns, of an actor's `actions` [n, d] for `batch`, what every method logs.
+
+    `q_mean` is the mean over critics and requests, `largest_return` what it can be at most. Shares are of
+    requests, by dimension; at the wall is within 5 % of the half width of a bound. `distance_from_data` is
+    the mean distance from the centre of the bounds, in standard deviations of the logged actions about it,
+    over the dimensions in which those vary: a policy at all walls of a uniform log has 1.73.
+    """
+    deviations = deviation(actions, batch.centre, batch.half_width)
+    explored = batch.half_width.isfinite()
+    beyond = deviations.abs() - 1
+    return {
+        "q_mean": batch.here.q(critics, actions).mean(),
+        "reward_scale": scale.scale,
+        "largest_return": scale.largest_return,
+        "distance_from_data": _distance(batch, deviations),
+        **_shares("share_outside", beyond > FLOAT_ERROR, explored, names),
+        **_shares("share_at_wall", beyond.abs() <= WALL, explored, names),
+    }
+
+
+def _distance(batch: Batch, deviations: Tensor) -> Tensor:
+    logged = deviation(batch.actions, batch.centre, batch.half_width)
+    spread = logged.square().mean(dim=0).sqrt()
+    varies = spread > 0
+    return (deviations[:, varies].abs().mean(dim=0) / spread[varies]).mean().nan_to_num()
+
+
+def _shares(name: str, found: Tensor, explored: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    shares = (found & explored).sum(dim=0) / explored.sum(dim=0).clamp(min=1)
+    return {f"{name}/{dimension}": share for dimension, share in zip(names, shares, strict=True)}

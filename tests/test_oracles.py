@@ -1,0 +1,125 @@
+"""One update on one batch equals d3rlpy 2.8.1's, weights copied over: losses, and all networks after it.
+
+Its numbers are in tests/oracles/d3rlpy.npz, written by make_d3rlpy.py beside it. The box is [-1, 1] around a
+baseline of 0, so that critics see the action as d3rlpy's do. Where definitions differ, a test says how.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mtf_engine.algos import ALGOS
+from mtf_engine.learning.batches import Batch
+from mtf_engine.training import make_config
+from tests.problems import transitions
+
+FILE = Path(__file__).parent / "oracles" / "d3rlpy.npz"
+SETTINGS = {
+    "hidden": "8,8", "gamma": "0.9", "tau": "0.3",
+    "actor_learning_rate": "0.01", "critic_learning_rate": "0.01",
+}  # fmt: skip
+TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
+
+
+class Oracle:
+    """The numbers of one case of make_d3rlpy.py, as tensors."""
+
+    def __init__(self, case: str) -> None:
+        with np.load(FILE) as numbers:
+            self.numbers = {
+                key.removeprefix(f"{case}/"): torch.as_tensor(numbers[key])
+                for key in numbers
+                if key.startswith(f"{case}/")
+            }
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        return self.numbers[key]
+
+    def noise(self) -> list[torch.Tensor]:
+        return [self[f"noise/{i}"] for i in range(sum(key.startswith("noise/") for key in self.numbers))]
+
+    def layers(self, module: str, last: str = "_fc") -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Returns weight [out, in] and bias [out] of each layer of a network."""
+        names = (f"{module}._encoder._layers.0", f"{module}._encoder._layers.2", f"{module}.{last}")
+        return [(self[f"before/{name}.weight"], self[f"before/{name}.bias"]) for name in names]
+
+    def batch(self) -> Batch:
+        observations, actions, rewards, following, terminals = (
+            self[f"batch/{c}"]
+            for c in ("observations", "actions", "rewards", "next_observations", "terminals")
+        )
+        nothing, ones = torch.zeros_like(actions), torch.ones_like(actions)
+        return Batch(
+            state=torch.cat([observations, nothing], dim=1),
+            action_inputs=actions,
+            actions=actions,
+            centre=nothing,
+            half_width=ones,
+            rewards=rewards[:, 0],
+            discounts=0.9 * (1 - terminals[:, 0]),
+            next_state=torch.cat([following, nothing], dim=1),
+            next_centre=nothing,
+            next_half_width=ones,
+        )
+
+
+def trainer(name: str, **settings: str):
+    generator = np.random.default_rng(0)
+    log = transitions(
+        observations=generator.normal(size=(12, 4)),
+        actions=generator.uniform(-1, 1, (12, 2)),
+        rewards=generator.normal(size=12),
+        terminals=np.arange(12) % 3 == 2,
+        half_width=1.0,
+    )
+    return ALGOS[name](make_config(name, "laptop", SETTINGS | settings, seed=0), log)
+
+
+@torch.no_grad()
+def copy_mlp(network: torch.nn.Sequential, layers, behind_baseline: bool = False) -> None:
+    """Sets the linear layers of `network`; `behind_baseline` where its input has the baseline action at 4, 5."""
+    linear = [layer for layer in network if isinstance(layer, torch.nn.Linear)]
+    for i, (own, (weight, bias)) in enumerate(zip(linear, layers, strict=True)):
+        own.weight.copy_(with_baseline(weight) if behind_baseline and i == 0 else weight)
+        own.bias.copy_(bias)
+
+
+def with_baseline(weight: torch.Tensor) -> torch.Tensor:
+    return torch.cat([weight[:, :4], torch.zeros(len(weight), 2), weight[:, 4:]], dim=1)
+
+
+@torch.no_grad()
+def copy_critics(critics, oracle: Oracle, module: str) -> None:
+    every = [oracle.layers(f"{module}.{i}") for i in range(critics.n_critics)]
+    for layer, (weights, biases) in enumerate(zip(critics.weights, critics.biases, strict=True)):
+        own = [(one[layer][0], one[layer][1]) for one in every]
+        if layer == 0:
+            weights.copy_(torch.cat([with_baseline(weight).T for weight, _ in own], dim=1))
+            biases.copy_(torch.cat([bias for _, bias in own])[:, None])
+        else:
+            weights.copy_(torch.stack([weight.T for weight, _ in own]))
+            biases.copy_(torch.stack([bias[:, None] for _, bias in own]))
+
+
+def assert_networks_follow(algo, oracle: Oracle, batch: Batch) -> None:
+    """The critics and their targets after the update are d3rlpy's."""
+    for name, critics in (("q", algo.critics), ("target_q", algo.target_critics)):
+        found = critics(batch.state, batch.action_inputs)
+        torch.testing.assert_close(found, oracle[f"after/{name}"][..., 0], **TOLERANCE)
+
+
+def test_ddpg():
+    oracle, algo = Oracle("ddpg"), trainer("ddpg")
+    copy_mlp(algo.actor.head, oracle.layers("policy"))
+    copy_mlp(algo.target_actor.head, oracle.layers("targ_policy"))
+    copy_critics(algo.critics, oracle, "q_funcs")
+    copy_critics(algo.target_critics, oracle, "targ_q_funcs")
+    batch = oracle.batch()
+    losses = algo.update(batch)
+    for name in ("critic_loss", "actor_loss"):
+        assert float(losses[name]) == pytest.approx(float(oracle[f"losses/{name}"]), abs=1e-5)
+    assert_networks_follow(algo, oracle, batch)
+    for name, actor in (("actions", algo.actor), ("target_actions", algo.target_actor)):
+        torch.testing.assert_close(actor.head(batch.observations), oracle[f"after/{name}"], **TOLERANCE)
