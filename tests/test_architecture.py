@@ -20,6 +20,8 @@ LAYERS = (
     ("best_step",),
     ("training",),
     ("rounds", "review", "memo", "graphs", "bundle", "comparison"),
+    ("factorial",),
+    ("paper_tables",),
     ("jobs",),
     ("commands", "cli", "__main__", "dashboard", "__init__"),
 )
