@@ -30,8 +30,24 @@ FINDS_IT = {
         "critic_learning_rate": "0.02",
         "actor_learning_rate": "0.0003",
     },
+    "iql": QUICK
+    | {"n_steps": "600", "batch_size": "128", "critic_learning_rate": "0.02", "actor_learning_rate": "0.001"},
 }
 """Settings with which each method solves the one-step problem in seconds."""
+
+
+def best_found(name, log, half_width) -> np.ndarray:
+    """Returns where a method ends on the one-step problem: at its optimum, but IQL imitates.
+
+    IQL's policy is the mean of logged actions, uniform here, weighed by exp(temperature * scaled reward);
+    V is the same for all and cancels, and no weight reaches the cap.
+    """
+    if name != "iql":
+        return np.array(OPTIMUM)
+    action = np.linspace(-half_width, half_width, 2_001)
+    temperature = 3 / log.rewards.std()
+    weights = [np.exp(-temperature * (action - optimum) ** 2 / half_width**2) for optimum in OPTIMUM]
+    return np.array([np.average(action, weights=weight) for weight in weights])
 
 
 def trainer(name, log, seed=0, baseline=None, **changes):
@@ -139,9 +155,10 @@ def test_it_starts_as_a_baseline_of_its_own_kind(name):
 
 def test_it_finds_the_optimum_of_a_one_step_problem(name):
     log = one_step(OPTIMUM, half_width=0.5)
+    best = best_found(name, log, half_width=0.5)
     algo = ALGOS[name](make_config(name, "laptop", FINDS_IT[name], seed=0), log)
-    assert np.abs(algo.policy.act(log.observations) - OPTIMUM).max() > 0.1, "the start may not be the answer"
+    assert np.abs(algo.policy.act(log.observations) - best).max() > 0.1, "the start may not be the answer"
     list(fit(algo, log))
     actions = algo.policy.act(log.observations)
-    np.testing.assert_allclose(actions.mean(axis=0), OPTIMUM, atol=0.05)
+    np.testing.assert_allclose(actions.mean(axis=0), best, atol=0.02 if name == "iql" else 0.05)
     assert actions.std(axis=0).max() < 0.05

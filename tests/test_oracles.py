@@ -78,11 +78,11 @@ def trainer(name: str, **settings: str):
 
 
 @torch.no_grad()
-def copy_mlp(network: torch.nn.Sequential, layers, behind_baseline: bool = False) -> None:
-    """Sets the linear layers of `network`; `behind_baseline` where its input has the baseline action at 4, 5."""
+def copy_mlp(network: torch.nn.Sequential, layers) -> None:
+    """Sets the linear layers of `network`, which may see the baseline action behind the observation."""
     linear = [layer for layer in network if isinstance(layer, torch.nn.Linear)]
-    for i, (own, (weight, bias)) in enumerate(zip(linear, layers, strict=True)):
-        own.weight.copy_(with_baseline(weight) if behind_baseline and i == 0 else weight)
+    for own, (weight, bias) in zip(linear, layers, strict=True):
+        own.weight.copy_(weight if weight.shape == own.weight.shape else with_baseline(weight))
         own.bias.copy_(bias)
 
 
@@ -123,3 +123,24 @@ def test_ddpg():
     assert_networks_follow(algo, oracle, batch)
     for name, actor in (("actions", algo.actor), ("target_actions", algo.target_actor)):
         torch.testing.assert_close(actor.head(batch.observations), oracle[f"after/{name}"], **TOLERANCE)
+
+
+def test_iql():
+    """The std is a parameter itself, not d3rlpy's sigmoid of one, and Q learns of the V just updated.
+
+    d3rlpy updates V and Q together: its Q loss is ours before the step, and Q after it is not compared.
+    """
+    oracle, algo = Oracle("iql"), trainer("iql", largest_weight="1.5")
+    copy_mlp(algo.actor.head, oracle.layers("policy", "_mu"))
+    copy_mlp(algo.value, oracle.layers("value_func"))
+    copy_critics(algo.critics, oracle, "q_funcs")
+    copy_critics(algo.target_critics, oracle, "targ_q_funcs")
+    torch.nn.init.constant_(algo.log_std[0], float(-5 + 7 * oracle["before/policy._logstd"].sigmoid()[0, 0]))
+    batch = oracle.batch()
+    before = float(algo._critic_loss(batch).detach())
+    losses = algo.update(batch)
+    assert before == pytest.approx(float(oracle["losses/q_loss"]), abs=1e-5)
+    assert float(losses["value_loss"]) == pytest.approx(float(oracle["losses/v_loss"]), abs=1e-5)
+    assert float(losses["actor_loss"]) == pytest.approx(float(oracle["losses/actor_loss"]), abs=1e-5)
+    torch.testing.assert_close(algo.value(batch.state), oracle["after/v"], **TOLERANCE)
+    torch.testing.assert_close(algo.actor.head(batch.observations), oracle["after/actions"], **TOLERANCE)

@@ -23,6 +23,8 @@ def healthy(**changes) -> list[dict[str, float]]:
         "share_outside/pow_click": 0.0,
         "share_at_wall/pow_click": 0.1,
         "distance_from_data": 1.0 + 0.5 * way,
+        "share_capped": 0.02,
+        "effective_sample_size": 0.6,
         "validation_gauc": 0.6 + 0.05 * way,
         "steps_per_second": 60.0,
     }
@@ -59,6 +61,9 @@ PLANTED = {
         {"distance_from_data": 4.26},
         r"is 4\.3 standard deviations of the logged actions",
     ),
+    "weights_capped": ({"share_capped": 0.25}, "25% of the weights are cut at their cap"),
+    "few_weights_count": ({"effective_sample_size": 0.03}, r"worth 3\.0% of a batch"),
+    "weights_alike": ({"effective_sample_size": 0.99}, r"worth 99\.0% of a batch, nearly alike"),
     "no_gain": (
         {"validation_gauc": 0.59},
         r"weighted GAUC 0\.5900 at best, 0\.6000 at the start",

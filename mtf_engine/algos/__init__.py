@@ -7,6 +7,7 @@ import torch
 
 from mtf_engine.algos.ddpg import DDPG
 from mtf_engine.algos.integrated_rl import IntegratedRL
+from mtf_engine.algos.iql import IQL
 from mtf_engine.learning.batches import Batch
 from mtf_engine.learning.config import TrainerConfig
 from mtf_engine.logs.schema import Transitions
@@ -49,5 +50,6 @@ class Algorithm(Protocol):
 ALGOS: dict[str, type[Algorithm]] = {
     "integrated_rl": IntegratedRL,
     "ddpg": DDPG,
+    "iql": IQL,
 }
 """By the name that commands, forms and run rows use."""

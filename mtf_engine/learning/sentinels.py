@@ -28,6 +28,8 @@ AT_WALL, OUTSIDE = 0.5, 0.25
 """Shares of requests in one dimension."""
 FAR = 2.0
 """Standard deviations of the logged actions that the actor may be away from the centre of the bounds."""
+CAPPED, FEW, ALIKE = 0.1, 0.05, 0.97
+"""IQL: share of weights at their cap, and the range of their effective sample size, as share of the batch."""
 PAST_BEST = 0.005
 """Weighted GAUC below the best step's, beyond which the last policy is worse."""
 SLOWER = 2.0
@@ -120,6 +122,27 @@ def _actor_far_from_data(frame: pd.DataFrame) -> str | None:
     return None
 
 
+def _weights_capped(frame: pd.DataFrame) -> str | None:
+    if (share := _late(frame, "share_capped")) > CAPPED:
+        return f"{share:.0%} of the weights are cut at their cap and count alike; lower temperature."
+    return None
+
+
+def _few_weights_count(frame: pd.DataFrame) -> str | None:
+    if (share := _late(frame, "effective_sample_size")) < FEW:
+        return f"The weights are worth {share:.1%} of a batch: the actor imitates a few; lower temperature."
+    return None
+
+
+def _weights_alike(frame: pd.DataFrame) -> str | None:
+    if (share := _late(frame, "effective_sample_size")) > ALIKE:
+        return (
+            f"The weights are worth {share:.1%} of a batch, nearly alike: the actor imitates the log as it is; "
+            "raise temperature."
+        )
+    return None
+
+
 def _no_gain(frame: pd.DataFrame) -> str | None:
     scores = _scores(frame)
     if 0 in scores.index and (best := scores.drop(0).max()) <= scores[0]:
@@ -155,6 +178,9 @@ RULES: tuple[Callable[[pd.DataFrame], str | None], ...] = (
     _actor_outside,
     _actor_at_the_wall,
     _actor_far_from_data,
+    _weights_capped,
+    _few_weights_count,
+    _weights_alike,
     _no_gain,
     _past_its_best,
     _slowed_down,

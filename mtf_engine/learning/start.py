@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from mtf_engine.learning.config import OffPolicyConfig
 from mtf_engine.logs.schema import Transitions
-from mtf_engine.networks import Actor, CriticEnsemble, Standardise
+from mtf_engine.networks import Actor, CriticEnsemble, Standardise, initialise, mlp
 from mtf_engine.policy import Policy
 from mtf_engine.spec import Refusal
 
@@ -73,6 +73,23 @@ def starting_critics(
         explored_dimensions(transitions),
     )
     return critics.initialise(standardise, reward_scale.mean_return, generator).to(config.device)
+
+
+def starting_value(
+    config: OffPolicyConfig, transitions: Transitions, reward_scale: RewardScale, generator: torch.Generator
+) -> nn.Sequential:
+    """Returns a fresh network of states [n, f + d] -> V [n, 1] that predicts around the log's mean return."""
+    n_inputs = len(transitions.feature_names) + transitions.fusion.n_actions
+    value = initialise(mlp([n_inputs, *config.hidden, 1]), generator)
+    nn.init.constant_(value[-1].bias, reward_scale.mean_return)  # type: ignore[arg-type]
+    return value.to(config.device)
+
+
+def logged_std(transitions: Transitions) -> torch.Tensor:
+    """Returns the std [d] of the logged actions about the centre of their bounds; 1 where they never vary."""
+    centre = transitions.baseline_actions + (transitions.lower + transitions.upper) / 2
+    std = np.sqrt(np.square(transitions.actions - centre).mean(axis=0))
+    return torch.as_tensor(np.where(std > 0, std, 1), dtype=torch.float32)
 
 
 def starting_actor(

@@ -109,6 +109,10 @@ TERMS = {
     "trained policies": "Completed trainings.",
     "distance_from_data": "Mean distance of the actor's actions from the centre of the bounds, in standard "
     "deviations of the logged actions. At all walls of a uniform log it is 1.73; beyond 2 nothing is known.",
+    "share_capped": "Share of logged actions whose weight exp(temperature × (Q − V)) is cut at its cap.",
+    "effective_sample_size": "Equal weights that would tell as much as these, over the batch: 1 is all alike.",
+    "policy_std": "Standard deviation of the policy that is trained, over dimensions; its mean is served.",
+    "v_mean": "Mean of V, the value of the state, in standard deviations of the return.",
     "live runs": "Runs that work or wait for their turn.",
 }
 
