@@ -181,7 +181,14 @@ def submit_rounds(
 
 
 def submit_paper_data(
-    workspace: Workspace, *, algo: str, preset: str, settings: Mapping[str, str], seed: int = 0, **sizes: Any
+    workspace: Workspace,
+    *,
+    algo: str,
+    preset: str,
+    settings: Mapping[str, str],
+    seed: int = 0,
+    name: str | None = None,
+    **sizes: Any,
 ) -> str:
     """Returns the id of the run that makes the paper's datasets; `sizes` are fields of `PaperDataConfig`."""
     from mtf_engine.training import make_config
@@ -193,7 +200,7 @@ def submit_paper_data(
         workspace,
         "paper-data",
         config.model_dump(mode="json"),
-        name=f"the paper's data, {config.sessions} sessions",
+        name=name or f"the paper's data, {config.sessions} sessions",
         algo=algo,
         seed=seed,
         n_steps=PAPER_DATASETS,
