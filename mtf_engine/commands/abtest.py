@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from mtf_engine.commands.frame import Session, command
+from mtf_engine.commands.options import Background
 
 app = typer.Typer()
 
@@ -35,7 +36,7 @@ def abtest(
     personalisation: Annotated[
         bool, typer.Option("--personalisation", help="Each policy beside its own mean actions, too.")
     ] = False,
-    background: Annotated[bool, typer.Option("--background", help="Do not wait for the end.")] = False,
+    background: Background = False,
 ) -> None:
     """A/B test policies on the same users of an environment, and tell the users a live test would need."""
     from mtf_engine.commands.foreground import finish

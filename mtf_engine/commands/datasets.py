@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from mtf_engine.commands.frame import Session, command
+from mtf_engine.commands.options import Bounds, Env, Name, Source
 
-Name = Annotated[str, typer.Argument(metavar="DATASET", help="Id or unique name of a dataset.")]
+Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Id or unique name of a dataset.")]
 COLUMNS = ("dataset_id", "name", "source", "requests", "impressions", "created_at", "run_id")
 
 app = typer.Typer(no_args_is_help=True, help="Logs: import, simulate, look at, delete.")
@@ -56,7 +57,7 @@ def import_log(
 @command(app, "dataset collect --env session --explore uniform --requests 30000")
 def collect(
     shell: Session,
-    env: Annotated[str, typer.Option(metavar="ENV", help="session, replay, or gym:ID.")],
+    env: Env,
     explore: Annotated[Exploration, typer.Option(help="How actions are drawn around the baseline.")],
     requests: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Requests to collect, in whole sessions.")
@@ -64,22 +65,18 @@ def collect(
     sessions: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Sessions to collect, instead of --requests.")
     ] = None,
-    source: Annotated[
-        str | None, typer.Option("--from", metavar="DATASET", help="The log to replay (--env replay).")
-    ] = None,
+    source: Source = None,
     half_width: Annotated[
         float, typer.Option(help="Half width of the box around the baseline action.")
     ] = 0.15,
     sigma: Annotated[float, typer.Option(help="Standard deviation of Gaussian exploration.")] = 0.2,
-    bounds: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="A stored bounds plan or a YAML file.")
-    ] = None,
+    bounds: Bounds = None,
     baseline: Annotated[
         str, typer.Option(metavar="POLICY", help="Policy explored around: baseline or a training.")
     ] = "baseline",
     control_share: Annotated[float, typer.Option(help="Share of users kept at the baseline action.")] = 0.1,
     seed: Annotated[int, typer.Option(metavar="S", min=0, help="Same seed, same log.")] = 0,
-    name: Annotated[str | None, typer.Option(metavar="N", help="A label.")] = None,
+    name: Name = None,
 ) -> None:
     """Collect an explored log from an environment."""
     from mtf_engine.commands.foreground import finish
@@ -127,7 +124,7 @@ def list_datasets(shell: Session) -> None:
 
 
 @command(app, "dataset show real")
-def show(shell: Session, name: Name) -> None:
+def show(shell: Session, name: Dataset) -> None:
     """Show one dataset: its size, origin, and what its columns mean."""
     shell.show(shell.workspace.dataset(name).public())
 
@@ -135,7 +132,7 @@ def show(shell: Session, name: Name) -> None:
 @command(app, "dataset quality real --against explored")
 def quality(
     shell: Session,
-    name: Name,
+    name: Dataset,
     against: Annotated[
         str | None, typer.Option(metavar="OTHER", help="Tell the drift from this dataset instead.")
     ] = None,
@@ -153,7 +150,7 @@ def quality(
 
 
 @command(app, "dataset rewards real")
-def rewards(shell: Session, name: Name) -> None:
+def rewards(shell: Session, name: Dataset) -> None:
     """Suggest reward weights by what each signal tells of the user's next day."""
     from mtf_engine.aggregates import next_day
     from mtf_engine.jobs.storage import open_dataset
@@ -176,7 +173,7 @@ def rewards(shell: Session, name: Name) -> None:
 @command(app, "dataset delete real --yes")
 def delete(
     shell: Session,
-    name: Name,
+    name: Dataset,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Delete a dataset; refused while a run works with it."""

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from mtf_engine.commands.frame import Session, command
+from mtf_engine.commands.options import Algo, Background, Name, Preset, Settings
 from mtf_engine.spec import Refusal
 
 SCORES = ("run_id", "weighted_gauc", "ci_low", "ci_high", "users_used", "users_left_out", "split")
@@ -19,20 +20,16 @@ def train(
     dataset: Annotated[
         str, typer.Argument(metavar="DATASET", help="Id or unique name of an explored dataset.")
     ],
-    algo: Annotated[str, typer.Option(metavar="A", help="The method; README lists them.")] = "integrated_rl",
-    preset: Annotated[
-        str, typer.Option(metavar="P", help="Settings to start from: paper, laptop, demo.")
-    ] = "laptop",
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One setting; repeat for more.")
-    ] = None,
+    algo: Algo = "integrated_rl",
+    preset: Preset = "laptop",
+    settings: Settings = None,
     seed: Annotated[int, typer.Option(metavar="S", min=0, help="Same seed, same policy.")] = 0,
     seeds: Annotated[
         str | None,
         typer.Option(metavar="S", help="Several trainings: 1-5, 0,3,7, or how many from --seed on."),
     ] = None,
-    name: Annotated[str | None, typer.Option(metavar="N", help="A label.")] = None,
-    background: Annotated[bool, typer.Option("--background", help="Do not wait for the end.")] = False,
+    name: Name = None,
+    background: Background = False,
 ) -> None:
     """Train a policy on an explored dataset; the best step on validation users is kept beside the last."""
     from mtf_engine.commands.foreground import finish_all

@@ -6,14 +6,12 @@ from typing import Annotated
 import typer
 
 from mtf_engine.commands.frame import Session, command
+from mtf_engine.commands.options import Algo, Background, Bounds, Env, Name, Preset, Source
 
-Preset = Annotated[str, typer.Option(metavar="P", help="Settings to start from: paper, laptop, demo.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="One setting; n_steps is shared by the rounds."),
 ]
-Background = Annotated[bool, typer.Option("--background", help="Do not wait for the end.")]
-Algo = Annotated[str, typer.Option(metavar="A", help="The method; README lists them.")]
 Seed = Annotated[int, typer.Option(metavar="S", min=0, help="Same seed, same rounds.")]
 
 app = typer.Typer()
@@ -37,18 +35,14 @@ class Promote(StrEnum):
 @command(app, "progressive --env session --rounds 5 --sessions-per-round 4000 --background")
 def progressive(
     shell: Session,
-    env: Annotated[str, typer.Option(metavar="ENV", help="session, replay, or gym:ID.")],
+    env: Env,
     sessions_per_round: Annotated[int, typer.Option(metavar="N", min=1, help="Sessions a round collects.")],
     rounds: Annotated[int, typer.Option(metavar="K", min=1, help="How many.")] = 5,
-    source: Annotated[
-        str | None, typer.Option("--from", metavar="DATASET", help="The log to replay (--env replay).")
-    ] = None,
+    source: Source = None,
     algo: Algo = "integrated_rl",
     preset: Preset = "laptop",
     settings: Settings = None,
-    bounds: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="A stored bounds plan or a YAML file.")
-    ] = None,
+    bounds: Bounds = None,
     baseline: Annotated[
         str, typer.Option(metavar="POLICY", help="Policy of the first round: baseline or a training.")
     ] = "baseline",
@@ -68,7 +62,7 @@ def progressive(
         int, typer.Option(metavar="N", min=0, help="Users of an A/B test a round; 0: none.")
     ] = 0,
     seed: Seed = 0,
-    name: Annotated[str | None, typer.Option(metavar="N", help="A label.")] = None,
+    name: Name = None,
     background: Background = False,
 ) -> None:
     """Explore, train and promote in rounds: what a round promotes is the next one's baseline."""
