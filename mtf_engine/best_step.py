@@ -5,11 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
 
-from mtf_engine.evaluation.weighted_gauc import weighted_gauc
-from mtf_engine.fusion import log_final_score
+from mtf_engine.evaluation.ranking import Ranking
 from mtf_engine.logs.schema import EvaluationRows
 from mtf_engine.network_files import write_atomically
 from mtf_engine.policy import Policy
@@ -25,29 +23,18 @@ class Validation:
     the training starts from, which is never the best step.
     """
 
-    def __init__(self, rows: EvaluationRows) -> None:
-        self.rows = rows
+    def __init__(self, score: Ranking) -> None:
+        self.score = score
         self.start_score: float | None = None
         self.best_score: float | None = None
         self.best_step: int | None = None
-        self._predictions = rows.predictions.astype(np.float64)
         self._best_policy = b""
 
     @classmethod
     def of(cls, rows: EvaluationRows) -> Self | None:
         """Returns the validation on `rows`; None where no user has impressions of both classes."""
-        same = np.zeros(len(rows.label))
-        valid = weighted_gauc(same, rows.label, rows.reward + 1, rows.impression_user).users_used
-        return cls(rows) if valid else None
-
-    def score(self, policy: Policy) -> float:
-        """Returns the weighted GAUC by user (IntegratedRL-MTF, arXiv 2404.17589, section 4.3.1)."""
-        rows = self.rows
-        actions = policy.act(rows.observations)[rows.request]
-        scores = log_final_score(policy.fusion, actions, self._predictions)
-        value = weighted_gauc(scores, rows.label, rows.reward + 1, rows.impression_user).value
-        assert value is not None, "which users have both classes does not depend on scores"
-        return value
+        ranking = Ranking(rows)
+        return cls(ranking) if ranking.n_valid else None
 
     def start(self, policy: Policy) -> float:
         """Returns the score of the policy that the training starts from."""
@@ -69,8 +56,8 @@ class Validation:
     def summary(self) -> dict[str, Any]:
         """Returns whom the scores are of, and the scores that matter."""
         return {
-            "users": len(np.unique(self.rows.user)),
-            "requests": len(self.rows.request_id),
+            "users": self.score.size["users"],
+            "requests": len(self.score.rows.request_id),
             "start_score": self.start_score,
             "best_score": self.best_score,
             "best_step": self.best_step,

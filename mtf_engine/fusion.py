@@ -23,6 +23,26 @@ def log_final_score(spec: FusionSpec, actions: Any, predictions: Any, xp: Module
     return (pows * xp.log(predictions.clip(PREDICTION_FLOOR) + biases)).sum(-1)
 
 
+class LogPredictions:
+    """Predictions [m, p] whose final scores are wanted under many actions: their logarithms are taken once.
+
+    Only those of a prediction with a bias dimension depend on the action.
+    """
+
+    def __init__(self, spec: FusionSpec, predictions: np.ndarray) -> None:
+        self.spec = spec
+        self._biased = np.flatnonzero(_placement(spec, "bias").any(axis=0))
+        self._predictions = predictions[:, self._biased].clip(PREDICTION_FLOOR).astype(np.float64)
+        self._logs = np.log(predictions.astype(np.float64).clip(PREDICTION_FLOOR))
+
+    def log_final_score(self, actions: np.ndarray, request: np.ndarray) -> np.ndarray:
+        """Returns formula 1's logarithm [m] where row i is of request `request[i]`, given `actions` [r, d]."""
+        pows, biases = pows_and_biases(self.spec, actions)
+        logs = self._logs
+        logs[:, self._biased] = np.log(self._predictions + biases[:, self._biased][request])
+        return np.einsum("mp,mp->m", pows[request], logs)
+
+
 def pows_and_biases(spec: FusionSpec, actions: Any, xp: ModuleType = np) -> tuple[Any, Any]:
     """Returns real pows and biases, each [n, p], for actions [n, d]."""
     centre = np.array([(d.high + d.low) / 2 for d in spec.dimensions], np.float32)

@@ -100,6 +100,13 @@ class ConstantAction(nn.Module):
         self.n_features = n_features
         self.register_buffer("action", torch.zeros(n_actions))
 
+    @classmethod
+    def of(cls, n_features: int, action: np.ndarray) -> "ConstantAction":
+        """Returns the policy that gives everybody `action` [d]."""
+        network = cls(n_features, len(action))
+        network.action.copy_(torch.as_tensor(action))
+        return network
+
     @property
     def architecture(self) -> dict[str, Any]:
         return {"n_features": self.n_features, "n_actions": len(self.action)}
@@ -108,7 +115,33 @@ class ConstantAction(nn.Module):
         return self.action.expand(observations.shape[0], -1)
 
 
-POLICY_NETWORKS: dict[str, type[nn.Module]] = {n.__name__: n for n in (Actor, ConstantAction)}
+class LinearPolicy(nn.Module):
+    """Raw observations [n, f] -> actions [n, d], linear in a few components of the features, cut at +-1.
+
+    `components` [f, c] takes standardised features to c uncorrelated ones of one variance.
+    """
+
+    components: Tensor
+
+    def __init__(self, n_features: int, n_actions: int, n_components: int) -> None:
+        super().__init__()
+        self.standardise = Standardise(torch.zeros(n_features), torch.ones(n_features))
+        self.register_buffer("components", torch.zeros(n_features, n_components))
+        self.weight = nn.Parameter(torch.zeros(n_components, n_actions))
+        self.bias = nn.Parameter(torch.zeros(n_actions))
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        n_features, n_components = self.components.shape
+        return {"n_features": n_features, "n_actions": len(self.bias), "n_components": n_components}
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return (self.standardise(observations) @ self.components @ self.weight + self.bias).clamp(-1, 1)
+
+
+POLICY_NETWORKS: dict[str, type[nn.Module]] = {
+    network.__name__: network for network in (Actor, ConstantAction, LinearPolicy)
+}
 """What a policy file may hold; each kind is rebuilt from its `architecture` and its tensors."""
 
 

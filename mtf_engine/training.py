@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from mtf_engine.algos import ALGOS, Algorithm
 from mtf_engine.best_step import Validation
 from mtf_engine.learning.config import SCORE, TrainerConfig
+from mtf_engine.learning.search import Fitness
 from mtf_engine.logs.schema import Transitions
 from mtf_engine.network_files import network_bytes, read_network, write_atomically
 from mtf_engine.networks import CriticEnsemble
@@ -22,12 +23,13 @@ from mtf_engine.spec import Refusal
 
 def fit(
     algo: Algorithm,
-    transitions: Transitions,
+    source: Transitions | Fitness,
     checkpoint: Path | None = None,
     validation: Validation | None = None,
 ) -> Iterator[dict[str, float]]:
     """Yields a flat row of metrics every `log_every` steps and at the last one, training in between.
 
+    `source` is what the method learns from: transitions, or for a search method the fitness of a policy.
     Batches are drawn by the algorithm's own generator. With `checkpoint`, the whole state is written there
     every `checkpoint_every` steps, and a training whose file exists goes on from it: the rows that follow,
     the weights and the optimisers are those of an uninterrupted run to the bit, `seconds` and
@@ -40,7 +42,7 @@ def fit(
     with _threads(config.n_threads):
         before = _resume(algo, validation, checkpoint) if checkpoint and checkpoint.exists() else 0.0
         clock = _Clock(before, algo.step)
-        data = algo.prepare(transitions)
+        data = algo.prepare(source)
         if validation and algo.step == 0:
             yield {"step": 0, SCORE: validation.start(algo.policy)}
         while algo.step < config.n_steps:

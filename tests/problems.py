@@ -23,6 +23,16 @@ def one_step(optimum, half_width, n=4_000, seed=0, noise=0.05) -> Transitions:
     )
 
 
+def worth(optimum, half_width, observations):
+    """Returns the fitness of a policy in `one_step`: the mean reward of its actions, without noise."""
+
+    def fitness(policy) -> float:
+        missed = policy.act(observations).astype(np.float64) - optimum
+        return float(1 - (np.square(missed) / half_width**2).sum(axis=1).mean())
+
+    return fitness
+
+
 def transitions(observations, actions, rewards, terminals, half_width, baseline_actions=None) -> Transitions:
     """Returns a log whose sessions end where `terminals` says; within one, the next row follows."""
     n, d = actions.shape

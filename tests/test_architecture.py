@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = (
     ("spec", "criteria", "registry", "registry_tables"),
-    ("exploration", "observation", "fusion", "reward"),
+    ("exploration", "observation", "fusion", "reward", "evolution"),
     ("logs",),
     ("environments", "aggregates"),
     ("networks", "network_files", "policy"),

@@ -42,7 +42,9 @@ def luminance(colour: str) -> float:
 
 
 @pytest.mark.parametrize(
-    "colour", [charts.INSIDE, charts.OUTSIDE, charts.BOUND, *charts.METHODS.values()], ids=str
+    "colour",
+    [charts.INSIDE, charts.OUTSIDE, charts.BOUND, *charts.METHODS.values(), *charts.NEW_METHODS],
+    ids=str,
 )
 def test_lines_and_their_names_can_be_read_on_white_and_on_near_black(colour):
     on_white = 1.05 / (luminance(colour) + 0.05)
@@ -53,7 +55,10 @@ def test_lines_and_their_names_can_be_read_on_white_and_on_near_black(colour):
 def test_every_method_has_a_colour_of_its_own():
     colours = [charts.method_colour(algo) for algo in ("baseline", *ALGOS)]
     assert len(set(colours)) == len(colours)
-    assert set(ALGOS) <= set(charts.METHODS)
+
+
+def test_a_method_that_no_page_knows_has_a_colour_and_keeps_it():
+    assert charts.method_colour("magic") == charts.method_colour("magic") in charts.NEW_METHODS
 
 
 def test_curves_put_known_metrics_together_and_leave_none_out():

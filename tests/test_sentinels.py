@@ -64,6 +64,11 @@ PLANTED = {
     "weights_capped": ({"share_capped": 0.25}, "25% of the weights are cut at their cap"),
     "few_weights_count": ({"effective_sample_size": 0.03}, r"worth 3\.0% of a batch"),
     "weights_alike": ({"effective_sample_size": 0.99}, r"worth 99\.0% of a batch, nearly alike"),
+    "search_still_rises": (
+        {"fitness_best": 0.6 + 0.1 * RISE},
+        r"The last 20% of the steps brought 21% of the search's gain",
+    ),
+    "search_has_settled": ({"sigma": 0.2 * 0.7 ** np.arange(len(STEPS))}, r"fallen to 0\.1% of the first"),
     "no_gain": (
         {"validation_gauc": 0.59},
         r"weighted GAUC 0\.5900 at best, 0\.6000 at the start",

@@ -5,39 +5,58 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 
+from mtf_engine.algos.bayesian_optimization import BayesianOptimization
 from mtf_engine.algos.ddpg import DDPG
+from mtf_engine.algos.evolution_strategy import EvolutionStrategy
+from mtf_engine.algos.grid_search import GridSearch
 from mtf_engine.algos.integrated_rl import IntegratedRL
 from mtf_engine.algos.iql import IQL
-from mtf_engine.learning.batches import Batch
 from mtf_engine.learning.config import TrainerConfig
 from mtf_engine.logs.schema import Transitions
 from mtf_engine.networks import CriticEnsemble
 from mtf_engine.policy import Policy
 
 
+class Data(Protocol):
+    """What a method is trained on."""
+
+    def draw(self, n: int, generator: torch.Generator) -> Any:
+        """Returns what one update takes: `n` of the transitions, or the fitness of a policy."""
+
+
 class Algorithm(Protocol):
-    """A training method: built from its config, the transitions and the baseline policy; trained by `fit`."""
+    """A training method: built from its config, the transitions and the baseline policy; trained by `fit`.
+
+    RL methods learn from the transitions; a search method, whose config has a setting `fitness`, from a callable
+    that says how good a policy is.
+    """
 
     Config: ClassVar[type[TrainerConfig]]
     presets: ClassVar[dict[str, dict[str, Any]]]
     config: Any
-    step: int
     generator: torch.Generator
-    policy: Policy
 
     def __init__(self, config: Any, transitions: Transitions, baseline: Policy | None = None) -> None: ...
+
+    @property
+    def step(self) -> int:
+        """How many updates were done."""
+
+    @property
+    def policy(self) -> Policy:
+        """The policy as it is now."""
 
     @property
     def critics(self) -> CriticEnsemble | None:
         """The critics, where the method has an ensemble of them."""
 
-    def prepare(self, transitions: Transitions) -> Batch:
-        """Returns the transitions as `update` reads them, all at once."""
+    def prepare(self, source: Any, /) -> Data:
+        """Returns what the method learns from, transitions or a fitness, as `update` will draw from it."""
 
-    def update(self, batch: Batch) -> dict[str, Any]:
-        """Does one step and returns its losses."""
+    def update(self, batch: Any, /) -> dict[str, Any]:
+        """Does one step on what was drawn and returns its losses, or what a search found."""
 
-    def diagnose(self, batch: Batch) -> dict[str, Any]:
+    def diagnose(self, batch: Any, /) -> dict[str, Any]:
         """Returns what is watched, on one batch; changes nothing."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -51,5 +70,8 @@ ALGOS: dict[str, type[Algorithm]] = {
     "integrated_rl": IntegratedRL,
     "ddpg": DDPG,
     "iql": IQL,
+    "evolution_strategy": EvolutionStrategy,
+    "grid_search": GridSearch,
+    "bayesian_optimization": BayesianOptimization,
 }
 """By the name that commands, forms and run rows use."""

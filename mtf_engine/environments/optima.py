@@ -4,7 +4,6 @@ They say how much there is to learn, whoever learns it: constant weights for all
 inside a box around the default, at the corners of the action space, and for the instant reward alone.
 """
 
-import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import product
@@ -12,6 +11,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from mtf_engine import evolution
 from mtf_engine.environments import world
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 from mtf_engine.environments.world import Floats, f32
@@ -87,20 +87,10 @@ def _of_each(env: SessionEnvironment, users: NDArray[np.int64], weights: Floats)
 
 def search(values: Values, start: NDArray, reach: float, step: float, generations: int) -> Floats:
     """Returns the weights [d] in [-reach, reach] that CMA-ES (Hansen, 2016) ends at, from `start` and `step`."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Could not import matplotlib", UserWarning)
-        import cma  # takes a second, and warns where its plots could not be drawn
-
     generator = np.random.default_rng(SEARCH_SEED)
-    options = {
-        "bounds": [-reach, reach],
-        "popsize": POPULATION,
-        "randn": lambda *shape: generator.standard_normal(shape),
-        "seed": np.nan,  # leave numpy's global generator alone
-        "verbose": -9,
-    }
     inside = np.clip(start, -0.98 * reach, 0.98 * reach)
-    strategy = cma.CMAEvolutionStrategy(inside, step, options)
+    options = {"bounds": [-reach, reach], "popsize": POPULATION}
+    strategy = evolution.strategy(inside, step, lambda *shape: generator.standard_normal(shape), **options)
     for _ in range(generations):
         asked = np.asarray(strategy.ask())
         strategy.tell(asked, -values(f32(asked)))

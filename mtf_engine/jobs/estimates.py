@@ -7,7 +7,7 @@ import numpy as np
 from mtf_engine.jobs import metrics
 from mtf_engine.registry import DatasetRow, Kind, RunRow, RunState, Workspace
 
-SIZES = ("batch_size", "n_critics", "hidden", "n_threads", "device")
+SIZES = ("batch_size", "n_critics", "hidden", "n_threads", "device", "fitness", "population")
 """Settings that decide how long a step takes."""
 RATE = 15e9
 """Multiplications a second of one thread, where no training was taken here yet."""
@@ -25,6 +25,8 @@ COLLECT_RATE = 8_000
 """Requests collected a second, where nothing was collected here yet."""
 PLAY_RATE = 2_000
 """Sessions played a second, where none was yet."""
+RANK_RATE = 2e6
+"""Impressions a second whose weighted GAUC a search asks for, where nothing was searched here yet."""
 
 
 class Estimate(NamedTuple):
@@ -76,12 +78,12 @@ def estimate(workspace: Workspace, algo: str, config: dict[str, Any], dataset: D
     for run in like:
         seconds = _seconds_a_step(workspace, run)
         if seconds and run.dataset_id in datasets:
-            grown = _work(config, dataset) / _work(run.config, datasets[run.dataset_id])
+            grown = _guess(config, dataset) / _guess(run.config, datasets[run.dataset_id])
             step = STEP_OVERHEAD + max(seconds - STEP_OVERHEAD, 1e-4) * grown
             same = _unlike(run, config) == 0
-            basis = f"as in {run.id}" if same else f"scaled from {run.id}, whose networks had another size"
+            basis = f"as in {run.id}" if same else f"scaled from {run.id}, which had other sizes"
             return Estimate(config["n_steps"] * step, _memory(dataset), basis)
-    step = STEP_OVERHEAD + _work(config, dataset) / (RATE * config["n_threads"])
+    step = STEP_OVERHEAD + _guess(config, dataset)
     basis = "a guess, as no such training was completed here yet"
     return Estimate(config["n_steps"] * step, _memory(dataset), basis)
 
@@ -97,7 +99,19 @@ def _unlike(run: RunRow, config: dict[str, Any]) -> int:
     return sum(run.config.get(name) != config.get(name) for name in SIZES)
 
 
-def _work(config: dict[str, Any], dataset: DatasetRow) -> float:
+def _guess(config: dict[str, Any], dataset: DatasetRow) -> float:
+    """Returns the seconds of one step beyond its overhead, by what the step goes through."""
+    evaluations = config.get("population", 1)
+    match config.get("fitness"):
+        case "weighted_gauc":
+            return evaluations * dataset.n_impressions / RANK_RATE
+        case "reward":
+            return evaluations * config["batch_size"] / PLAY_RATE
+        case _:
+            return _multiplications(config, dataset) / (RATE * config["n_threads"])
+
+
+def _multiplications(config: dict[str, Any], dataset: DatasetRow) -> float:
     """Returns the multiplications of one step, by the critics, which do nearly all of it."""
     n_features, n_actions = _widths(dataset)
     widths = np.array([n_features + 2 * n_actions, *config.get("hidden", (64, 64)), 1])

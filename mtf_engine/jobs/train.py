@@ -18,6 +18,7 @@ VALIDATION = "validation"
 def train(job: Job) -> dict[str, Any]:
     """Trains a policy, going on from its checkpoint where there is one."""
     from mtf_engine.algos import ALGOS
+    from mtf_engine.jobs.fitness import consumed, open_fitness
     from mtf_engine.jobs.storage import open_dataset, open_policy
     from mtf_engine.training import fit, save_critics
 
@@ -27,7 +28,8 @@ def train(job: Job) -> dict[str, Any]:
     baseline = open_policy(job.workspace, dataset.meta.baseline, dataset.meta)
     algo = algorithm(algorithm.Config.model_validate(job.config), transitions, baseline)
     validation = _validation(dataset)
-    rows = fit(algo, transitions, job.folder / files.CHECKPOINT, validation)
+    fitness = open_fitness(job.workspace, str(job.run.dataset_id), job.config)
+    rows = fit(algo, fitness or transitions, job.folder / files.CHECKPOINT, validation)
     for row in _scored(job, validation, job.logged(rows)):
         job.progress(row["step"])
     if algo.critics is not None:
@@ -43,6 +45,7 @@ def train(job: Job) -> dict[str, Any]:
         "transitions": len(transitions),
         "left_out": transitions.n_left_out,
         "validation": validation and validation.summary(),
+        "search": fitness and consumed(fitness, algo.policy.info["evaluations"]),
     }
 
 

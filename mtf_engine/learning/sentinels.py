@@ -30,6 +30,10 @@ FAR = 2.0
 """Standard deviations of the logged actions that the actor may be away from the centre of the bounds."""
 CAPPED, FEW, ALIKE = 0.1, 0.05, 0.97
 """IQL: share of weights at their cap, and the range of their effective sample size, as share of the batch."""
+STILL_RISING = 0.1
+"""Share of a search's whole gain in fitness that its late rows brought."""
+SETTLED = 0.01
+"""Late step size of the mutations over the first."""
 PAST_BEST = 0.005
 """Weighted GAUC below the best step's, beyond which the last policy is worse."""
 SLOWER = 2.0
@@ -143,6 +147,28 @@ def _weights_alike(frame: pd.DataFrame) -> str | None:
     return None
 
 
+def _search_still_rises(frame: pd.DataFrame) -> str | None:
+    best = _trend(frame, "fitness_best")
+    late = best.tail(max(1, int(SHARE * len(best))) + 1)
+    share = _ratio(_span(late), _span(best))
+    if share > STILL_RISING:
+        return (
+            f"The last {SHARE:.0%} of the steps brought {share:.0%} of the search's gain in fitness: "
+            "it has not settled; set more n_steps."
+        )
+    return None
+
+
+def _search_has_settled(frame: pd.DataFrame) -> str | None:
+    sigma = _trend(frame, "sigma")
+    if len(sigma) and (times := sigma.iloc[-1] / sigma.iloc[0]) < SETTLED:
+        return (
+            f"The mutations' step size has fallen to {times:.1%} of the first: the search has settled; "
+            "fewer n_steps end at the same policy."
+        )
+    return None
+
+
 def _no_gain(frame: pd.DataFrame) -> str | None:
     scores = _scores(frame)
     if 0 in scores.index and (best := scores.drop(0).max()) <= scores[0]:
@@ -181,6 +207,8 @@ RULES: tuple[Callable[[pd.DataFrame], str | None], ...] = (
     _weights_capped,
     _few_weights_count,
     _weights_alike,
+    _search_still_rises,
+    _search_has_settled,
     _no_gain,
     _past_its_best,
     _slowed_down,
@@ -203,6 +231,10 @@ def _early_mean(values: pd.Series) -> float:
 
 def _late_mean(values: pd.Series) -> float:
     return float(values.tail(max(1, int(SHARE * len(values)))).mean())
+
+
+def _span(values: pd.Series) -> float:
+    return float(values.iloc[-1] - values.iloc[0]) if len(values) else math.nan
 
 
 def _ratio(a: float, b: float) -> float:

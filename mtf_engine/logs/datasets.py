@@ -357,4 +357,5 @@ def _transitions(rows: dict[str, np.ndarray], meta: DatasetMeta) -> Transitions:
         feature_names=meta.feature_names,
         numeric_mask=meta.numeric_mask,
         n_left_out=int((~keep & ~np.isnan(rows["action"][:, 0])).sum()),
+        n_profile=len(meta.encoder.profile_names) if meta.encoder else None,
     )

@@ -98,6 +98,7 @@ class Transitions:
     feature_names: tuple[str, ...]
     numeric_mask: tuple[bool, ...]
     n_left_out: int = 0
+    n_profile: int | None = None  # features of the user's profile, the first ones; None where none are marked
 
     def __len__(self) -> int:
         return len(self.rewards)

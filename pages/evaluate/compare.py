@@ -26,6 +26,14 @@ def show_scores(found: Comparison) -> None:
             st.caption(f"{used:,} {group}s used, {left_out:,} with one class left out.")
 
 
+def show_searches(found: Comparison) -> None:
+    """Draws what search methods were handed, which RL methods are not: a fitness, so many times."""
+    table = results.searches(found.chosen.policies, found.runs)
+    if len(table):
+        st.header("Found by search", anchor=False, help=glossary.TERMS["fitness"])
+        described(table, "searches", "What each search was for, and its evaluations")
+
+
 def choose_base(found: Comparison) -> str:
     titles = {run_id: words.policy_title(run_id, found.runs) for run_id in found.chosen.policies}
     return links.choice("Of each policy, against", titles, "base")
@@ -105,6 +113,7 @@ def main() -> None:
     show_differences(found, base)
     show_best(found)
     show_segments(found, base)
+    show_searches(found)
     comparison.show_links(found.chosen, "pages/evaluate/compare.py")
 
 

@@ -2,6 +2,7 @@
 
 import html
 import re
+import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ METHODS = {
     "bayesian_optimization": "#338f95",
 }
 """One fixed colour a method, readable on light and dark."""
+NEW_METHODS = ("#b0615f", "#5b7fc7", "#7d8560", "#b06a9a")
+"""Colours of methods that have none above, which share them by their names."""
 SEQUENCE = [colour for method, colour in METHODS.items() if method != "baseline"]
 """Colours of lines that are told apart by their names only."""
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
@@ -36,6 +39,8 @@ Panel = tuple[str, str, Sequence[str]]
 
 KNOWN_METRICS = (
     ("Weighted GAUC of validation users", "weighted GAUC", r"validation_gauc"),
+    ("Fitness on training data", "weighted GAUC, or reward of a request", r"fitness(_mean|_best)?"),
+    ("Step size of the mutations", "sigma, in units of the action", r"sigma"),
     ("Critic loss", "squared reward", r"critic_loss"),
     ("Actor loss", "", r"actor_loss"),
     ("Loss of V", "squared reward", r"value_loss"),
@@ -51,7 +56,7 @@ KNOWN_METRICS = (
     ("Actions at the wall", "share of requests", r"share_at_wall/.*"),
 )
 """Panels that show several metrics or have a unit: title, unit, pattern of names."""
-NOT_CURVES = ("step", "seconds", "steps_per_second", "reward_scale", "largest_return")
+NOT_CURVES = ("step", "seconds", "steps_per_second", "reward_scale", "largest_return", "evaluations")
 MOST_POINTS = 5_000
 """Points of one figure that go to the browser."""
 FEW = 3
@@ -70,7 +75,8 @@ def escape(text: object) -> str:
 
 def method_colour(algo: str | None) -> str:
     """Returns the fixed colour of a method; of the baseline where there is none."""
-    return METHODS.get(algo or "baseline", BASELINE)
+    name = algo or "baseline"
+    return METHODS.get(name) or NEW_METHODS[zlib.crc32(name.encode()) % len(NEW_METHODS)]
 
 
 def intervals(frame: pd.DataFrame, value: str, unit: str, zero: str | None = None) -> go.Figure:

@@ -22,6 +22,11 @@ TERMS = {
     "difference": "Weighted GAUC minus that of the base, on the same groups and the same resampled users.",
     "resolvable gap": "Smallest true difference that these rows would show with 80 % power at 5 %: "
     "2.80 times the standard deviation of the paired difference over the bootstrap draws.",
+    "fitness": "What a search method makes highest: weighted GAUC by user on training rows, or the mean reward of "
+    "a request in the environment.",
+    "evaluations": "How often a search asked for the fitness of a policy.",
+    "impressions in all": "Impressions of training rows that all evaluations looked at; the same ones each time.",
+    "sessions in all": "Sessions played by all evaluations; the same users each time.",
     "groups used": "Users or requests with both classes; the others have no AUC.",
     "groups left out": "Users or requests with one class only, which have no AUC.",
     "users used": "Users with impressions of both classes; the others have no AUC.",

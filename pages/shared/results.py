@@ -83,6 +83,18 @@ def segment_differences(result: EvaluationResult, group: str, base: str, runs: R
     )
 
 
+def searches(policies: Iterable[str], runs: Runs) -> pd.DataFrame:
+    """Returns what each policy that was found by search was searched for, and what that took, one row each."""
+    found = {policy: runs[run_of(policy)] for policy in policies if run_of(policy) in runs}
+    rows = [
+        {"policy": words.policy_title(policy, runs), "fitness": run.config["fitness"]}
+        | {name.replace("_", " "): value for name, value in run.result["search"].items()}
+        for policy, run in found.items()
+        if run.result and run.result.get("search")
+    ]
+    return pd.DataFrame(rows)
+
+
 def _difference(pair: Any, runs: Runs) -> dict[str, Any]:
     return {
         **named(pair.run_id, runs),

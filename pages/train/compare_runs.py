@@ -13,7 +13,7 @@ from pages.shared.run_actions import show_command
 from pages.shared.run_charts import Look
 
 LIVE_SECONDS = 3.0
-DRAWN_FIRST = ("validation_gauc", "critic_loss", "q_mean", "q_std_inside")
+DRAWN_FIRST = ("validation_gauc", "fitness_best", "critic_loss", "q_mean", "q_std_inside")
 LINKED = {"bind": "query-params"}
 
 

@@ -1,0 +1,128 @@
+"""What search methods share: the fitness they are handed, what they have tried, and the settings of both."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from mtf_engine.environments import Acting
+from mtf_engine.learning.config import TrainerConfig
+from mtf_engine.logs.schema import Transitions
+from mtf_engine.networks import ConstantAction
+from mtf_engine.policy import Policy
+
+Fitness = Callable[[Acting], float]
+"""How good a policy is by rows or sessions that are the same at every call; higher is better."""
+
+BUDGET = 140
+"""Evaluations of each search method in its preset `laptop`: those of a grid of 7 levels, 10 dimensions, 2 passes."""
+
+
+class SearchConfig(TrainerConfig):
+    """Settings of every search method."""
+
+    n_steps: int = Field(default=BUDGET, ge=1, description="trials, one evaluation each")
+    batch_size: int = Field(
+        default=5_000,
+        ge=1,
+        description="training users (weighted_gauc) or sessions (reward) that an evaluation is over, at most; "
+        "the same ones every time (ours)",
+    )
+    checkpoint_every: int = Field(
+        default=1, ge=1, description="steps between checkpoints, from which a run resumes"
+    )
+    log_every: int = Field(default=1, ge=1, description="steps between rows of metrics")
+    validate_every: int = Field(
+        default=5, ge=1, description="steps between scores on validation users; the best step is kept"
+    )
+    fitness: Literal["weighted_gauc", "reward"] = Field(
+        default="weighted_gauc",
+        description="what is searched for: weighted GAUC by user on training rows, or the mean reward of a "
+        "request in the environment that the log is from",
+    )
+
+
+@dataclass(frozen=True)
+class SameFitness:
+    """What a search method is trained on: the fitness, the same at every step."""
+
+    fitness: Fitness
+
+    def draw(self, n: int, generator: torch.Generator) -> Fitness:
+        """Returns the fitness; trials that are compared must be over the same rows."""
+        return self.fitness
+
+
+@dataclass
+class Trials:
+    """Constant actions that were tried, each for all users, and what they were worth; `start` is none of them."""
+
+    start: Policy
+    actions: list[list[float]] = field(default_factory=list)
+    fitness: list[float] = field(default_factory=list)
+
+    @classmethod
+    def around(cls, transitions: Transitions, baseline: Policy | None, algo: str, fitness: str) -> "Trials":
+        """Returns no trials yet; they start from the mean action of the baseline policy."""
+        action = mean_action(transitions, baseline)
+        policy = Policy(
+            network=ConstantAction.of(len(transitions.feature_names), action),
+            fusion=transitions.fusion,
+            feature_names=transitions.feature_names,
+            numeric_mask=transitions.numeric_mask,
+            info={"algo": algo, "fitness": fitness},
+        )
+        return cls(policy)
+
+    def __len__(self) -> int:
+        return len(self.fitness)
+
+    def best(self, among: int | None = None) -> list[float]:
+        """Returns the action of the highest fitness `among` the first trials (all), the first among equals.
+
+        Of no trials, the start's.
+        """
+        if not self.fitness[:among]:
+            return self.start.network.action.tolist()  # type: ignore[operator]
+        return self.actions[int(np.argmax(self.fitness[:among]))]
+
+    @property
+    def policy(self) -> Policy:
+        """The best action for everybody."""
+        return self._policy(self.best())
+
+    def attempt(self, action: list[float], fitness: Fitness) -> dict[str, float]:
+        """Tries one more action, and returns what is told of it."""
+        self.fitness.append(fitness(self._policy(action)))
+        self.actions.append(action)
+        return {
+            "fitness": self.fitness[-1],
+            "fitness_best": max(self.fitness),
+            "evaluations": len(self),
+        }
+
+    def _policy(self, action: list[float]) -> Policy:
+        network = ConstantAction.of(len(self.start.feature_names), np.array(action))
+        return replace(self.start, network=network, info=self.start.info | {"evaluations": len(self)})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the trials as tensors."""
+        actions = torch.tensor(self.actions, dtype=torch.float64)
+        return {"actions": actions, "fitness": torch.tensor(self.fitness, dtype=torch.float64)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up where `state_dict` was called."""
+        self.actions, self.fitness = state["actions"].tolist(), state["fitness"].tolist()
+
+
+def mean_action(transitions: Transitions, baseline: Policy | None) -> NDArray[np.float32]:
+    """Returns the mean action [d] of the baseline policy in the log, as logged where no policy is given."""
+    actions = transitions.baseline_actions
+    if baseline is not None:
+        baseline.check(transitions.fusion, transitions.feature_names)
+        actions = baseline.act(transitions.observations)
+    return actions.mean(axis=0, dtype=np.float64).astype(np.float32)
