@@ -31,6 +31,7 @@ PAGES = {
     ],
     "Evaluate": [
         st.Page("pages/evaluate/compare.py", title="Compare policies"),
+        st.Page("pages/evaluate/compare_methods.py", title="Compare methods"),
         st.Page("pages/evaluate/deviation.py", title="Deviation"),
         st.Page("pages/evaluate/critics.py", title="Critics"),
         st.Page("pages/evaluate/explain.py", title="Explain one request"),

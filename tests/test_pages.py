@@ -32,6 +32,7 @@ TITLES = {
     "runs": "Runs",
     "compare_runs": "Compare runs",
     "compare": "Compare policies",
+    "compare_methods": "Compare methods",
     "deviation": "Deviation from the baseline",
     "critics": "Critics",
     "explain": "Explain one request",

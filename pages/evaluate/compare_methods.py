@@ -1,0 +1,233 @@
+"""Compare methods. Decides which method to train, and which part of a gain is its data's."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import streamlit as st
+
+from mtf_engine.comparison import Cell, Comparison
+from mtf_engine.factorial import GAUC, Factorial, factorial, gain_split, rank_agreement
+from mtf_engine.jobs import executor
+from mtf_engine.paper_tables import BASE, OURS, table_1, table_2
+from mtf_engine.registry import RunRow
+from pages.shared import compare_form, factorial_charts, factorial_tables, follow, links, loaders, words
+from pages.shared.exhibit import csv_download, described, exhibit
+from pages.shared.factorial_tables import DATASETS, HIGH, LOW, ON, TITLES
+
+LIVE_SECONDS = 2.0
+REWARD = "session_reward"
+GAIN = "relative to the baseline, 95 % interval over seeds"
+
+
+def record(run: RunRow) -> Comparison | None:
+    return Comparison.model_validate(run.result) if run.result else None
+
+
+def show_state(run_id: str, n_told: int) -> None:
+    """Draws how far the comparison is, live; draws the page anew when a cell is told or the run has ended."""
+    workspace = loaders.workspace()
+    executor.reconcile(workspace)
+    run = workspace.registry.run(run_id)
+    found = record(run)
+    if run.state.is_finished or len(found.cells if found else ()) != n_told:
+        st.rerun()
+    left = f" · about {words.duration(found.seconds_left)} to go" if found else ""
+    share = min(run.step / run.n_steps, 1.0) if run.n_steps else 0.0
+    text = (
+        f"{words.STATES[run.state]} · {words.duration(run.seconds)} · {run.step} of {run.n_steps} parts{left}"
+    )
+    st.progress(share, text=text)
+    if st.button("Cancel", disabled=run.cancel_requested_at is not None):
+        with follow.refusals():
+            executor.cancel(workspace, run_id)
+
+
+def show_end(run: RunRow) -> None:
+    """Draws what a finished run came to."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.badge(words.STATES[run.state], color=words.STATE_COLOURS[run.state])
+        if run.state.can_resume and st.button("Resume"):
+            with follow.refusals():
+                executor.resume(loaders.workspace(), run.id)
+                st.rerun()
+        st.page_link("pages/train/runs.py", label="Look at the run →", query_params={"run": run.id})
+    if run.error:
+        st.error(words.plain(run.error))
+
+
+def introduce(run: RunRow, found: Comparison) -> None:
+    config = run.config
+    if found.synthetic:
+        st.warning("Synthetic: these users and their feedback are simulated.")
+    tested = (
+        f" A/B tests on {config['users']:,} users." if found.synthetic else " No A/B test on replayed users."
+    )
+    st.caption(
+        f"{len(config['training'])} methods, {len(config['seeds'])} seeds, {config['sessions']:,} sessions a "
+        f"dataset, preset {words.plain(found.preset)}: no method is tuned beyond it.{tested} A seed has data, "
+        "trainings and users of its own, the same for all methods; intervals are over seeds."
+    )
+
+
+def numbers(frame: pd.DataFrame, percent: bool) -> dict:
+    """Returns the columns of `frame` that hold figures, as they are to be shown."""
+    shown = [n for n in frame if n in ("published", "mean", LOW, HIGH) or str(n).startswith("seed ")]
+    form = "%+.2f %%" if percent else "%.4f"
+    return {name: st.column_config.NumberColumn(format=form) for name in shown}
+
+
+def hundredfold(frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns the figures of `frame` in per cent, as they are shown and not as they are saved."""
+    return frame.assign(**{name: 100 * frame[name] for name in numbers(frame, True)})
+
+
+def show_table(frame: pd.DataFrame, name: str, alt: str, percent: bool) -> None:
+    described(hundredfold(frame) if percent else frame, name, alt, **numbers(frame, percent))
+    csv_download(frame, name)
+
+
+def show_paper(cells: Sequence[Cell], single: bool, tested: bool) -> None:
+    st.header("Table 1: weighted GAUC", anchor=False)
+    show_table(factorial_tables.paper_table(table_1(cells), single), "table 1", "Table 1 of the paper", False)
+    st.caption(
+        "Published: IntegratedRL-MTF, Table 1, on the users of its product. Found: on the test log here. Other "
+        "users, other signals: compare the order, not the numbers."
+    )
+    if not tested:
+        return
+    st.header("Table 2: what users consume", anchor=False)
+    show_table(factorial_tables.paper_table(table_2(cells), single), "table 2", "Table 2 of the paper", True)
+    st.caption("Relative to the evolution strategy, as published. A cell that does not exist stays blank.")
+
+
+def show_factorial(cells: Sequence[Cell], metric: str, single: bool) -> None:
+    st.header("Every method on every dataset", anchor=False)
+    percent, title = metric != GAUC, TITLES[metric]
+    frame = factorial_tables.factorial_table(cells, metric, single)
+    unit = f"{title}, {GAIN}" if percent else f"{title}, 95 % interval over seeds"
+    alt = f"{title} of each method on each dataset, with 95 % intervals over seeds"
+    exhibit(factorial_charts.lines(frame, unit, percent), frame, f"factorial {metric}", alt)
+
+
+def show_effects(found: Factorial, cells: Sequence[Cell], metric: str, single: bool) -> None:
+    st.header("Which part is the data's", anchor=False)
+    percent = metric != GAUC
+    if found.left_out:
+        st.info(f"Without a value on every dataset, and so left out: {', '.join(found.left_out)}.")
+    frame = factorial_tables.effects_table(found, single)
+    if frame.empty:
+        st.info("No method has a value on every dataset yet.")
+        return
+    if found.shares:
+        parts = {"data": "the data's", "method": "the method's", "both": "of both together"}
+        said = ", ".join(f"{100 * found.shares[of]:.0f} % {title}" for of, title in parts.items())
+        st.write(words.plain(f"Of the variance among the cells: {said}."))
+    alt = f"Effects of data, method, both and rounds on {TITLES[metric]} with 95 % intervals over seeds"
+    drawn = factorial_charts.dots(
+        frame, ["effect", "method", ON], f"effect on {TITLES[metric]}", percent, zero=True
+    )
+    exhibit(drawn, frame, f"effects {metric}", alt)
+    st.caption(
+        "Data and method: difference to the mean of all cells. Both: what a cell has beyond their sum. Rounds: a "
+        "method's own five against what it makes of a dataset. Luck of single seeds is in the shares, too."
+    )
+    show_split(cells, metric, found)
+
+
+def show_split(cells: Sequence[Cell], metric: str, found: Factorial) -> None:
+    """Draws which part of a gain over another method is the data's, as the paper compares them."""
+    others = [method for method in found.methods if method != OURS]
+    newer = [dataset for dataset in found.datasets if dataset != BASE[1]]
+    if OURS not in found.methods or BASE[1] not in found.datasets or not others or not newer:
+        return
+    left, right = st.columns(2)
+    base = links.choice(
+        f"{OURS} against", {m: f"{m} on {DATASETS[BASE[1]]}" for m in others}, "against", left
+    )
+    dataset = links.choice("itself trained on", {d: DATASETS[d] for d in newer[::-1]}, "ours", right)
+    split = gain_split(cells, metric, (OURS, dataset), (base, BASE[1]))
+    if split is None:
+        st.info("No seed has all four cells of this comparison yet.")
+        return
+    show_table(factorial_tables.split_table(split), "gain", "The parts of a gain", metric != GAUC)
+
+
+def show_agreement(cells: Sequence[Cell], metric: str, single: bool) -> None:
+    st.header("Does weighted GAUC rank policies as users do?", anchor=False)
+    found = [one for m in TITLES if m != GAUC and (one := rank_agreement(cells, m))]
+    if not found:
+        st.info("Three policies of a seed with an A/B test are needed to tell.")
+        return
+    title = TITLES[metric]
+    frame = factorial_tables.ranked(cells, metric)
+    alt = f"Weighted GAUC of {len(frame)} policies against their {title} in the A/B test"
+    exhibit(factorial_charts.agreement(frame, title), frame, f"agreement {metric}", alt)
+    table = factorial_tables.agreement_table(found, single)
+    show_table(table, "rank agreement", "Rank agreement of weighted GAUC with the A/B test", False)
+    st.caption("1: the same order; 0: none; -1: reversed. Taken within each seed.")
+
+
+def show_personalisation(cells: Sequence[Cell], metric: str, single: bool) -> None:
+    frame = factorial_tables.personalisation_table(cells, metric, single)
+    st.header("What personalisation is worth", anchor=False)
+    if frame.empty:
+        st.info("No policy was tested beside its own mean action.")
+        return
+    unit = f"{TITLES[metric]} relative to the policy itself"
+    alt = f"What users lose in {TITLES[metric]} under the mean action of each policy"
+    drawn = factorial_charts.dots(frame, ["method", ON, "under its"], unit, True, zero=True)
+    exhibit(drawn, frame, f"personalisation {metric}", alt)
+    st.caption(
+        "The same users under the policy's mean action, and under its mean of each segment. Left of 0, telling "
+        "users and moments apart is worth having."
+    )
+
+
+def show_critics(cells: Sequence[Cell], metric: str, single: bool) -> None:
+    frame = factorial_tables.critics_table(cells, metric, single)
+    if frame.empty:
+        return
+    st.header("Number of critics", anchor=False)
+    percent = metric != GAUC
+    unit = f"{TITLES[metric]}{', ' + GAIN if percent else ''}"
+    drawn = factorial_charts.dots(frame.astype({"critics": str}), ["critics"], unit, percent)
+    exhibit(drawn, frame, f"critics {metric}", f"{TITLES[metric]} by number of critics, {OURS} on dataset 2")
+
+
+def show(run: RunRow, found: Comparison) -> None:
+    introduce(run, found)
+    cells, metrics = found.cells, factorial_tables.metrics_of(found.cells)
+    left, right = st.columns([3, 1], vertical_alignment="bottom")
+    metric = links.choice("Metric of all but the two tables", metrics, "metric", left)
+    single = right.toggle("Single seeds in the tables", key="single", bind="query-params")
+    tested = len(metrics) > 1
+    show_paper(cells, single, tested)
+    show_factorial(cells, metric, single)
+    show_effects(factorial(cells, metric), cells, metric, single)
+    if tested:
+        users = REWARD if metric == GAUC else metric
+        show_agreement(cells, users, single)
+        show_personalisation(cells, users, single)
+    show_critics(cells, metric, single)
+
+
+def main() -> None:
+    st.title("Compare methods", anchor=False)
+    st.caption("Decides which method to train, and which part of a gain is its data's.")
+    runs = {run.id: run for run in loaders.workspace().registry.runs(kind="compare") if not run.archived}
+    if not runs:
+        st.info("No methods were compared yet. Start a comparison below.")
+        compare_form.show()
+        return
+    run = runs[links.choice("Comparison", {i: words.run_title(r) for i, r in runs.items()}, "run")]
+    found = record(run)
+    if run.state.is_finished:
+        show_end(run)
+    else:
+        st.fragment(show_state, run_every=LIVE_SECONDS)(run.id, len(found.cells if found else ()))
+    if found and found.cells:
+        show(run, found)
+    compare_form.show()
+
+
+main()

@@ -1,0 +1,108 @@
+"""Figures of a comparison of methods: frame in, figure out."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.shared.charts import BASELINE, BOUND, SYMBOLS, escape, legend_above, method_colour, sized
+from pages.shared.factorial_tables import HIGH, LOW, ON
+
+ROW = 34
+"""Pixels between two dots."""
+
+
+def dots(frame: pd.DataFrame, labels: list[str], unit: str, percent: bool, zero: bool = False) -> go.Figure:
+    """Returns a dot with its interval for each row, named by the columns `labels`, coloured by its method.
+
+    What it was trained on gives the sign; `zero` draws the line of no difference.
+    """
+    rows = frame[frame["mean"].notna()].iloc[::-1]
+    names = rows[labels].astype(str).agg(" · ".join, axis=1).map(escape)
+    form = "+.2%" if percent else ("+.4f" if zero else ".4f")
+    drawn = go.Figure(
+        go.Scatter(
+            x=rows["mean"],
+            y=names,
+            mode="markers",
+            marker={"size": 10, "color": _colours(rows), "symbol": _symbols(rows)},
+            error_x=_ends(rows),
+            customdata=rows[[LOW, HIGH]],
+            hovertemplate=f"%{{y}}<br>%{{x:{form}}} [%{{customdata[0]:{form}}}, %{{customdata[1]:{form}}}]"
+            "<extra></extra>",
+        )
+    )
+    if zero:
+        drawn.add_vline(x=0, line={"color": BOUND, "dash": "dash"})
+    drawn.update_xaxes(title=unit, tickformat=form.replace("4", "3"), zeroline=False)
+    drawn.update_yaxes(automargin=True, range=[-0.7, len(rows) - 0.3])
+    return sized(drawn, 110 + ROW * len(rows))
+
+
+def lines(frame: pd.DataFrame, unit: str, percent: bool) -> go.Figure:
+    """Returns the mean of each method over what it was trained on: parallel lines where both do not interact."""
+    form = "+.2%" if percent else ".4f"
+    drawn = go.Figure()
+    for i, (method, rows) in enumerate(frame.groupby("method", sort=False)):
+        drawn.add_trace(
+            go.Scatter(
+                x=rows[ON],
+                y=rows["mean"],
+                name=escape(method),
+                mode="lines+markers",
+                line={"color": method_colour(str(method)), "width": 2},
+                marker={"size": 9, "symbol": SYMBOLS[i % len(SYMBOLS)]},
+                error_y=_ends(rows),
+                hovertemplate=f"{escape(method)}, %{{x}}<br>%{{y:{form}}}<extra></extra>",
+            )
+        )
+    drawn.update_yaxes(title=unit, tickformat=form.replace("4", "3"), zeroline=False)
+    drawn.update_xaxes(title=ON)
+    return legend_above(sized(drawn, 420))
+
+
+def agreement(frame: pd.DataFrame, metric: str) -> go.Figure:
+    """Returns a dot for each policy: weighted GAUC on the test log against what users did in the A/B test."""
+    drawn = go.Figure()
+    for i, (method, rows) in enumerate(frame.groupby("method", sort=False)):
+        drawn.add_trace(
+            go.Scatter(
+                x=rows["weighted GAUC"],
+                y=rows["gain"],
+                name=escape(method),
+                mode="markers",
+                marker={
+                    "size": 9,
+                    "color": method_colour(str(method)),
+                    "symbol": SYMBOLS[i % len(SYMBOLS)],
+                },
+                customdata=rows[[ON, "seed"]],
+                hovertemplate=f"{escape(method)}, %{{customdata[0]}}, seed %{{customdata[1]}}<br>"
+                "%{x:.4f}, %{y:+.2%}<extra></extra>",
+            )
+        )
+    drawn.add_hline(y=0, line={"color": BOUND, "dash": "dash"})
+    drawn.update_xaxes(title="weighted GAUC on the test log", zeroline=False)
+    drawn.update_yaxes(title=f"{metric}, A/B test", tickformat="+.1%", zeroline=False)
+    return legend_above(sized(drawn, 420))
+
+
+def _colours(rows: pd.DataFrame) -> list[str]:
+    return (
+        [method_colour(method) for method in rows["method"]] if "method" in rows else [BASELINE] * len(rows)
+    )
+
+
+def _symbols(rows: pd.DataFrame) -> list[str]:
+    kinds = list(dict.fromkeys(rows[ON])) if ON in rows else []
+    return [SYMBOLS[kinds.index(on) % len(SYMBOLS)] for on in rows[ON]] if kinds else ["circle"] * len(rows)
+
+
+def _ends(rows: pd.DataFrame) -> dict:
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": (rows[HIGH] - rows["mean"]).fillna(0),
+        "arrayminus": (rows["mean"] - rows[LOW]).fillna(0),
+        "thickness": 2,
+        "width": 5,
+        "color": BASELINE,
+    }

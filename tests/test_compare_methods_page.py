@@ -1,0 +1,107 @@
+"""The page that compares methods, on a comparison whose figures are known."""
+
+import pytest
+
+from mtf_engine.comparison import Comparison
+from mtf_engine.factorial import factorial, over_seeds
+from mtf_engine.jobs import executor
+from mtf_engine.registry import RunState, Workspace
+from pages.shared import factorial_charts, factorial_tables
+from tests.fixtures.comparison import BASE_MEAN, a_comparison, add_comparison, gain
+from tests.test_evaluate_pages import table
+from tests.test_pages import button, checked, opened, texts
+
+FOUND = a_comparison()
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch) -> Workspace:
+    """A workspace in which nothing starts."""
+    monkeypatch.setattr(executor, "MAX_WORKING", 0)
+    workspace = Workspace(tmp_path / "workspace")
+    monkeypatch.setenv("MTF_WORKSPACE", str(workspace.path))
+    return workspace
+
+
+def test_the_page_tells_both_tables_the_factorial_and_what_it_comes_to(workspace):
+    add_comparison(workspace, FOUND)
+    app = opened("compare_methods", metric="session_reward")
+    assert "Synthetic" in app.warning[0].value
+    one, two = (t.value for t in app.dataframe if "in the paper" in t.value)
+    assert one["published"].iloc[:7].tolist() == [0.7836, 0.7881, 0.7892, 0.7894, 0.7906, 0.7941, 0.7953]
+    assert one["in the paper"].tolist()[7:] == ["grid search", "bayesian optimization"]
+    assert one["mean"].iloc[0] == pytest.approx(
+        sum(0.65 + gain("evolution_strategy", "1", s) / 4 for s in range(3)) / 3
+    )
+    ddpg = two[(two["method"] == "ddpg") & (two["metric"] == "valid consumption")].iloc[0]
+    ratios = [(1 + gain("ddpg", "1", s)) / (1 + gain("evolution_strategy", "1", s)) - 1 for s in range(3)]
+    assert (ddpg["published"], ddpg["mean"]) == pytest.approx((1.39, 100 * sum(ratios) / 3)), "in per cent"
+    cells = table(app, "method", "trained on", "mean", "evaluations")
+    assert len(cells) == 8 * 4 + 5
+    assert cells["fitness"].dropna().unique().tolist() == ["weighted GAUC"]
+    assert cells["evaluations"].dropna().unique().tolist() == [140]
+    effects = table(app, "effect", "p-value")
+    assert set(effects["effect"]) == {"data", "method", "both", "rounds"}
+    agreement = table(app, "agreement", "policies")
+    assert agreement["mean"].tolist() == pytest.approx([1.0] * 6), "the figures rank alike by construction"
+    assert table(app, "under its")["mean"].iloc[0] < 0
+    assert table(app, "critics")["critics"].tolist() == [2, 4, 8, 24]
+
+
+def test_single_seeds_are_shown_on_demand(workspace):
+    add_comparison(workspace, FOUND)
+    assert not [t for t in opened("compare_methods").dataframe if "seed 1" in t.value]
+    app = opened("compare_methods", single="true", metric="session_reward")
+    cells = table(app, "method", "trained on", "evaluations", "seed 0", "seed 1", "seed 2")
+    assert cells["seed 2"].iloc[0] == pytest.approx(gain("evolution_strategy", "1", 2))
+
+
+def test_a_comparison_at_work_tells_what_is_known_and_the_time_left(workspace):
+    known = FOUND.model_copy(update={"cells": FOUND.cells[:3], "seconds_left": 600.0})
+    add_comparison(workspace, known, RunState.INTERRUPTED, error="the worker died; `runs resume` goes on")
+    app = opened("compare_methods")
+    assert "the worker died" in app.error[0].value and button(app, "Resume")
+    checked(button(app, "Resume").click().run())
+    assert workspace.registry.run("compare-1").state is RunState.QUEUED
+    assert "10 min" in app.get("progress")[0].proto.text
+
+
+def test_the_form_is_its_command_line(workspace):
+    app = opened("compare_methods")
+    assert "No methods were compared yet" in app.info[0].value
+    app.multiselect(key="compare methods").set_value(["integrated_rl"])
+    app.multiselect(key="compare data").set_value(["1", "2"])
+    app.multiselect(key="compare critics").set_value(["2", "8"])
+    app.checkbox(key="compare rounds").set_value(True)
+    checked(app.run())
+    assert (
+        "compare --methods integrated_rl --datasets 1,2 --seeds 3 --env session --preset laptop "
+        "--sessions 20000 --users 10000 --rounds --n-critics 2,8 --background"
+    ) in texts(app)
+    checked(button(app, "Start the comparison").click().run())
+    (run,) = workspace.registry.runs(kind="compare")
+    assert run.config["datasets"] == ["1", "2"] and run.config["n_critics"] == [2, 8]
+    assert run.config["rounds"] is True and run.config["seeds"] == [0, 1, 2]
+
+
+def test_the_lines_of_the_factorial_are_the_methods_with_their_intervals():
+    frame = factorial_tables.factorial_table(FOUND.cells, "session_reward", single=False)
+    drawn = factorial_charts.lines(frame, "session reward", percent=True)
+    first = drawn.data[0]
+    assert first.name == "evolution_strategy" and list(first.x)[:2] == [
+        "1: Gaussian",
+        "1b: Gaussian, matched",
+    ]
+    expected = over_seeds({s: gain("evolution_strategy", "1", s) for s in range(3)})
+    assert expected is not None and expected.ci_high is not None
+    assert (first.y[0], first.error_y.array[0]) == pytest.approx(
+        (expected.value, expected.ci_high - expected.value)
+    )
+
+
+def test_one_seed_has_dots_without_intervals():
+    alone = Comparison.model_validate(a_comparison(seeds=(0,)))
+    frame = factorial_tables.effects_table(factorial(alone.cells, "session_reward"), single=False)
+    drawn = factorial_charts.dots(frame, ["effect", "method"], "effect", percent=True, zero=True)
+    assert set(drawn.data[0].error_x.array) == {0.0} and frame["interval from"].isna().all()
+    assert alone.cells[0].effects[0].base_mean == BASE_MEAN
