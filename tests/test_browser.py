@@ -213,7 +213,6 @@ def test_a_refused_upload_is_told_in_a_sentence_and_leaves_nothing(workspace, se
     tab.check()
 
 
-@pytest.mark.slow
 def test_an_uploaded_log_is_shown_mapped_and_imported(workspace, serve, tab, tmp_path):
     rows = "".join(f"{i % 3}\t{1_700_000_000 + 60 * i}\t.5\t.1\t{i % 2}\t9\n" for i in range(30))
     (log := tmp_path / "mine.tsv").write_text("member\tts\tp_click\tp_like\tclick\tplay_time\n" + rows)

@@ -31,7 +31,7 @@ def by_page(log: Path) -> AppTest:
     app.text_input(key="import_mapping").input(str(log / "mapping.yaml")).run()
     next(button for button in app.button if button.label == "Check and import").click().run()
     deadline = time.monotonic() + 60
-    while "import_run" in app.session_state:
+    while app.session_state["an import"].works:
         assert time.monotonic() < deadline
         time.sleep(0.2)
         app.run()

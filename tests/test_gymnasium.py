@@ -142,6 +142,10 @@ def test_a_log_has_no_impressions_and_says_where_it_is_from(tmp_path):
     [
         ("gym:Pendulum-v99", "no environment 'Pendulum-v99'"),
         ("gym:no_such_module:Pendulum-v1", "no environment 'no_such_module:Pendulum-v1'"),
+        ("gym:", "write one like Pendulum-v1"),
+        ("gym:..tests:Pendulum-v1", "write one like Pendulum-v1"),
+        ("gym:a:b:Pendulum-v1", "write one like Pendulum-v1"),
+        ("gym:GymV21Environment-v0", "pip install"),
         ("gym:CartPole-v1", r"takes actions of Discrete\(2\)"),
     ],
 )

@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 import yaml
+from streamlit.runtime.scriptrunner import RerunData, get_script_run_ctx
 
 from mtf_engine import aggregates
 from mtf_engine.jobs import estimates, executor, submissions
@@ -116,7 +117,22 @@ def test_a_collection_is_estimated_by_the_pace_of_the_largest_so_far(filled, tmp
 
 def test_only_imported_logs_are_replayed(filled):
     app = opened("collect")
-    assert list(widget(app.selectbox, "Collect from").options) == ["Synthetic users"]
+    assert list(widget(app.selectbox, "Collect from").options) == [
+        "Synthetic users",
+        "A Gymnasium environment",
+    ]
+
+
+def test_a_gymnasium_environment_is_collected_by_its_id(waiting):
+    app = opened("collect", env="gym:")
+    assert "such as `Pendulum-v1`" in texts(app) and not [b for b in app.button if b.label == "Collect"]
+    app.text_input(key="gym").set_value("CartPole-v1")
+    (said,) = checked(app.run()).error
+    assert "only a bounded Box" in said.value and not [b for b in app.button if b.label == "Collect"]
+    app.text_input(key="gym").set_value("Pendulum-v1")
+    assert "--env gym:Pendulum-v1 --explore uniform" in texts(checked(app.run()))
+    run = asked_for(app, waiting)
+    assert run.config["env"] == "gym:Pendulum-v1" and len(run.config["plan"]["lower"]) == 1
 
 
 def test_the_quality_of_a_log_is_measured_once_and_shown(filled):
@@ -247,8 +263,9 @@ def test_a_log_in_other_words_is_mapped_in_the_form_and_imported(filled, tmp_pat
     assert "--mapping mapping.yaml" in texts(app)
     button(app, "Check and import").click()
     checked(app.run())
-    executor.wait(filled, app.session_state["import_run"])
-    folder = app.session_state["import_upload"]
+    following = app.session_state["an import"]
+    executor.wait(filled, following.run_id)
+    folder = following.folder
     assert "Imported 30 requests" in checked(app.run()).success[0].value
     assert filled.dataset("foreign").n_impressions == 30 and not folder.exists()
 
@@ -262,8 +279,37 @@ def test_a_refused_import_keeps_the_form_to_be_mended(filled, tmp_path):
     checked(app.run())
     button(app, "Check and import").click()
     checked(app.run())
-    executor.wait(filled, app.session_state["import_run"])
+    executor.wait(filled, app.session_state["an import"].run_id)
     assert "Nothing was imported" in checked(app.run()).error[0].value
     assert app.text_input(key="import_path").value == str(path)
     assert widget(app.selectbox, "timestamp, needed").value == "note"
     assert not app.warning
+
+
+@pytest.mark.parametrize(
+    ("column", "said"), [("ts", "Imported 30 requests"), ("note", "Nothing was imported")]
+)
+def test_a_move_while_an_import_ends_loses_nothing_of_what_it_said(
+    column, said, filled, tmp_path, monkeypatch
+):
+    """Whatever a visitor moves ends the page at the next use of the session, and draws it anew."""
+
+    def moved(workspace, run):
+        get_script_run_ctx().script_requests.request_rerun(RerunData())
+        monkeypatch.undo()
+        monkeypatch.setenv("MTF_WORKSPACE", str(filled.path))
+        return executor.completed(workspace, run)
+
+    app = opened("import_logs")
+    app.text_input(key="import_path").set_value(str(foreign_log(tmp_path)))
+    checked(app.run())
+    widget(app.selectbox, "user_id, needed").set_value("member")
+    widget(app.selectbox, "timestamp, needed").set_value(column)
+    checked(app.run())
+    button(app, "Check and import").click()
+    checked(app.run())
+    executor.wait(filled, app.session_state["an import"].run_id)
+    monkeypatch.setattr(executor, "completed", moved)
+    app.run()
+    told = checked(app.run())
+    assert said in [*told.success, *told.error][0].value

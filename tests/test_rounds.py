@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from mtf_engine.logs.joining import joined_meta
 from mtf_engine.registry import RunRow, RunState, Workspace
 from mtf_engine.rounds import Estimate, Round, share_of, verdict
 from mtf_engine.spec import BoundsPlan, Refusal
+from tests.fixtures import kuairand as sample
 
 SMALL = {"n_steps": "61", "checkpoint_every": "10", "log_every": "10", "validate_every": "20"}
 SMALL |= {"batch_size": "16", "n_critics": "3", "hidden": "8"}
@@ -73,6 +75,23 @@ def test_rounds_share_sessions_users_and_steps_as_they_should(
     assert [log.query("SELECT max(session_id) + 1 AS n FROM requests")["n"][0] for log in logs] == [60, 60]
     assert [one.steps for one in told] == [30, 31]
     assert [share_of(61, number, 5) for number in range(1, 6)] == [12, 12, 12, 12, 13]
+
+
+def test_rounds_are_played_on_a_log_that_is_replayed(workspace: Workspace, tmp_path: Path) -> None:
+    log = sample.write(tmp_path / "log", sample.impressions(), sample.users())
+    imported = submissions.submit_import(workspace, log, format="kuairand", name="log")
+    source = executor.completed(workspace, executor.wait(workspace, imported)).dataset_id
+    run_id = submit(workspace, env="replay", source=source, train_on="cumulative")
+    run = executor.completed(workspace, executor.wait(workspace, run_id))
+    one, two = [Round.model_validate(told) for told in (run.result or {})["rounds"]]
+    assert (one.baseline, two.baseline) == ("baseline", one.candidate) and not one.effects
+    logs = [open_dataset(workspace, told.dataset_id) for told in (one, two)]
+    assert {log.meta.source for log in logs} == {"replay"} and not one.synthetic
+    assert [log.query("SELECT max(session_id) + 1 AS n FROM requests")["n"][0] for log in logs] == [60, 60]
+    candidate = open_policy(workspace, one.candidate, logs[1].meta)
+    rows = logs[1].arrays("SELECT observation, baseline_action FROM requests")
+    np.testing.assert_allclose(rows["baseline_action"], candidate.act(rows["observation"]), atol=1e-6)
+    assert two.policy.gauc.value is not None and two.log.control_gauc.value is not None
 
 
 def test_a_cumulative_round_learns_from_all_logs_so_far(workspace: Workspace, told: list[Round]) -> None:

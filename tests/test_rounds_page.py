@@ -4,10 +4,14 @@ import pytest
 
 from mtf_engine import review
 from mtf_engine.jobs import executor
+from mtf_engine.jobs.storage import register_dataset
+from mtf_engine.logs.schema import Ledger
 from mtf_engine.registry import Workspace
 from pages.shared import round_charts, round_tables
 from tests.fixtures.rounds import a_round, add_rounds
+from tests.test_explore_pages import widget
 from tests.test_pages import button, checked, opened, texts
+from tests.test_replay import source
 
 ROUNDS = (a_round(1, "baseline"), a_round(2, "train-1", promoted=False), a_round(3, "train-1"))
 
@@ -72,6 +76,29 @@ def test_rounds_start_around_what_is_live_unless_told_otherwise(team):
     app = opened("rounds")
     assert "--baseline train-1" in texts(app)
     assert app.selectbox(key="rounds baseline").options[0] == "live: round 1 (in-1)"
+
+
+def test_rounds_are_played_in_a_gymnasium_environment(team):
+    app = opened("rounds", env="gym:", gym="Pendulum-v1")
+    assert "--env gym:Pendulum-v1 --rounds 5" in texts(app)
+    button(app, "Start rounds").click()
+    checked(app.run())
+    (run,) = team.registry.queue()
+    assert run.config["env"] == "gym:Pendulum-v1" and run.config["ab_users"] == 2_000
+
+
+def test_rounds_are_played_on_a_replayed_log_without_an_ab_test(team):
+    log = source(team.datasets_dir)
+    counts = {"n_requests": log.n_requests, "n_impressions": log.n_impressions}
+    ledger = Ledger(dataset_id="source", content_hash=log.content_hash, **counts)
+    register_dataset(team, ledger, log.meta, "import-1")
+    app = opened("rounds", env="replay", dataset="source")
+    assert "--env replay --from source" in texts(app)
+    assert widget(app.number_input, "A/B users a round").disabled
+    button(app, "Start rounds").click()
+    checked(app.run())
+    (run,) = team.registry.queue()
+    assert run.config["source"] == "source" and run.config["ab_users"] == 0
 
 
 def test_figures_hold_what_their_tables_say():

@@ -5,6 +5,7 @@ stands for consumption, the length for duration. An episode is seeded by (seed, 
 in the same state and draw the same numbers in the same order.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -19,6 +20,8 @@ from mtf_engine.spec import FusionDimension, FusionSpec, Refusal, RewardSpec
 
 EPISODES = 7  # channel of the seed
 SEEDS = 1 << 31
+IDS = re.compile(r"([a-zA-Z]\w*(\.\w+)*:)?([\w-]+/)?[\w-]+")
+"""A version at its end is not asked for: Gymnasium then takes the latest."""
 
 
 class GymnasiumEnvironment:
@@ -50,13 +53,15 @@ class GymnasiumEnvironment:
     def named(cls, name: str, seed: int = 0) -> Self:
         """Returns the environment "gym:ID", or "gym:MODULE:ID" where a module registers it."""
         gym_id = name.partition(":")[2]
+        if not IDS.fullmatch(gym_id):
+            raise Refusal(f"{gym_id!r} is no id of Gymnasium; write one like Pendulum-v1, or MODULE:ID")
 
         def make() -> gymnasium.Env:
             return gymnasium.make(gym_id, disable_env_checker=True)
 
         try:
             return cls(make, name, seed)
-        except (gymnasium.error.Error, ModuleNotFoundError) as error:
+        except (gymnasium.error.Error, ImportError) as error:
             raise Refusal(f"Gymnasium has no environment {gym_id!r}: {error}") from None
 
     def visits(self, first: int, n: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

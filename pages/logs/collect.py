@@ -4,13 +4,12 @@ from typing import Any, NamedTuple
 
 import streamlit as st
 
-from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.jobs import estimates, executor, submissions
-from mtf_engine.registry import BASELINE, DatasetRow, RunRow, RunState
-from mtf_engine.spec import FusionSpec, Refusal
-from pages.shared import follow, links, loaders, plans, words
+from mtf_engine.registry import BASELINE, RunRow
+from mtf_engine.spec import Refusal
+from pages.shared import follow, links, loaders, plans, words, worlds
+from pages.shared.worlds import World
 
-SESSION, REPLAY = "session", "replay"
 KINDS = {
     "uniform": "uniform inside bounds around the baseline",
     "gaussian": "Gaussian noise around the baseline",
@@ -21,48 +20,11 @@ FOLLOWED = "collected"
 """Name of the run in the address."""
 
 
-class World(NamedTuple):
-    """Whom to collect from: the environment's name, the log it replays, what its actions and features are."""
-
-    env: str
-    log: DatasetRow | None
-    fusion: FusionSpec
-    feature_names: tuple[str, ...]
-
-
-def choose_world(logs: dict[str, DatasetRow]) -> World:
-    """Draws the choice between synthetic users and the imported `logs`, by id."""
-    left, right = st.columns(2)
-    titles = {SESSION: "Synthetic users"} | ({REPLAY: "Replay of an imported log"} if logs else {})
-    if links.choice("Collect from", titles, "env", left) == SESSION:
-        right.caption(
-            "Simulated users and feedback: figures of such a log are marked as synthetic."
-            + ("" if logs else " An imported log can be replayed instead.")
-        )
-        env = SessionEnvironment()
-        return World(SESSION, None, env.fusion, env.feature_names)
-    titles = {i: f"{row.name} · {row.n_requests:,} requests · {i}" for i, row in logs.items()}
-    row = logs[links.choice("Replay the training days of", titles, "dataset", right)]
-    fusion = FusionSpec.model_validate(row.meta["fusion"])
-    return World(REPLAY, row, fusion, tuple(row.meta["feature_names"]))
-
-
-def replayable(row: DatasetRow) -> bool:
-    """Returns whether the log has impressions of real users, whose observations can be made anew."""
-    return row.source not in (SESSION, REPLAY) and row.meta.get("encoder") is not None
-
-
 def choose_baseline(world: World, place: Any) -> str:
     """Draws the choice of the policy explored around: the default one, or a training that fits the users."""
-    rows = {row.id: row for row in loaders.datasets()}
-    fits = [
-        run
-        for run in loaders.trainings(RunState.COMPLETED)
-        if (row := rows.get(run.dataset_id or ""))
-        and tuple(row.meta["feature_names"]) == world.feature_names
-        and FusionSpec.model_validate(row.meta["fusion"]) == world.fusion
-    ]
-    titles = {BASELINE: "the default one: action 0 for everybody"} | words.policy_titles(fits)
+    titles = {BASELINE: "the default one: action 0 for everybody"} | words.policy_titles(
+        worlds.fitting(world)
+    )
     why = "The live policy. In a next round it is the policy that was promoted."
     return links.choice("Baseline policy", titles, "baseline", place, help=why)
 
@@ -102,8 +64,7 @@ def choose_settings(world: World) -> tuple[dict[str, Any], tuple[object, ...], s
     settings = {"env": world.env, "source": world.log and world.log.id, **noise.settings}
     settings |= {"n_requests": requests, "control_share": control / 100, "seed": seed, "name": name or None}
     options = (
-        *("--env", world.env, *(("--from", world.log.id) if world.log else ())),
-        *("--explore", noise.settings["explore"], *noise.options),
+        *(*world.options, "--explore", noise.settings["explore"], *noise.options),
         *(("--baseline", baseline) if baseline != BASELINE else ()),
         *(("--control-share", f"{control / 100:g}") if control != 10 else ()),
         *("--requests", requests, "--seed", seed, *(("--name", name) if name else ())),
@@ -112,7 +73,9 @@ def choose_settings(world: World) -> tuple[dict[str, Any], tuple[object, ...], s
 
 
 def show_form() -> None:
-    world = choose_world({row.id: row for row in loaders.datasets() if replayable(row)})
+    world = worlds.choose()
+    if world is None:
+        return
     settings, options, where = choose_settings(world)
     workspace = loaders.workspace()
     took = estimates.collection(workspace, world.env, settings["n_requests"])

@@ -1,5 +1,7 @@
 """Import logs: which log to learn from. A log is checked whole, and kept only if nothing is wrong with it."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -7,10 +9,11 @@ import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from mtf_engine.jobs import executor, submissions
+from mtf_engine.registry import RunRow
 from mtf_engine.spec import Refusal
-from pages.shared import follow, import_source, loaders, mapping_form, words
+from pages.shared import follow, loaders, mapping_form, words
 from pages.shared.exhibit import csv_download
-from pages.shared.import_source import Source, stored, with_mapping
+from pages.shared.import_source import Import, Source, stored, with_mapping
 
 FORMATS = {
     "auto": "Tell by the files",
@@ -21,6 +24,8 @@ FORMATS = {
 }
 
 PLACES = ("On the server", "Upload")
+FOLLOWED = "an import"
+"""Name of the visitor's import in the session."""
 
 
 def typed_paths() -> Source:
@@ -44,19 +49,28 @@ def uploads() -> tuple[list[UploadedFile], UploadedFile | None, UploadedFile | N
     return files, features, mapping
 
 
-def start(source: Source, log_format: str, name: str) -> None:
-    """Queues the import and remembers it, so that this page follows it."""
-    assert source.log is not None
-    with follow.refusals():
-        st.session_state["import_run"] = submissions.submit_import(
-            loaders.workspace(),
+def start(place: Callable[[], Source], log_format: str, name: str) -> None:
+    """Queues the import of the log that `place` puts in its place; this page then follows it.
+
+    The session is told first: between its being told and the run's being known, nothing can end the page.
+    """
+    workspace = loaders.workspace()
+    following = st.session_state[FOLLOWED] = Import()
+    try:
+        source = place()
+        assert source.log is not None
+        following.folder = source.folder
+        following.run_id = submissions.submit_import(
+            workspace,
             source.log,
             format=log_format,
             user_features=source.user_features,
             mapping=source.mapping,
             name=name or None,
         )
-        st.rerun()
+    except Refusal as refusal:
+        following.end(refusal)
+    st.rerun()
 
 
 def show_form() -> None:
@@ -78,8 +92,8 @@ def show_upload(log_format: str, name: str) -> None:
         found = mapping_form.previews({file.name: file for file in files[: mapping_form.MOST_FILES]})
         text = mapping_form.mapping_form(found, log_format)
     if st.button("Check and import", type="primary", disabled=not files):
-        source = with_mapping(stored(files, features, mapping), text)
-        start(source, log_format, name or Path(files[0].name).stem)
+        upload = partial(stored, files, features, mapping)
+        start(lambda: with_mapping(upload(), text), log_format, name or Path(files[0].name).stem)
 
 
 def show_path(log_format: str, name: str) -> None:
@@ -87,7 +101,7 @@ def show_path(log_format: str, name: str) -> None:
     if source.log and source.mapping is None:
         text = mapping_form.mapping_form(mapping_form.previews_at(source.log), log_format)
     if st.button("Check and import", type="primary", disabled=source.log is None):
-        start(with_mapping(source, text), log_format, name)
+        start(partial(with_mapping, source, text), log_format, name)
     if source.log:
         mapping = "mapping.yaml" if text else source.mapping
         options = {"--name": name, "--user-features": source.user_features, "--mapping": mapping}
@@ -98,21 +112,15 @@ def show_path(log_format: str, name: str) -> None:
         st.code(words.command(loaders.workspace().path, *words_of), language=None, wrap_lines=True)
 
 
-def show_import(run_id: str) -> None:
-    """Follows the import; at its end keeps what it said and forgets it.
-
-    What it said is kept first: a visitor's next move may end this at any use of the session's state.
-    """
+def follow_up(following: Import) -> None:
+    """Draws how far the import is; at its end keeps what it said."""
     mapping_form.keep_choices()
-    run = follow.finished(run_id)
-    if run is None:
-        return
+    workspace = loaders.workspace()
     try:
-        st.session_state["import_report"] = executor.completed(loaders.workspace(), run)
+        if run := follow.finished(following.run_id):
+            following.end(executor.completed(workspace, run))
     except Refusal as refusal:
-        st.session_state["import_report"] = refusal
-    import_source.remove()
-    del st.session_state["import_run"]
+        following.end(refusal)
 
 
 def show_refusal(refusal: Refusal) -> None:
@@ -150,18 +158,17 @@ def main() -> None:
     st.caption(
         "Decides what can be learned from. The whole log is checked first; with a defect, nothing is kept."
     )
-    if run_id := st.session_state.get("import_run"):
-        show_import(run_id)
-    if "import_run" in st.session_state:
+    following = st.session_state.get(FOLLOWED, Import())
+    if following.works:
+        follow_up(following)
+    if following.works:
         return
     show_form()
-    match st.session_state.get("import_report"):
+    match following.said:
         case Refusal() as refusal:
             show_refusal(refusal)
-        case None:
-            pass
-        case run:
-            show_success(run.result)
+        case RunRow() as run:
+            show_success(run.result or {})
 
 
 main()

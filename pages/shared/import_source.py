@@ -1,30 +1,53 @@
-"""Where a log to import lies: on the server, or in a temporary folder for the time of its import."""
+"""A visitor's import: where its log lies, on the server or in a temporary folder, and what became of it."""
 
 import re
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-KEPT = "import_upload"
+from mtf_engine.registry import RunRow
+from mtf_engine.spec import Refusal
 
 
 class Source(NamedTuple):
-    """Where the log lies: paths, None where nothing is given."""
+    """Where the log lies: paths, None where nothing is given; `folder` is there for the import alone."""
 
     log: Path | None
     user_features: Path | None
     mapping: Path | None
+    folder: Path | None = None
+
+
+@dataclass
+class Import:
+    """An import that a visitor started: its run, the folder to be removed with it, and at last what it said.
+
+    It is one value of the visitor's session and is changed in place: a page can be ended, and drawn anew, at
+    any use of the session's state, and must then find all of it or nothing.
+    """
+
+    run_id: str = ""
+    folder: Path | None = None
+    said: RunRow | Refusal | None = None
+
+    @property
+    def works(self) -> bool:
+        return bool(self.run_id) and self.said is None
+
+    def end(self, said: RunRow | Refusal) -> None:
+        """Keeps what the import said and removes what was stored for it."""
+        self.said = said
+        if self.folder:
+            shutil.rmtree(self.folder)
+            self.folder = None
 
 
 def _temporary_folder() -> Path:
-    """Returns a folder that is removed when the import has ended."""
-    folder = Path(tempfile.mkdtemp(prefix="mtf-upload-"))
-    st.session_state[KEPT] = folder
-    return folder
+    return Path(tempfile.mkdtemp(prefix="mtf-upload-"))
 
 
 def stored(files: list[UploadedFile], features: UploadedFile | None, mapping: UploadedFile | None) -> Source:
@@ -33,26 +56,20 @@ def stored(files: list[UploadedFile], features: UploadedFile | None, mapping: Up
     (folder / "log").mkdir()
     paths = [_store(file, folder / "log") for file in files]
     extra = (_store(file, folder) if file else None for file in (features, mapping))
-    return Source(paths[0] if len(paths) == 1 else folder / "log", *extra)
+    return Source(paths[0] if len(paths) == 1 else folder / "log", *extra, folder=folder)
 
 
 def with_mapping(source: Source, text: str) -> Source:
     """Returns `source` with the mapping in `text`, stored for the time of the import, if there is any."""
     if not text:
         return source
-    folder = st.session_state.get(KEPT) or _temporary_folder()
+    folder = source.folder or _temporary_folder()
     path = folder / "mapping.yaml"
     path.write_text(text)
-    return source._replace(mapping=path)
+    return source._replace(mapping=path, folder=folder)
 
 
 def _store(file: UploadedFile, folder: Path) -> Path:
     path = folder / re.sub(r"[^A-Za-z0-9._-]", "_", file.name).lstrip(".")
     path.write_bytes(file.getbuffer())  # all of it, however far the preview has read
     return path
-
-
-def remove() -> None:
-    """Removes what was stored for an import that has ended."""
-    if folder := st.session_state.pop(KEPT, None):
-        shutil.rmtree(folder)

@@ -129,6 +129,15 @@ def _candidates(dataset_id: str, content_hash: str, n_requests: int) -> tuple[Fu
     return dataset.meta.fusion, read_candidate_lists(dataset.arrays, n_requests)
 
 
+@st.cache_data(show_spinner="Making the environment…", max_entries=20)
+def gymnasium(env: str) -> tuple[FusionSpec, tuple[str, ...]]:
+    """Returns the actions and the features of the environment "gym:ID"; a Refusal where it cannot be explored."""
+    from mtf_engine.environments.gymnasium import GymnasiumEnvironment
+
+    made = GymnasiumEnvironment.named(env)
+    return made.fusion, made.feature_names
+
+
 def trainings(*states: RunState) -> list[RunRow]:
     """Returns the trainings in any of `states` (default all) that are not archived, newest first."""
     return [run for run in workspace().registry.runs(*states, kind="train") if not run.archived]

@@ -5,12 +5,13 @@ from typing import Any
 import streamlit as st
 
 from mtf_engine.algos import ALGOS
-from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.jobs import submissions
-from mtf_engine.registry import BASELINE, RunRow, RunState
+from mtf_engine.jobs.configs import REPLAY
+from mtf_engine.registry import BASELINE, RunRow
 from mtf_engine.rounds import Round
 from mtf_engine.training import make_config
-from pages.shared import follow, links, loaders, plans, words
+from pages.shared import follow, links, loaders, plans, words, worlds
+from pages.shared.worlds import World
 
 TRAIN_ON = {"current": "the round's own log", "cumulative": "all logs so far"}
 PROMOTE = {
@@ -39,7 +40,10 @@ def fill_next(run: RunRow, last: Round) -> None:
 def show() -> None:
     """Draws the form; a started run is then the one that the page shows."""
     st.header("Start rounds", anchor=False)
-    settings, options, where = _choose()
+    world = worlds.choose()
+    if world is None:
+        return
+    settings, options, where = _choose(world)
     workspace = loaders.workspace()
     if st.button("Start rounds", type="primary"):
         with follow.refusals():
@@ -52,20 +56,18 @@ def show() -> None:
     st.code(command, language=None, wrap_lines=True)
 
 
-def _choose() -> tuple[dict[str, Any], tuple[object, ...], str]:
+def _choose(world: World) -> tuple[dict[str, Any], tuple[object, ...], str]:
     """Returns the settings, the same as a command's options, and where a file that they name comes from."""
-    env = SessionEnvironment()
     first, second, third, fourth = st.columns(4)
     rounds = first.number_input("Rounds", 1, 100, 5, key="rounds count")
     sessions = second.number_input("Sessions a round", 1, value=4_000, step=1_000, key="rounds sessions")
-    users = third.number_input(
-        "A/B users a round", 0, value=2_000, step=1_000, key="rounds ab", help="0: no A/B test."
-    )
+    users = _ab_users(world, third)
     seed = fourth.number_input("Seed", 0, value=0, key="rounds seed", help="Same seed, same rounds.")
     left, right = st.columns(2)
-    titles = _baselines()
+    titles = _baselines(world)
     baseline = left.selectbox("First baseline", titles, format_func=titles.get, key="rounds baseline")
-    chosen = plans.choose(env.fusion.n_actions, right, plans.default(env.fusion.n_actions))
+    n_actions = world.fusion.n_actions
+    chosen = plans.choose(n_actions, right, plans.default(n_actions))
     first, second, third, fourth = st.columns(4)
     algo = first.selectbox("Method", list(ALGOS), key="rounds algo")
     presets = list(ALGOS[algo].presets)
@@ -78,7 +80,8 @@ def _choose() -> tuple[dict[str, Any], tuple[object, ...], str]:
     steps = left.number_input("Gradient steps in all", 1, value=default, key="rounds steps", help=why)
     name = right.text_input("Name (optional)", key="rounds name", placeholder="what lists call it")
     settings = {
-        "env": env.name,
+        "env": world.env,
+        "source": world.log and world.log.id,
         "rounds": rounds,
         "sessions_per_round": sessions,
         "algo": algo,
@@ -93,7 +96,7 @@ def _choose() -> tuple[dict[str, Any], tuple[object, ...], str]:
         "name": name or None,
     }
     options = (
-        *("--env", env.name, "--rounds", rounds, "--sessions-per-round", sessions, "--algo", algo),
+        *(*world.options, "--rounds", rounds, "--sessions-per-round", sessions, "--algo", algo),
         *("--preset", preset, *(("--set", f"n_steps={steps}") if steps != default else ())),
         *(*chosen.option, *(("--baseline", baseline) if baseline != BASELINE else ())),
         *("--train-on", train_on, "--promote", promote, "--ab-users", users, "--seed", seed),
@@ -102,9 +105,20 @@ def _choose() -> tuple[dict[str, Any], tuple[object, ...], str]:
     return settings, options, plans.where(chosen)
 
 
-def _baselines() -> dict[str, str]:
+def _ab_users(world: World, place: Any) -> int:
+    """Draws how many users test a round; none do where consumption is bounded by a log."""
+    if world.env == REPLAY:
+        why = "Replayed users cannot be A/B tested: what they consume is bounded by their log."
+        return place.number_input("A/B users a round", 0, 0, key="rounds no ab", disabled=True, help=why)
+    label = "A/B users a round"
+    return place.number_input(label, 0, value=2_000, step=1_000, key="rounds ab", help="0: no A/B test.")
+
+
+def _baselines(world: World) -> dict[str, str]:
     """Returns what lists call the policies that rounds can start from: what is live, the default one, all others."""
     titles = {BASELINE: "the default one: action 0 for everybody"}
-    titles |= words.policy_titles(loaders.trainings(RunState.COMPLETED))
+    titles |= words.policy_titles(worlds.fitting(world))
     live = loaders.workspace().live
-    return {live: f"live: {titles.get(live, live)}", **{i: t for i, t in titles.items() if i != live}}
+    if live not in titles:
+        return titles
+    return {live: f"live: {titles[live]}", **{i: t for i, t in titles.items() if i != live}}

@@ -1,0 +1,96 @@
+"""The choice of whom to explore on: synthetic users, those of an imported log, or a Gymnasium environment."""
+
+from typing import Any, NamedTuple
+
+import streamlit as st
+
+from mtf_engine.environments.session import SessionEnvironment
+from mtf_engine.jobs.configs import GYM, REPLAY, SESSION
+from mtf_engine.registry import DatasetRow, RunRow, RunState
+from mtf_engine.spec import FusionSpec, Refusal
+from pages.shared import links, loaders, words
+
+GYM_ID = "gym"
+"""Name of the Gymnasium environment in the address."""
+
+
+class World(NamedTuple):
+    """Whom to collect from: the environment's name, the log it replays, what its actions and features are."""
+
+    env: str
+    log: DatasetRow | None
+    fusion: FusionSpec
+    feature_names: tuple[str, ...]
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What names it on a command line."""
+        return ("--env", self.env, *(("--from", self.log.id) if self.log else ()))
+
+
+def choose() -> World | None:
+    """Draws the choice; returns None where it names no environment, which the page then says."""
+    logs = {row.id: row for row in loaders.datasets() if _replayable(row)}
+    left, right = st.columns(2)
+    titles = {SESSION: "Synthetic users", REPLAY: "Replay of an imported log", GYM: "A Gymnasium environment"}
+    if not logs:
+        del titles[REPLAY]
+    kind = links.choice("Collect from", titles, "env", left)
+    if kind == SESSION:
+        return _session(right, bool(logs))
+    return _replay(right, logs) if kind == REPLAY else _gymnasium(right)
+
+
+def fitting(world: World) -> list[RunRow]:
+    """Returns the completed trainings whose policies can act there, newest first.
+
+    Where the log of a training is gone it is among them: the run itself refuses a policy that does not fit.
+    """
+    rows = {row.id: row for row in loaders.datasets()}
+    trained = [(run, rows.get(run.dataset_id or "")) for run in loaders.trainings(RunState.COMPLETED)]
+    return [run for run, row in trained if row is None or _offers(world, row)]
+
+
+def _offers(world: World, row: DatasetRow) -> bool:
+    same_features = tuple(row.meta["feature_names"]) == world.feature_names
+    return same_features and FusionSpec.model_validate(row.meta["fusion"]) == world.fusion
+
+
+def _replayable(row: DatasetRow) -> bool:
+    """Returns whether the log has impressions of real users, whose observations can be made anew."""
+    return row.source not in (SESSION, REPLAY) and row.meta.get("encoder") is not None
+
+
+def _session(place: Any, any_log: bool) -> World:
+    place.caption(
+        "Simulated users and feedback: figures of such a log are marked as synthetic."
+        + ("" if any_log else " An imported log can be replayed instead.")
+    )
+    env = SessionEnvironment()
+    return World(SESSION, None, env.fusion, env.feature_names)
+
+
+def _replay(place: Any, logs: dict[str, DatasetRow]) -> World:
+    titles = {i: f"{row.name} · {row.n_requests:,} requests · {i}" for i, row in logs.items()}
+    row = logs[links.choice("Replay the training days of", titles, "dataset", place)]
+    fusion = FusionSpec.model_validate(row.meta["fusion"])
+    return World(REPLAY, row, fusion, tuple(row.meta["feature_names"]))
+
+
+def _gymnasium(place: Any) -> World | None:
+    gym_id = place.text_input(
+        "Id of the environment",
+        key=GYM_ID,
+        bind="query-params",
+        placeholder="Pendulum-v1",
+        help="As `gymnasium.make` takes it; `MODULE:ID` where a module registers it. Its actions are a bounded Box.",
+    ).strip()
+    if not gym_id:
+        place.info("Write the id of an environment, such as `Pendulum-v1`.")
+        return None
+    try:
+        fusion, feature_names = loaders.gymnasium(GYM + gym_id)
+    except Refusal as refusal:
+        place.error(words.plain(refusal))
+        return None
+    return World(GYM + gym_id, None, fusion, feature_names)
