@@ -59,11 +59,15 @@ class Refusal(Exception):
     @classmethod
     def invalid(cls, what: str, error: ValidationError) -> Self:
         """Returns the refusal that names every field of `what` that failed validation."""
-        fields = "; ".join(
-            (".".join(map(str, e["loc"])) + ": " if e["loc"] else "") + e["msg"].removeprefix("Value error, ")
-            for e in error.errors()
-        )
-        return cls(f"{what} is not valid: {fields}")
+        return cls(f"{what} is not valid: {problems(error)}")
+
+
+def problems(error: ValidationError) -> str:
+    """Returns what is wrong with each field, without the words that pydantic puts before ours."""
+    return "; ".join(
+        (".".join(map(str, e["loc"])) + ": " if e["loc"] else "") + e["msg"].removeprefix("Value error, ")
+        for e in error.errors()
+    )
 
 
 class FusionDimension(Spec):

@@ -253,6 +253,11 @@ def test_a_log_in_other_words_is_mapped_in_the_form_and_imported(filled, tmp_pat
     checked(app.run())
     first = next(d.value for d in app.dataframe if "note" in d.value)
     assert list(first["note"]) == ["<b>x</b>"] * 5
+    predictions = widget(checked(app.run()).multiselect, "predictions, needed")
+    assert predictions.proto.set_value, (
+        "every drawing tells the browser, for the one before may have been cut"
+    )
+    assert list(predictions.proto.raw_values) == ["p_click", "p_like"]
     assert any("user_id not found by name" in e.label.replace("\\", "") for e in app.expander)
     widget(app.selectbox, "user_id, needed").set_value("member")
     checked(app.run())

@@ -100,6 +100,28 @@ def test_a_log_in_our_own_words_needs_no_mapping():
     assert to_yaml(mapping_of(guessed(asked, REQUESTS), {}, ())) == ""
 
 
+def test_a_column_that_only_its_name_speaks_for_can_be_ignored(tmp_path):
+    columns = ("uid", "ts", "segment", "p_click", "p_like", "like", "watch_time", "valid", "note")
+    path = alone(tmp_path, columns)
+    chosen = guessed(columns, ALONE)
+    segments = {False: {"all"}, True: {str(i) for i in range(40)}}
+    for taken, expected in segments.items():
+        kept = chosen if taken else chosen | {"segment": ()}
+        (file := tmp_path / "mapping.yaml").write_text(to_yaml(mapping_of({}, kept, columns)))
+        batch = next(iter(read_log(path, mapping=file).batches))
+        assert set(batch.requests["segment"]) == expected
+    asked = ("request_id", "session_id", "user_id", "step", "timestamp", "split", "action_0", "action_1")
+    ignored = guessed(asked, REQUESTS) | {"split": (), "action": ()}
+    assert mapping_of(ignored, {}, (), asked).requests == {"split": (), "action": ()}
+
+
+def test_a_needed_column_that_is_ignored_is_missing(tmp_path):
+    path = alone(tmp_path, ("user_id", *COLUMNS[1:]))
+    (file := tmp_path / "mapping.yaml").write_text("impressions: {user_id: [], timestamp: ts}")
+    with pytest.raises(Refusal, match="user_id: is missing"):
+        read_log(path, mapping=file)
+
+
 def test_what_is_written_is_what_a_mapping_file_says(tmp_path):
     mapping = mapping_of({"user_id": ("uid",), "action": ("w1", "w2")}, {"watch_time": ("s",)}, ("s",))
     (tmp_path / "m.yaml").write_text(to_yaml(mapping))

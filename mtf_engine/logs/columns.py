@@ -23,6 +23,7 @@ class Columns:
     """The columns of one file as the log calls them; what is missing is collected in `defects`.
 
     `renames` says what the file calls them, out of the mapping's `section`; None where no mapping applies.
+    A column that comes from no column of the file is not there, whatever is called so.
     """
 
     raw: RawTable
@@ -71,7 +72,7 @@ class Columns:
         return True
 
     def require(self, name: str, kind: Kind, need: Need = "value") -> None:
-        if not self.add(name, kind, need) and name not in self.renames:
+        if not self.add(name, kind, need) and not self.renames.get(name):
             self._missing(name, name)
 
     def _missing(self, column: str, name: str) -> None:

@@ -6,7 +6,7 @@ from typing import Literal, Self
 import yaml
 from pydantic import Field, ValidationError
 
-from mtf_engine.spec import Defect, FusionDimension, FusionSpec, Refusal, RewardSpec, Spec
+from mtf_engine.spec import Defect, FusionDimension, FusionSpec, Refusal, RewardSpec, Spec, problems
 
 WEIGHTS = {
     "watch_time": 0.01, "valid": 0.3, "long_view": 0.2, "finish": 0.2, "like": 0.5, "comment": 0.5,
@@ -57,7 +57,7 @@ class Mapping(Spec):
 
     ```yaml
     requests: {user_id: uid, action: [w_click, w_like]}      # our column: the file's, or several for a list
-    impressions: {item_id: video, predictions: [p_click, p_like]}
+    impressions: {item_id: video, predictions: [p_click, p_like], segment: []}      # []: not there, though called so
     predictions: [click, like]              # what the predictions predict, in order
     signals: [click, like, watch_time]      # feedback columns; watch_time is in seconds
     features: [age, clicks]                 # what the observation holds, in order
@@ -90,7 +90,7 @@ class Mapping(Spec):
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             problem = " ".join(str(error).split())
         except ValidationError as error:
-            problem = "; ".join(".".join(map(str, e["loc"])) + ": " + e["msg"] for e in error.errors())
+            problem = problems(error)
         raise bad_mapping(problem, path.name)
 
     def fusion_of(self, predictions: tuple[str, ...], n_actions: int | None) -> FusionSpec:
@@ -101,7 +101,7 @@ class Mapping(Spec):
         try:
             fusion = self.fusion.spec(predictions, n_actions)
         except ValidationError as error:
-            raise bad_mapping(f"fusion: {error.errors()[0]['msg']}") from None
+            raise bad_mapping(f"fusion: {problems(error)}") from None
         if n_actions not in (None, fusion.n_actions):
             raise bad_mapping(
                 f"fusion: actions have {n_actions} entries and the fusion of {len(predictions)} predictions "

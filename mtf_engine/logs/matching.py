@@ -80,28 +80,47 @@ def guess(need: Need, columns: Sequence[str]) -> tuple[str, ...]:
     return (need.name,) if need.name in columns else tuple(alike[:1])
 
 
-def mapping_of(requests: Chosen, impressions: Chosen, columns: Collection[str]) -> mapping_file.Mapping:
-    """Returns the mapping that reads `columns` (of the impressions) as chosen; the empty one where names tell."""
+def mapping_of(
+    requests: Chosen, impressions: Chosen, columns: Collection[str], asked: Collection[str] = ()
+) -> mapping_file.Mapping:
+    """Returns the mapping that reads `columns` (of the impressions) and `asked` (of the requests) as chosen.
+
+    It is empty where names tell all. What is chosen to be no column, though one is called so, is ignored.
+    """
     renamed = _renamed(impressions, columns)
     signals = (*(("watch_time",) if impressions.get("watch_time") else ()), *impressions.get("signals", ()))
-    found = {s for s in SIGNALS if s in columns or s in renamed}
+    found = {s for s in SIGNALS if renamed.get(s, s in columns)}
     return mapping_file.Mapping(
-        requests=_renamed(requests, ()), impressions=renamed, signals=() if set(signals) == found else signals
+        requests=_renamed(requests, asked),
+        impressions=renamed,
+        signals=() if set(signals) == found else signals,
     )
 
 
 def _renamed(chosen: Chosen, columns: Collection[str]) -> dict[str, str | tuple[str, ...]]:
-    """Returns the columns whose names do not tell what they hold."""
-    told = {name: sources for name, sources in chosen.items() if name != "signals" and sources}
-    by_name = {
-        name: (tuple(c for c in columns if c.startswith(PREDICTION)), list_sources(sources, name), (name,))
-        for name, sources in told.items()
-    }
+    """Returns the columns whose names do not tell what they hold, and as none those that are ignored."""
+    told = {name: sources for name, sources in chosen.items() if name != "signals"}
     return {
         name: sources[0] if len(sources) == 1 else sources
         for name, sources in told.items()
-        if sources not in (by_name[name] if name == "predictions" else by_name[name][1:])
+        if sources not in _by_name(name, sources, columns)
     }
+
+
+def _by_name(name: str, sources: tuple[str, ...], columns: Collection[str]) -> list[tuple[str, ...]]:
+    """Returns the columns that are taken for `name` where nothing is said of it."""
+    if not sources:
+        return [] if _is_called(name, columns) else [()]
+    listed = [list_sources(sources, name), (name,)]
+    return (
+        [tuple(c for c in columns if c.startswith(PREDICTION)), *listed] if name == "predictions" else listed
+    )
+
+
+def _is_called(name: str, columns: Collection[str]) -> bool:
+    """Returns whether the columns' own names tell which is `name`."""
+    predicted = name == "predictions" and any(c.startswith(PREDICTION) for c in columns)
+    return predicted or bool(list_sources(columns, name))
 
 
 def to_yaml(mapping: mapping_file.Mapping) -> str:

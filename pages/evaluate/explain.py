@@ -8,6 +8,7 @@ from mtf_engine.evaluation.explain import LoggedRequest, draw_request
 from mtf_engine.registry import DatasetRow
 from pages.shared import comparison, explain_charts, explaining, follow, glossary, links, loaders, words
 from pages.shared.exhibit import csv_download, described, exhibit
+from pages.shared.firsts import first
 
 MOST_RANKS = 10
 """Places whose items are followed from policy to policy in the picture."""
@@ -24,11 +25,10 @@ def draw(dataset: DatasetRow) -> None:
 
 def choose_request(dataset: DatasetRow) -> int | None:
     """Draws the box for a request's id and returns it; at first that of the address."""
-    if "request" not in st.session_state:
-        st.session_state["request"] = st.query_params.get("request", "")
+    key = first("request", st.query_params.get("request", ""))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         text = st.text_input(
-            "Request id", key="request", width=260, placeholder="a number, or draw one", on_change=forget_item
+            "Request id", key=key, width=260, placeholder="a number, or draw one", on_change=forget_item
         )
         st.button("Draw one at random", on_click=draw, args=(dataset,))
     if text.strip().isdigit():

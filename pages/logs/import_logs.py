@@ -13,6 +13,7 @@ from mtf_engine.registry import RunRow
 from mtf_engine.spec import Refusal
 from pages.shared import follow, loaders, mapping_form, words
 from pages.shared.exhibit import csv_download
+from pages.shared.firsts import first
 from pages.shared.import_source import Import, Source, stored, with_mapping
 
 FORMATS = {
@@ -29,10 +30,13 @@ FOLLOWED = "an import"
 
 
 def typed_paths() -> Source:
-    path = st.text_input("Path of the file or folder", key="import_path", placeholder="/data/logs/2026-11")
+    label = "Path of the file or folder"
+    path = st.text_input(label, key=first("import_path", ""), placeholder="/data/logs/2026-11")
     with st.expander("User features and a mapping file"):
-        features = st.text_input("Path of a table of user features (optional)", key="import_features")
-        mapping = st.text_input("Path of a YAML file that renames columns (optional)", key="import_mapping")
+        label = "Path of a table of user features (optional)"
+        features = st.text_input(label, key=first("import_features", ""))
+        label = "Path of a YAML file that renames columns (optional)"
+        mapping = st.text_input(label, key=first("import_mapping", ""))
     return Source(*(Path(p).expanduser() if p else None for p in (path, features, mapping)))
 
 
@@ -74,11 +78,13 @@ def start(place: Callable[[], Source], log_format: str, name: str) -> None:
 
 
 def show_form() -> None:
-    st.session_state.setdefault("import_place", PLACES[0])
-    place = st.segmented_control("Where the log is", PLACES, required=True, key="import_place")
+    key = first("import_place", PLACES[0])
+    place = st.segmented_control("Where the log is", PLACES, required=True, key=key)
     left, right = st.columns(2)
-    log_format = left.selectbox("Format", FORMATS, format_func=FORMATS.__getitem__, key="import_format")
-    name = right.text_input("Name (optional)", placeholder="what lists call it", key="import_name")
+    key = first("import_format", "auto")
+    log_format = left.selectbox("Format", FORMATS, format_func=FORMATS.__getitem__, key=key)
+    key = first("import_name", "")
+    name = right.text_input("Name (optional)", placeholder="what lists call it", key=key)
     if place == PLACES[1]:
         show_upload(log_format, name)
     else:

@@ -14,6 +14,7 @@ from mtf_engine.logs.matching import Need
 from mtf_engine.logs.preview import Preview, preview
 from mtf_engine.spec import Refusal
 from pages.shared import words
+from pages.shared.firsts import first
 
 KEPT = "import_"
 """How the keys of the import's choices begin, which are kept while an import works."""
@@ -57,13 +58,15 @@ def mapping_form(found: Sequence[Preview], log_format: str) -> str:
     if not needed:
         return ""
     chosen: dict[str, matching.Chosen] = {"requests": {}, "impressions": {}}
-    columns: tuple[str, ...] = ()
+    columns: dict[str, tuple[str, ...]] = {"requests": (), "impressions": ()}
     for one in found:
         if one.file in needed:
             section = "requests" if needed[one.file] is matching.REQUESTS else "impressions"
-            columns = one.columns if section == "impressions" else columns
-            chosen[section] = _choices(one, needed[one.file])
-    text = matching.to_yaml(matching.mapping_of(chosen["requests"], chosen["impressions"], columns))
+            columns[section], chosen[section] = one.columns, _choices(one, needed[one.file])
+    mapping = matching.mapping_of(
+        chosen["requests"], chosen["impressions"], columns["impressions"], columns["requests"]
+    )
+    text = matching.to_yaml(mapping)
     if text:
         st.caption("The mapping that this makes")
         st.code(text, language=None)
@@ -91,10 +94,9 @@ def _choice(
     label = f"{need.name}, needed" if need.required else need.name
     key = f"{KEPT}column {one.file} {need.name} {hash(one.columns)}"
     if need.many:
-        st.session_state.setdefault(key, list(guessed))
-        return tuple(place.multiselect(label, one.columns, key=key))
-    st.session_state.setdefault(key, guessed[0] if guessed else NOT_THERE)
+        return tuple(place.multiselect(label, one.columns, key=first(key, list(guessed))))
     options = [NOT_THERE, *one.columns]
+    key = first(key, guessed[0] if guessed else NOT_THERE)
     found = place.selectbox(label, options, format_func=lambda c: c or "not there", key=key)
     return (found,) if found else ()
 
