@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtf_engine.comparison import Cell, Comparison
+from mtf_engine.comparison import ROUNDS, Cell, Comparison
 from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.evaluation.personalisation import BY_SEGMENT, EVERYBODY, personalisation
 from mtf_engine.jobs import executor, paper_data, submissions
 from mtf_engine.jobs.compare import cells, parts, title
 from mtf_engine.jobs.configs import CompareConfig
-from mtf_engine.registry import RunRow, RunState, Workspace
+from mtf_engine.registry import RunRow, RunState, Workspace, now
 from mtf_engine.spec import Refusal
 from mtf_engine.training import make_config
 
@@ -70,6 +70,40 @@ def test_the_factorial_has_every_method_on_every_dataset_with_every_seed() -> No
     assert [kinds.count(kind) for kind in ("collect", "join", "progressive", "train")] == [8, 2, 2, 12]
     assert kinds.count("evaluate") == kinds.count("abtest") == len(found) == 14
     assert len({part.name for part in planned}) == len(planned)
+
+
+def test_every_method_is_trained_with_its_own_settings_and_the_seed_of_its_cell() -> None:
+    training = {
+        method: make_config(method, "demo", {}, 0).model_dump(mode="json")
+        for method in ("grid_search", "integrated_rl")
+    }
+    config = design(training=training, rounds=True, n_critics=(2,))
+    assert [cell.method for cell in cells(config) if cell.dataset == ROUNDS] == ["integrated_rl"], (
+        "a search learns nothing from rounds"
+    )
+    orders = {part.name: part.order(Ready()) for part in parts(config) if part.kind == "train"}
+    assert {name: order.config for name, order in orders.items()} == {
+        "grid_search on dataset 2, seed 4": {**training["grid_search"], "seed": 4},
+        "integrated_rl on dataset 2, seed 4": {**training["integrated_rl"], "seed": 4},
+        "integrated_rl on dataset 2, 2 critics, seed 4": {
+            **training["integrated_rl"], "seed": 4, "n_critics": 2,
+        },
+    }  # fmt: skip
+
+
+class Ready(dict):
+    """Every part, done."""
+
+    def __missing__(self, name: str) -> RunRow:
+        return RunRow(
+            id=name,
+            kind="collect",
+            name=name,
+            state=RunState.COMPLETED,
+            created_at=now(),
+            config={},
+            dataset_id=name,
+        )
 
 
 def test_a_part_waits_for_what_it_reads() -> None:

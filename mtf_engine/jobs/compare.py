@@ -148,7 +148,7 @@ def _joined(name: str, rounds: str, done: Done) -> Order:
 def _training(config: CompareConfig, cell: Cell) -> Part:
     data = _data_name(cell.dataset, cell.seed)
     own = {"seed": cell.seed, **({"n_critics": cell.n_critics} if cell.n_critics else {})}
-    training = {**_paper(config, cell.seed).training, **config.training.get(cell.method, {}), **own}
+    training = {**config.training.get(cell.method, _paper(config, cell.seed).training), **own}
 
     def order(done: Done) -> Order:
         return Order(training, done[data].dataset_id, seed=cell.seed, n_steps=training["n_steps"])
