@@ -4,6 +4,7 @@ Its numbers are in tests/oracles/d3rlpy.npz, written by make_d3rlpy.py beside it
 baseline of 0, so that critics see the action as d3rlpy's do. Where definitions differ, a test says how.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def trainer(name: str, **settings: str):
 
 
 @torch.no_grad()
-def copy_mlp(network: torch.nn.Sequential, layers) -> None:
+def copy_mlp(network: Iterable[torch.nn.Module], layers) -> None:
     """Sets the linear layers of `network`, which may see the baseline action behind the observation."""
     linear = [layer for layer in network if isinstance(layer, torch.nn.Linear)]
     for own, (weight, bias) in zip(linear, layers, strict=True):
@@ -143,4 +144,45 @@ def test_iql():
     assert float(losses["value_loss"]) == pytest.approx(float(oracle["losses/v_loss"]), abs=1e-5)
     assert float(losses["actor_loss"]) == pytest.approx(float(oracle["losses/actor_loss"]), abs=1e-5)
     torch.testing.assert_close(algo.value(batch.state), oracle["after/v"], **TOLERANCE)
+    torch.testing.assert_close(algo.actor.head(batch.observations), oracle["after/actions"], **TOLERANCE)
+
+
+CQL_SETTINGS = {
+    "cql_fixed": {"alpha": "0.7", "initial_temperature": "1"},
+    "cql_lagrange": {
+        "alpha": "5", "lagrange_threshold": "0.5", "multiplier_learning_rate": "0.01",
+        "initial_temperature": "0.3", "soft_q_backup": "true",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CQL_SETTINGS)
+def test_cql(case):
+    """With alpha fixed there is no threshold here: d3rlpy takes 10 times the weight off each critic's loss."""
+    oracle = Oracle(case)
+    algo = trainer("cql_sac", temperature_learning_rate="0.01", **CQL_SETTINGS[case])
+    copy_mlp(algo.actor.head, oracle.layers("policy", "_mu"))
+    copy_mlp([algo.log_std], oracle.layers("policy", "_logstd")[-1:])
+    copy_critics(algo.critics, oracle, "q_funcs")
+    copy_critics(algo.target_critics, oracle, "targ_q_funcs")
+    *normal, uniform, last = oracle.noise()
+    drawn = iter([*normal, last])
+    algo._normal = lambda *shape: next(drawn).view(shape)
+    algo._uniform = lambda *shape: (uniform.view(16, 10, 2).transpose(0, 1) + 1) / 2
+
+    batch = oracle.batch()
+    losses = {name: float(loss) for name, loss in algo.update(batch).items()}
+    threshold = 2 * 10 * 0.7 if case == "cql_fixed" else 0
+    conservative = losses["conservative_loss"] - threshold
+    assert conservative == pytest.approx(float(oracle["losses/conservative_loss"]), abs=1e-5, rel=1e-6)
+    together = 2 * losses["critic_loss"] + conservative
+    assert together == pytest.approx(float(oracle["losses/critic_loss"]), abs=1e-5, rel=1e-6)
+    assert losses["actor_loss"] == pytest.approx(float(oracle["losses/actor_loss"]), abs=1e-5)
+    assert losses["temperature_loss"] == pytest.approx(float(oracle["losses/temp_loss"]), abs=1e-5)
+    found = algo.diagnose(batch)
+    assert float(found["temperature"]) == pytest.approx(float(oracle["losses/temp"]), abs=1e-5)
+    assert float(found["cql_alpha"] / algo.config.alpha) == pytest.approx(
+        float(oracle["losses/alpha"]), abs=1e-5
+    )
+    assert_networks_follow(algo, oracle, batch)
     torch.testing.assert_close(algo.actor.head(batch.observations), oracle["after/actions"], **TOLERANCE)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 
 from mtf_engine.algos.bayesian_optimization import BayesianOptimization
+from mtf_engine.algos.cql_sac import CQLSAC
 from mtf_engine.algos.ddpg import DDPG
 from mtf_engine.algos.evolution_strategy import EvolutionStrategy
 from mtf_engine.algos.grid_search import GridSearch
@@ -69,6 +70,7 @@ class Algorithm(Protocol):
 ALGOS: dict[str, type[Algorithm]] = {
     "integrated_rl": IntegratedRL,
     "ddpg": DDPG,
+    "cql_sac": CQLSAC,
     "iql": IQL,
     "evolution_strategy": EvolutionStrategy,
     "grid_search": GridSearch,

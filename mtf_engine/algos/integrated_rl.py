@@ -154,11 +154,12 @@ class IntegratedRL:
         actions = self.actor.head(batch.observations)
         deviations = deviation(actions, batch.centre, batch.half_width)
         inside = deviation(batch.actions, batch.centre, batch.half_width).clamp(-1, 1)
-        explored = batch.half_width.isfinite()
         return {
             **watched(self.critics, batch, actions, self.policy.fusion.names, self.reward_scale),
             "q_std_inside": self._disagreement(batch, inside),
-            "q_std_outside": self._disagreement(batch, inside + torch.where(inside < 0, -1, 1) * explored),
+            "q_std_outside": self._disagreement(
+                batch, inside + torch.where(inside < 0, -1, 1) * batch.explored
+            ),
             "penalty": self._penalty(deviations).mean(),
         }
 

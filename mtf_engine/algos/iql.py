@@ -138,7 +138,7 @@ class IQL:
     def _log_density(self, batch: Batch) -> Tensor:
         """Returns the log density of the logged actions under N(mu(s), std), over explored dimensions: [n]."""
         density = torch.distributions.Normal(self.actor.head(batch.observations), self._std())
-        return density.log_prob(batch.actions)[:, self.critics.explored].sum(dim=1)
+        return (density.log_prob(batch.actions) * batch.explored).sum(dim=1)
 
     @torch.no_grad()
     def diagnose(self, batch: Batch) -> dict[str, Tensor | float]:

@@ -17,13 +17,16 @@ class Requests(NamedTuple):
     centre: Tensor  # [n, d]
     half_width: Tensor  # [n, d], infinite in fixed dimensions
 
-    def q(self, critics: CriticEnsemble, actions: Tensor) -> Tensor:
-        """Returns Q of actions [..., n, d], [n_critics, ..., n]; gradients reach the actions alone."""
+    def q(self, critics: CriticEnsemble, actions: Tensor, learn: bool = False) -> Tensor:
+        """Returns Q of actions [..., n, d], [n_critics, ..., n].
+
+        Gradients reach the actions and, where the critics are to `learn`, their parameters.
+        """
         seen = critics.action_inputs(
             actions.flatten(0, -2), deviation(actions, self.centre, self.half_width).flatten(0, -2)
         )
         state = self.state.expand(*actions.shape[:-1], -1).flatten(0, -2)
-        return critics(state, seen, learn=False).unflatten(1, actions.shape[:-1])
+        return critics(state, seen, learn).unflatten(1, actions.shape[:-1])
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,11 @@ class Batch:
     @property
     def next_observations(self) -> Tensor:
         return self.next_state[:, : -self.centre.shape[1]]
+
+    @property
+    def explored(self) -> Tensor:
+        """Whether a dimension has a width: bool [n, d]."""
+        return self.half_width.isfinite()
 
     @property
     def here(self) -> Requests:

@@ -28,6 +28,10 @@ AT_WALL, OUTSIDE = 0.5, 0.25
 """Shares of requests in one dimension."""
 FAR = 2.0
 """Standard deviations of the logged actions that the actor may be away from the centre of the bounds."""
+WIDEST_GAP = 1.0
+"""CQL: standard deviations of the return by which Q of the policy's actions may exceed that of logged ones."""
+ALPHA = (1e-3, 1e3)
+"""CQL: range of alpha where it is learned; beyond it the threshold is out of reach."""
 CAPPED, FEW, ALIKE = 0.1, 0.05, 0.97
 """IQL: share of weights at their cap, and the range of their effective sample size, as share of the batch."""
 STILL_RISING = 0.1
@@ -126,6 +130,25 @@ def _actor_far_from_data(frame: pd.DataFrame) -> str | None:
     return None
 
 
+def _gap_too_wide(frame: pd.DataFrame) -> str | None:
+    if (gap := _late(frame, "cql_gap")) > WIDEST_GAP:
+        return (
+            f"Q of the policy's actions is {gap:.1f} standard deviations of the return above that of the logged "
+            "ones: it is not conservative; raise alpha."
+        )
+    return None
+
+
+def _alpha_out_of_range(frame: pd.DataFrame) -> str | None:
+    (low, high), alphas = ALPHA, _values(frame, "cql_alpha")
+    alpha = _late_mean(alphas) if alphas.nunique() > 1 else math.nan  # else it is fixed
+    if alpha < low:
+        return f"alpha has fallen to {alpha:.2g}, so nothing holds Q down; lower lagrange_threshold."
+    if alpha > high:
+        return f"alpha has grown to {alpha:.2g} and drowns the rewards; raise lagrange_threshold."
+    return None
+
+
 def _weights_capped(frame: pd.DataFrame) -> str | None:
     if (share := _late(frame, "share_capped")) > CAPPED:
         return f"{share:.0%} of the weights are cut at their cap and count alike; lower temperature."
@@ -204,6 +227,8 @@ RULES: tuple[Callable[[pd.DataFrame], str | None], ...] = (
     _actor_outside,
     _actor_at_the_wall,
     _actor_far_from_data,
+    _gap_too_wide,
+    _alpha_out_of_range,
     _weights_capped,
     _few_weights_count,
     _weights_alike,

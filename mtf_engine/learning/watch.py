@@ -28,15 +28,14 @@ def watched(
     over the dimensions in which those vary: a policy at all walls of a uniform log has 1.73.
     """
     deviations = deviation(actions, batch.centre, batch.half_width)
-    explored = batch.half_width.isfinite()
     beyond = deviations.abs() - 1
     return {
         "q_mean": batch.here.q(critics, actions).mean(),
         "reward_scale": scale.scale,
         "largest_return": scale.largest_return,
         "distance_from_data": _distance(batch, deviations),
-        **_shares("share_outside", beyond > FLOAT_ERROR, explored, names),
-        **_shares("share_at_wall", beyond.abs() <= WALL, explored, names),
+        **_shares("share_outside", beyond > FLOAT_ERROR, batch.explored, names),
+        **_shares("share_at_wall", beyond.abs() <= WALL, batch.explored, names),
     }
 
 

@@ -114,6 +114,10 @@ TERMS = {
     "trained policies": "Completed trainings.",
     "distance_from_data": "Mean distance of the actor's actions from the centre of the bounds, in standard "
     "deviations of the logged actions. At all walls of a uniform log it is 1.73; beyond 2 nothing is known.",
+    "cql_gap": "Mean Q of the policy's actions minus mean Q of the logged ones, in standard deviations of the "
+    "return: what the policy believes to gain. Beyond 1 it believes too much.",
+    "cql_alpha": "Weight of the conservative loss beside the squared error; moves where a threshold is set.",
+    "temperature": "Weight of the policy's entropy in its loss.",
     "share_capped": "Share of logged actions whose weight exp(temperature × (Q − V)) is cut at its cap.",
     "effective_sample_size": "Equal weights that would tell as much as these, over the batch: 1 is all alike.",
     "policy_std": "Standard deviation of the policy that is trained, over dimensions; its mean is served.",
