@@ -101,7 +101,8 @@ class Campaign:
         """Returns the id of the part's run, begun earlier or new, which a process of its own works on."""
         workspace, run = self.job.workspace, self.job.run
         begun = workspace.registry.runs(kind=part.kind, parent_id=run.id)
-        run_id = next((one.id for one in begun if one.name == part.name), None) or executor.submit(
+        same = [one.id for one in begun if (one.name, one.config) == (part.name, order.config)]
+        run_id = (same and same[0]) or executor.submit(
             workspace, part.kind, name=part.name, algo=part.algo, parent_id=run.id, **vars(order)
         )
         executor.enqueue(workspace, run_id)

@@ -10,12 +10,27 @@ from mtf_engine.factorial import GAUC, Factorial, factorial, gain_split, rank_ag
 from mtf_engine.jobs import executor
 from mtf_engine.paper_tables import BASE, OURS, table_1, table_2
 from mtf_engine.registry import RunRow
-from pages.shared import compare_form, factorial_charts, factorial_tables, follow, links, loaders, words
-from pages.shared.exhibit import csv_download, described, exhibit
+from pages.shared import (
+    compare_form,
+    factorial_charts,
+    factorial_tables,
+    follow,
+    glossary,
+    links,
+    loaders,
+    words,
+)
+from pages.shared.exhibit import csv_download, exhibit
 from pages.shared.factorial_tables import DATASETS, HIGH, LOW, ON, TITLES
 
 LIVE_SECONDS = 2.0
 REWARD = "session_reward"
+EFFECTS = {
+    "data": "of the data",
+    "method": "of the method",
+    "both": "of both, beyond their sum",
+    "rounds": "of own rounds",
+}
 GAIN = "relative to the baseline, 95 % interval over seeds"
 
 
@@ -82,13 +97,18 @@ def hundredfold(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def show_table(frame: pd.DataFrame, name: str, alt: str, percent: bool) -> None:
-    described(hundredfold(frame) if percent else frame, name, alt, **numbers(frame, percent))
+    shown = hundredfold(frame) if percent else frame
+    columns = glossary.columns(shown) | numbers(frame, percent)
+    st.dataframe(
+        shown, hide_index=True, column_config=columns, alt=alt, key=f"table {name}", height="content"
+    )
     csv_download(frame, name)
 
 
 def show_paper(cells: Sequence[Cell], single: bool, tested: bool) -> None:
     st.header("Table 1: weighted GAUC", anchor=False)
-    show_table(factorial_tables.paper_table(table_1(cells), single), "table 1", "Table 1 of the paper", False)
+    frame = factorial_tables.paper_table(table_1(cells), single).drop(columns="metric")
+    show_table(frame, "table 1", "Table 1 of the paper", False)
     st.caption(
         "Published: IntegratedRL-MTF, Table 1, on the users of its product. Found: on the test log here. Other "
         "users, other signals: compare the order, not the numbers."

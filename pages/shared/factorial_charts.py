@@ -4,7 +4,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pages.shared.charts import BASELINE, BOUND, SYMBOLS, escape, legend_above, method_colour, sized
-from pages.shared.factorial_tables import HIGH, LOW, ON
+from pages.shared.factorial_tables import ALL, HIGH, LOW, ON
 
 ROW = 34
 """Pixels between two dots."""
@@ -16,7 +16,9 @@ def dots(frame: pd.DataFrame, labels: list[str], unit: str, percent: bool, zero:
     What it was trained on gives the sign; `zero` draws the line of no difference.
     """
     rows = frame[frame["mean"].notna()].iloc[::-1]
-    names = rows[labels].astype(str).agg(" · ".join, axis=1).map(escape)
+    names = [
+        escape(" · ".join(said for said in row if said != ALL)) for row in rows[labels].astype(str).values
+    ]
     form = "+.2%" if percent else ("+.4f" if zero else ".4f")
     drawn = go.Figure(
         go.Scatter(

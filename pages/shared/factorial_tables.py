@@ -22,6 +22,7 @@ TITLES = {
     "duration_time": "duration time",
     "session_reward": "session reward",
 }
+ALL = "all"
 ON, LOW, HIGH = "trained on", "interval from", "interval to"
 
 
@@ -68,8 +69,8 @@ def effects_table(found: Factorial, single: bool) -> pd.DataFrame:
     return _frame(
         {
             "effect": effect.of,
-            "method": effect.method or "all",
-            ON: DATASETS[effect.dataset] if effect.dataset else "all",
+            "method": effect.method or ALL,
+            ON: DATASETS[effect.dataset] if effect.dataset else ALL,
             **_told(effect.found, single),
         }
         for effect in found.effects
