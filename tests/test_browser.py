@@ -21,38 +21,13 @@ from mtf_engine.registry import RunState, Workspace
 from tests import browser as chromium
 from tests.accessibility import violations
 from tests.fixtures.rounds import a_round, add_rounds
+from tests.titles import HOME, TITLES
 from tests.workspaces import copy_workspace
 
 pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).parent.parent
-TITLES = {
-    "": "Multi-Task Fusion workbench",
-    "import_logs": "Import logs",
-    "collect": "Collect a log",
-    "datasets": "Datasets",
-    "rewards": "Reward weights",
-    "synthetic": "Synthetic users",
-    "bounds": "Bounds planner",
-    "drift": "Bounds from drift",
-    "walls": "Wall pressure",
-    "cost": "Cost before collecting",
-    "coverage": "Coverage certificate",
-    "density": "Exploration density",
-    "formulas": "Penalty formulas",
-    "start": "Start a training",
-    "runs": "Runs",
-    "compare_runs": "Compare runs",
-    "compare": "Compare policies",
-    "compare_methods": "Compare methods",
-    "deviation": "Deviation from the baseline",
-    "critics": "Critics",
-    "explain": "Explain one request",
-    "abtest": "A/B test",
-    "rounds": "Rounds",
-    "review": "Review",
-    "export": "Export a policy",
-}
+HEADINGS = {"": HOME, **TITLES}
 SECONDS = 60
 expect.set_options(timeout=1_000 * SECONDS)
 PROBES = re.compile(r"/\w+/_stcore/(health|host-config)$")
@@ -182,7 +157,7 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = SECOND
 def shows(page: str, url: str, tab: Tab) -> None:
     """Holds that a link shows its page, within the frame."""
     shown = tab.open(f"{url}/{page}")
-    assert shown.locator("h1").all_inner_texts() == [TITLES[page]]
+    assert shown.locator("h1").all_inner_texts() == [HEADINGS[page]]
     expect(shown.get_by_test_id("stSidebarNav")).to_be_visible()
     assert shown.url.partition("?")[0] == f"{url}/{page}"
     tab.check()
@@ -193,7 +168,7 @@ def test_the_first_deep_link_on_a_fresh_server_shows_its_page(page, small_worksp
     shows(page, serve(small_workspace).url, tab)
 
 
-@pytest.mark.parametrize("page", TITLES, ids=lambda page: page or "home")
+@pytest.mark.parametrize("page", HEADINGS, ids=lambda page: page or "home")
 def test_a_deep_link_shows_its_page_and_everybody_can_use_it(page, dashboard, tab):
     shows(page, dashboard.url, tab)
     assert not violations(tab.page)

@@ -7,6 +7,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from mtf_engine.registry import Workspace
+from tests.titles import HOME, TITLES
 from tests.workspaces import copy_workspace
 
 ROOT = Path(__file__).parent.parent
@@ -14,32 +15,6 @@ PAGES = {
     path.stem: str(path.relative_to(ROOT))
     for path in (ROOT / "pages").rglob("*.py")
     if path.parent.name != "shared"
-}
-TITLES = {
-    "import_logs": "Import logs",
-    "collect": "Collect a log",
-    "datasets": "Datasets",
-    "rewards": "Reward weights",
-    "synthetic": "Synthetic users",
-    "bounds": "Bounds planner",
-    "drift": "Bounds from drift",
-    "walls": "Wall pressure",
-    "cost": "Cost before collecting",
-    "coverage": "Coverage certificate",
-    "density": "Exploration density",
-    "formulas": "Penalty formulas",
-    "start": "Start a training",
-    "runs": "Runs",
-    "compare_runs": "Compare runs",
-    "compare": "Compare policies",
-    "compare_methods": "Compare methods",
-    "deviation": "Deviation from the baseline",
-    "critics": "Critics",
-    "explain": "Explain one request",
-    "abtest": "A/B test",
-    "rounds": "Rounds",
-    "review": "Review",
-    "export": "Export a policy",
 }
 
 
@@ -98,7 +73,7 @@ def test_a_page_of_an_empty_workspace_says_what_to_do(page, empty):
 
 def test_home_of_an_empty_workspace_leads_to_the_first_import(empty):
     app = opened()
-    assert [title.value for title in app.title] == ["Multi-Task Fusion workbench"]
+    assert [title.value for title in app.title] == [HOME]
     assert "The workspace is empty" in texts(app)
     assert "mtf_engine" in texts(app) and "demo" in texts(app)
 
