@@ -39,7 +39,7 @@ Panel = tuple[str, str, Sequence[str]]
 
 KNOWN_METRICS = (
     ("Weighted GAUC of validation users", "weighted GAUC", r"validation_gauc"),
-    ("Fitness on training data", "weighted GAUC, or reward of a request", r"fitness(_mean|_best)?"),
+    ("Fitness on training data", "weighted GAUC or reward", r"fitness(_mean|_best)?"),
     ("Step size of the mutations", "sigma, in units of the action", r"sigma"),
     ("Critic loss", "squared reward", r"critic_loss"),
     ("Actor loss", "", r"actor_loss"),
