@@ -31,6 +31,14 @@ Progress = Callable[[int, int], None]
 Counts = TypeVar("Counts", bound=Spec)
 
 
+class Population(Spec):
+    """Whom a log reaches: what a bounds plan for them starts from."""
+
+    shares: dict[str, float] = Field(description="of the sessions, by segment")
+    requests_per_session: float
+    baseline_action: tuple[float, ...] = Field(description="mean over the first rows; 0 where none is logged")
+
+
 class Stored(Spec, Generic[Counts]):
     """A file beside a dataset; its counts hold for the rows with that hash alone."""
 
@@ -51,6 +59,11 @@ def quality_path(dataset_path: Path) -> Path:
 def next_day_path(dataset_path: Path) -> Path:
     """Returns where the next-day correlations of the dataset at that path lie; they are deleted with it."""
     return dataset_path.with_suffix(".next_day.json")
+
+
+def population_path(dataset_path: Path) -> Path:
+    """Returns where the population of the dataset at that path lies; it is deleted with it."""
+    return dataset_path.with_suffix(".population.json")
 
 
 def stored_coverage(dataset_path: Path, content_hash: str) -> CoverageCounts | None:
@@ -98,6 +111,27 @@ def next_day(dataset: Dataset, progress: Progress = lambda done, of: None) -> Ne
     return _store(dataset, next_day_path(dataset.path), correlate(dataset))
 
 
+def population(dataset: Dataset) -> Population:
+    """Returns the segments, the length of sessions and the mean baseline action of `dataset`, counted once."""
+    path = population_path(dataset.path)
+    stored = _stored(path, dataset.content_hash, Population)
+    return stored or _store(dataset, path, _population(dataset))
+
+
+def _population(dataset: Dataset) -> Population:
+    counted = dataset.query(
+        "SELECT segment, count(*) AS requests, count(DISTINCT session_id) AS sessions "
+        "FROM requests GROUP BY segment ORDER BY segment"
+    )
+    actions = dataset.arrays("SELECT baseline_action FROM requests LIMIT ?", [BASELINE_ROWS])
+    sessions = counted["sessions"].sum()
+    return Population(
+        shares={str(s): n / sessions for s, n in zip(counted["segment"], counted["sessions"], strict=True)},
+        requests_per_session=counted["requests"].sum() / sessions,
+        baseline_action=tuple(np.nan_to_num(actions["baseline_action"]).mean(axis=0).tolist()),
+    )
+
+
 def _stored(path: Path, content_hash: str, of: type[Counts]) -> Counts | None:
     """Returns what is stored at `path`; None where there is nothing of these rows and this version.
 
@@ -125,26 +159,3 @@ def _told(rows: Iterator[LoggedActions], n_requests: int, progress: Progress) ->
         progress(min(i * CHUNK, n_requests), n_requests)
         yield part
     progress(n_requests, n_requests)
-
-
-class Population(Spec):
-    """Whom a log reaches: what a bounds plan for them starts from."""
-
-    shares: dict[str, float] = Field(description="of the sessions, by segment")
-    requests_per_session: float
-    baseline_action: tuple[float, ...] = Field(description="mean over the first rows; 0 where none is logged")
-
-
-def population(dataset: Dataset) -> Population:
-    """Returns the segments, the length of sessions and the mean baseline action of `dataset`."""
-    counted = dataset.query(
-        "SELECT segment, count(*) AS requests, count(DISTINCT session_id) AS sessions "
-        "FROM requests GROUP BY segment ORDER BY segment"
-    )
-    actions = dataset.arrays("SELECT baseline_action FROM requests LIMIT ?", [BASELINE_ROWS])
-    sessions = counted["sessions"].sum()
-    return Population(
-        shares={str(s): n / sessions for s, n in zip(counted["segment"], counted["sessions"], strict=True)},
-        requests_per_session=counted["requests"].sum() / sessions,
-        baseline_action=tuple(np.nan_to_num(actions["baseline_action"]).mean(axis=0).tolist()),
-    )

@@ -23,8 +23,6 @@ KNOWN = (
     Streamlits("listitem", "[data-testid=stSidebarNavItems] *", "its pages are li in the div of a section"),
 )
 KNOWN_DARK = (
-    Streamlits("color-contrast", "[data-testid=stBaseButton-primary] *", "white on the primary colour"),
-    Streamlits("color-contrast", "[data-testid=stMultiSelect] *", "white on the primary colour"),
     Streamlits(
         "color-contrast",
         "button[data-selected=true] *",

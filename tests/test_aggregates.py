@@ -2,7 +2,7 @@
 
 import pytest
 
-from mtf_engine.aggregates import coverage, coverage_path, population, stored_coverage
+from mtf_engine.aggregates import coverage, coverage_path, population, population_path, stored_coverage
 from mtf_engine.exploration.coverage_counts import count_coverage, read_logged_actions
 from mtf_engine.jobs.storage import open_dataset
 from mtf_engine.logs.datasets import Dataset
@@ -74,3 +74,4 @@ def test_the_population_is_that_of_the_log(dataset):
     assert found.shares == pytest.approx(sessions.value_counts(normalize=True).to_dict())
     assert found.requests_per_session == pytest.approx(dataset.n_requests / len(sessions))
     assert found.baseline_action == (0.0,) * dataset.meta.fusion.n_actions
+    assert population_path(dataset.path).is_file() and population(dataset) == found

@@ -11,7 +11,7 @@ LAYERS = (
     ("spec", "criteria", "registry", "registry_tables"),
     ("exploration", "observation", "fusion", "reward", "evolution"),
     ("logs",),
-    ("environments", "aggregates"),
+    ("environments", "aggregates", "samples"),
     ("networks", "network_files", "policy"),
     ("learning",),
     ("learning",),

@@ -4,12 +4,16 @@ import json
 import sqlite3
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from mtf_engine.cli import app
 from mtf_engine.jobs.exploring import PlanChange, collection_cost, plan_changes, policy_actions
+from mtf_engine.jobs.storage import open_dataset
+from mtf_engine.logs.datasets import Dataset
 from mtf_engine.registry import Workspace
+from mtf_engine.samples import sample, sample_path
 from mtf_engine.spec import BoundsPlan, Box, Refusal
 
 PLAN = BoundsPlan.symmetric(0.1, 2)
@@ -39,6 +43,21 @@ def test_a_policy_acts_on_a_sample_of_a_log(small_workspace):
     assert len(acted.segments) == len(acted.users) == 50
     again = policy_actions(small_workspace, trained(small_workspace), "explored", n_requests=50)
     assert np.array_equal(acted.new_actions, again.new_actions)
+
+
+def test_the_sample_of_a_large_log_is_drawn_once_and_kept_beside_it(small_workspace, tmp_path, monkeypatch):
+    original = open_dataset(small_workspace, "explored")
+    (copy := tmp_path / original.path.name).write_bytes(original.path.read_bytes())
+    dataset = Dataset.open(copy)
+    drawn = sample(dataset, 50)
+    assert sample_path(copy, 50).is_file()
+    monkeypatch.setattr(Dataset, "table", None)
+    for name, values in sample(dataset, 50).items():
+        assert values.dtype == drawn[name].dtype and np.array_equal(values, drawn[name]), name
+    monkeypatch.undo()
+    monkeypatch.setattr(Dataset, "content_hash", "of other rows")
+    assert np.array_equal(sample(dataset, 50)["observation"], drawn["observation"])
+    assert pq.read_schema(sample_path(copy, 50)).metadata[b"content_hash"] == b"of other rows"
 
 
 def test_a_policy_acts_on_every_request_of_a_small_log(small_workspace):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from mtf_engine.exploration.cost import ExplorationCost, exploration_cost, read_candidate_lists
 from mtf_engine.jobs.storage import open_dataset, open_policy
 from mtf_engine.registry import Workspace
+from mtf_engine.samples import sample
 from mtf_engine.spec import BoundsPlan, Refusal, Spec
 
 SAMPLE = 10_000
@@ -37,12 +38,7 @@ def policy_actions(
     dataset = open_dataset(workspace, dataset_name)
     policy = open_policy(workspace, workspace.policy(run_id), dataset.meta)
     policy.check(dataset.meta.fusion, dataset.meta.feature_names)
-    rows = dataset.arrays(
-        "SELECT observation, baseline_action, segment, user_id FROM requests "
-        "SEMI JOIN (SELECT request_id FROM requests ORDER BY hash(request_id) LIMIT ?) USING (request_id) "
-        "ORDER BY request_id",
-        [n_requests],
-    )
+    rows = sample(dataset, n_requests)
     return PolicyActions(
         new_actions=policy.act(rows["observation"]),
         baseline_actions=np.nan_to_num(rows["baseline_action"]),

@@ -172,16 +172,17 @@ class Dataset:
 
     def arrays(self, sql: str, params: Sequence[Any] = ()) -> dict[str, np.ndarray]:
         """Returns the columns of a query as arrays; list columns are float32 [n, width], NaN where absent."""
+        return columns(self.table(sql, params))
+
+    def table(self, sql: str, params: Sequence[Any] = ()) -> pa.Table:
+        """Returns the result of a query as it is stored beside a dataset."""
         with self._connect() as con:
-            table = con.sql(sql, params=list(params)).to_arrow_table()
-        return {name: _numpy(table[name].combine_chunks()) for name in table.column_names}
+            return con.sql(sql, params=list(params)).to_arrow_table()
 
     @cached_property
     def _head(self) -> dict[str, Any]:
         counts = ", ".join(f"(SELECT count(*) FROM {t}) AS n_{t}" for t in TABLES[:2])
-        return self.query(
-            f"SELECT meta, content_hash, {counts}, (SELECT count(DISTINCT user_id) FROM requests) AS n_users FROM meta"
-        ).to_dict("records")[0]
+        return self.query(f"SELECT meta, content_hash, {counts} FROM meta").to_dict("records")[0]
 
     @cached_property
     def meta(self) -> DatasetMeta:
@@ -199,9 +200,10 @@ class Dataset:
     def n_impressions(self) -> int:
         return int(self._head["n_impressions"])
 
-    @property
+    @cached_property
     def n_users(self) -> int:
-        return int(self._head["n_users"])
+        """Users with a request; all rows are read to count them."""
+        return int(self.query("SELECT count(DISTINCT user_id) AS n FROM requests")["n"][0])
 
     def recompute_content_hash(self) -> str:
         """Returns the hash of the rows as they are in the file now; reads all of it."""
@@ -320,6 +322,11 @@ def _identifier(name: str) -> str:
     """Returns `table.column` with the column quoted, so that a column may have any name."""
     table, column = name.split(".", 1)
     return f'{table}."{column.replace(chr(34), chr(34) * 2)}"'
+
+
+def columns(table: pa.Table) -> dict[str, np.ndarray]:
+    """Returns the columns as arrays; list columns are float32 [n, width], NaN where absent."""
+    return {name: _numpy(table[name].combine_chunks()) for name in table.column_names}
 
 
 def _numpy(column: pa.Array) -> np.ndarray:
