@@ -37,6 +37,7 @@ class Cell(Spec):
     seed: int
     n_critics: int | None = None
     policy: str | None = None
+    test_dataset: str | None = None
     gauc: float | None = None
     baseline_gauc: float | None = None
     gauc_difference: Difference | None = None

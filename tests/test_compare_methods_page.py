@@ -10,6 +10,7 @@ from pages.shared import factorial_charts, factorial_tables
 from tests.fixtures.comparison import BASE_MEAN, a_comparison, add_comparison, gain
 from tests.test_evaluate_pages import table
 from tests.test_pages import button, checked, opened, texts
+from tests.workspaces import copy_workspace
 
 FOUND = a_comparison()
 
@@ -105,3 +106,16 @@ def test_one_seed_has_dots_without_intervals():
     drawn = factorial_charts.dots(frame, ["effect", "method"], "effect", percent=True, zero=True)
     assert set(drawn.data[0].error_x.array) == {0.0} and frame["interval from"].isna().all()
     assert alone.cells[0].effects[0].base_mean == BASE_MEAN
+
+
+def test_policies_are_ranked_again_if_the_reward_weighed_otherwise(small_workspace, tmp_path, monkeypatch):
+    copy = copy_workspace(small_workspace, tmp_path / "copy")
+    monkeypatch.setenv("MTF_WORKSPACE", str(copy.path))
+    (training,) = copy.registry.runs(kind="train")
+    own = {"policy": training.id, "test_dataset": copy.dataset("test").id}
+    cell = a_comparison(seeds=(0,)).cells[0].model_copy(update=own)
+    add_comparison(copy, a_comparison(seeds=(0,)).model_copy(update={"cells": (cell,)}))
+    app = opened("compare_methods", signal="like")
+    ranked = table(app, "weight", "evolution_strategy on 1: Gaussian")
+    assert len(ranked) == 13 and ranked["weight"].iloc[0] == 0 and ranked.notna().all().all()
+    assert "no two of them change places" in texts(app)

@@ -207,6 +207,7 @@ def filled(job: Job, config: CompareConfig, cell: Cell, done: Done) -> Cell:
     trained = job.workspace.registry.run(policy)
     figures = {
         "policy": policy,
+        "test_dataset": done[f"score of {name}"].dataset_id,
         "gauc": gaucs[policy]["weighted_gauc"],
         "baseline_gauc": gaucs[BASELINE]["weighted_gauc"],
         "gauc_difference": {key: difference[key] for key in ("value", "ci_low", "ci_high")},

@@ -214,6 +214,38 @@ def show_critics(cells: Sequence[Cell], metric: str, single: bool) -> None:
     exhibit(drawn, frame, f"critics {metric}", f"{TITLES[metric]} by number of critics, {OURS} on dataset 2")
 
 
+def show_what_if(cells: Sequence[Cell]) -> None:
+    """Draws how policies of one seed rank if the reward weighed a signal otherwise."""
+    st.header("If the reward weighed otherwise", anchor=False)
+    seeds = {str(cell.seed): f"seed {cell.seed}" for cell in cells}
+    left, middle, right = st.columns([1, 1, 3])
+    seed = int(links.choice("Policies of", seeds, "of", left))
+    own = {str(cell.policy): cell for cell in cells if cell.seed == seed and cell.n_critics is None}
+    logs = {row.id: row for row in loaders.datasets()}
+    log = logs.get(str(next(iter(own.values())).test_dataset))
+    if log is None:
+        st.info("The test log is deleted, and with it the signals of its impressions.")
+        return
+    names = {policy: f"{cell.method} on {DATASETS[cell.dataset]}" for policy, cell in own.items()}
+    signal = links.choice("Signal", {name: name for name in log.meta["reward"]["weights"]}, "signal", middle)
+    chosen = links.choices("Policies", names, "ranked", right)
+    if not chosen:
+        st.info("Choose policies to rank.")
+        return
+    found = loaders.what_if(tuple(chosen), log, signal)
+    frame = factorial_tables.what_if_table(found, names)
+    alt = f"Weighted GAUC of {len(chosen)} policies over the weight of {signal}"
+    exhibit(factorial_charts.over_weights(frame, signal, found.stands), frame, f"what if {signal}", alt)
+    crossed = factorial_tables.flips_table(found, names)
+    if crossed.empty:
+        st.caption("Within these weights no two of them change places.")
+    else:
+        show_table(crossed, f"flips {signal}", "Where policies change places", False)
+    st.caption(
+        "The policies stay as they were trained; only what counts as good changes. At most 2,000 users."
+    )
+
+
 def show(run: RunRow, found: Comparison) -> None:
     introduce(run, found)
     cells, metrics = found.cells, factorial_tables.metrics_of(found.cells)
@@ -229,6 +261,7 @@ def show(run: RunRow, found: Comparison) -> None:
         show_agreement(cells, users, single)
         show_personalisation(cells, users, single)
     show_critics(cells, metric, single)
+    show_what_if(cells)
 
 
 def main() -> None:

@@ -3,7 +3,17 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.shared.charts import BASELINE, BOUND, SYMBOLS, escape, legend_above, method_colour, sized
+from pages.shared.charts import (
+    BASELINE,
+    BOUND,
+    DASHES,
+    SEQUENCE,
+    SYMBOLS,
+    escape,
+    legend_above,
+    method_colour,
+    sized,
+)
 from pages.shared.factorial_tables import ALL, HIGH, LOW, ON
 
 ROW = 34
@@ -58,6 +68,30 @@ def lines(frame: pd.DataFrame, unit: str, percent: bool) -> go.Figure:
         )
     drawn.update_yaxes(title=unit, tickformat=form.replace("4", "3"), zeroline=False)
     drawn.update_xaxes(title=ON)
+    return legend_above(sized(drawn, 420))
+
+
+def over_weights(frame: pd.DataFrame, signal: str, stands: float) -> go.Figure:
+    """Returns a line of weighted GAUC for each policy, a column of `frame`, over the weight of a signal.
+
+    The upright line is where the weight `stands`.
+    """
+    drawn = go.Figure()
+    for i, name in enumerate(frame.columns[1:]):
+        drawn.add_trace(
+            go.Scatter(
+                x=frame["weight"],
+                y=frame[name],
+                name=escape(name),
+                mode="lines+markers",
+                line={"color": SEQUENCE[i % len(SEQUENCE)], "width": 2, "dash": DASHES[i % len(DASHES)]},
+                marker={"size": 6, "symbol": SYMBOLS[i % len(SYMBOLS)]},
+                hovertemplate=f"{escape(name)}<br>%{{x:.3g}}: %{{y:.4f}}<extra></extra>",
+            )
+        )
+    drawn.add_vline(x=stands, line={"color": BOUND, "dash": "dash"}, annotation_text="as it stands")
+    drawn.update_xaxes(title=f"weight of {escape(signal)} in the reward", zeroline=False)
+    drawn.update_yaxes(title="weighted GAUC on the test log", zeroline=False)
     return legend_above(sized(drawn, 420))
 
 

@@ -1,11 +1,12 @@
 """A comparison as the frames that its page shows and saves: means over seeds, single seeds on demand."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from mtf_engine.comparison import ROUNDS, Cell
+from mtf_engine.evaluation.what_if import WhatIf
 from mtf_engine.factorial import GAUC, METRICS, Factorial, GainSplit, OverSeeds, RankAgreement, over_seeds
 from mtf_engine.paper_tables import Row
 
@@ -133,6 +134,20 @@ def personalisation_table(cells: Iterable[Cell], metric: str, single: bool) -> p
     return _frame(
         {"method": method, ON: DATASETS[dataset], "under its": to, **_told(over_seeds(by_seed), single)}
         for (method, dataset, to), by_seed in lost.items()
+    )
+
+
+def what_if_table(found: WhatIf, names: Mapping[str, str]) -> pd.DataFrame:
+    """Returns weighted GAUC over the weight of a signal, a column for each policy by its name."""
+    return pd.DataFrame({"weight": found.weights, **{names[policy]: v for policy, v in found.gaucs.items()}})
+
+
+def flips_table(found: WhatIf, names: Mapping[str, str]) -> pd.DataFrame:
+    """Returns the weights at which two policies change places, lowest first."""
+    ordered = sorted(found.flips, key=lambda flip: flip.weight)
+    return pd.DataFrame(
+        {"from a weight of": flip.weight, "ahead": names[flip.ahead], "of": names[flip.behind]}
+        for flip in ordered
     )
 
 

@@ -33,6 +33,7 @@ from mtf_engine.spec import BoundsPlan, FusionSpec
 if TYPE_CHECKING:
     from mtf_engine.evaluation import EvaluationResult
     from mtf_engine.evaluation.explain import Explanation, LoggedRequest
+    from mtf_engine.evaluation.what_if import WhatIf
     from mtf_engine.jobs.exploring import PolicyActions
 
 
@@ -182,6 +183,18 @@ def _evaluation(path: Path) -> "EvaluationResult | None":
         return EvaluationResult.model_validate_json(path.read_bytes())
     except ValidationError:
         return None
+
+
+def what_if(policies: tuple[str, ...], row: DatasetRow, signal: str) -> "WhatIf":
+    """Returns how policies rank on a log over the weight of one signal of its reward."""
+    return _what_if(policies, row.id, row.content_hash, signal)
+
+
+@st.cache_data(show_spinner="Scoring the policies under other weights", max_entries=50)
+def _what_if(policies: tuple[str, ...], dataset_id: str, content_hash: str, signal: str) -> "WhatIf":
+    from mtf_engine.jobs.what_if import reward_what_if
+
+    return reward_what_if(workspace(), policies, dataset_id, signal)
 
 
 def opened(row: DatasetRow) -> Dataset:

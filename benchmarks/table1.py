@@ -1,0 +1,40 @@
+"""The paper's Table 1 at laptop scale: weighted GAUC of every method, beside the published numbers.
+
+    python benchmarks/table1.py [--env session|replay] [--methods all] [--datasets 1,1b,2,3] [--seeds 3]
+        [--sessions 20000] [--users 10000] [--preset laptop] [--set NAME=VALUE] [--n-critics 2,4,8,24]
+        [--workspace DIR] [--write]
+
+In the session environment, or by replay of the KuaiRand log, whose test days then score. Beside the table every
+method on every dataset, which part of a gain is the data's, and what the searches consumed. `--write` puts it
+into docs/results.md.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks import compared as made
+from mtf_engine.comparison import Comparison
+from mtf_engine.factorial import GAUC, factorial
+from mtf_engine.paper_tables import table_1
+
+TITLES = {"session": "Table 1 in the session environment", "replay": "Table 1 on KuaiRand, by replay"}
+
+
+def sections(found: Comparison) -> Iterator[str]:
+    """Yields the parts of the section, as markdown."""
+    rows, whole = table_1(found.cells), factorial(found.cells, GAUC)
+    yield made.paper(rows, {GAUC: made.plain})
+    baseline = made.of_seeds({cell.seed: cell.baseline_gauc for cell in found.cells if cell.baseline_gauc})
+    yield f"{made.order(rows, GAUC)} The baseline: {made.told(baseline, made.plain)}."
+    yield "Weighted GAUC of every method on every dataset:\n\n" + made.grid(found.cells, GAUC, made.plain)
+    yield made.effects(whole, made.signed, ("data", "method", "rounds"))
+    yield "Which part of a gain is the data's:\n\n" + made.splits(found.cells, whole, made.signed)
+    yield made.searches(found.cells)
+
+
+if __name__ == "__main__":
+    options = made.arguments(__doc__, list(TITLES))
+    made.report(options, TITLES[options.env], sections)

@@ -1,0 +1,40 @@
+"""The scripts of Tables 1 and 2, on a comparison whose figures are known."""
+
+from benchmarks import compared, table1, table2
+from tests.fixtures.comparison import a_comparison
+
+FOUND = a_comparison()
+
+
+def rows_of(text: str) -> dict[str, list[str]]:
+    """Returns the cells of a markdown table by the first cell of each row."""
+    lines = [line[2:-2].split(" | ") for line in text.splitlines() if line.startswith("|")]
+    return {cells[0]: cells for cells in lines}
+
+
+def test_table_1_is_printed_beside_the_published_numbers_in_the_order_found() -> None:
+    first, order, *_ = parts = list(table1.sections(FOUND))
+    rows = rows_of(first)
+    assert rows["IntegratedRL-MTF without PTM"][3] == "0.7941" and rows["grid search"][3] == ""
+    assert rows["ES"][4].startswith("0.65") and " to " in rows["ES"][4]
+    assert order.startswith("Order found, by the mean: IntegratedRL-MTF, bayesian optimization")
+    assert "The baseline: 0.6500" in order
+    assert rows_of(parts[-1])["`grid_search`"][1:] == ["weighted_gauc", "140 evaluations, 5,000 users"]
+
+
+def test_table_2_tells_the_factorial_the_ranking_personalisation_and_critics() -> None:
+    consumed, _, reward, effects, splits, ranking, lost, critics = table2.sections(FOUND)
+    assert rows_of(consumed)["DDPG"][3] == "+1.39%" and "IntegratedRL-MTF without PTM" not in consumed
+    assert rows_of(reward)["`grid_search`"][-1] == "", "a search has no rounds of its own"
+    assert "Of the variance among the cells: data" in effects and "| rounds | `iql` | 3 |" in effects
+    assert rows_of(splits)["`evolution_strategy`"][1] == "3"
+    assert rows_of(ranking)["session reward"][2].startswith("+1.00")
+    assert "| `iql` | rounds | -" in lost
+    assert list(rows_of(critics)) == ["critics", "---", "2", "4", "8", "24"]
+
+
+def test_a_section_of_the_results_takes_the_place_of_its_like(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(compared, "RESULTS", tmp_path / "results.md")
+    for section in ("## One\n\nfirst", "## Two\n\nkept", "## One\n\nsecond"):
+        compared.put(section)
+    assert compared.RESULTS.read_text() == "# Results\n\n## One\n\nsecond\n\n## Two\n\nkept\n"
