@@ -6,6 +6,7 @@ from pathlib import Path
 from streamlit.runtime.pages_manager import PagesManager
 
 from mtf_engine import dashboard
+from pages.shared import words
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,3 +27,9 @@ def test_the_dashboard_is_closed_to_others():
     assert settings["server"]["allowedHosts"] == ["localhost", "127.0.0.1"]
     assert settings["browser"]["gatherUsageStats"] is False
     assert settings["client"]["showErrorDetails"] == "none"
+
+
+def test_a_command_to_copy_names_a_workspace_of_the_project_from_the_projects_folder(tmp_path):
+    own = words.command(ROOT / "data" / "demo", "runs", "show", "a run")
+    assert own == "python -m mtf_engine --workspace data/demo runs show 'a run'"
+    assert f"--workspace {tmp_path} " in words.command(tmp_path, "runs")

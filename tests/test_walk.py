@@ -1,10 +1,11 @@
 """A real decision, walked in a browser from a log to a verified bundle, on synthetic users and on a real log.
 
-    MTF_PICTURES=docs/pictures MTF_KUAIRAND=../shared/data/kuairand python -m pytest -m slow tests/test_walk.py
+    MTF_PICTURES=docs/pictures MTF_KUAIRAND=data/kuairand python -m pytest -m slow tests/test_walk.py
 
 keeps a picture of each step.
 """
 
+import json
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from zipfile import is_zipfile
+from zipfile import ZipFile
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -106,6 +107,36 @@ def test_a_decision_on_a_real_log(workspace, serve, tab, tmp_path, kuairand):
     decide(walk, workspace, f"env=replay&dataset={log}", "first", "kuairand", tmp_path)
 
 
+def test_a_round_is_decided_by_name_and_its_bundle_taken_away(workspace, serve, tab, tmp_path):
+    walk = Walk("round", serve(workspace).url, tab)
+    page = walk.open("rounds?env=session")
+    page.get_by_role("combobox", name="Preset").click()
+    page.get_by_role("option", name="demo").click()
+    asked = {"Rounds": 1, "Sessions a round": 400, "A/B users a round": 300, "Gradient steps in all": 300}
+    for label, number in asked.items():
+        page.get_by_label(label, exact=True).fill(str(number))
+        page.get_by_label(label, exact=True).press("Enter")
+    walk.see("form", "--ab-users 300")
+    walk.click("Start rounds")
+    expect(page.get_by_role("heading", name="The next round")).to_be_visible(timeout=LONG)
+    expect(page.locator(".js-plotly-plot")).to_have_count(2, timeout=LONG)
+    walk.see("played")
+
+    walk.follow("Review it", "Review")
+    walk.see("review", "Memo")
+    page.get_by_text("promote", exact=True).last.click()
+    page.get_by_label("Your name").first.fill("Ada Analyst")
+    page.get_by_label("Reason").first.fill("The first policy: small bounds, watched daily.")
+    walk.click("Decide")
+    walk.see("decided", "Ada Analyst decided to")
+
+    walk.follow("Export it", "Export a policy")
+    walk.click("Export")
+    walk.see("approved bundle", "Verified with numpy and onnxruntime alone")
+    manifest = taken_away(walk, tmp_path)
+    assert manifest["approved"] and manifest["approval"]["name"] == "Ada Analyst"
+
+
 def decide(walk: Walk, workspace: Workspace, world: str, explored: str, test: str, folder: Path) -> None:
     """Walks from the drift of a trained policy to the bundle of one that was trained inside its bounds."""
     known = f"dataset={dataset(workspace, explored)}"
@@ -154,9 +185,14 @@ def decide(walk: Walk, workspace: Workspace, world: str, explored: str, test: st
     page = walk.open(f"export?run={run_id}")
     walk.click("Export")
     walk.see("export", "Verified with numpy and onnxruntime alone")
-    with page.expect_download() as download:
+    assert not taken_away(walk, folder)["approved"]
+
+
+def taken_away(walk: Walk, folder: Path) -> dict:
+    """Downloads the bundle, which verifies itself, and returns its manifest."""
+    with walk.page.expect_download() as download:
         walk.click(re.compile("Download policy.zip"))
-    bundle = folder / "policy.zip"
-    download.value.save_as(bundle)
-    assert is_zipfile(bundle)
+    download.value.save_as(bundle := folder / "policy.zip")
     assert verify(bundle)["ok"]
+    with ZipFile(bundle) as file:
+        return json.loads(file.read("manifest.json"))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mtf_engine.registry import BEST, RunRow, RunState, now, run_of
 
+PROJECT = Path(__file__).parents[2]
 STATES = {
     RunState.QUEUED: "◌ queued",
     RunState.RUNNING: "▶ running",
@@ -78,8 +79,10 @@ def figure(number: float) -> str:
 
 
 def command(workspace: Path, *words: object) -> str:
-    """Returns the command line that does what a form does, to be copied into a shell."""
-    return shlex.join(["python", "-m", "mtf_engine", "--workspace", str(workspace), *map(str, words)])
+    """Returns the command line that does what a form does, to be copied into a shell in the project's folder."""
+    own = workspace.is_relative_to(PROJECT)
+    place = workspace.relative_to(PROJECT) if own else workspace
+    return shlex.join(["python", "-m", "mtf_engine", "--workspace", str(place), *map(str, words)])
 
 
 def policy_title(policy: str, runs: dict[str, RunRow]) -> str:
