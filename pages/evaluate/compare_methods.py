@@ -8,7 +8,7 @@ import streamlit as st
 from mtf_engine.comparison import Cell, Comparison
 from mtf_engine.factorial import GAUC, Factorial, factorial, gain_split, rank_agreement
 from mtf_engine.jobs import executor
-from mtf_engine.paper_tables import BASE, OURS, table_1, table_2
+from mtf_engine.paper_tables import BASE, OURS, Row, table_1, table_2
 from mtf_engine.registry import RunRow
 from pages.shared import (
     compare_form,
@@ -107,17 +107,28 @@ def show_table(frame: pd.DataFrame, name: str, alt: str, percent: bool) -> None:
 
 def show_paper(cells: Sequence[Cell], single: bool, tested: bool) -> None:
     st.header("Table 1: weighted GAUC", anchor=False)
-    frame = factorial_tables.paper_table(table_1(cells), single).drop(columns="metric")
-    show_table(frame, "table 1", "Table 1 of the paper", False)
+    show_rows(table_1(cells), single, "table 1", percent=False)
     st.caption(
-        "Published: IntegratedRL-MTF, Table 1, on the users of its product. Found: on the test log here. Other "
-        "users, other signals: compare the order, not the numbers."
+        "Published: IntegratedRL-MTF, on the users of its product. Found: on the test log here, 95 % interval over "
+        "seeds. Other users, other signals: compare the order, not the numbers."
     )
     if not tested:
         return
     st.header("Table 2: what users consume", anchor=False)
-    show_table(factorial_tables.paper_table(table_2(cells), single), "table 2", "Table 2 of the paper", True)
-    st.caption("Relative to the evolution strategy, as published. A cell that does not exist stays blank.")
+    show_rows(table_2(cells), single, "table 2", percent=True)
+    st.caption("Relative to the evolution strategy, as published. What does not exist stays blank.")
+
+
+def show_rows(rows: Sequence[Row], single: bool, name: str, percent: bool) -> None:
+    """Draws a table of the paper in words, or as numbers with those of single seeds."""
+    frame = factorial_tables.paper_table(rows, single).drop(columns="p-value", errors="ignore")
+    alt = f"{name.capitalize()} of the paper: published and found"
+    if single:
+        show_table(frame, name, alt, percent)
+        return
+    said = factorial_tables.paper_words(frame, percent)
+    st.dataframe(said, hide_index=True, alt=alt, key=f"table {name}", height="content")
+    csv_download(frame, name)
 
 
 def show_factorial(cells: Sequence[Cell], metric: str, single: bool) -> None:

@@ -48,6 +48,23 @@ def paper_table(rows: Iterable[Row], single: bool) -> pd.DataFrame:
     )
 
 
+def paper_words(table: pd.DataFrame, percent: bool) -> pd.DataFrame:
+    """Returns a table of the paper with a row a method, in words; what does not exist is blank."""
+    metrics = list(dict.fromkeys(table["metric"]))
+    rows: dict[str, dict[str, str]] = {}
+    for row in table.to_dict("records"):
+        said = rows.setdefault(row["in the paper"], {n: row[n] for n in ("in the paper", "method", ON)})
+        prefix = f"{row['metric']}, " if len(metrics) > 1 else ""
+        said[f"{prefix}published"] = _said(row["published"], percent)
+        ends = f" [{_said(row[LOW], percent)}, {_said(row[HIGH], percent)}]" if pd.notna(row[LOW]) else ""
+        said[f"{prefix}found"] = _said(row["mean"], percent) + ends
+    return pd.DataFrame(list(rows.values()))
+
+
+def _said(value: float, percent: bool) -> str:
+    return "" if pd.isna(value) else f"{value:+.2%}" if percent else f"{value:.4f}"
+
+
 def factorial_table(cells: Sequence[Cell], metric: str, single: bool) -> pd.DataFrame:
     """Returns a row for each method and what it was trained on."""
     by_pair: dict[tuple[str, str], list[Cell]] = {}
