@@ -17,7 +17,7 @@ from mtf_engine.jobs import executor, submissions
 from mtf_engine.jobs.storage import open_dataset, register_dataset
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.schema import Tables
-from mtf_engine.registry import RunRow, Workspace, new_id
+from mtf_engine.registry import RunRow, RunState, Workspace, new_id
 
 PATTERN = 5_000
 BATCH = 100
@@ -29,8 +29,14 @@ SETTINGS = {"n_steps": "400", "n_critics": "24", "hidden": "16", "log_every": "1
 def make(path: Path, n_requests: int, n_runs: int) -> Workspace:
     """Returns the workspace at `path`, filled where it is new."""
     workspace = Workspace(path)
-    if any(row.name == BIG for row in workspace.registry.datasets()):
-        return workspace
+    if not any(row.name == BIG for row in workspace.registry.datasets()):
+        _fill(workspace, n_requests, n_runs)
+    if not workspace.registry.runs(RunState.COMPLETED, kind="abtest"):
+        _play(workspace)
+    return workspace
+
+
+def _fill(workspace: Workspace, n_requests: int, n_runs: int) -> None:
     collect = partial(submissions.submit_collect, workspace, env="session", n_requests=PATTERN)
     pattern = _done(workspace, collect(explore="uniform", seed=1, name="pattern"))
     test = _done(workspace, collect(explore="baseline", seed=2, name="test"))
@@ -43,7 +49,15 @@ def make(path: Path, n_requests: int, n_runs: int) -> Workspace:
     for i in range(2, n_runs + 1):
         _copy(workspace, workspace.registry.run(train), i)
     _repeat(workspace, open_dataset(workspace, pattern), n_requests)
-    return workspace
+
+
+def _play(workspace: Workspace) -> None:
+    """Plays two rounds, each with its A/B test."""
+    rounds = submissions.submit_progressive(
+        workspace, algo="integrated_rl", preset="demo", settings={**SETTINGS, "n_steps": "100"},
+        env="session", rounds=2, sessions_per_round=300, ab_users=300, name="two rounds",
+    )  # fmt: skip
+    _done(workspace, rounds)
 
 
 def _done(workspace: Workspace, run_id: str) -> str:

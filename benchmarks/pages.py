@@ -5,6 +5,8 @@ median told: from the moment the browser sends the choice until the last change 
 stands the processor time that the server spent on it, which other work on the machine hardly changes.
 
     python benchmarks/pages.py [--workspace DIR] [--requests 10000000] [--runs 50] [--pages bounds runs]
+
+A workspace that is there already is measured as it is; where others work on the machine, put `nice -n 10` before.
 """
 
 import argparse
@@ -28,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.big_workspace import BIG, make
 from mtf_engine.registry import BASELINE, Workspace
 from tests import browser as chromium
-from tests.test_browser import TITLES, Server
+from tests.test_browser import HEADINGS, Server
 
 TIMES = 3
 QUIET = 700
@@ -67,6 +69,18 @@ def choose(name: str) -> Use:
     return use
 
 
+def write(name: str) -> Use:
+    """Returns what writes one number, and in turn another, into a field."""
+    numbers = itertools.cycle(("7", "8"))
+
+    def use(page: Page) -> None:
+        field = page.get_by_label(name, exact=True).first
+        field.fill(next(numbers))
+        field.press("Enter")
+
+    return use
+
+
 def press(name: str) -> Use:
     """Returns what presses a button."""
     return lambda page: page.get_by_role("button", name=name).first.click()
@@ -78,6 +92,8 @@ def switch(name: str) -> Use:
 
 
 USES: dict[str, tuple[str, Use]] = {
+    "import_logs": ("name", write("Name (optional)")),
+    "collect": ("seed", write("Seed")),
     "bounds": ("move a wall", slide("pow_click")),
     "drift": ("share held", slide("Share of the policy's actions")),
     "walls": ("judge each segment", switch("Judge each segment")),
@@ -92,6 +108,8 @@ USES: dict[str, tuple[str, Use]] = {
     "deviation": ("direction", choose("Show")),
     "critics": ("another critic", choose("One critic")),
     "explain": ("draw a request", press("Draw one at random")),
+    "abtest": ("seed", write("Seed")),
+    "rounds": ("seed", write("Seed")),
     "export": ("another policy", choose("Policy")),
 }
 """What is done on a page: its words, and how. Pages without an entry are opened only."""
@@ -117,14 +135,16 @@ class Measured(NamedTuple):
 def queries(workspace: Workspace) -> dict[str, dict[str, str | list[str]]]:
     """Returns what the address of a page selects: the big log, or the comparison of the first training."""
     ids = {row.name: row.id for row in workspace.registry.datasets()}
-    trainings = [run.id for run in workspace.registry.runs(kind="train")]
-    (scored,) = workspace.registry.runs(kind="evaluate")
+    whole = [run for run in workspace.registry.runs() if run.parent_id is None]  # not a part of the rounds
+    trainings = [run.id for run in whole if run.kind == "train"]
+    (scored,) = (run for run in whole if run.kind == "evaluate")
     policies = scored.config["policies"]
-    big = {"dataset": ids[BIG]}
+    big, small = {"dataset": ids[BIG]}, {"dataset": ids["test"]}
     compared = {"dataset": ids["test"], "policies": [run for run in policies if run != BASELINE]}
     explore = dict.fromkeys(("bounds", "drift", "walls", "cost", "coverage", "explain"), big)
     evaluate = dict.fromkeys(("compare", "deviation", "critics"), compared)
-    return {**explore, **evaluate, "compare_runs": {"runs": trainings[:5]}, "start": big}
+    logs = dict.fromkeys(("datasets", "rewards"), small)
+    return {**logs, **explore, **evaluate, "compare_runs": {"runs": trainings[:5]}, "start": big}
 
 
 def measure(browser: Browser, url: str, use: Use | None, server: psutil.Process) -> Measured:
@@ -192,7 +212,7 @@ def table(found: dict[str, Measured]) -> str:
         if one.uses:
             answers = " | ".join(f"{statistics.median(part):,.0f}" for part in zip(*one.uses, strict=True))
         opened = f"{one.first_paint:.1f} | {one.drawn:.1f} | {one.worked:.1f} | {one.kilobytes:,.0f}"
-        lines.append(f"| {TITLES[name]} | {opened} | {what} | {answers} |")
+        lines.append(f"| {HEADINGS[name]} | {opened} | {what} | {answers} |")
     return "\n".join(lines)
 
 
@@ -202,10 +222,10 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path, default=Path("data/pages"))
     parser.add_argument("--requests", type=int, default=10_000_000)
     parser.add_argument("--runs", type=int, default=50)
-    parser.add_argument("--pages", nargs="+", choices=[name or "home" for name in TITLES])
+    parser.add_argument("--pages", nargs="+", choices=[name or "home" for name in HEADINGS])
     args = parser.parse_args()
     workspace = make(args.workspace, args.requests, args.runs)
-    names = [name for name in TITLES if not args.pages or (name or "home") in args.pages]
+    names = [name for name in HEADINGS if not args.pages or (name or "home") in args.pages]
     found = rows(workspace, names)
     memory = psutil.virtual_memory().total / 2**30
     load = os.getloadavg()[0]
