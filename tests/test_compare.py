@@ -13,6 +13,7 @@ from mtf_engine.comparison import ROUNDS, Cell, Comparison
 from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.evaluation.personalisation import BY_SEGMENT, EVERYBODY, personalisation
 from mtf_engine.jobs import executor, paper_data, submissions
+from mtf_engine.jobs.campaign import stored
 from mtf_engine.jobs.compare import cells, parts, title
 from mtf_engine.jobs.configs import CompareConfig
 from mtf_engine.registry import RunRow, RunState, Workspace, now
@@ -141,8 +142,29 @@ def test_a_cell_tells_its_score_and_its_ab_test(workspace: Workspace, whole: Run
     assert cell.policy is not None and workspace.trained(cell.policy).seed == 4
 
 
-def test_a_second_call_does_only_what_is_missing(workspace: Workspace, whole: RunRow) -> None:
+def missing(workspace: Workspace, config: CompareConfig) -> list[str]:
+    """Returns the parts of a comparison that are not stored, and those that wait for one of them."""
+    done: dict[str, RunRow] = {}
+    for part in parts(config):
+        if all(need in done for need in part.needs) and (run := stored(workspace, part, part.order(done))):
+            done[part.name] = run
+    return [part.name for part in parts(config) if part.name not in done]
+
+
+def test_what_is_stored_is_found_again_by_what_it_did(workspace: Workspace, whole: RunRow) -> None:
     assert submit(workspace) == whole.id, "asked the same, it is the same run"
+    config = CompareConfig.model_validate(whole.config)
+    assert missing(workspace, config) == []
+    own = "integrated_rl on dataset 2, 2 critics, seed 4"
+    with_critics = config.model_copy(update={"n_critics": (2,)})
+    assert missing(workspace, with_critics) == [own, f"score of {own}", f"A/B test of {own}"]
+    more_users = config.model_copy(update={"users": 31})
+    assert missing(workspace, more_users) == ["A/B test of integrated_rl on dataset 2, seed 4"]
+    assert len(missing(workspace, config.model_copy(update={"sessions": 45}))) == len(parts(config))
+
+
+@pytest.mark.slow
+def test_a_second_call_does_only_what_is_missing(workspace: Workspace, whole: RunRow) -> None:
     before = {run.id for run in workspace.registry.runs()}
     again = executor.completed(workspace, executor.wait(workspace, submit(workspace, n_critics=(2,))))
     new = [run for run in workspace.registry.runs() if run.id not in before]

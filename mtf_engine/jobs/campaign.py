@@ -88,9 +88,9 @@ class Campaign:
         if not all(need in self.done for need in part.needs):
             return False
         order = part.order(self.done)
-        stored = _stored(self.job.workspace, part, order)
-        if stored is not None:
-            self.done[part.name] = stored
+        known = stored(self.job.workspace, part, order)
+        if known is not None:
+            self.done[part.name] = known
         elif len(self._at_work) < executor.MAX_WORKING:
             self._at_work[part.name] = self._put_to_work(part, order)
         else:
@@ -131,7 +131,7 @@ class Campaign:
             executor.wait(self.job.workspace, run_id)
 
 
-def _stored(workspace: Workspace, part: Part, order: Order) -> RunRow | None:
+def stored(workspace: Workspace, part: Part, order: Order) -> RunRow | None:
     """Returns a completed run that did what `part` asks for, and whose result is still there."""
     hashes = {row.id: row.content_hash for row in workspace.registry.datasets()}
     writes = part.kind in WRITES_DATASET
