@@ -14,7 +14,7 @@ from mtf_engine.spec import MIN_WIDTH
 OBSERVATION_CLIP = 5.0
 """Standardised features beyond this many standard deviations are cut."""
 
-CHUNK = 65_536
+CHUNK = 16_384
 """Rows a network sees at once outside training, which bounds memory."""
 
 
@@ -170,7 +170,7 @@ class CriticEnsemble(nn.Module):
     ) -> None:
         super().__init__()
         explored = range(n_actions) if explored is None else explored
-        self.architecture = {
+        self.architecture: dict[str, Any] = {
             "n_critics": n_critics, "n_features": n_features, "n_actions": n_actions, "hidden": list(hidden),
             "action_input": action_input, "explored": [int(i) for i in explored],
         }  # fmt: skip
@@ -212,6 +212,16 @@ class CriticEnsemble(nn.Module):
         return _Ensemble.apply(
             state, action_inputs, *(parameters if learn else [p.detach() for p in parameters])
         )
+
+    def layers_of(self, critic: int) -> list[tuple[Tensor, Tensor]]:
+        """Returns weight [out, in] and bias [out] of each layer of one critic."""
+        width = len(self.biases[0]) // self.n_critics
+        own = slice(critic * width, (critic + 1) * width)
+        rest = zip(self.weights[1:], self.biases[1:], strict=True)
+        return [
+            (self.weights[0][:, own].t(), self.biases[0][own, 0]),
+            *((weight[critic].t(), bias[critic, :, 0]) for weight, bias in rest),
+        ]
 
     @torch.inference_mode()
     def q(

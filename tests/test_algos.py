@@ -33,6 +33,9 @@ FINDS_IT = {
     "cql_sac": QUICK
     | {"n_steps": "500", "batch_size": "64", "n_action_samples": "4", "alpha": "0.1"}
     | {"critic_learning_rate": "0.02", "actor_learning_rate": "0.0006"},
+    "batchrl_mtf": QUICK
+    | {"n_steps": "600", "batch_size": "128", "critic_learning_rate": "0.02"}
+    | {"actor_learning_rate": "0.001", "perturbation": "0.4"},
     "iql": QUICK
     | {"n_steps": "600", "batch_size": "128", "critic_learning_rate": "0.02", "actor_learning_rate": "0.001"},
     "evolution_strategy": {"n_steps": "60", "population": "10"},

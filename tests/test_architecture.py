@@ -12,7 +12,7 @@ LAYERS = (
     ("exploration", "observation", "fusion", "reward", "evolution"),
     ("logs",),
     ("environments", "aggregates", "samples"),
-    ("networks", "network_files", "policy"),
+    ("networks", "candidates", "network_files", "policy"),
     ("learning",),
     ("learning",),
     ("algos",),

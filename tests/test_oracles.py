@@ -186,3 +186,28 @@ def test_cql(case):
     )
     assert_networks_follow(algo, oracle, batch)
     torch.testing.assert_close(algo.actor.head(batch.observations), oracle["after/actions"], **TOLERANCE)
+
+
+def test_bcq():
+    """Error and KL of the autoencoder are summed over d = 2 dimensions, so its loss is twice d3rlpy's."""
+    oracle, algo = Oracle("bcq"), trainer("batchrl_mtf", kl_weight="0.5", vae_learning_rate="0.01")
+    copy_mlp(algo.actor.decoder, oracle.layers("vae_decoder"))
+    copy_mlp(algo.actor.shift, oracle.layers("policy"))
+    copy_mlp(algo.target_shift, oracle.layers("targ_policy"))
+    *first, mean = oracle.layers("vae_encoder", "_mu")
+    log_std = oracle.layers("vae_encoder", "_logstd")[-1]
+    copy_mlp(algo.encoder, [*first, tuple(map(torch.cat, zip(mean, log_std, strict=True)))])
+    copy_critics(algo.critics, oracle, "q_funcs")
+    copy_critics(algo.target_critics, oracle, "targ_q_funcs")
+    of_vae, of_targets, of_actor = oracle.noise()
+    drawn = iter([of_vae, of_targets.view(16, 10, 4).transpose(0, 1), of_actor])
+    algo._normal = lambda *shape: next(drawn).reshape(shape)
+
+    batch = oracle.batch()
+    losses = algo.update(batch)
+    for name, times in (("vae_loss", 2), ("critic_loss", 0.5), ("actor_loss", 1)):
+        assert float(losses[name]) == pytest.approx(times * float(oracle[f"losses/{name}"]), abs=1e-5)
+    assert_networks_follow(algo, oracle, batch)
+    for name, shift in (("actions", algo.actor.shift), ("target_actions", algo.target_shift)):
+        found = algo.actor.perturbed(batch.state, batch.actions, shift)
+        torch.testing.assert_close(found, oracle[f"after/{name}"], **TOLERANCE)

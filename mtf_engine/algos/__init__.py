@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 
+from mtf_engine.algos.batchrl_mtf import BatchRLMTF
 from mtf_engine.algos.bayesian_optimization import BayesianOptimization
 from mtf_engine.algos.cql_sac import CQLSAC
 from mtf_engine.algos.ddpg import DDPG
@@ -71,6 +72,7 @@ ALGOS: dict[str, type[Algorithm]] = {
     "integrated_rl": IntegratedRL,
     "ddpg": DDPG,
     "cql_sac": CQLSAC,
+    "batchrl_mtf": BatchRLMTF,
     "iql": IQL,
     "evolution_strategy": EvolutionStrategy,
     "grid_search": GridSearch,

@@ -52,6 +52,7 @@ class IQLConfig(OffPolicyConfig):
     temperature: float = Field(
         default=3.0, ge=0, description="a logged action weighs exp(temperature (Q - V)) (paper: beta 3)"
     )
+    actor_learning_rate: float = Field(default=3e-4, gt=0, description="of Adam (paper: 3e-4)")
     largest_weight: float = Field(default=100.0, gt=0, description="weights are cut here (paper: 100)")
 
 
@@ -64,7 +65,6 @@ class IQL:
         "paper": {
             "n_steps": 300_000,
             "hidden": (256, 256),
-            "actor_learning_rate": 3e-4,
             "critic_learning_rate": 3e-4,
         },
         "demo": {"n_steps": 1_000},

@@ -32,6 +32,8 @@ WIDEST_GAP = 1.0
 """CQL: standard deviations of the return by which Q of the policy's actions may exceed that of logged ones."""
 ALPHA = (1e-3, 1e3)
 """CQL: range of alpha where it is learned; beyond it the threshold is out of reach."""
+ALL_ALIKE, AT_LIMIT = 0.02, 0.5
+"""BatchRL-MTF: half widths that its candidates must spread, and share of perturbations at their limit."""
 CAPPED, FEW, ALIKE = 0.1, 0.05, 0.97
 """IQL: share of weights at their cap, and the range of their effective sample size, as share of the batch."""
 STILL_RISING = 0.1
@@ -149,6 +151,24 @@ def _alpha_out_of_range(frame: pd.DataFrame) -> str | None:
     return None
 
 
+def _candidates_alike(frame: pd.DataFrame) -> str | None:
+    if (spread := _late(frame, "candidate_spread")) < ALL_ALIKE:
+        return (
+            f"The candidates of a request spread by {spread:.3f} half widths: there is nothing to choose from; "
+            "lower kl_weight."
+        )
+    return None
+
+
+def _perturbation_at_limit(frame: pd.DataFrame) -> str | None:
+    if (share := _late(frame, "share_saturated")) > AT_LIMIT:
+        return (
+            f"{share:.0%} of the perturbations are at their limit: it alone decides how far the policy goes; "
+            "lower actor_learning_rate, or raise perturbation."
+        )
+    return None
+
+
 def _weights_capped(frame: pd.DataFrame) -> str | None:
     if (share := _late(frame, "share_capped")) > CAPPED:
         return f"{share:.0%} of the weights are cut at their cap and count alike; lower temperature."
@@ -229,6 +249,8 @@ RULES: tuple[Callable[[pd.DataFrame], str | None], ...] = (
     _actor_far_from_data,
     _gap_too_wide,
     _alpha_out_of_range,
+    _candidates_alike,
+    _perturbation_at_limit,
     _weights_capped,
     _few_weights_count,
     _weights_alike,

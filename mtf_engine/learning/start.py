@@ -1,5 +1,6 @@
 """Where training starts: the actor as the baseline policy, the critics at the mean return, rewards scaled."""
 
+import copy
 import warnings
 from dataclasses import dataclass
 
@@ -83,6 +84,30 @@ def starting_value(
     value = initialise(mlp([n_inputs, *config.hidden, 1]), generator)
     nn.init.constant_(value[-1].bias, reward_scale.mean_return)  # type: ignore[arg-type]
     return value.to(config.device)
+
+
+def starting_encoder(
+    config: OffPolicyConfig, transitions: Transitions, n_latents: int, generator: torch.Generator
+) -> nn.Sequential:
+    """Returns a fresh network of states and actions [n, f + 2 d] -> mean and log std of latents, [n, 2 l]."""
+    n_inputs = len(transitions.feature_names) + 2 * transitions.fusion.n_actions
+    return initialise(mlp([n_inputs, *config.hidden, 2 * n_latents]), generator).to(config.device)
+
+
+def mean_bounds(transitions: Transitions) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns centre, as offset from the baseline action, and half width of the log's mean bounds, [d] each."""
+    lower, upper = (torch.as_tensor(edge.mean(axis=0)) for edge in (transitions.lower, transitions.upper))
+    return (lower + upper) / 2, (upper - lower) / 2
+
+
+def baseline_network(
+    transitions: Transitions, hidden: tuple[int, ...], baseline: Policy | None, generator: torch.Generator
+) -> nn.Module:
+    """Returns a network that acts as the baseline did in the log: its own, or one as of `starting_actor`."""
+    if baseline is None:
+        return starting_actor(transitions, hidden, None, generator).requires_grad_(False)
+    baseline.check(transitions.fusion, transitions.feature_names)
+    return copy.deepcopy(baseline.network).requires_grad_(False)
 
 
 def logged_std(transitions: Transitions) -> torch.Tensor:

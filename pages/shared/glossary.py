@@ -118,6 +118,8 @@ TERMS = {
     "return: what the policy believes to gain. Beyond 1 it believes too much.",
     "cql_alpha": "Weight of the conservative loss beside the squared error; moves where a threshold is set.",
     "temperature": "Weight of the policy's entropy in its loss.",
+    "candidate_spread": "Standard deviation of a request's candidate actions, over dimensions, in half widths.",
+    "share_saturated": "Share of candidates, over dimensions, that are moved by 95 % of `perturbation` or more.",
     "share_capped": "Share of logged actions whose weight exp(temperature × (Q − V)) is cut at its cap.",
     "effective_sample_size": "Equal weights that would tell as much as these, over the batch: 1 is all alike.",
     "policy_std": "Standard deviation of the policy that is trained, over dimensions; its mean is served.",
