@@ -11,15 +11,17 @@ from mtf_engine.environments.play import play
 from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.evaluation import evaluate
 from mtf_engine.fusion import LogPredictions, log_final_score
-from mtf_engine.jobs import submissions
+from mtf_engine.jobs import estimates, submissions
 from mtf_engine.jobs.executor import completed, wait
 from mtf_engine.jobs.fitness import open_fitness
 from mtf_engine.jobs.storage import open_dataset, open_policy
 from mtf_engine.learning.search import BUDGET
 from mtf_engine.policy import Policy
+from mtf_engine.registry import Workspace
 from mtf_engine.spec import FusionSpec, Refusal
 from mtf_engine.training import fit, make_config
-from tests.problems import N_FEATURES, sessions, worth
+from pages.shared import results
+from tests.problems import sessions, worth
 from tests.workspaces import copy_workspace
 
 SEARCHES = [name for name, algo in ALGOS.items() if "fitness" in algo.Config.model_fields]
@@ -157,4 +159,16 @@ def test_a_run_keeps_what_it_was_searched_for_and_how_often(workspace):
     assert run.result["search"] == {"evaluations": 8, "sessions": 20, "sessions_in_all": 160}
     policy = open_policy(workspace, run_id, open_dataset(workspace, "explored").meta)
     assert policy.info["evaluations"] == 8 and policy.info["fitness"] == "reward"
-    assert len(policy.feature_names) > N_FEATURES
+    (told,) = results.searches([run_id, "baseline"], {run_id: run}).to_dict("records")
+    assert (told["fitness"], told["evaluations"], told["sessions in all"]) == ("reward", 8, 160)
+
+
+def test_a_search_is_estimated_by_what_its_evaluations_look_at(workspace, tmp_path):
+    row = workspace.dataset("explored")
+
+    def seconds(**settings) -> float:
+        config = make_config("evolution_strategy", "laptop", settings, seed=0).model_dump(mode="json")
+        return estimates.estimate(Workspace(tmp_path), "evolution_strategy", config, row).seconds
+
+    assert seconds(population="28") > 1.5 * seconds(population="14")
+    assert seconds(fitness="reward", batch_size="4000") > 1.9 * seconds(fitness="reward", batch_size="2000")

@@ -121,3 +121,11 @@ def test_a_trend_needs_rows():
 def test_a_metric_that_is_zero_throughout_is_no_error():
     zeros = {"q_mean": 0.0, "largest_return": 0.0, "q_std_inside": 0.0, "q_std_outside": 0.0}
     assert sentinels(healthy(**zeros)) == []
+
+
+def test_a_search_may_slow_down():
+    slower = np.geomspace(60, 6, len(STEPS))
+    assert [one.key for one in sentinels(healthy(steps_per_second=slower))] == ["slowed_down"]
+    assert (
+        sentinels(healthy(steps_per_second=slower, fitness_best=1 - np.geomspace(1, 0.01, len(STEPS)))) == []
+    )

@@ -15,6 +15,7 @@ from mtf_engine.spec import Refusal
 
 FITNESS = 8  # channel of the seed
 TRAIN, ALL = "train", "all"
+USERS = "users"
 
 
 class SizedFitness(Protocol):
@@ -50,8 +51,9 @@ def open_fitness(workspace: Workspace, dataset_id: str, config: Mapping[str, Any
 
 
 def consumed(fitness: SizedFitness, evaluations: int) -> dict[str, int]:
-    """Returns how many evaluations a search made, and what each and all of them looked at."""
-    all_of_them = {f"{what}_in_all": n * evaluations for what, n in fitness.size.items()}
+    """Returns how many evaluations a search made, what each looked at, and all of them; users are the same."""
+    size = fitness.size.items()
+    all_of_them = {f"{what}_in_all": n * evaluations for what, n in size if what != USERS}
     return {"evaluations": evaluations, **fitness.size, **all_of_them}
 
 

@@ -234,6 +234,8 @@ def _past_its_best(frame: pd.DataFrame) -> str | None:
 
 def _slowed_down(frame: pd.DataFrame) -> str | None:
     pace = _trend(frame, "steps_per_second")
+    if "fitness_best" in frame:  # a search that weighs all its trials so far slows down by nature
+        return None
     if (times := _ratio(_early_mean(pace), _late_mean(pace))) > SLOWER:
         return f"A step takes {times:.1f} times as long as at first: something else uses this machine."
     return None

@@ -31,7 +31,11 @@ def show_searches(found: Comparison) -> None:
     table = results.searches(found.chosen.policies, found.runs)
     if len(table):
         st.header("Found by search", anchor=False, help=glossary.TERMS["fitness"])
-        described(table, "searches", "What each search was for, and its evaluations")
+        counts = {
+            name: st.column_config.NumberColumn(format="localized", help=glossary.meaning(name))
+            for name in table.select_dtypes("number")
+        }
+        described(table, "searches", "What each search was for, and its evaluations", **counts)
 
 
 def choose_base(found: Comparison) -> str:

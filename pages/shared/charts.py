@@ -39,7 +39,9 @@ Panel = tuple[str, str, Sequence[str]]
 
 KNOWN_METRICS = (
     ("Weighted GAUC of validation users", "weighted GAUC", r"validation_gauc"),
-    ("Fitness on training data", "weighted GAUC or reward", r"fitness(_mean|_best)?"),
+    ("Best fitness so far", "weighted GAUC or reward", r"fitness_best"),
+    ("Fitness of each trial", "weighted GAUC or reward", r"fitness"),
+    ("Mean fitness of a generation", "weighted GAUC or reward", r"fitness_mean"),
     ("Step size of the mutations", "sigma, in units of the action", r"sigma"),
     ("Critic loss", "squared reward", r"critic_loss"),
     ("Actor loss", "", r"actor_loss"),
