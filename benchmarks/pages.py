@@ -152,7 +152,7 @@ def measure(browser: Browser, url: str, use: Use | None, server: psutil.Process)
     before = _worked(server)
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(300_000)
     received = [0.0]
     page.on("websocket", lambda socket: socket.on("framereceived", lambda data: _count(received, data)))
     page.add_init_script(WATCH)

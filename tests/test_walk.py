@@ -125,8 +125,8 @@ def test_a_round_is_decided_by_name_and_its_bundle_taken_away(workspace, serve, 
     walk.follow("Review it", "Review")
     walk.see("review", "Memo")
     page.get_by_text("promote", exact=True).last.click()
-    page.get_by_label("Your name").first.fill("Ada Analyst")
-    page.get_by_label("Reason").first.fill("The first policy: small bounds, watched daily.")
+    page.get_by_role("textbox", name="Your name").first.fill("Ada Analyst")
+    page.get_by_role("textbox", name="Reason").first.fill("Within the guardrails; a live test follows.")
     walk.click("Decide")
     walk.see("decided", "Ada Analyst decided to")
 
