@@ -101,7 +101,7 @@ def introduced(workspace: Workspace, run: RunRow, found: Comparison) -> str:
     words = [name for name in sys.argv[1:] if name != "--write"]
     if "--workspace" in words:
         del words[words.index("--workspace") : words.index("--workspace") + 2]
-    command = shlex.join(["python", str(Path(sys.argv[0]).relative_to(ROOT)), *words])
+    command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])
     config, parts = run.config, workspace.registry.runs(RunState.COMPLETED, parent_id=run.id)
     longest = max(found.cells, key=lambda cell: (cell.dataset != "rounds", cell.seconds or 0))
     where = (
@@ -153,6 +153,11 @@ def told(found: OverSeeds | None, form: Format, against: bool = False) -> str:
     return f"{form(found.value)} ({form(found.ci_low)} to {form(found.ci_high)}{p_value})"
 
 
+def named(metric: str) -> str:
+    """Returns what a metric is called."""
+    return metric.replace("_", " ").replace("gauc", "GAUC")
+
+
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Returns a table."""
     lines = [head, ["---"] * len(head), *rows]
@@ -161,7 +166,7 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def paper(rows: Sequence[Row], forms: dict[str, Format]) -> str:
     """Returns a table of the paper: published and found side by side, absent cells blank."""
-    names = [metric.replace("_", " ") for metric in forms]
+    names = [named(metric) for metric in forms]
     head = ["in the paper", "method", "trained on"]
     head += [f"{name}, {what}" for name in names for what in ("published", "found")]
     body = []
@@ -234,7 +239,7 @@ def searches(cells: Sequence[Cell]) -> str:
         [
             f"`{method}`",
             cell.fitness or "",
-            ", ".join(f"{n:,} {what}" for what, n in (cell.search or {}).items()),
+            ", ".join(f"{n:,} {named(what)}" for what, n in (cell.search or {}).items()),
         ]
         for method, cell in first.items()
     )

@@ -42,7 +42,7 @@ def agreement(cells: Sequence[Cell]) -> str:
     found = [one for metric in METRICS if metric != GAUC and (one := rank_agreement(cells, metric))]
     body = (
         [
-            one.metric.replace("_", " "),
+            made.named(one.metric),
             f"{one.n_policies}",
             *(made.told(rank, "{:+.2f}".format, True) for rank in (one.kendall, one.spearman)),
         ]
@@ -81,7 +81,7 @@ def critics(cells: Sequence[Cell]) -> str:
         forms = [made.plain if metric == GAUC else made.percent for metric in METRICS]
         row = [made.told(made.of_seeds(v), form) for v, form in zip(by_metric, forms, strict=True)]
         body.append([f"{number}", *row])
-    return made.markdown(["critics", *(metric.replace("_", " ") for metric in METRICS)], body)
+    return made.markdown(["critics", *map(made.named, METRICS)], body)
 
 
 if __name__ == "__main__":

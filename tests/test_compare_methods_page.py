@@ -35,16 +35,19 @@ def test_the_page_tells_both_tables_the_factorial_and_what_it_comes_to(workspace
     assert one["in the paper"].tolist()[7:] == ["grid search", "bayesian optimization"]
     mean = sum(0.65 + gain("evolution_strategy", "1", seed) / 4 for seed in range(3)) / 3
     assert one["found"].iloc[0].startswith(f"{mean:.4f} [")
-    ddpg = two.set_index("method").loc["ddpg"]
+    ddpg = two.set_index("in the paper").loc["DDPG"]
     ratios = [(1 + gain("ddpg", "1", s)) / (1 + gain("evolution_strategy", "1", s)) - 1 for s in range(3)]
-    assert ddpg["valid consumption, published"] == "+1.39%"
-    assert ddpg["valid consumption, found"].startswith(f"{sum(ratios) / 3:+.2%} [")
+    assert ddpg["consumption, published"] == "+1.39%"
+    assert ddpg["consumption, found"].startswith(f"{sum(ratios) / 3:+.2%} [")
     cells = table(app, "method", "trained on", "mean", "evaluations")
     assert len(cells) == 8 * 4 + 5
     assert cells["fitness"].dropna().unique().tolist() == ["weighted GAUC"]
     assert cells["evaluations"].dropna().unique().tolist() == [140]
     effects = table(app, "effect", "p-value")
     assert set(effects["effect"]) == {"data", "method", "both", "rounds"}
+    assert app.selectbox(key="effect").options == [
+        "of the data", "of the method", "of both, beyond their sum", "of own rounds",
+    ]  # fmt: skip
     agreement = table(app, "agreement", "policies")
     assert agreement["mean"].tolist() == pytest.approx([1.0] * 6), "the figures rank alike by construction"
     assert table(app, "under its")["mean"].iloc[0] < 0

@@ -1,7 +1,10 @@
 """The scripts of Tables 1 and 2, on a comparison whose figures are known."""
 
+import sys
+
 from benchmarks import compared, table1, table2
-from tests.fixtures.comparison import a_comparison
+from mtf_engine.registry import Workspace
+from tests.fixtures.comparison import a_comparison, add_comparison
 
 FOUND = a_comparison()
 
@@ -31,6 +34,16 @@ def test_table_2_tells_the_factorial_the_ranking_personalisation_and_critics() -
     assert rows_of(ranking)["session reward"][2].startswith("+1.00")
     assert "| `iql` | rounds | -" in lost
     assert list(rows_of(critics)) == ["critics", "---", "2", "4", "8", "24"]
+
+
+def test_a_section_says_by_which_command_and_how_long(tmp_path, monkeypatch) -> None:
+    workspace = Workspace(tmp_path)
+    run = add_comparison(workspace, FOUND)
+    monkeypatch.setattr(sys, "argv", ["benchmarks/table1.py", "--seeds", "3", "--workspace", "x", "--write"])
+    said = compared.introduced(workspace, run, FOUND)
+    assert said.startswith("`python benchmarks/table1.py --seeds 3`. Synthetic users")
+    assert "8 methods, 3 seeds, 20,000 sessions a dataset, preset `laptop`" in said
+    assert "the longest training on one dataset took 30 s" in said
 
 
 def test_a_section_of_the_results_takes_the_place_of_its_like(tmp_path, monkeypatch) -> None:

@@ -153,10 +153,11 @@ def show_effects(found: Factorial, cells: Sequence[Cell], metric: str, single: b
         parts = {"data": "the data's", "method": "the method's", "both": "of both together"}
         said = ", ".join(f"{100 * found.shares[of]:.0f} % {title}" for of, title in parts.items())
         st.write(words.plain(f"Of the variance among the cells: {said}."))
-    alt = f"Effects of data, method, both and rounds on {TITLES[metric]} with 95 % intervals over seeds"
-    drawn = factorial_charts.dots(
-        frame, ["effect", "method", ON], f"effect on {TITLES[metric]}", percent, zero=True
-    )
+    kinds = {of: EFFECTS[of] for of in dict.fromkeys(frame["effect"])}
+    of = links.choice("Effect", kinds, "effect")
+    alt = f"Effects {EFFECTS[of]} on {TITLES[metric]} with 95 % intervals over seeds"
+    unit = f"effect on {TITLES[metric]}"
+    drawn = factorial_charts.dots(frame[frame["effect"] == of], ["method", ON], unit, percent, zero=True)
     exhibit(drawn, frame, f"effects {metric}", alt)
     st.caption(
         "Data and method: difference to the mean of all cells. Both: what a cell has beyond their sum. Rounds: a "
@@ -204,9 +205,10 @@ def show_personalisation(cells: Sequence[Cell], metric: str, single: bool) -> No
     if frame.empty:
         st.info("No policy was tested beside its own mean action.")
         return
+    to = links.choice("Under its", {to: to for to in dict.fromkeys(frame["under its"])}, "under")
     unit = f"{TITLES[metric]} relative to the policy itself"
-    alt = f"What users lose in {TITLES[metric]} under the mean action of each policy"
-    drawn = factorial_charts.dots(frame, ["method", ON, "under its"], unit, True, zero=True)
+    alt = f"What users lose in {TITLES[metric]} under the {to} of each policy"
+    drawn = factorial_charts.dots(frame[frame["under its"] == to], ["method", ON], unit, True, zero=True)
     exhibit(drawn, frame, f"personalisation {metric}", alt)
     st.caption(
         "The same users under the policy's mean action, and under its mean of each segment. Left of 0, telling "

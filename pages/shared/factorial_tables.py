@@ -23,6 +23,8 @@ TITLES = {
     "duration_time": "duration time",
     "session_reward": "session reward",
 }
+SHORT = {TITLES["valid_consumption"]: "consumption", TITLES["duration_time"]: "duration"}
+"""Of the paper's Table 2, whose columns would not fit otherwise."""
 ALL = "all"
 ON, LOW, HIGH = "trained on", "interval from", "interval to"
 
@@ -53,8 +55,8 @@ def paper_words(table: pd.DataFrame, percent: bool) -> pd.DataFrame:
     metrics = list(dict.fromkeys(table["metric"]))
     rows: dict[str, dict[str, str]] = {}
     for row in table.to_dict("records"):
-        said = rows.setdefault(row["in the paper"], {n: row[n] for n in ("in the paper", "method", ON)})
-        prefix = f"{row['metric']}, " if len(metrics) > 1 else ""
+        said = rows.setdefault(row["in the paper"], {n: row[n] for n in ("in the paper", ON)})
+        prefix = f"{SHORT[row['metric']]}, " if len(metrics) > 1 else ""
         said[f"{prefix}published"] = _said(row["published"], percent)
         ends = f" [{_said(row[LOW], percent)}, {_said(row[HIGH], percent)}]" if pd.notna(row[LOW]) else ""
         said[f"{prefix}found"] = _said(row["mean"], percent) + ends
