@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 
 from mtf_engine.algos import ALGOS
+from mtf_engine.training import fit, make_config
 from pages.shared import charts, glossary, words
+from tests.problems import sessions
 
 
 def scores_frame() -> pd.DataFrame:
@@ -59,6 +61,16 @@ def test_every_method_has_a_colour_of_its_own():
 
 def test_a_method_that_no_page_knows_has_a_colour_and_keeps_it():
     assert charts.method_colour("magic") == charts.method_colour("magic") in charts.NEW_METHODS
+
+
+@pytest.mark.parametrize("name", [name for name in ALGOS if "fitness" not in ALGOS[name].Config.model_fields])
+def test_every_curve_of_a_learning_method_has_a_title_of_its_own(name):
+    log = sessions(30)
+    algo = ALGOS[name](make_config(name, "demo", {"hidden": "4", "n_steps": "1", "batch_size": "8"}, 0), log)
+    (row,) = fit(algo, log)
+    curves = [metric for metric in row if metric not in charts.NOT_CURVES]
+    untitled = [metric for metric in curves if charts.metric_title(metric)[0] == metric.replace("_", " ")]
+    assert not untitled
 
 
 def test_curves_put_known_metrics_together_and_leave_none_out():

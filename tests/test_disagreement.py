@@ -142,3 +142,13 @@ def test_a_critic_that_always_says_the_same_correlates_with_none():
     pairs = critic_pairs(np.stack([np.ones(4), np.arange(4.0)]))
     assert pairs.correlation == ((None, None), (None, pytest.approx(1.0)))
     assert critic_pairs(np.ones((2, 4))).counts(0, 1).sum() == 4
+
+
+def test_one_critic_agrees_with_itself():
+    class OneCritic(LinearCritics):
+        slopes = np.array([2.0])
+
+    found = disagreement(OneCritic(), **situation([[0.1, 0.1], [0.1, 0.3]]))
+    assert (found.inside.std_mean, found.outside.std_mean) == (0, 0)
+    assert found.inside.biases == (0,)
+    assert len(found.pairs.levels) == 1

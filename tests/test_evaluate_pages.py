@@ -165,3 +165,18 @@ def test_another_request_is_explained_from_its_own_most_moved_item(filled):
     box = app.selectbox(key="item")
     assert box.options != titles
     assert box.index == 0
+
+
+def test_the_page_of_critics_says_what_to_choose_where_a_policy_has_one(
+    small_workspace, tmp_path, monkeypatch
+):
+    copy = copy_workspace(small_workspace, tmp_path / "copy")
+    monkeypatch.setenv("MTF_WORKSPACE", str(copy.path))
+    (run,) = copy.registry.runs(kind="evaluate")
+    path = copy.run_dir(run.id) / files.EVALUATION
+    result = json.loads(path.read_bytes())
+    for policy in result["policies"]:
+        if policy["disagreement"]:
+            policy["disagreement"]["pairs"]["levels"] = policy["disagreement"]["pairs"]["levels"][:1]
+    path.write_text(json.dumps(result))
+    assert "choose one trained by a method with several critics" in opened("critics").info[0].value
