@@ -105,6 +105,8 @@ class Campaign:
         run_id = (same and same[0]) or executor.submit(
             workspace, part.kind, name=part.name, algo=part.algo, parent_id=run.id, **vars(order)
         )
+        if workspace.registry.run(run_id).cancel_requested_at is not None:
+            executor.wait(workspace, run_id)  # an earlier attempt may have ended before this part of it
         executor.enqueue(workspace, run_id)
         print(f"{part.kind} of {part.name}: {run_id}", flush=True)
         return run_id
