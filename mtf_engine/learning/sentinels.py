@@ -113,7 +113,7 @@ def _bounds_unseen(frame: pd.DataFrame) -> str | None:
 
 def _actor_outside(frame: pd.DataFrame) -> str | None:
     if found := _dimensions(frame, "share_outside/", OUTSIDE):
-        return f"The actor leaves the bounds in {found}; raise eta, or explore wider bounds."
+        return f"The actor leaves the bounds in {found}; raise eta where the method has it, or explore wider bounds."
     return None
 
 
