@@ -87,14 +87,14 @@ class Campaign:
             return True
         if not all(need in self.done for need in part.needs):
             return False
+        if len(self._at_work) == executor.MAX_WORKING:
+            return False
         order = part.order(self.done)
         known = stored(self.job.workspace, part, order)
         if known is not None:
             self.done[part.name] = known
-        elif len(self._at_work) < executor.MAX_WORKING:
-            self._at_work[part.name] = self._put_to_work(part, order)
         else:
-            return False
+            self._at_work[part.name] = self._put_to_work(part, order)
         return True
 
     def _put_to_work(self, part: Part, order: Order) -> str:
