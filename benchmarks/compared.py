@@ -179,13 +179,6 @@ def paper(rows: Sequence[Row], forms: dict[str, Format]) -> str:
     return markdown(head, body)
 
 
-def order(rows: Sequence[Row], metric: str) -> str:
-    """Returns the order of the rows as it was found."""
-    known = [(row.name, found.value) for row in rows if (found := row.found[metric])]
-    names = [name for name, _ in sorted(known, key=lambda pair: -pair[1])]
-    return f"Order found, by the mean: {', '.join(names)}."
-
-
 def grid(cells: Sequence[Cell], metric: str, form: Format) -> str:
     """Returns a metric of every method on every dataset."""
     known = values_of(cells, metric)

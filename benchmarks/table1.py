@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks import compared as made
 from mtf_engine.comparison import Comparison
 from mtf_engine.factorial import GAUC, factorial
-from mtf_engine.paper_tables import table_1
+from mtf_engine.paper_tables import order_said, table_1
 
 TITLES = {"session": "Table 1 in the session environment", "replay": "Table 1 on KuaiRand, by replay"}
 
@@ -28,7 +28,7 @@ def sections(found: Comparison) -> Iterator[str]:
     rows, whole = table_1(found.cells), factorial(found.cells, GAUC)
     yield made.paper(rows, {GAUC: made.plain})
     baseline = made.of_seeds({cell.seed: cell.baseline_gauc for cell in found.cells if cell.baseline_gauc})
-    yield f"{made.order(rows, GAUC)} The baseline: {made.told(baseline, made.plain)}."
+    yield f"{order_said(rows, GAUC)} The baseline: {made.told(baseline, made.plain)}."
     yield "Weighted GAUC of every method on every dataset:\n\n" + made.grid(found.cells, GAUC, made.plain)
     yield made.effects(whole, made.signed, ("data", "method", "rounds"))
     yield "Which part of a gain is the data's:\n\n" + made.splits(found.cells, whole, made.signed)

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks import compared as made
 from mtf_engine.comparison import Cell, Comparison
 from mtf_engine.factorial import GAUC, METRICS, factorial, rank_agreement
-from mtf_engine.paper_tables import CONSUMPTION, table_2
+from mtf_engine.paper_tables import CONSUMPTION, order_said, table_2
 
 REWARD = "session_reward"
 
@@ -28,7 +28,7 @@ def sections(found: Comparison) -> Iterator[str]:
     yield "Relative to the evolution strategy, as published:\n\n" + made.paper(
         rows, dict.fromkeys(CONSUMPTION, made.percent)
     )
-    yield made.order(rows, CONSUMPTION[0])
+    yield order_said(rows, CONSUMPTION[0])
     yield "Session reward relative to the baseline:\n\n" + made.grid(cells, REWARD, made.percent)
     yield made.effects(whole, made.percent, ("data", "method", "both", "rounds"))
     yield "Which part of a gain is the data's:\n\n" + made.splits(cells, whole, made.percent)

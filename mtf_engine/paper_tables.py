@@ -10,7 +10,7 @@ from mtf_engine.comparison import ROUNDS, Cell
 from mtf_engine.factorial import GAUC, OverSeeds, over_seeds, values_of
 from mtf_engine.spec import Spec
 
-OURS = "integrated_rl"
+OURS, NAME = "integrated_rl", "IntegratedRL-MTF"
 BASE = "evolution_strategy", "1"
 """What Table 2 is relative to."""
 PAPER = (
@@ -70,6 +70,20 @@ def table_2(cells: Sequence[Cell]) -> list[Row]:
         for method, dataset, name, _, *consumed in _rows(cells)
         if (method, dataset) != (OURS, "2")
     ]
+
+
+def order(rows: Iterable[Row], metric: str) -> list[str]:
+    """Returns the names of the rows in the order found, the highest mean first."""
+    known = [(found.value, row.name) for row in rows if (found := row.found[metric])]
+    return [name for _, name in sorted(known, key=lambda pair: -pair[0])]
+
+
+def order_said(rows: Sequence[Row], metric: str) -> str:
+    """Returns the order found in a sentence, which says so where the paper's own method is not first."""
+    names = order(rows, metric)
+    ours = [name for name in names if name.startswith(NAME)]
+    lost = f" {NAME} does not win here." if ours and ours[0] != names[0] else ""
+    return f"Order found, by the mean: {', '.join(names)}.{lost}"
 
 
 def _rows(cells: Sequence[Cell]) -> Iterable[tuple]:

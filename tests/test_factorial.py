@@ -8,7 +8,7 @@ from scipy import stats
 from mtf_engine.comparison import Cell
 from mtf_engine.evaluation.abtest import Effect
 from mtf_engine.factorial import factorial, gain_split, over_seeds, rank_agreement
-from mtf_engine.paper_tables import table_1, table_2
+from mtf_engine.paper_tables import order, order_said, table_1, table_2
 
 
 def effect(metric: str, mean: float, base: float = 100.0) -> Effect:
@@ -111,6 +111,12 @@ def test_table_1_stands_beside_what_was_published_and_absent_cells_stay_blank() 
     assert strategy is not None and strategy.value == pytest.approx(0.65)
     assert rows["ES"].published == {"weighted_gauc": 0.7836}
     assert rows["DDPG"].found == {"weighted_gauc": None}
+    assert order(list(rows.values()), "weighted_gauc") == [
+        "IntegratedRL-MTF without PTM", "ES", "grid search",
+    ]  # fmt: skip
+    assert "does not win" not in order_said(list(rows.values()), "weighted_gauc")
+    beaten = table_1([*cells, cell("iql", "1", 0.9)])
+    assert order_said(beaten, "weighted_gauc").endswith("grid search. IntegratedRL-MTF does not win here.")
     assert rows["grid search"].published == {"weighted_gauc": None}
 
 

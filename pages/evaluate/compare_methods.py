@@ -8,7 +8,7 @@ import streamlit as st
 from mtf_engine.comparison import Cell, Comparison
 from mtf_engine.factorial import GAUC, Factorial, factorial, gain_split, rank_agreement
 from mtf_engine.jobs import executor
-from mtf_engine.paper_tables import BASE, OURS, Row, table_1, table_2
+from mtf_engine.paper_tables import BASE, OURS, Row, order_said, table_1, table_2
 from mtf_engine.registry import RunRow
 from pages.shared import (
     compare_form,
@@ -121,6 +121,7 @@ def show_paper(cells: Sequence[Cell], single: bool, tested: bool) -> None:
 
 def show_rows(rows: Sequence[Row], single: bool, name: str, percent: bool) -> None:
     """Draws a table of the paper in words, or as numbers with those of single seeds."""
+    st.write(words.plain(order_said(rows, next(iter(rows[0].found)))))
     frame = factorial_tables.paper_table(rows, single).drop(columns="p-value", errors="ignore")
     alt = f"{name.capitalize()} of the paper: published and found"
     if single:
