@@ -9,16 +9,15 @@ from typing import Literal
 
 import numpy as np
 from scipy import stats
-from scipy.special import stdtr, stdtrit
 
 from mtf_engine.comparison import ROUNDS, Cell
+from mtf_engine.evaluation.abtest import student
 from mtf_engine.spec import Spec
 
 GAUC = "weighted_gauc"
 METRICS = (GAUC, "valid_consumption", "duration_time", "session_reward")
 """Weighted GAUC on the test log; the others relative to the baseline, by A/B test."""
 FEWEST_RANKED = 3
-LEVEL = 0.95
 
 Values = dict[tuple[str, str], dict[int, float]]
 """By method and dataset, the value of each seed."""
@@ -39,14 +38,11 @@ def over_seeds(by_seed: Mapping[int, float]) -> OverSeeds | None:
     values = np.array(list(by_seed.values()))
     if not len(values):
         return None
-    mean, n = float(values.mean()), len(values)
-    interval: dict[str, float | None] = dict.fromkeys(("ci_low", "ci_high", "p_value"))
-    if n > 1:
-        error = float(values.std(ddof=1)) / n**0.5
-        reach = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * error
-        p_value = float(2 * stdtr(n - 1, -abs(mean) / error)) if error else float(mean == 0)
-        interval = {"ci_low": mean - reach, "ci_high": mean + reach, "p_value": p_value}
-    return OverSeeds(value=mean, by_seed=dict(by_seed), **interval)
+    mean = float(values.mean())
+    none = dict.fromkeys(("ci_low", "ci_high", "p_value"))
+    return OverSeeds(
+        value=mean, by_seed=dict(by_seed), **(student(mean, values) if len(values) > 1 else none)
+    )
 
 
 def values_of(cells: Iterable[Cell], metric: str) -> Values:

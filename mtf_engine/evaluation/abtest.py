@@ -134,15 +134,19 @@ def relative_effect(ours: np.ndarray, base: np.ndarray) -> dict[str, Any]:
     relative = (means - base_means) / np.abs(base_means)
     linear_part = (ours[0] - means[0] / base_means[0] * base[0]) / np.abs(base_means[0])
     units = relative if len(relative) > 1 else linear_part
-    return fields | {"by_seed": tuple(relative)} | _student(relative.mean(), units)
+    return (
+        fields
+        | {"by_seed": tuple(relative)}
+        | {"relative": relative.mean(), **student(relative.mean(), units)}
+    )
 
 
-def _student(mean: float, units: np.ndarray) -> dict[str, float]:
-    """Returns `mean` with Student's interval and p-value against 0, from the spread of independent units [n]."""
+def student(mean: float, units: np.ndarray) -> dict[str, float]:
+    """Returns `ci_low`, `ci_high` and `p_value` (against 0) of `mean`, by Student's t over independent units [n]."""
     n, error = len(units), units.std(ddof=1) / math.sqrt(len(units))
-    reach = stdtrit(n - 1, (1 + LEVEL) / 2) * error
-    p_value = 2 * stdtr(n - 1, -abs(mean) / error) if error else float(mean == 0)
-    return {"relative": mean, "ci_low": mean - reach, "ci_high": mean + reach, "p_value": p_value}
+    reach = float(stdtrit(n - 1, (1 + LEVEL) / 2) * error)
+    p_value = float(2 * stdtr(n - 1, -abs(mean) / error)) if error else float(mean == 0)
+    return {"ci_low": mean - reach, "ci_high": mean + reach, "p_value": p_value}
 
 
 def users_live(ours: np.ndarray, base: np.ndarray) -> int | None:
