@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from mtf_engine.commands.frame import Session, command
+from mtf_engine.commands.options import Background, Preset
 
 app = typer.Typer()
 ALL = "all"
@@ -44,13 +45,13 @@ def compare(
     seeds: Seeds = "3",
     env: Annotated[str, typer.Option(metavar="ENV", help="session, or replay.")] = "session",
     source: Source = None,
-    preset: Annotated[str, typer.Option(metavar="P", help="Settings to start from.")] = "laptop",
+    preset: Preset = "laptop",
     settings: Settings = None,
     sessions: Sessions = 20_000,
     rounds: Rounds = False,
     n_critics: Critics = "",
     users: Annotated[int, typer.Option(metavar="N", min=2, help="Users of each A/B test.")] = 10_000,
-    background: Annotated[bool, typer.Option("--background", help="Do not wait for the end.")] = False,
+    background: Background = False,
 ) -> None:
     """Compare methods: each on each dataset with each seed, by weighted GAUC and A/B test.
 

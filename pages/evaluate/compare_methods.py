@@ -7,7 +7,6 @@ import streamlit as st
 
 from mtf_engine.comparison import Cell, Comparison
 from mtf_engine.factorial import GAUC, Factorial, factorial, gain_split, rank_agreement
-from mtf_engine.jobs import executor
 from mtf_engine.paper_tables import BASE, OURS, Row, order_said, table_1, table_2
 from mtf_engine.registry import RunRow
 from pages.shared import (
@@ -23,7 +22,6 @@ from pages.shared import (
 from pages.shared.exhibit import csv_download, exhibit
 from pages.shared.factorial_tables import DATASETS, HIGH, LOW, ON, TITLES
 
-LIVE_SECONDS = 2.0
 REWARD = "session_reward"
 EFFECTS = {
     "data": "of the data",
@@ -38,36 +36,14 @@ def record(run: RunRow) -> Comparison | None:
     return Comparison.model_validate(run.result) if run.result else None
 
 
-def show_state(run_id: str, n_told: int) -> None:
-    """Draws how far the comparison is, live; draws the page anew when a cell is told or the run has ended."""
-    workspace = loaders.workspace()
-    executor.reconcile(workspace)
-    run = workspace.registry.run(run_id)
+def n_cells(run: RunRow) -> int:
     found = record(run)
-    if run.state.is_finished or len(found.cells if found else ()) != n_told:
-        st.rerun()
-    left = f" · about {words.duration(found.seconds_left)} to go" if found else ""
-    share = min(run.step / run.n_steps, 1.0) if run.n_steps else 0.0
-    text = (
-        f"{words.STATES[run.state]} · {words.duration(run.seconds)} · {run.step} of {run.n_steps} parts{left}"
-    )
-    st.progress(share, text=text)
-    if st.button("Cancel", disabled=run.cancel_requested_at is not None):
-        with follow.refusals():
-            executor.cancel(workspace, run_id)
+    return len(found.cells) if found else 0
 
 
-def show_end(run: RunRow) -> None:
-    """Draws what a finished run came to."""
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.badge(words.STATES[run.state], color=words.STATE_COLOURS[run.state])
-        if run.state.can_resume and st.button("Resume"):
-            with follow.refusals():
-                executor.resume(loaders.workspace(), run.id)
-                st.rerun()
-        st.page_link("pages/train/runs.py", label="Look at the run →", query_params={"run": run.id})
-    if run.error:
-        st.error(words.plain(run.error))
+def seconds_left(run: RunRow) -> float | None:
+    found = record(run)
+    return found.seconds_left if found else None
 
 
 def introduce(run: RunRow, found: Comparison) -> None:
@@ -288,10 +264,7 @@ def main() -> None:
         return
     run = runs[links.choice("Comparison", {i: words.run_title(r) for i, r in runs.items()}, "run")]
     found = record(run)
-    if run.state.is_finished:
-        show_end(run)
-    else:
-        st.fragment(show_state, run_every=LIVE_SECONDS)(run.id, len(found.cells if found else ()))
+    follow.parts(run, n_cells, seconds_left)
     if found and found.cells:
         show(run, found)
     compare_form.show()

@@ -2,44 +2,15 @@
 
 import streamlit as st
 
-from mtf_engine.jobs import executor
 from mtf_engine.registry import RunRow
 from mtf_engine.rounds import Round
 from pages.shared import follow, links, loaders, round_charts, round_form, round_tables, words
 from pages.shared.exhibit import described, exhibit
 from pages.shared.round_tables import AB_GAIN, GAUC
 
-LIVE_SECONDS = 2.0
-
 
 def rounds_of(run: RunRow) -> list[Round]:
     return [Round.model_validate(one) for one in (run.result or {}).get("rounds", ())]
-
-
-def show_state(run_id: str, n_told: int) -> None:
-    """Draws how far the rounds are, live; draws the page anew when one more is told or the run has ended."""
-    workspace = loaders.workspace()
-    executor.reconcile(workspace)
-    run = workspace.registry.run(run_id)
-    if run.state.is_finished or len(rounds_of(run)) != n_told:
-        st.rerun()
-    follow.progress_bar(run)
-    if st.button("Cancel", disabled=run.cancel_requested_at is not None):
-        with follow.refusals():
-            executor.cancel(workspace, run_id)
-
-
-def show_end(run: RunRow) -> None:
-    """Draws what a finished run came to."""
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.badge(words.STATES[run.state], color=words.STATE_COLOURS[run.state])
-        if run.state.can_resume and st.button("Resume"):
-            with follow.refusals():
-                executor.resume(loaders.workspace(), run.id)
-                st.rerun()
-        st.page_link("pages/train/runs.py", label="Look at the run →", query_params={"run": run.id})
-    if run.error:
-        st.error(words.plain(run.error))
 
 
 def show_table(told: list[Round]) -> None:
@@ -136,10 +107,7 @@ def main() -> None:
         return
     run = runs[links.choice("Rounds of", {i: words.run_title(r) for i, r in runs.items()}, "run")]
     told = rounds_of(run)
-    if run.state.is_finished:
-        show_end(run)
-    else:
-        st.fragment(show_state, run_every=LIVE_SECONDS)(run.id, len(told))
+    follow.parts(run, told=lambda run: len(rounds_of(run)))
     if told:
         if told[0].synthetic:
             st.caption("Synthetic: users and feedback are simulated.")

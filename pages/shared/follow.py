@@ -1,6 +1,6 @@
 """Following a run until it is finished, and refusals shown in their place."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import streamlit as st
@@ -9,6 +9,8 @@ from mtf_engine.jobs import executor
 from mtf_engine.registry import RunRow
 from mtf_engine.spec import Refusal
 from pages.shared import loaders, words
+
+SECONDS_BETWEEN_PARTS = 2.0
 
 
 @contextmanager
@@ -29,24 +31,76 @@ def finished(run_id: str) -> RunRow | None:
     return None
 
 
-def progress_bar(run: RunRow) -> None:
-    """Draws how far a live run is, and how long it has to go at the pace so far."""
+def parts(
+    run: RunRow,
+    told: Callable[[RunRow], int],
+    seconds_left: Callable[[RunRow], float | None] = lambda run: None,
+) -> None:
+    """Draws the state of a run that tells its result part by part: live until its end, then what it came to.
+
+    `told` counts the parts that its result tells; the page is drawn anew when there is one more.
+    """
+    if run.state.is_finished:
+        _ended(run)
+    else:
+        st.fragment(_parts, run_every=SECONDS_BETWEEN_PARTS)(run.id, told, told(run), seconds_left)
+
+
+def progress_bar(run: RunRow, seconds_left: float | None = None) -> None:
+    """Draws how far a live run is, and how long it has to go: as is known, else at the pace so far."""
     share = min(run.step / run.n_steps, 1.0) if run.n_steps else 0.0
     text = f"{words.STATES[run.state]} · {words.duration(run.seconds)}"
     if run.n_steps:
         text += f" · {run.step:,} of {run.n_steps:,}"
-    if run.seconds and share:
-        text += f" · about {words.duration(run.seconds * (1 - share) / share)} to go"
+    if seconds_left is None and run.seconds and share:
+        seconds_left = run.seconds * (1 - share) / share
+    if seconds_left is not None:
+        text += f" · about {words.duration(seconds_left)} to go"
     st.progress(share, text=text)
 
 
-def _progress(run_id: str) -> None:
+def _live(run_id: str) -> RunRow:
+    """Returns the run as it is now; draws the page anew where it is finished."""
     workspace = loaders.workspace()
     executor.reconcile(workspace)
     run = workspace.registry.run(run_id)
     if run.state.is_finished:
         st.rerun()
+    return run
+
+
+def _progress(run_id: str) -> None:
+    run = _live(run_id)
     progress_bar(run)
-    if st.button("Cancel", key=f"cancel {run_id}", disabled=run.cancel_requested_at is not None):
+    _cancel_button(run)
+
+
+def _parts(
+    run_id: str,
+    told: Callable[[RunRow], int],
+    n_told: int,
+    seconds_left: Callable[[RunRow], float | None],
+) -> None:
+    run = _live(run_id)
+    if told(run) != n_told:
+        st.rerun()
+    progress_bar(run, seconds_left(run))
+    _cancel_button(run)
+
+
+def _cancel_button(run: RunRow) -> None:
+    if st.button("Cancel", key=f"cancel {run.id}", disabled=run.cancel_requested_at is not None):
         with refusals():
-            executor.cancel(workspace, run_id)
+            executor.cancel(loaders.workspace(), run.id)
+
+
+def _ended(run: RunRow) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.badge(words.STATES[run.state], color=words.STATE_COLOURS[run.state])
+        if run.state.can_resume and st.button("Resume"):
+            with refusals():
+                executor.resume(loaders.workspace(), run.id)
+                st.rerun()
+        st.page_link("pages/train/runs.py", label="Look at the run →", query_params={"run": run.id})
+    if run.error:
+        st.error(words.plain(run.error))
