@@ -10,9 +10,14 @@ from torch import Tensor, nn
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def adam(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Adam:
-    """Returns Adam (Kingma and Ba, arXiv 1412.6980) with PyTorch's defaults, all parameters in one kernel."""
-    return torch.optim.Adam(parameters, learning_rate, fused=True)
+def adam(
+    parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float = 0.0
+) -> torch.optim.Adam:
+    """Returns Adam (Kingma and Ba, arXiv 1412.6980) with PyTorch's defaults, all parameters in one kernel.
+
+    `weight_decay` times the parameter is added to its gradient, as of an L2 term in the loss.
+    """
+    return torch.optim.Adam(parameters, learning_rate, weight_decay=weight_decay, fused=True)
 
 
 def descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> Tensor:
