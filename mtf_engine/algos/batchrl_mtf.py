@@ -6,6 +6,7 @@ order and details are as in d3rlpy. Departures:
 
 - The variational autoencoder learns offsets from the baseline action in half widths of the bounds: all that a
   log explores lies within .15, which its KL would swallow. So the policy starts as the baseline, and holds it.
+  No tanh cuts what it decodes, as the authors' does: actions are cut at [-1, 1] after their perturbation.
 - Reconstruction and KL are both summed over dimensions, as in the likelihood they come from: BCQ's .5 of means
   over d dimensions and 2 d latents is `kl_weight` .25 here.
 - The target takes the minimum of the critics; BCQ's mix of minimum and maximum has weight 1.

@@ -4,6 +4,7 @@ Kostrikov, Nair and Levine, "Offline Reinforcement Learning with Implicit Q-Lear
 arXiv 2110.06169; the order of an update and the form of the policy are those of the authors' code. Departures:
 
 - The std of the policy starts at that of the logged actions, not at 1, which is seven boxes wide here.
+- The actor's learning rate stays as it is; the authors' falls to 0 along a cosine.
 - Fixed dimensions have no density and leave the actor's loss.
 - The temperature means something because rewards are scaled by 1 / std of the discounted return.
 - Critic input, start and discount are those of all methods here, or they would be compared too. V sees what
