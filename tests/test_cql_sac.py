@@ -51,6 +51,16 @@ def test_a_fixed_dimension_has_no_density():
     np.testing.assert_allclose(log_density.detach(), np.log(normal / (1 - first**2)), rtol=1e-4)
 
 
+@pytest.mark.parametrize("baseline", [0.0, -0.8])
+def test_its_actions_start_as_wide_as_the_logged_ones(baseline):
+    log, around = sessions(), np.full((600, 2), baseline)
+    log = transitions(log.observations, log.actions + around, log.rewards, log.terminals, 0.15, around)
+    algo = trainer(log)
+    batch = batch_of(algo, log)
+    actions, _ = algo._sample(batch.observations, batch.explored, 4_000)
+    assert float(actions.detach().std()) == pytest.approx((log.actions - baseline).std(), rel=0.1)
+
+
 def test_a_learned_alpha_follows_the_gap():
     for threshold, grows in ((-100.0, True), (100.0, False)):
         algo = trainer(lagrange_threshold=threshold)

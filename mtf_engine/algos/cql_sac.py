@@ -44,6 +44,8 @@ STATEFUL = (
 
 LOG_STD = (-20.0, 2.0)
 """Ends of the policy's log std, as in d3rlpy."""
+LEAST_SLOPE = 0.1
+"""Of tanh, where the policy starts; a baseline action beyond .95 has less."""
 LARGEST_MULTIPLIER = 1e6
 
 
@@ -114,11 +116,16 @@ class CQLSAC:
 
     @torch.no_grad()
     def _starting_std(self, transitions: Transitions) -> nn.Linear:
-        """Returns the layer beside the actor's last one: log std [n, d], before tanh, of its features."""
+        """Returns the layer beside the actor's last one: log std [n, d], before tanh, of its features.
+
+        It starts at the logged std over the mean slope of tanh at the baseline action: so after tanh, where
+        actions are, the std is the logged one.
+        """
         layer = nn.Linear(self.config.hidden[-1], transitions.fusion.n_actions, device="meta")
         layer.to_empty(device=self.config.device)
         nn.init.zeros_(layer.weight)
-        layer.bias.copy_(logged_std(transitions).log())
+        slope = 1 - torch.as_tensor(transitions.baseline_actions).square().mean(dim=0)  # [d]
+        layer.bias.copy_((logged_std(transitions) / slope.clamp(min=LEAST_SLOPE)).log())
         return layer
 
     def prepare(self, transitions: Transitions) -> Batch:
