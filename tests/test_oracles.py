@@ -130,7 +130,8 @@ def test_ddpg():
 def test_iql():
     """The std is a parameter itself, not d3rlpy's sigmoid of one, and Q learns of the V just updated.
 
-    d3rlpy updates V and Q together: its Q loss is ours before the step, and Q after it is not compared.
+    d3rlpy updates V and Q together: its Q loss is ours before the step, and Q after it is not compared. Our
+    step's own is that of the critics before it to the V after it.
     """
     oracle, algo = Oracle("iql"), trainer("iql", largest_weight="1.5")
     copy_mlp(algo.actor.head, oracle.layers("policy", "_mu"))
@@ -139,8 +140,14 @@ def test_iql():
     copy_critics(algo.target_critics, oracle, "targ_q_funcs")
     torch.nn.init.constant_(algo.log_std[0], float(-5 + 7 * oracle["before/policy._logstd"].sigmoid()[0, 0]))
     batch = oracle.batch()
-    before = float(algo._critic_loss(batch).detach())
+    before, q = (
+        float(algo._critic_loss(batch).detach()),
+        algo.critics(batch.state, batch.action_inputs).detach(),
+    )
     losses = algo.update(batch)
+    errors = q - batch.rewards - batch.discounts * algo.value(batch.next_state)[:, 0].detach()
+    assert float(losses["critic_loss"]) == pytest.approx(float(errors.square().mean()), abs=1e-6)
+    assert before != pytest.approx(2 * float(losses["critic_loss"]), abs=1e-4)
     assert before == pytest.approx(float(oracle["losses/q_loss"]), abs=1e-5)
     assert float(losses["value_loss"]) == pytest.approx(float(oracle["losses/v_loss"]), abs=1e-5)
     assert float(losses["actor_loss"]) == pytest.approx(float(oracle["losses/actor_loss"]), abs=1e-5)
