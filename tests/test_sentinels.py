@@ -58,7 +58,7 @@ PLANTED = {
     "bounds_unseen": ({"q_std_outside": 0.05 + 0.05 * RISE}, "as little outside the bounds as inside"),
     "actor_outside": (
         {"share_outside/pow_click": 0.4},
-        r"leaves the bounds in pow_click \(40% of requests\)",
+        r"leaves the bounds in pow_click \(40% of requests\); raise eta or lower perturbation where",
     ),
     "actor_at_the_wall": ({"share_at_wall/pow_click": 0.83}, r"at the wall in pow_click \(83% of requests\)"),
     "actor_far_from_data": (
@@ -68,7 +68,10 @@ PLANTED = {
     "gap_too_wide": ({"cql_gap": 2.5}, r"is 2\.5 standard deviations of the return above"),
     "alpha_out_of_range": ({"cql_alpha": 10 ** -(6 * RISE)}, "alpha has fallen to .*e-0[56],"),
     "candidates_alike": ({"candidate_spread": 0.004}, r"spread by 0\.004 half widths"),
-    "perturbation_at_limit": ({"share_saturated": 0.75}, "75% of the perturbations are at their limit"),
+    "perturbation_at_limit": (
+        {"share_saturated": 0.75},
+        "75% of the perturbations are at their limit: .*; lower actor_learning_rate.$",
+    ),
     "weights_capped": ({"share_capped": 0.25}, "25% of the weights are cut at their cap"),
     "few_weights_count": ({"effective_sample_size": 0.03}, r"worth 3\.0% of a batch"),
     "weights_alike": ({"effective_sample_size": 0.99}, r"worth 99\.0% of a batch, nearly alike"),

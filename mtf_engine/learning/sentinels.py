@@ -113,7 +113,10 @@ def _bounds_unseen(frame: pd.DataFrame) -> str | None:
 
 def _actor_outside(frame: pd.DataFrame) -> str | None:
     if found := _dimensions(frame, "share_outside/", OUTSIDE):
-        return f"The actor leaves the bounds in {found}; raise eta where the method has it, or explore wider bounds."
+        return (
+            f"The actor leaves the bounds in {found}; raise eta or lower perturbation where the method has it, "
+            "or explore wider bounds."
+        )
     return None
 
 
@@ -164,7 +167,7 @@ def _perturbation_at_limit(frame: pd.DataFrame) -> str | None:
     if (share := _late(frame, "share_saturated")) > AT_LIMIT:
         return (
             f"{share:.0%} of the perturbations are at their limit: it alone decides how far the policy goes; "
-            "lower actor_learning_rate, or raise perturbation."
+            "lower actor_learning_rate."
         )
     return None
 
