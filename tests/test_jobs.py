@@ -230,11 +230,17 @@ def test_a_run_can_be_worked_on_by_hand(
     )
 
 
+def heed_ctrl_c() -> None:
+    """Undoes what a shell does to commands in its background, the tests themselves among them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_cancels_a_foreground_job(workspace: Workspace) -> None:
     n_before = len(workspace.registry.runs())
     foreground = subprocess.Popen(
         command(workspace, "train", "explored", "--set", f"n_steps={ENDLESS}"),
         cwd=ROOT, stderr=subprocess.PIPE, text=True,
+        preexec_fn=heed_ctrl_c,  # noqa: PLW1509 (the child runs nothing else before it is replaced)
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while len(runs := workspace.registry.runs()) == n_before or runs[0].step == 0:
