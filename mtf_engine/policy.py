@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -51,8 +52,12 @@ class Policy:
 
     def _act(self, rows: torch.Tensor) -> torch.Tensor:
         """Returns the actions of `rows`, in whole blocks: a matrix product rounds a remainder differently."""
-        blocks = nn.functional.pad(rows, (0, 0, 0, -len(rows) % BLOCK))
-        return self.network(blocks)[: len(rows)].clamp(-1, 1)
+        blocks = nn.functional.pad(rows, (0, 0, 0, -len(rows) % BLOCK)).to(self._device)
+        return self.network(blocks)[: len(rows)].clamp(-1, 1).cpu()
+
+    @property
+    def _device(self) -> torch.device:
+        return next(chain(self.network.parameters(), self.network.buffers())).device
 
     def check(self, fusion: FusionSpec, feature_names: Sequence[str]) -> None:
         """Refuses data whose features, predictions or action dimensions differ from the policy's, by name."""

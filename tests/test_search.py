@@ -38,6 +38,12 @@ def workspace(small_workspace, tmp_path_factory):
     return copy_workspace(small_workspace, tmp_path_factory.mktemp("search") / "workspace")
 
 
+@pytest.mark.parametrize("preset", ["laptop", "paper", "demo"])
+def test_in_a_preset_all_searches_may_ask_equally_often(preset):
+    configs = [make_config(name, preset, {}, seed=0) for name in SEARCHES]
+    assert len({config.n_steps * getattr(config, "population", 1) for config in configs}) == 1
+
+
 @pytest.mark.parametrize("name", SEARCHES)
 def test_on_the_laptop_all_searches_may_ask_equally_often(name):
     algo = searcher(name)

@@ -37,7 +37,7 @@ class BayesianOptimization:
     """The searcher: `update` is one trial."""
 
     Config: ClassVar[type[TrainerConfig]] = BayesianOptimizationConfig
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {}, "paper": {}, "demo": {"n_steps": 30}}
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {}, "paper": {}, "demo": {"n_steps": 70}}
     critics = None
 
     def __init__(

@@ -36,7 +36,9 @@ from mtf_engine.policy import Policy
 class EvolutionStrategyConfig(SearchConfig):
     """Settings of the evolution strategy."""
 
-    n_steps: int = Field(default=100, ge=1, description="generations of `population` evaluations each (ours)")
+    n_steps: int = Field(
+        default=BUDGET // 14, ge=1, description="generations of `population` evaluations each (ours)"
+    )
     validate_every: int = Field(
         default=1, ge=1, description="steps between scores on validation users; the best step is kept"
     )
@@ -54,9 +56,9 @@ class EvolutionStrategy:
 
     Config: ClassVar[type[TrainerConfig]] = EvolutionStrategyConfig
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "laptop": {"n_steps": BUDGET // 14, "n_parameters": 60},
+        "laptop": {"n_parameters": 60},
         "paper": {},
-        "demo": {"n_steps": 3, "n_parameters": 60},
+        "demo": {"n_steps": 5, "n_parameters": 60},
     }
     critics = None
 
