@@ -81,6 +81,8 @@ def order(rows: Iterable[Row], metric: str) -> list[str]:
 def order_said(rows: Sequence[Row], metric: str) -> str:
     """Returns the order found in a sentence, which says so where the paper's own method is not first."""
     names = order(rows, metric)
+    if len(names) < 2:
+        return "Too few of these policies are known yet to order them."
     ours = [name for name in names if name.startswith(NAME)]
     lost = f" {NAME} does not win here." if ours and ours[0] != names[0] else ""
     return f"Order found, by the mean: {', '.join(names)}.{lost}"

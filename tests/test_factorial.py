@@ -116,6 +116,7 @@ def test_table_1_stands_beside_what_was_published_and_absent_cells_stay_blank() 
     ]  # fmt: skip
     assert "does not win" not in order_said(list(rows.values()), "weighted_gauc")
     beaten = table_1([*cells, cell("iql", "1", 0.9)])
+    assert order_said(beaten[:1], "weighted_gauc").startswith("Too few")
     assert order_said(beaten, "weighted_gauc").endswith("grid search. IntegratedRL-MTF does not win here.")
     assert rows["grid search"].published == {"weighted_gauc": None}
 
