@@ -57,7 +57,8 @@ class Policy:
 
     @property
     def _device(self) -> torch.device:
-        return next(chain(self.network.parameters(), self.network.buffers())).device
+        held = chain(self.network.parameters(), self.network.buffers(), [torch.empty(0)])
+        return next(held).device
 
     def check(self, fusion: FusionSpec, feature_names: Sequence[str]) -> None:
         """Refuses data whose features, predictions or action dimensions differ from the policy's, by name."""
