@@ -63,7 +63,11 @@ def fill(workspace: Workspace) -> None:
     train = partial(submissions.submit_train, workspace, explored, algo="integrated_rl", preset="demo")
     run_id = train(settings=settings, name="small")
     done(run_id)
-    done(submissions.submit_evaluate(workspace, ["baseline", run_id], test))
-    test = partial(submissions.submit_abtest, workspace, [run_id], against="baseline", env="session")
-    done(test(n_users=50, seeds=(0, 1)))
+    abtest = partial(submissions.submit_abtest, workspace, [run_id], against="baseline", env="session")
+    compared = [
+        submissions.submit_evaluate(workspace, ["baseline", run_id], test),
+        abtest(n_users=50, seeds=(0, 1)),
+    ]
+    for compared_id in compared:
+        done(compared_id)
     done(submissions.submit_export(workspace, run_id))  # its bundle tells the scores

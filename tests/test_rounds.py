@@ -77,6 +77,7 @@ def test_rounds_share_sessions_users_and_steps_as_they_should(
     assert [share_of(61, number, 5) for number in range(1, 6)] == [12, 12, 12, 12, 13]
 
 
+@pytest.mark.slow
 def test_rounds_are_played_on_a_log_that_is_replayed(workspace: Workspace, tmp_path: Path) -> None:
     log = sample.write(tmp_path / "log", sample.impressions(), sample.users())
     imported = submissions.submit_import(workspace, log, format="kuairand", name="log")
