@@ -1,8 +1,9 @@
 """What search methods share: the fitness they are handed, what they have tried, and the settings of both."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -117,6 +118,52 @@ class Trials:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes up where `state_dict` was called."""
         self.actions, self.fitness = state["actions"].tolist(), state["fitness"].tolist()
+
+
+class TrialSearch(ABC):
+    """A search method whose step is one trial; what it adds is which action comes next."""
+
+    Config: ClassVar[type[TrainerConfig]]
+    name: ClassVar[str]
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {}, "paper": {}, "demo": {"n_steps": 70}}
+    critics = None
+
+    def __init__(self, config: Any, transitions: Transitions, baseline: Policy | None = None) -> None:
+        self.config = config
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.trials = Trials.around(transitions, baseline, self.name, config.fitness)
+
+    @abstractmethod
+    def next_action(self) -> list[float]:
+        """Returns the action to try next, by the trials so far."""
+
+    @property
+    def step(self) -> int:
+        return len(self.trials)
+
+    @property
+    def policy(self) -> Policy:
+        return self.trials.policy
+
+    def prepare(self, fitness: Fitness) -> SameFitness:
+        """Returns the fitness as `update` takes it."""
+        return SameFitness(fitness)
+
+    def update(self, fitness: Fitness) -> dict[str, float]:
+        """Returns the fitness of one more action, and of the best so far."""
+        return self.trials.attempt(self.next_action(), fitness)
+
+    def diagnose(self, fitness: Fitness) -> dict[str, float]:
+        """Returns nothing: what is watched is what `update` returns."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns everything that a step changes, as tensors and primitives."""
+        return {"trials": self.trials.state_dict(), "step": self.step}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up where `state_dict` was called, to the bit."""
+        self.trials.load_state_dict(state["trials"])
 
 
 def mean_action(transitions: Transitions, baseline: Policy | None) -> NDArray[np.float32]:
