@@ -9,7 +9,7 @@ from mtf_engine.registry import RunState, Workspace
 from pages.shared import factorial_charts, factorial_tables
 from tests.fixtures.comparison import BASE_MEAN, a_comparison, add_comparison, gain
 from tests.test_evaluate_pages import table
-from tests.test_pages import button, checked, opened, texts
+from tests.test_pages import button, checked, opened, tables, texts
 from tests.workspaces import copy_workspace
 
 FOUND = a_comparison()
@@ -28,7 +28,7 @@ def test_the_page_tells_both_tables_the_factorial_and_what_it_comes_to(workspace
     add_comparison(workspace, FOUND)
     app = opened("compare_methods", metric="session_reward")
     assert "Synthetic" in app.warning[0].value
-    one, two = (t.value for t in app.dataframe if "in the paper" in t.value)
+    one, two = (table for table in tables(app) if "in the paper" in table)
     assert one["published"].tolist() == [
         "0.7836", "0.7881", "0.7892", "0.7894", "0.7906", "0.7941", "0.7953", "", "",
     ]  # fmt: skip
@@ -56,9 +56,9 @@ def test_the_page_tells_both_tables_the_factorial_and_what_it_comes_to(workspace
 
 def test_single_seeds_are_shown_on_demand(workspace):
     add_comparison(workspace, FOUND)
-    assert not [t for t in opened("compare_methods").dataframe if "seed 1" in t.value]
+    assert not [table for table in tables(opened("compare_methods")) if "seed 1" in table]
     app = opened("compare_methods", single="true", metric="session_reward")
-    one, two = (t.value for t in app.dataframe if "in the paper" in t.value)
+    one, two = (table for table in tables(app) if "in the paper" in table)
     assert one["seed 2"].iloc[0] == pytest.approx(0.65 + gain("evolution_strategy", "1", 2) / 4)
     assert two["published"].iloc[2] == pytest.approx(1.39), "in per cent"
     cells = table(app, "method", "trained on", "evaluations", "seed 0", "seed 1", "seed 2")

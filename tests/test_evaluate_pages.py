@@ -7,7 +7,7 @@ import pytest
 
 from mtf_engine.evaluation import EvaluationResult
 from mtf_engine.jobs import files
-from tests.test_pages import PAGES, button, checked, empty, filled, opened, texts
+from tests.test_pages import PAGES, button, checked, empty, filled, opened, tables, texts
 from tests.workspaces import copy_workspace
 
 __all__ = ["empty", "filled"]
@@ -15,7 +15,7 @@ __all__ = ["empty", "filled"]
 
 def table(app, *columns: str):
     """Returns the first table of the page that has these columns."""
-    return next(t.value for t in app.dataframe if set(columns) <= set(t.value))
+    return next(table for table in tables(app) if set(columns) <= set(table))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from mtf_engine.jobs.storage import open_dataset
 from mtf_engine.registry import Workspace
 from mtf_engine.spec import BoundsPlan, Box, Refusal
 from pages.shared import bounds_charts, densities, log_charts, plans
-from tests.test_pages import ROOT, button, checked, opened, texts
+from tests.test_pages import ROOT, button, checked, opened, tables, texts
 from tests.workspaces import copy_workspace
 
 PAGES = ("bounds", "drift", "walls", "cost", "coverage", "density", "formulas")
@@ -180,7 +180,7 @@ def test_cost_compares_a_plan_with_gaussian_noise(filled):
     filled.registry.save_plan("narrow", BoundsPlan.symmetric(0.01, 10))
     app = opened("cost", plan="narrow", k="2")
     assert "--bounds narrow --sigma 0.2 --k 2" in texts(app)
-    table = app.dataframe[0].value
+    table = next(table for table in tables(app) if "measure" in table)
     changed = table[table["measure"] == "Top 2 that changes"].set_index("noise")["value"]
     assert changed["uniform"] < changed["Gaussian"]
 
@@ -210,7 +210,7 @@ def test_a_cancelled_count_waits_to_be_asked_for(filled):
 
 def test_formulas_are_drawn_on_the_plans_own_box(filled):
     app = opened("formulas", box="-0.1:0.3*10", eta="2")
-    table = app.dataframe[0].value
+    table = tables(app)[0]
     inside = table["offset"].between(-0.099, 0.299)
     assert not table[inside].filter(like="value").to_numpy().any()
     assert (table[~inside]["expm1 value"] >= 0).all()

@@ -15,7 +15,7 @@ from mtf_engine.reward import Correlation
 from mtf_engine.spec import BoundsPlan, RewardSpec
 from pages.shared import dataset_charts
 from tests.test_explore_pages import address, tiles, widget
-from tests.test_pages import button, checked, opened, texts
+from tests.test_pages import button, checked, opened, tables, texts
 from tests.workspaces import copy_workspace
 
 
@@ -157,7 +157,7 @@ def test_drift_from_another_log_is_told_in_words_and_by_link(filled):
     app = opened("datasets", dataset=here.id, against=there.id)
     assert any("as before" in str(told.value) for told in [*app.success, *app.warning])
     assert f"dataset quality {here.id} --against {there.id}" in texts(app)
-    table = next(d.value for d in app.dataframe if "PSI" in d.value)
+    table = next(table for table in tables(app) if "PSI" in table)
     assert len(table) == len(
         here.meta["feature_names"] + here.meta["signals"] + here.meta["fusion"]["predictions"]
     )
@@ -226,7 +226,7 @@ def test_reward_weights_are_shown_with_what_they_rest_on(filled):
     aggregates.next_day_path(filled.dataset_path(row.id)).write_text(stored.model_dump_json())
     app = opened("rewards", dataset=row.id)
     assert not app.warning
-    table = next(d.value for d in app.dataframe if "signal" in d.value)
+    table = next(table for table in tables(app) if "signal" in table)
     assert list(table["signal"]) == ["watch_time", "like"]
     assert list(table["suggested weight"]) == [0.025, 0.25]
     reward = yaml.safe_load(app.code[0].value)["reward"]

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -31,6 +32,14 @@ def opened(page: str | None = None, **query: str) -> AppTest:
 def checked(app: AppTest) -> AppTest:
     assert not app.exception, [e.value for e in app.exception]
     return app
+
+
+def tables(app: AppTest) -> list[pd.DataFrame]:
+    """Returns all tables of the page, those beside the figures too, which it opens."""
+    for expander in app.expander:
+        if expander.label == "Table and downloads":
+            app.session_state[expander.key] = True
+    return [table.value for table in checked(app.run()).dataframe]
 
 
 def button(app: AppTest, label: str):

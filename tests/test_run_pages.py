@@ -9,7 +9,7 @@ from mtf_engine.registry import RunRow, RunState, Workspace, new_id, now
 from pages.shared import run_charts, run_table
 from pages.shared.run_charts import Look
 from pages.shared.run_table import Filters
-from tests.test_pages import button, checked, opened, texts
+from tests.test_pages import button, checked, opened, tables, texts
 
 
 def row(**values) -> RunRow:
@@ -95,7 +95,7 @@ def test_trainings_are_compared_settings_first(still):
     assert differing.loc["eta"].tolist() == ["1.2", "1.2", "0.5"]
     assert differing.loc["seed"].tolist() == ["0", "1", "2"]
     assert set(differing.index) == {"eta", "seed"}
-    ends = next(table.value for table in app.dataframe if "training" in table.value)
+    ends = next(table for table in tables(app) if "training" in table)
     assert ends["value"].tolist() == [1.5, 3.0] and ends["n"].tolist() == [2, 1]
     assert "runs compare train-0 train-1 train-2" in texts(app)
 

@@ -13,17 +13,19 @@ from pages.shared.pictures import picture_downloads
 def exhibit(figure: go.Figure, table: pd.DataFrame, name: str, alt: str, **meanings: str) -> None:
     """Draws `figure`, described by `alt` for who cannot see it.
 
-    Its `table` is one click away, and there both are to take away: as CSV, PNG and SVG. `name` starts the
-    names of the files; `meanings` explain columns that the glossary does not know.
+    Its `table` is one click away, made when it is asked for, and there both are to take away: as CSV, PNG and
+    SVG. `name` starts the names of the files; `meanings` explain columns that the glossary does not know.
     """
     explained = {column: st.column_config.Column(help=text) for column, text in meanings.items()}
     config = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
     st.plotly_chart(figure, config=config, alt=alt, key=f"figure {name}")
-    with st.expander("Table and downloads"):
-        described(table, name, alt, **explained)
-        with st.container(horizontal=True):
-            csv_download(table, name)
-            picture_downloads(f"figure {name}", name)
+    downloads = st.expander("Table and downloads", key=f"downloads {name}", on_change="rerun")
+    if downloads.open:
+        with downloads:
+            described(table, name, alt, **explained)
+            with st.container(horizontal=True):
+                csv_download(table, name)
+                picture_downloads(f"figure {name}", name)
 
 
 def described(table: pd.DataFrame, name: str, alt: str, **columns: Any) -> None:
