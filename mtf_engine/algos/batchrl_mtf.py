@@ -71,7 +71,12 @@ class BatchRLMTF:
 
     Config: ClassVar[type[TrainerConfig]] = BatchRLMTFConfig
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "laptop": {},
+        "laptop": {
+            "n_steps": 1_000,
+            "actor_learning_rate": 3e-4,
+            "critic_learning_rate": 3e-3,
+            "vae_learning_rate": 3e-3,
+        },
         "paper": {"n_steps": 300_000, "hidden": (256, 256), "critic_learning_rate": 2e-4},
         "demo": {"n_steps": 1_000},
     }
