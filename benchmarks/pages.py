@@ -1,8 +1,9 @@
 """Measures every page in a real browser, on a workspace of 50 trainings and a log of 10 million requests.
 
 Each page is opened on a server started for it alone. Then it is used, three times in the same way, and the
-median told: from the moment the browser sends the choice until the last change is drawn. Beside each time
-stands the processor time that the server spent on it, which other work on the machine hardly changes.
+medians told: from the moment the browser sends the choice until the first number or picture has followed it, and
+until the last change is drawn. Beside them stands the processor time that the server spent, which other work on
+the machine hardly changes.
 
     python benchmarks/pages.py [--workspace DIR] [--requests 10000000] [--runs 50] [--pages bounds runs]
 
@@ -36,10 +37,17 @@ TIMES = 3
 QUIET = 700
 """Milliseconds without a change after which a page counts as drawn."""
 WATCH = """
-window.changed = window.sent = 0
+window.changed = window.sent = window.answered = 0
 const send = WebSocket.prototype.send
 WebSocket.prototype.send = function (data) { window.sent ||= performance.now(); return send.call(this, data) }
-new MutationObserver(() => { window.changed = performance.now() })
+const answers = ({ type, target }) => {
+    const element = (target.closest ? target : target.parentElement)?.closest("[data-testid=stElementContainer]")
+    return type !== "attributes" && element && !element.querySelector("[data-testid=stSlider]")
+}
+new MutationObserver(changes => {
+    window.changed = performance.now()
+    if (window.sent && changes.some(answers)) window.answered ||= window.changed
+})
     .observe(document, { subtree: true, childList: true, attributes: true, characterData: true })
 """
 IS_DRAWN = f"""
@@ -116,8 +124,9 @@ USES: dict[str, tuple[str, Use]] = {
 
 
 class Answer(NamedTuple):
-    """Milliseconds from a choice sent to the last change drawn, and of the server's work."""
+    """Milliseconds from a choice sent to the first answer and to the last change drawn, and of the server's work."""
 
+    answered: float
     waited: float
     worked: float
 
@@ -172,12 +181,14 @@ def _count(received: list[float], data: str | bytes) -> None:
 
 
 def _used(page: Page, use: Use, server: psutil.Process) -> Answer:
-    page.evaluate("window.sent = 0")
+    page.evaluate("window.sent = window.answered = 0")
     before = _worked(server)
     use(page)
     page.wait_for_function(IS_DRAWN, polling=100)
-    waited = page.evaluate("window.changed - window.sent")
-    return Answer(waited, 1000 * (_worked(server) - before))
+    answered, waited = page.evaluate(
+        "[(window.answered || window.changed) - window.sent, window.changed - window.sent]"
+    )
+    return Answer(answered, waited, 1000 * (_worked(server) - before))
 
 
 def _worked(server: psutil.Process) -> float:
@@ -204,11 +215,11 @@ def rows(workspace: Workspace, names: list[str]) -> dict[str, Measured]:
 def table(found: dict[str, Measured]) -> str:
     """Returns the measurements as a table in Markdown."""
     lines = [
-        "| page | first paint, s | drawn, s | server, s | data, KB | used | answer, ms | server, ms |",
-        "|---|--:|--:|--:|--:|---|--:|--:|",
+        "| page | first paint, s | drawn, s | server, s | data, KB | used | first answer, ms | all, ms | server, ms |",
+        "|---|--:|--:|--:|--:|---|--:|--:|--:|",
     ]
     for name, one in found.items():
-        what, answers = USES.get(name, ("", None))[0], " | "
+        what, answers = USES.get(name, ("", None))[0], " | | "
         if one.uses:
             answers = " | ".join(f"{statistics.median(part):,.0f}" for part in zip(*one.uses, strict=True))
         opened = f"{one.first_paint:.1f} | {one.drawn:.1f} | {one.worked:.1f} | {one.kilobytes:,.0f}"

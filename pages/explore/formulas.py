@@ -14,7 +14,7 @@ from pages.shared import bounds_charts, follow, links, loaders, plans, words
 from pages.shared.exhibit import exhibit
 
 EVERYBODY = "*everybody"
-POINTS = 401
+POINTS = 201
 ACTOR_FORMS = {
     "expm1": r"$e^x - 1$: continuous at the bound and growing; the default",
     "exp": r"$e^x$: the same gradient outside, with a jump of 1 at the bound",
