@@ -10,6 +10,7 @@ from pages.shared import factorial_charts, factorial_tables
 from tests.fixtures.comparison import BASE_MEAN, a_comparison, add_comparison, gain
 from tests.test_evaluate_pages import table
 from tests.test_pages import button, checked, opened, tables, texts
+from tests.test_replay import add_source
 from tests.workspaces import copy_workspace
 
 FOUND = a_comparison()
@@ -91,6 +92,15 @@ def test_the_form_is_its_command_line(workspace):
     (run,) = workspace.registry.runs(kind="compare")
     assert run.config["datasets"] == ["1", "2"] and run.config["n_critics"] == [2, 8]
     assert run.config["rounds"] is True and run.config["seeds"] == [0, 1, 2]
+
+
+def test_methods_are_compared_on_a_replayed_log(workspace):
+    add_source(workspace)
+    app = opened("compare_methods", env="replay", dataset="source")
+    assert "--env replay --from source" in texts(app) and "--users" not in texts(app)
+    checked(button(app, "Start the comparison").click().run())
+    (run,) = workspace.registry.runs(kind="compare")
+    assert (run.config["env"], run.config["source"]) == ("replay", "source")
 
 
 def test_the_lines_of_the_factorial_are_the_methods_with_their_intervals():

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from mtf_engine.environments.replay import ReplayConfig, ReplayEnvironment
+from mtf_engine.jobs.storage import register_dataset
 from mtf_engine.logs.datasets import Dataset, write_dataset
-from mtf_engine.logs.schema import DatasetMeta, Tables
+from mtf_engine.logs.schema import DatasetMeta, Ledger, Tables
 from mtf_engine.observation import ObservationEncoder, log_history
+from mtf_engine.registry import Workspace
 from mtf_engine.spec import FusionDimension, FusionSpec, Refusal, RewardSpec
 
 FUSION = FusionSpec(
@@ -49,6 +51,14 @@ def source(folder, lengths=LENGTHS, split="train"):
     }  # fmt: skip
     write_dataset(folder, "source", meta, [Tables(requests, impressions)])
     return Dataset.open(folder / "source.duckdb")
+
+
+def add_source(workspace: Workspace) -> None:
+    """Writes the log into `workspace`, where it is the dataset "source"."""
+    log = source(workspace.datasets_dir)
+    counts = {"n_requests": log.n_requests, "n_impressions": log.n_impressions}
+    ledger = Ledger(dataset_id="source", content_hash=log.content_hash, **counts)
+    register_dataset(workspace, ledger, log.meta, "import-1")
 
 
 @pytest.fixture(scope="module")

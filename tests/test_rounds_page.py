@@ -4,14 +4,12 @@ import pytest
 
 from mtf_engine import review
 from mtf_engine.jobs import executor
-from mtf_engine.jobs.storage import register_dataset
-from mtf_engine.logs.schema import Ledger
 from mtf_engine.registry import Workspace
 from pages.shared import round_charts, round_tables
 from tests.fixtures.rounds import a_round, add_rounds
 from tests.test_explore_pages import widget
 from tests.test_pages import button, checked, opened, texts
-from tests.test_replay import source
+from tests.test_replay import add_source
 
 ROUNDS = (a_round(1, "baseline"), a_round(2, "train-1", promoted=False), a_round(3, "train-1"))
 
@@ -88,10 +86,7 @@ def test_rounds_are_played_in_a_gymnasium_environment(team):
 
 
 def test_rounds_are_played_on_a_replayed_log_without_an_ab_test(team):
-    log = source(team.datasets_dir)
-    counts = {"n_requests": log.n_requests, "n_impressions": log.n_impressions}
-    ledger = Ledger(dataset_id="source", content_hash=log.content_hash, **counts)
-    register_dataset(team, ledger, log.meta, "import-1")
+    add_source(team)
     app = opened("rounds", env="replay", dataset="source")
     assert "--env replay --from source" in texts(app)
     assert widget(app.number_input, "A/B users a round").disabled

@@ -1,10 +1,13 @@
 """The form that starts a comparison of methods, and the command line that does the same."""
 
+from typing import Any
+
 import streamlit as st
 
 from mtf_engine.algos import ALGOS
 from mtf_engine.jobs import submissions
-from pages.shared import follow, links, loaders, words
+from mtf_engine.jobs.configs import SESSION
+from pages.shared import follow, links, loaders, words, worlds
 from pages.shared.factorial_tables import DATASETS
 
 PRESETS = ("laptop", "demo", "paper")
@@ -14,6 +17,28 @@ CRITICS = ("2", "4", "8", "24")
 def show() -> None:
     """Draws the form; a started comparison is then the one that the page shows."""
     st.header("Start a comparison", anchor=False)
+    world = worlds.choose(gymnasium=False)
+    if world is None:
+        return
+    asked = design(world)
+    if not asked["methods"] or not asked["datasets"]:
+        st.info("Choose a method and a dataset.")
+        return
+    workspace = loaders.workspace()
+    if st.button("Start the comparison", type="primary"):
+        with follow.refusals():
+            source = world.log.id if world.log else None
+            run_id = submissions.submit_compare(workspace, settings={}, env=world.env, source=source, **asked)
+            links.forget("run")
+            st.query_params["run"] = run_id
+            st.rerun()
+    command = words.command(workspace.path, "compare", *options(world, asked), "--background")
+    st.caption("The same on the command line")
+    st.code(command, language=None, wrap_lines=True)
+
+
+def design(world: worlds.World) -> dict[str, Any]:
+    """Returns what `submissions.submit_compare` is asked for, as chosen."""
     methods = st.multiselect("Methods", list(ALGOS), list(ALGOS), key="compare methods")
     logs = {name: title for name, title in DATASETS.items() if name in ("1", "1b", "2", "3")}
     left, right = st.columns(2)
@@ -26,41 +51,38 @@ def show() -> None:
     first, second, third, fourth = st.columns(4)
     seeds = first.number_input("Seeds", 1, 20, 3, key="compare seeds", help="Each has data of its own.")
     sessions = second.number_input("Sessions of a dataset", 5, value=20_000, step=5, key="compare sessions")
-    users = third.number_input("A/B users of a seed", 2, value=10_000, step=1_000, key="compare users")
+    users = third.number_input(
+        "A/B users of a seed",
+        2,
+        value=10_000,
+        step=1_000,
+        key="compare users",
+        disabled=world.env != SESSION,
+        help="Replayed users cannot be met again: there the log's test days score, without an A/B test.",
+    )
     preset = fourth.selectbox(
         "Preset", PRESETS, key="compare preset", help="Of every method; none is tuned further."
     )
     rounds = st.checkbox("Every method that learns collects its own five rounds, too", key="compare rounds")
-    if not methods or not datasets:
-        st.info("Choose a method and a dataset.")
-        return
-    workspace = loaders.workspace()
-    if st.button("Start the comparison", type="primary"):
-        with follow.refusals():
-            run_id = submissions.submit_compare(
-                workspace,
-                methods=methods,
-                preset=preset,
-                settings={},
-                datasets=tuple(datasets),
-                seeds=tuple(range(seeds)),
-                env="session",
-                sessions=sessions,
-                rounds=rounds,
-                n_critics=tuple(map(int, critics)),
-                users=users,
-            )
-            links.forget("run")
-            st.query_params["run"] = run_id
-            st.rerun()
-    everything = len(methods) == len(ALGOS)
-    options = (
-        *("--methods", "all" if everything else ",".join(methods), "--datasets", ",".join(datasets)),
-        *("--seeds", seeds, "--env", "session", "--preset", preset, "--sessions", sessions, "--users", users),
-        *(("--rounds",) if rounds else ()),
-        *(("--n-critics", ",".join(critics)) if critics else ()),
-    )
-    st.caption("The same on the command line")
-    st.code(
-        words.command(workspace.path, "compare", *options, "--background"), language=None, wrap_lines=True
+    return {
+        "methods": methods,
+        "datasets": tuple(datasets),
+        "n_critics": tuple(map(int, critics)),
+        "seeds": tuple(range(seeds)),
+        "sessions": sessions,
+        "users": users,
+        "preset": preset,
+        "rounds": rounds,
+    }
+
+
+def options(world: worlds.World, asked: dict[str, Any]) -> tuple[Any, ...]:
+    """Returns what asks for the same on the command line."""
+    methods = "all" if len(asked["methods"]) == len(ALGOS) else ",".join(asked["methods"])
+    return (
+        *("--methods", methods, "--datasets", ",".join(asked["datasets"]), "--seeds", len(asked["seeds"])),
+        *(*world.options, "--preset", asked["preset"], "--sessions", asked["sessions"]),
+        *(("--users", asked["users"]) if world.env == SESSION else ()),
+        *(("--rounds",) if asked["rounds"] else ()),
+        *(("--n-critics", ",".join(map(str, asked["n_critics"]))) if asked["n_critics"] else ()),
     )
