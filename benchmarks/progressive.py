@@ -6,8 +6,8 @@ For each seed `paper-data` makes datasets 1 (Gaussian noise), 1b (of the varianc
 (five rounds), of equal sessions and disjoint users. IntegratedRL (`laptop`, 24 critics) is trained on 1, 1b and
 2; the policy of 3 is what its fifth round promotes, after as many gradient steps in all. All are A/B tested
 against the default weights on users that no log has seen, beside the best weights that a search found; so is
-exploring itself, which tells what a log costs while it is collected. Prints the tables of README; with
-`--workspace DIR` a second call does only what is missing. Intervals are Student's, over seeds.
+exploring itself, which tells what a log costs while it is collected. Prints the tables of README (100,000 sessions,
+5,000 steps); with `--workspace DIR` a second call does only what is missing. Intervals are Student's, over seeds.
 """
 
 import argparse
