@@ -8,6 +8,7 @@ import argparse
 import os
 import platform
 import shlex
+import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -20,9 +21,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from mtf_engine.algos import ALGOS
 from mtf_engine.commands.foreground import finish
 from mtf_engine.comparison import Cell, Comparison
+from mtf_engine.evaluation.deviation import Deviation
+from mtf_engine.evaluation.result import EvaluationResult
 from mtf_engine.factorial import Factorial, OverSeeds, gain_split, values_of
 from mtf_engine.factorial import over_seeds as of_seeds
-from mtf_engine.jobs import submissions
+from mtf_engine.jobs import files, submissions
 from mtf_engine.jobs.seeds import parse_seeds
 from mtf_engine.paper_tables import BASE, OURS, Row
 from mtf_engine.registry import RunRow, RunState, Workspace
@@ -33,6 +36,9 @@ RESULTS = ROOT / "docs/results.md"
 SESSIONS = {"session": 20_000, "replay": 7_500}
 """Of a dataset, by environment; by replay those are about 30,000 requests."""
 Format = Callable[[float], str]
+Told = Callable[[Comparison, Workspace], Iterable[str]]
+HALF_WIDTH = 0.15
+"""Of the box that dataset 2 explores."""
 
 
 def arguments(description: str | None, envs: Sequence[str]) -> argparse.Namespace:
@@ -56,13 +62,15 @@ def arguments(description: str | None, envs: Sequence[str]) -> argparse.Namespac
     return options
 
 
-def report(options: argparse.Namespace, title: str, told: Callable[[Comparison], Iterable[str]]) -> None:
+def report(options: argparse.Namespace, title: str, told: Told) -> None:
     """Carries out what is missing of the comparison, and prints the section that `told` makes of it."""
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace(options.workspace or folder)
         run = compared(workspace, options)
         found = Comparison.model_validate(run.result)
-        section = "\n\n".join([f"## {title}", introduced(workspace, run, found), *filter(None, told(found))])
+        section = "\n\n".join(
+            [f"## {title}", introduced(workspace, run, found), *filter(None, told(found, workspace))]
+        )
     print(section)
     if options.write:
         put(section)
@@ -109,7 +117,8 @@ def introduced(workspace: Workspace, run: RunRow, found: Comparison) -> str:
     )
     return (
         f"`{command}`. {where} {len(config['training'])} methods, {len(config['seeds'])} seeds, "
-        f"{config['sessions']:,} sessions a dataset, preset `{config['preset']}`; no method is tuned beyond it. "
+        f"{config['sessions']:,} sessions a dataset, each method as in its preset "
+        f"`{config['preset']}`. "
         f"{len(parts)} runs, {sum(part.seconds or 0 for part in parts) / 60:.0f} minutes of work, two at a time "
         f"in {(run.seconds or 0) / 60:.0f} minutes; the longest training on one dataset took "
         f"{longest.seconds or 0:.0f} s ({longest.method}). {platform.machine()}, {os.cpu_count()} cores, "
@@ -223,6 +232,42 @@ def splits(cells: Sequence[Cell], found: Factorial, form: Format) -> str:
                 body.append([f"`{method}`", dataset, *(told(part, form) for part in parts)])
     head = ["over, on dataset 1", f"{OURS} on", "total", "the data's", "the method's", "both together"]
     return markdown(head, body) if body else ""
+
+
+def reach(cells: Sequence[Cell], workspace: Workspace) -> str:
+    """Returns how far each method's policies go from the baseline on the test log, and how often beyond the box."""
+    scored = {
+        policy: one.id
+        for one in workspace.registry.runs(kind="evaluate")
+        for policy in one.config["policies"]
+    }
+    means: dict[tuple[str, str], dict[int, float]] = {}
+    shares: dict[tuple[str, str], dict[int, float]] = {}
+    for cell in cells:
+        if cell.n_critics is None and cell.policy in scored:
+            went, key = _deviation(workspace, scored[cell.policy], cell.policy), (cell.method, cell.dataset)
+            inside = round(HALF_WIDTH / went.bin_width)
+            beyond = [1 - sum(one.counts[:inside]) / went.n_requests for one in went.dimensions]
+            means.setdefault(key, {})[cell.seed] = statistics.mean(one.mean for one in went.dimensions)
+            shares.setdefault(key, {})[cell.seed] = statistics.mean(beyond)
+    body = (
+        [
+            f"`{method}`",
+            dataset,
+            told(of_seeds(mean), plain),
+            told(of_seeds(shares[method, dataset]), "{:.0%}".format),
+        ]
+        for (method, dataset), mean in means.items()
+    )
+    head = ["method", "trained on", "mean deviation of a weight", f"share beyond ±{HALF_WIDTH}"]
+    said = "How far the policies go from the baseline, on the test log:"
+    return f"{said}\n\n{markdown(head, body)}" if means else ""
+
+
+def _deviation(workspace: Workspace, run_id: str, policy: str) -> Deviation:
+    text = (workspace.run_dir(run_id) / files.EVALUATION).read_bytes()
+    (found,) = (one for one in EvaluationResult.model_validate_json(text).policies if one.run_id == policy)
+    return found.deviation
 
 
 def searches(cells: Sequence[Cell]) -> str:

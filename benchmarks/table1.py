@@ -19,11 +19,12 @@ from benchmarks import compared as made
 from mtf_engine.comparison import Comparison
 from mtf_engine.factorial import GAUC, factorial
 from mtf_engine.paper_tables import order_said, table_1
+from mtf_engine.registry import Workspace
 
 TITLES = {"session": "Table 1 in the session environment", "replay": "Table 1 on KuaiRand, by replay"}
 
 
-def sections(found: Comparison) -> Iterator[str]:
+def sections(found: Comparison, workspace: Workspace) -> Iterator[str]:
     """Yields the parts of the section, as markdown."""
     rows, whole = table_1(found.cells), factorial(found.cells, GAUC)
     yield made.paper(rows, {GAUC: made.plain})
@@ -32,6 +33,7 @@ def sections(found: Comparison) -> Iterator[str]:
     yield "Weighted GAUC of every method on every dataset:\n\n" + made.grid(found.cells, GAUC, made.plain)
     yield made.effects(whole, made.signed, ("data", "method", "rounds"))
     yield "Which part of a gain is the data's:\n\n" + made.splits(found.cells, whole, made.signed)
+    yield made.reach(found.cells, workspace)
     yield made.searches(found.cells)
 
 

@@ -17,11 +17,12 @@ from benchmarks import compared as made
 from mtf_engine.comparison import Cell, Comparison
 from mtf_engine.factorial import GAUC, METRICS, factorial, rank_agreement
 from mtf_engine.paper_tables import CONSUMPTION, order_said, table_2
+from mtf_engine.registry import Workspace
 
 REWARD = "session_reward"
 
 
-def sections(found: Comparison) -> Iterator[str]:
+def sections(found: Comparison, _: Workspace) -> Iterator[str]:
     """Yields the parts of the section, as markdown."""
     cells, whole = found.cells, factorial(found.cells, REWARD)
     rows = table_2(cells)

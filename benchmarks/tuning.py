@@ -6,7 +6,7 @@ is the mean reward of sessions of new users, relative to the baseline's with the
 these users or this log.
 
     python benchmarks/tuning.py [--methods integrated_rl ddpg] [--requests 140000] [--factors 0.333 1 3]
-        [--steps 500 1000 2000] [--sessions 10000] [--seeds 2]
+        [--steps 500 1000 2000] [--sessions 10000] [--seeds 2] [--set NAME=VALUE]
 """
 
 import argparse
@@ -34,6 +34,7 @@ from mtf_engine.algos import ALGOS
 from mtf_engine.environments.collect import Collection, collect
 from mtf_engine.environments.play import play
 from mtf_engine.environments.session import SessionEnvironment
+from mtf_engine.jobs import submissions
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.policy import Policy
 from mtf_engine.spec import BoundsPlan, Refusal
@@ -66,11 +67,11 @@ def session_rewards(policy: Policy, n_sessions: int) -> NDArray[np.float64]:
 
 
 def trained(
-    path: Path, steps: Sequence[int], n_sessions: int, case: Case
+    path: Path, steps: Sequence[int], n_sessions: int, changed: dict[str, str], case: Case
 ) -> tuple[list[NDArray[np.float64]], float]:
     """Returns the session rewards after each of `steps`, and seconds; fewer where the training diverged."""
     own = settings(case.method, case.factor)
-    own |= {"n_steps": f"{max(steps)}", "log_every": f"{math.gcd(*steps)}"}
+    own |= {"n_steps": f"{max(steps)}", "log_every": f"{math.gcd(*steps)}"} | changed
     transitions = Dataset.open(path).transitions()
     algo = ALGOS[case.method](make_config(case.method, "laptop", own, case.seed), transitions)
     rewards, start = [], time.perf_counter()
@@ -113,7 +114,8 @@ def main(options: argparse.Namespace) -> None:
         write_dataset(
             Path(folder), "log", collection.meta(env, "log", "session"), collect(env, baseline, collection)
         )
-        work = partial(trained, Path(folder) / "log.duckdb", steps, options.sessions)
+        changed = submissions.parse_settings(options.set)
+        work = partial(trained, Path(folder) / "log.duckdb", steps, options.sessions, changed)
         found = dict(zip(cases, pool.map(work, cases), strict=True))
     base = session_rewards(baseline, options.sessions)
     print(
@@ -141,4 +143,5 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, nargs="+", default=[500, 1_000, 2_000])
     parser.add_argument("--sessions", type=int, default=10_000)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="of every method")
     main(parser.parse_args())

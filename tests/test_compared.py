@@ -2,8 +2,12 @@
 
 import sys
 
+import numpy as np
+
 from benchmarks import compared, table1, table2
-from mtf_engine.registry import Workspace
+from mtf_engine.comparison import Cell
+from mtf_engine.jobs.storage import open_dataset, open_policy
+from mtf_engine.registry import BASELINE, Workspace
 from tests.fixtures.comparison import a_comparison, add_comparison
 
 FOUND = a_comparison()
@@ -15,8 +19,8 @@ def rows_of(text: str) -> dict[str, list[str]]:
     return {cells[0]: cells for cells in lines}
 
 
-def test_table_1_is_printed_beside_the_published_numbers_in_the_order_found() -> None:
-    first, order, *_ = parts = list(table1.sections(FOUND))
+def test_table_1_is_printed_beside_the_published_numbers_in_the_order_found(tmp_path) -> None:
+    first, order, *_ = parts = list(table1.sections(FOUND, Workspace(tmp_path)))
     rows = rows_of(first)
     assert rows["IntegratedRL-MTF without PTM"][3] == "0.7941" and rows["grid search"][3] == ""
     assert rows["ES"][4].startswith("0.65") and " to " in rows["ES"][4]
@@ -25,8 +29,9 @@ def test_table_1_is_printed_beside_the_published_numbers_in_the_order_found() ->
     assert rows_of(parts[-1])["`grid_search`"][1:] == ["weighted_gauc", "140 evaluations, 5,000 users"]
 
 
-def test_table_2_tells_the_factorial_the_ranking_personalisation_and_critics() -> None:
-    consumed, _, reward, effects, splits, ranking, lost, critics = table2.sections(FOUND)
+def test_table_2_tells_the_factorial_the_ranking_personalisation_and_critics(tmp_path) -> None:
+    sections = table2.sections(FOUND, Workspace(tmp_path))
+    consumed, _, reward, effects, splits, ranking, lost, critics = sections
     assert rows_of(consumed)["DDPG"][3] == "+1.39%" and "IntegratedRL-MTF without PTM" not in consumed
     assert rows_of(reward)["`grid_search`"][-1] == "", "a search has no rounds of its own"
     assert "Of the variance among the cells: data" in effects and "| rounds | `iql` | 3 |" in effects
@@ -36,13 +41,24 @@ def test_table_2_tells_the_factorial_the_ranking_personalisation_and_critics() -
     assert list(rows_of(critics)) == ["critics", "---", "2", "4", "8", "24"]
 
 
+def test_the_reach_of_a_policy_is_that_of_its_actions_on_the_test_log(small_workspace) -> None:
+    (training,) = small_workspace.registry.runs(kind="train")
+    dataset = open_dataset(small_workspace, "test")
+    seen = dataset.evaluation_rows().observations
+    policy, baseline = (open_policy(small_workspace, name, dataset.meta) for name in (training.id, BASELINE))
+    far = np.abs(policy.act(seen) - baseline.act(seen))
+    cell = Cell(method="integrated_rl", dataset="2", seed=0, policy=training.id)
+    told = rows_of(compared.reach([cell], small_workspace))["`integrated_rl`"]
+    assert told[2:] == [f"{far.mean(dtype=np.float64):.4f}", f"{(far >= 0.15).mean():.0%}"]
+
+
 def test_a_section_says_by_which_command_and_how_long(tmp_path, monkeypatch) -> None:
     workspace = Workspace(tmp_path)
     run = add_comparison(workspace, FOUND)
     monkeypatch.setattr(sys, "argv", ["benchmarks/table1.py", "--seeds", "3", "--workspace", "x", "--write"])
     said = compared.introduced(workspace, run, FOUND)
     assert said.startswith("`python benchmarks/table1.py --seeds 3`. Synthetic users")
-    assert "8 methods, 3 seeds, 20,000 sessions a dataset, preset `laptop`" in said
+    assert "8 methods, 3 seeds, 20,000 sessions a dataset, each method as in its preset `laptop`" in said
     assert "the longest training on one dataset took 30 s" in said
 
 
