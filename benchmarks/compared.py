@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from mtf_engine.algos import ALGOS
 from mtf_engine.commands.foreground import finish
-from mtf_engine.comparison import Cell, Comparison
+from mtf_engine.comparison import Cell, Comparison, Difference
 from mtf_engine.evaluation.deviation import Deviation
 from mtf_engine.evaluation.result import EvaluationResult
 from mtf_engine.factorial import Factorial, OverSeeds, gain_split, values_of
@@ -111,6 +111,7 @@ def introduced(workspace: Workspace, run: RunRow, found: Comparison) -> str:
         del words[words.index("--workspace") : words.index("--workspace") + 2]
     command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])
     config, parts = run.config, workspace.registry.runs(RunState.COMPLETED, parent_id=run.id)
+    commits = sorted({_commit(part) for part in (run, *parts)})
     longest = max(found.cells, key=lambda cell: (cell.dataset != "rounds", cell.seconds or 0))
     where = (
         "Synthetic users: the session environment." if found.synthetic else "Replayed KuaiRand, test days."
@@ -122,9 +123,15 @@ def introduced(workspace: Workspace, run: RunRow, found: Comparison) -> str:
         f"{len(parts)} runs, {sum(part.seconds or 0 for part in parts) / 60:.0f} minutes of work, two at a time "
         f"in {(run.seconds or 0) / 60:.0f} minutes; the longest training on one dataset took "
         f"{longest.seconds or 0:.0f} s ({longest.method}). {platform.machine()}, {os.cpu_count()} cores, "
-        f"{psutil.virtual_memory().total / 2**30:.0f} GiB. Intervals are 95 %, Student's t over seeds, each with "
-        "data, trainings and users of its own, the same for all methods."
+        f"{psutil.virtual_memory().total / 2**30:.0f} GiB. Intervals are 95 %, Student's t. {found.seeds_said} "
+        f"Code: {', '.join(commits)}."
     )
+
+
+def _commit(run: RunRow) -> str:
+    code = (run.provenance or {}).get("code", {})
+    changed = " with changes" if code.get("changed") else ""
+    return f"{code.get('commit', 'no commit')[:10]}{changed}"
 
 
 def put(section: str) -> None:
@@ -231,21 +238,19 @@ def splits(cells: Sequence[Cell], found: Factorial, form: Format) -> str:
                 parts = (split.total, split.data, split.method, split.both)
                 body.append([f"`{method}`", dataset, *(told(part, form) for part in parts)])
     head = ["over, on dataset 1", f"{OURS} on", "total", "the data's", "the method's", "both together"]
-    return markdown(head, body) if body else ""
+    return f"Which part of a gain is the data's:\n\n{markdown(head, body)}" if body else ""
 
 
 def reach(cells: Sequence[Cell], workspace: Workspace) -> str:
     """Returns how far each method's policies go from the baseline on the test log, and how often beyond the box."""
-    scored = {
-        policy: one.id
-        for one in workspace.registry.runs(kind="evaluate")
-        for policy in one.config["policies"]
-    }
+    evaluations = workspace.registry.runs(RunState.COMPLETED, kind="evaluate")
+    scored = {(policy, one.dataset_id): one.id for one in evaluations for policy in one.config["policies"]}
     means: dict[tuple[str, str], dict[int, float]] = {}
     shares: dict[tuple[str, str], dict[int, float]] = {}
     for cell in cells:
-        if cell.n_critics is None and cell.policy in scored:
-            went, key = _deviation(workspace, scored[cell.policy], cell.policy), (cell.method, cell.dataset)
+        run_id = scored.get((str(cell.policy), cell.test_dataset))
+        if cell.n_critics is None and run_id:
+            went, key = _deviation(workspace, run_id, str(cell.policy)), (cell.method, cell.dataset)
             inside = round(HALF_WIDTH / went.bin_width)
             beyond = [1 - sum(one.counts[:inside]) / went.n_requests for one in went.dimensions]
             means.setdefault(key, {})[cell.seed] = statistics.mean(one.mean for one in went.dimensions)
@@ -268,6 +273,24 @@ def _deviation(workspace: Workspace, run_id: str, policy: str) -> Deviation:
     text = (workspace.run_dir(run_id) / files.EVALUATION).read_bytes()
     (found,) = (one for one in EvaluationResult.model_validate_json(text).policies if one.run_id == policy)
     return found.deviation
+
+
+def against_baseline(cells: Sequence[Cell]) -> str:
+    """Returns weighted GAUC minus the baseline's on the same users, with intervals over them, of every cell."""
+    found: dict[tuple[str, str], list[Difference]] = {}
+    for cell in cells:
+        known = cell.gauc_difference
+        if cell.n_critics is None and known and None not in (known.value, known.ci_low, known.ci_high):
+            found.setdefault((cell.method, cell.dataset), []).append(known)
+
+    def mean(of: list[Difference], name: str) -> str:
+        return signed(statistics.mean(getattr(one, name) for one in of))
+
+    body = (
+        [f"`{method}`", dataset, f"{mean(of, 'value')} ({mean(of, 'ci_low')} to {mean(of, 'ci_high')})"]
+        for (method, dataset), of in found.items()
+    )
+    return markdown(["method", "trained on", "minus the baseline"], body)
 
 
 def searches(cells: Sequence[Cell]) -> str:

@@ -32,7 +32,10 @@ def sections(found: Comparison, workspace: Workspace) -> Iterator[str]:
     yield f"{order_said(rows, GAUC)} The baseline: {made.told(baseline, made.plain)}."
     yield "Weighted GAUC of every method on every dataset:\n\n" + made.grid(found.cells, GAUC, made.plain)
     yield made.effects(whole, made.signed, ("data", "method", "rounds"))
-    yield "Which part of a gain is the data's:\n\n" + made.splits(found.cells, whole, made.signed)
+    yield made.splits(found.cells, whole, made.signed)
+    if not found.synthetic:
+        said = "Minus the baseline on the same users, means over seeds of difference and interval over users:"
+        yield f"{said}\n\n{made.against_baseline(found.cells)}"
     yield made.reach(found.cells, workspace)
     yield made.searches(found.cells)
 

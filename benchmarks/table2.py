@@ -32,7 +32,7 @@ def sections(found: Comparison, _: Workspace) -> Iterator[str]:
     yield order_said(rows, CONSUMPTION[0])
     yield "Session reward relative to the baseline:\n\n" + made.grid(cells, REWARD, made.percent)
     yield made.effects(whole, made.percent, ("data", "method", "both", "rounds"))
-    yield "Which part of a gain is the data's:\n\n" + made.splits(cells, whole, made.percent)
+    yield made.splits(cells, whole, made.percent)
     yield "How weighted GAUC ranks the policies of a seed beside the A/B test:\n\n" + agreement(cells)
     yield "What session reward falls by under a policy's own mean actions:\n\n" + personalised(cells)
     yield "Number of critics, `integrated_rl` on dataset 2:\n\n" + critics(cells)

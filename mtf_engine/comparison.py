@@ -1,8 +1,9 @@
 """A comparison of methods: what was found in each cell of method, dataset and seed, and what it comes to.
 
-Seeds are the outer level: a seed has its own datasets, trainings and users, the same for all methods. So every
-figure is taken within a seed first, and its 95 % interval is Student's t over seeds. The users of a seed are new
-ones, which puts what users differ by into that interval too. One seed alone has no interval.
+Seeds are the outer level: a seed has its own datasets and trainings, the same for all methods. So every figure is
+taken within a seed first, and its 95 % interval is Student's t over seeds. In the session environment the users of
+a seed are new ones, which puts what users differ by into that interval too; a replayed log has the same users for all
+seeds, and `gauc_difference` has the interval over them. One seed alone has no interval over seeds.
 """
 
 from pydantic import Field
@@ -63,3 +64,13 @@ class Comparison(Spec):
     preset: str
     cells: tuple[Cell, ...] = ()
     seconds_left: float = Field(default=0.0, ge=0)
+
+    @property
+    def seeds_said(self) -> str:
+        """Returns in a sentence what seeds differ by, and so what intervals over them hold."""
+        if self.synthetic:
+            return "A seed has data, trainings and users of its own, the same for all methods; intervals are over them."
+        return (
+            "A seed has data and trainings of its own, the same for all methods; intervals are over seeds. All seeds "
+            "replay the same users and score on the same ones, so what users differ by is not in them."
+        )

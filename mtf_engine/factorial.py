@@ -1,7 +1,8 @@
 """What a comparison comes to: the factorial's effects, how well the log's score ranks, and the paper's tables.
 
-Every figure is taken within a seed, then averaged; its 95 % interval is Student's t over seeds. A seed has users
-of its own, so what users differ by is in that interval. One seed alone has none.
+Every figure is taken within a seed, then averaged; its 95 % interval is Student's t over seeds. In the session
+environment a seed has users of its own, so what users differ by is in that interval; replayed users are the same
+for all seeds, and it is not. One seed alone has none.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -84,12 +85,18 @@ class Factorial(Spec):
 
 
 def factorial(cells: Sequence[Cell], metric: str) -> Factorial:
-    """Returns the effects on `metric` in the cells of methods that have one for every dataset and seed."""
+    """Returns the effects on `metric` in the cells of methods that have one for every dataset and seed.
+
+    While seeds are being worked on, those that have all cells count; cells with another number of critics never.
+    """
     known = values_of(cells, metric)
-    every = dict.fromkeys(cell.method for cell in cells)
-    datasets = tuple(d for d in dict.fromkeys(cell.dataset for cell in cells) if d != ROUNDS)
-    seeds = tuple(sorted({cell.seed for cell in cells}))
-    whole = [m for m in every if all(set(known.get((m, d), ())) == set(seeds) for d in datasets)]
+    own = [cell for cell in cells if cell.n_critics is None]
+    every = dict.fromkeys(cell.method for cell in own)
+    datasets = tuple(d for d in dict.fromkeys(cell.dataset for cell in own) if d != ROUNDS)
+    begun = sorted({cell.seed for cell in own})
+    seeds = tuple(s for s in begun if all(s in known.get((m, d), ()) for m in every for d in datasets))
+    seeds = seeds or tuple(begun)
+    whole = [m for m in every if all(set(seeds) <= set(known.get((m, d), ())) for d in datasets)]
     y = np.array([[[known[m, d][s] for d in datasets] for m in whole] for s in seeds])  # [seeds, m, d]
     y = y.reshape(len(seeds), len(whole), len(datasets))
     parts = _decomposed(y) if y.size else {}

@@ -174,12 +174,25 @@ def test_a_second_call_does_only_what_is_missing(workspace: Workspace, whole: Ru
     assert workspace.trained(str(critics.policy)).config["n_critics"] == 2
 
 
-def test_a_setting_that_no_method_has_is_refused(workspace: Workspace) -> None:
+def test_what_no_part_could_be_made_of_is_refused(workspace: Workspace) -> None:
     before = len(workspace.registry.runs())
     with pytest.raises(Refusal, match="none of integrated_rl has a setting n_step"):
         submit(workspace, settings={"n_step": "3"})
     with pytest.raises(Refusal, match="--from"):
         submit(workspace, env="replay")
+    with pytest.raises(Refusal, match="gives every training its seed"):
+        submit(workspace, settings={"seed": "3"})
+    with pytest.raises(Refusal, match=r"n_critics.0: .* greater than or equal to 2"):
+        submit(workspace, n_critics=(1,))
+    with pytest.raises(Refusal, match=r"datasets: .*named only once"):
+        submit(workspace, datasets=("2", "2"))
+    with pytest.raises(Refusal, match="4 steps are too few for 5 rounds"):
+        submit(workspace, datasets=("3",), settings={"n_steps": "4"})
+    design = DESIGN | {"datasets": ("3",)}
+    with pytest.raises(Refusal, match="made with integrated_rl, which the settings would not reach"):
+        submissions.submit_compare(
+            workspace, methods=("iql",), preset="demo", settings={"n_steps": "5"}, **design
+        )
     assert len(workspace.registry.runs()) == before
 
 

@@ -66,6 +66,12 @@ def test_single_seeds_are_shown_on_demand(workspace):
     assert cells["seed 2"].iloc[0] == pytest.approx(gain("evolution_strategy", "1", 2))
 
 
+def test_other_numbers_of_critics_alone_are_no_comparison_yet(workspace):
+    critics = tuple(cell for cell in FOUND.cells if cell.n_critics)
+    add_comparison(workspace, FOUND.model_copy(update={"cells": critics}))
+    assert "No method is scored yet" in texts(opened("compare_methods"))
+
+
 def test_a_comparison_at_work_tells_what_is_known_and_the_time_left(workspace):
     known = FOUND.model_copy(update={"cells": FOUND.cells[:3], "seconds_left": 600.0})
     add_comparison(workspace, known, RunState.INTERRUPTED, error="the worker died; `runs resume` goes on")

@@ -43,11 +43,12 @@ def test_table_2_tells_the_factorial_the_ranking_personalisation_and_critics(tmp
 
 def test_the_reach_of_a_policy_is_that_of_its_actions_on_the_test_log(small_workspace) -> None:
     (training,) = small_workspace.registry.runs(kind="train")
-    dataset = open_dataset(small_workspace, "test")
+    dataset_id = small_workspace.dataset("test").id
+    dataset = open_dataset(small_workspace, dataset_id)
     seen = dataset.evaluation_rows().observations
     policy, baseline = (open_policy(small_workspace, name, dataset.meta) for name in (training.id, BASELINE))
     far = np.abs(policy.act(seen) - baseline.act(seen))
-    cell = Cell(method="integrated_rl", dataset="2", seed=0, policy=training.id)
+    cell = Cell(method="integrated_rl", dataset="2", seed=0, policy=training.id, test_dataset=dataset_id)
     told = rows_of(compared.reach([cell], small_workspace))["`integrated_rl`"]
     assert told[2:] == [f"{far.mean(dtype=np.float64):.4f}", f"{(far >= 0.15).mean():.0%}"]
 

@@ -59,6 +59,13 @@ def test_a_method_without_a_cell_is_left_out_and_named() -> None:
     assert found.effects == factorial(worked(), "weighted_gauc").effects
 
 
+def test_a_seed_that_is_not_whole_yet_waits_and_other_numbers_of_critics_stay_out() -> None:
+    begun = [cell("a", "1", 0.9, 2), cell("b", "3", 0.9, 0).model_copy(update={"n_critics": 4})]
+    found = factorial([*worked(), *begun], "weighted_gauc")
+    assert (found.seeds, found.datasets, found.left_out) == ((0, 1), ("1", "2"), ())
+    assert found.effects == factorial(worked(), "weighted_gauc").effects
+
+
 def test_an_interval_over_seeds_is_students_and_one_seed_has_none() -> None:
     found = over_seeds({0: 1.0, 1: 2.0, 2: 3.0})
     reach = stats.t.ppf(0.975, 2) / 3**0.5  # standard deviation 1

@@ -170,10 +170,11 @@ class BatchRLMTF:
         spread = deviation(candidates, batch.centre, batch.half_width).std(dim=0, correction=0)
         at_limit = self.actor.push(batch.state, offsets).abs() > SATURATED
         actions = self.actor.best(batch.state, candidates)
+        explored = batch.explored.sum().clamp(min=1)
         return {
             **watched(self.critics, batch, actions, self.policy.fusion.names, self.reward_scale),
-            "candidate_spread": spread.sum() / batch.explored.sum().clamp(min=1),
-            "share_saturated": (at_limit & batch.explored).sum() / (len(offsets) * batch.explored.sum()),
+            "candidate_spread": spread.sum() / explored,
+            "share_saturated": (at_limit & batch.explored).sum() / (len(offsets) * explored),
         }
 
     def state_dict(self) -> dict[str, Any]:

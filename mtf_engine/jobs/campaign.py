@@ -9,7 +9,7 @@ from typing import Any
 
 from mtf_engine.jobs import executor
 from mtf_engine.jobs.worker import Job
-from mtf_engine.registry import WRITES_DATASET, Kind, RunRow, RunState, Workspace
+from mtf_engine.registry import BASELINE, WRITES_DATASET, Kind, RunRow, RunState, Workspace
 
 POLL_SECONDS = 0.3
 GUESS = 30.0
@@ -136,13 +136,24 @@ class Campaign:
 def stored(workspace: Workspace, part: Part, order: Order) -> RunRow | None:
     """Returns a completed run that did what `part` asks for, and whose result is still there."""
     hashes = {row.id: row.content_hash for row in workspace.registry.datasets()}
+    there = hashes.keys() | {run.id for run in workspace.registry.runs()} | {BASELINE}
     writes = part.kind in WRITES_DATASET
     wanted = _key(part.algo, order.config, None if writes else hashes.get(str(order.dataset_id)))
     for run in workspace.registry.runs(RunState.COMPLETED, kind=part.kind):
         read = None if writes else (run.provenance or {}).get("dataset_hash")
-        if _key(run.algo, run.config, read) == wanted and (not writes or run.dataset_id in hashes):
+        if _key(run.algo, run.config, read) == wanted and _left_behind(run) <= there:
             return run
     return None
+
+
+def _left_behind(run: RunRow) -> set[str]:
+    """Returns the datasets and runs that others read from a run's result."""
+    if run.kind in WRITES_DATASET:
+        return {str(run.dataset_id)}
+    if run.kind != "progressive":
+        return set()
+    result = run.result or {}
+    return {result["promoted"], *(one["dataset_id"] for one in result["rounds"])}
 
 
 def _key(algo: str | None, config: Mapping[str, Any], dataset_hash: str | None) -> str:

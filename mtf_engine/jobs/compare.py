@@ -74,6 +74,11 @@ def parts(config: CompareConfig) -> list[Part]:
     return list({part.name: part for part in planned}.values())
 
 
+def needs_maker(config: CompareConfig) -> bool:
+    """Returns whether `MAKER` is trained, be it among the compared methods or not."""
+    return POOLED in config.datasets or bool(config.n_critics)
+
+
 def title(cell: Cell) -> str:
     """Returns what the runs of a cell are called."""
     critics = f", {cell.n_critics} critics" if cell.n_critics else ""

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from mtf_engine.criteria import Criteria
 from mtf_engine.registry import BASELINE
@@ -170,10 +170,19 @@ class CompareConfig(Spec):
     seeds: tuple[int, ...] = Field(min_length=1)
     sessions: int = Field(ge=5, multiple_of=5, description="of each dataset; five rounds share those of one")
     rounds: bool = Field(default=False, description="every method that learns collects its own five, too")
-    n_critics: tuple[int, ...] = Field(default=(), description="integrated_rl on dataset 2 with so many")
+    n_critics: tuple[Annotated[int, Field(ge=2)], ...] = Field(
+        default=(), description="integrated_rl on dataset 2 with so many"
+    )
     users: int = Field(default=10_000, ge=2, description="of each A/B test")
     half_width: float = Field(default=0.15, gt=0, le=2)
     n_threads: int = 1
+
+    @field_validator("datasets", "seeds", "n_critics")
+    @classmethod
+    def _named_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError("each may be named only once")
+        return values
 
     @model_validator(mode="after")
     def _replay_has_a_source(self) -> "CompareConfig":

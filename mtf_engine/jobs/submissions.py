@@ -218,12 +218,27 @@ def submit_compare(
 ) -> str:
     """Returns the id of the run that compares `methods`; one that was asked for the same before goes on.
 
-    `design` are fields of `CompareConfig`. `settings` go over those of `preset` for each method that has them.
+    `design` are fields of `CompareConfig`. `settings` go over those of `preset` for each method that has them. A
+    Refusal where they or `design` ask for a part that cannot be made.
     """
+    from mtf_engine.jobs import compare
+
+    if "seed" in settings:
+        raise Refusal("a comparison gives every training its seed; say by seeds which")
     training = {method: _training(method, methods, preset, settings) for method in methods}
     source_id = workspace.dataset(source).id if source else None
     values = {"source": source_id, "training": training, "preset": preset, **design}
-    config = _checked(CompareConfig, "the comparison", values).model_dump(mode="json")
+    checked = _checked(CompareConfig, "the comparison", values)
+    if settings and compare.MAKER not in methods and compare.needs_maker(checked):
+        raise Refusal(
+            f"dataset 3 and numbers of critics are made with {compare.MAKER}, which the settings would not reach; "
+            "name it among the methods, or leave the settings out"
+        )
+    try:
+        compare.parts(checked)
+    except ValidationError as error:
+        raise Refusal.invalid("the comparison", error) from None
+    config = checked.model_dump(mode="json")
     same = [run for run in workspace.registry.runs(kind="compare") if run.config == config]
     if same:
         enqueue(workspace, same[0].id)

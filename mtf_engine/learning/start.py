@@ -120,7 +120,7 @@ def logged_std(transitions: Transitions) -> torch.Tensor:
 def starting_actor(
     transitions: Transitions, hidden: tuple[int, ...], baseline: Policy | None, generator: torch.Generator
 ) -> Actor:
-    """Returns an actor that acts as the baseline did in the log.
+    """Returns an actor that acts as the baseline did in the log; in a joined one, as that of its last part.
 
     Weights and standardisation are copied from `baseline` where it is an actor of the same shape. A constant
     baseline action is met exactly. Else the actor is fitted to the logged baseline actions until the largest

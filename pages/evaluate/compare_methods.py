@@ -55,8 +55,7 @@ def introduce(run: RunRow, found: Comparison) -> None:
     )
     st.caption(
         f"{len(config['training'])} methods, {len(config['seeds'])} seeds, {config['sessions']:,} sessions a "
-        f"dataset, preset {words.plain(found.preset)}: no method is tuned beyond it.{tested} A seed has data, "
-        "trainings and users of its own, the same for all methods; intervals are over seeds."
+        f"dataset, preset {words.plain(found.preset)}: no method is tuned beyond it.{tested} {found.seeds_said}"
     )
 
 
@@ -115,11 +114,18 @@ def show_factorial(cells: Sequence[Cell], metric: str, single: bool) -> None:
     unit = f"{title}, {GAIN}" if percent else f"{title}, 95 % interval over seeds"
     alt = f"{title} of each method on each dataset, with 95 % intervals over seeds"
     exhibit(factorial_charts.lines(frame, unit, percent), frame, f"factorial {metric}", alt)
+    if any(cell.dataset == "3" for cell in cells):
+        st.caption(
+            "Dataset 3 brings more than rows: its rounds went around what integrated_rl had learned by then, and every "
+            "method starts from the last of those policies."
+        )
 
 
 def show_effects(found: Factorial, cells: Sequence[Cell], metric: str, single: bool) -> None:
     st.header("Which part is the data's", anchor=False)
     percent = metric != GAUC
+    if set(found.seeds) < {cell.seed for cell in cells}:
+        st.caption(f"Of seed {', '.join(map(str, found.seeds))}: the others lack a cell.")
     if found.left_out:
         st.info(f"Without a value on every dataset, and so left out: {', '.join(found.left_out)}.")
     frame = factorial_tables.effects_table(found, single)
@@ -207,7 +213,7 @@ def show_critics(cells: Sequence[Cell], metric: str, single: bool) -> None:
 def show_what_if(cells: Sequence[Cell]) -> None:
     """Draws how policies of one seed rank if the reward weighed a signal otherwise."""
     st.header("If the reward weighed otherwise", anchor=False)
-    seeds = {str(cell.seed): f"seed {cell.seed}" for cell in cells}
+    seeds = {str(cell.seed): f"seed {cell.seed}" for cell in cells if cell.n_critics is None}
     left, middle, right = st.columns([1, 1, 3])
     seed = int(links.choice("Policies of", seeds, "of", left))
     own = {str(cell.policy): cell for cell in cells if cell.seed == seed and cell.n_critics is None}
@@ -238,6 +244,9 @@ def show_what_if(cells: Sequence[Cell]) -> None:
 
 def show(run: RunRow, found: Comparison) -> None:
     introduce(run, found)
+    if not any(cell.n_critics is None for cell in found.cells):
+        st.info("No method is scored yet.")
+        return
     cells, metrics = found.cells, factorial_tables.metrics_of(found.cells)
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     metric = links.choice("Metric of all but the two tables", metrics, "metric", left)
