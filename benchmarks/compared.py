@@ -260,7 +260,7 @@ def reach(cells: Sequence[Cell], workspace: Workspace) -> str:
             f"`{method}`",
             dataset,
             told(of_seeds(mean), plain),
-            told(of_seeds(shares[method, dataset]), "{:.0%}".format),
+            f"{statistics.mean(shares[method, dataset].values()):.0%}",
         ]
         for (method, dataset), mean in means.items()
     )
