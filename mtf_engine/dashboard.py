@@ -10,13 +10,16 @@ def main(workspace: Path, port: int = 8501, headless: bool = False) -> None:
     """Serves the dashboard of `workspace` on http://localhost:`port` until it is stopped.
 
     The workspace travels by the environment, so that `streamlit run app.py` finds it the same way. The settings
-    of `.streamlit/config.toml` beside app.py apply.
+    of `.streamlit/config.toml` beside app.py apply. Streamlit's welcome gives way to a line of ours: with it would
+    come an offer over the page to install things for coding assistants.
     """
     from streamlit.web import cli
 
     forbid_legacy_pages()
     os.environ["MTF_WORKSPACE"] = str(workspace.absolute())
     options = [f"--server.port={port}", f"--server.headless={str(headless).lower()}"]
+    options.append("--logger.hideWelcomeMessage=true")
+    print(f"The dashboard of {workspace}: http://localhost:{port} (Ctrl+C stops it)", flush=True)
     cli.main(["run", str(APP), *options], prog_name="streamlit")
 
 

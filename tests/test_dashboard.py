@@ -3,7 +3,9 @@
 import tomllib
 from pathlib import Path
 
+from streamlit import config
 from streamlit.runtime.pages_manager import PagesManager
+from streamlit.web import cli, skills
 
 from mtf_engine import dashboard
 from pages.shared import words
@@ -19,6 +21,23 @@ def test_streamlit_is_told_that_the_folder_pages_is_ours(monkeypatch):
     manager = PagesManager(str(dashboard.APP))
     assert PagesManager.uses_pages_directory is False
     assert manager.main_script_parent == ROOT
+
+
+def test_the_launcher_says_where_the_dashboard_is_and_no_offer_lies_over_it(tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setenv("MTF_WORKSPACE", "")
+    monkeypatch.setattr(cli, "main", lambda arguments, **_: asked.extend(arguments))
+    dashboard.main(tmp_path, port=8765)
+    assert f"The dashboard of {tmp_path}: http://localhost:8765" in capsys.readouterr().out
+    names = ("server.headless", "logger.hideWelcomeMessage")
+    before = {name: config.get_option(name) for name in names}
+    try:
+        for name in names:
+            config.set_option(name, f"--{name}=true" in asked)
+        assert skills.nudge_suppression_reason() == "welcome_hidden"
+    finally:
+        for name, value in before.items():
+            config.set_option(name, value)
 
 
 def test_the_dashboard_is_closed_to_others():
