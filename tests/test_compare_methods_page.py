@@ -132,6 +132,15 @@ def test_one_seed_has_dots_without_intervals():
     assert alone.cells[0].effects[0].base_mean == BASE_MEAN
 
 
+def test_each_number_of_critics_has_a_line_of_its_own():
+    frame = factorial_tables.critics_table(FOUND.cells, "session_reward", single=False)
+    drawn = factorial_charts.dots(frame.astype({"critics": str}), ["critics"], "gain", percent=True)
+    assert list(drawn.data[0].y) == ["24", "8", "4", "2"]
+    assert drawn.layout.yaxis.type == "category", (
+        "as numbers they would stand far apart, most of them outside"
+    )
+
+
 def test_policies_are_ranked_again_if_the_reward_weighed_otherwise(small_workspace, tmp_path, monkeypatch):
     copy = copy_workspace(small_workspace, tmp_path / "copy")
     monkeypatch.setenv("MTF_WORKSPACE", str(copy.path))

@@ -45,7 +45,7 @@ def dots(frame: pd.DataFrame, labels: list[str], unit: str, percent: bool, zero:
     if zero:
         drawn.add_vline(x=0, line={"color": BOUND, "dash": "dash"})
     drawn.update_xaxes(title=unit, tickformat=form.replace("4", "3"), zeroline=False)
-    drawn.update_yaxes(automargin=True, range=[-0.7, len(rows) - 0.3])
+    drawn.update_yaxes(type="category", automargin=True, range=[-0.7, len(rows) - 0.3])  # "8" is a name
     return sized(drawn, 110 + ROW * len(rows))
 
 
