@@ -35,11 +35,11 @@ from mtf_engine.spec import Refusal
 SILENCE = np.timedelta64(30, "m")
 """A session ends when a user is not seen for longer."""
 
-SESSIONS = """
+SESSIONS = """(
     SELECT row, session_id, session_id <> lag(session_id) OVER (PARTITION BY user_id ORDER BY timestamp, row)
         AND row_number() OVER (PARTITION BY user_id, session_id ORDER BY timestamp, row) > 1 AS resumes
     FROM impressions
-"""
+)"""
 OPTIONAL: dict[str, Kind] = {"split": "text", "segment": "text"}
 
 

@@ -33,7 +33,7 @@ OPTIONAL: dict[str, Kind] = {
 }  # fmt: skip
 """Columns of the requests that are NULL where a log has none."""
 
-SESSIONS = """
+SESSIONS = """(
     SELECT *, row_number() OVER w = 1 AS is_first, lead(row) OVER w IS NULL AS is_last,
            lag(user_id) OVER w AS previous_user_id, lag(step) OVER w AS previous_step,
            lag(timestamp) OVER w AS previous_timestamp
@@ -44,7 +44,7 @@ SESSIONS = """
         QUALIFY request_id IS NULL OR row_number() OVER (PARTITION BY request_id ORDER BY row) = 1
     ) WHERE NOT is_unreadable
     WINDOW w AS (PARTITION BY session_id ORDER BY step, row)
-"""
+)"""
 """Requests with the one before in their session; none repeated, no session with an unreadable step."""
 
 
@@ -155,8 +155,8 @@ def _between(
         f"FROM (SELECT request_id, {part} AS part FROM impressions) GROUP BY ALL"
     )
     relation = (
-        "SELECT row, reward, CASE WHEN coalesce(is_sound, true) THEN coalesce(total, 0) END AS expected "
-        f"FROM requests r LEFT JOIN ({sums}) USING (request_id)"
+        "(SELECT row, reward, CASE WHEN coalesce(is_sound, true) THEN coalesce(total, 0) END AS expected "
+        f"FROM requests r LEFT JOIN ({sums}) USING (request_id))"
     )
     remedy = "correct the request's reward or those of its impressions"
     return asked.check(con, relation, [reward_is("expected", "the sum of its impressions", remedy)])

@@ -66,7 +66,10 @@ class Check:
 def find_defects(
     con: duckdb.DuckDBPyConnection, relation: str, file: str, checks: Iterable[Check], row: str = "row"
 ) -> list[Defect]:
-    """Returns one defect per broken check: its first row and how many rows break it, by one scan."""
+    """Returns one defect per broken check: its first row and how many rows break it, by one scan.
+
+    `relation` is what may stand behind FROM: a table, a join, or a query in parentheses.
+    """
     checks = list(checks)
     if not checks:
         return []
@@ -76,7 +79,7 @@ def find_defects(
         for i in range(len(checks))
     )
     found = con.execute(
-        f"SELECT {measures} FROM (SELECT {row} AS row, {judged} FROM ({relation}))"
+        f"SELECT {measures} FROM (SELECT {row} AS row, {judged} FROM {relation})"
     ).fetchall()[0]
     triples = zip(found[0::3], found[1::3], found[2::3], strict=True)
     return [
@@ -168,10 +171,10 @@ def action_in_bounds() -> Check:
 
 
 def numbered(table: str, *keys: str) -> str:
-    """Returns SQL for the rows whose `keys` are there, with `nth` counting those of equal keys."""
+    """Returns a query in parentheses of the rows that have `keys`, with `nth` counting those of equal keys."""
     there = " AND ".join(f"{key} IS NOT NULL" for key in keys)
     window = f"PARTITION BY {', '.join(keys)} ORDER BY row"
-    return f"SELECT row, {', '.join(keys)}, row_number() OVER ({window}) AS nth FROM {table} WHERE {there}"
+    return f"(SELECT row, {', '.join(keys)}, row_number() OVER ({window}) AS nth FROM {table} WHERE {there})"
 
 
 def duplicate(column: str, what: str) -> Check:
