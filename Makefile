@@ -1,28 +1,30 @@
 # Two commands are enough: `make demo` and `make test`. Works with GNU make 3.81 and later.
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-ENGINE := $(PYTHON) -m mtf_engine
+MTF := $(VENV)/bin/mtf
 PYTEST := OMP_NUM_THREADS=1 $(PYTHON) -m pytest
 WORKERS ?= 2
 DEMO := data/demo
 
-.PHONY: help demo app test fast slow check format docs
+.PHONY: help demo app test fast slow test-range check lock format docs
 help:
 	@echo "make demo    install, fill a demo workspace, open the dashboard on http://localhost:8501"
 	@echo "make app     open the dashboard on your workspace (MTF_WORKSPACE, else data/)"
 	@echo "make test    install, find a browser, run every test"
 	@echo "make fast    the tests that need no browser"
 	@echo "make check   format, lint, types and every test"
+	@echo "make test-range  the tests that need no browser, on the oldest and the newest packages that pyproject.toml allows"
+	@echo "make lock    write requirements.txt and requirements-dev.txt from pyproject.toml (UPGRADE=--upgrade: newest)"
 	@echo "make slow    the tests that need longer than minutes"
 	@echo "make format  rewrite the code in the house's format"
 	@echo "make docs    write docs/reference.md from the code"
 
 demo: $(VENV)/app.stamp
-	$(ENGINE) --workspace $(DEMO) demo
-	$(ENGINE) --workspace $(DEMO) dashboard
+	$(MTF) --workspace $(DEMO) demo
+	$(MTF) --workspace $(DEMO) dashboard
 
 app: $(VENV)/app.stamp
-	$(ENGINE) dashboard
+	$(MTF) dashboard
 
 test: $(VENV)/dev.stamp
 	$(PYTHON) tests/browser.py
@@ -42,6 +44,12 @@ check: $(VENV)/dev.stamp
 	$(PYTHON) -m mypy
 	$(MAKE) test
 
+test-range: $(VENV)/dev.stamp
+	sh .ci/test_range $(VENV)/bin/uv
+
+lock: $(VENV)/dev.stamp
+	sh .ci/lock $(VENV)/bin/uv $(UPGRADE)
+
 format: $(VENV)/dev.stamp
 	$(PYTHON) -m ruff format .
 	$(PYTHON) -m ruff check --fix .
@@ -52,10 +60,12 @@ docs: $(VENV)/dev.stamp
 $(PYTHON):
 	sh .ci/make_venv $(VENV)
 
-$(VENV)/app.stamp: requirements.txt | $(PYTHON)
+$(VENV)/app.stamp: requirements.txt pyproject.toml | $(PYTHON)
 	$(PYTHON) -m pip install -r requirements.txt
+	$(PYTHON) -m pip install --no-deps --editable .
 	touch $@
 
-$(VENV)/dev.stamp: requirements.txt requirements-dev.txt | $(PYTHON)
+$(VENV)/dev.stamp: requirements-dev.txt pyproject.toml | $(PYTHON)
 	$(PYTHON) -m pip install -r requirements-dev.txt
+	$(PYTHON) -m pip install --no-deps --editable .
 	touch $(VENV)/app.stamp $@

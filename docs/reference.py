@@ -9,7 +9,7 @@ from mtf_engine.algos import ALGOS
 from mtf_engine.cli import app
 from mtf_engine.logs.validation import DEFECT_CODES
 
-EXAMPLE = "Example: python -m mtf_engine "
+EXAMPLE = "Example: mtf "
 
 
 def commands(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -42,7 +42,7 @@ def reference() -> str:
         "# Reference",
         "Written by `make docs` from the code.",
         "## Commands",
-        "`python -m mtf_engine [--workspace DIR] [--json] COMMAND`; `--help` after one tells its options.",
+        "`mtf [--workspace DIR] [--json] COMMAND`; `--help` after one tells its options.",
         table(("command", "what it does", "example"), called),
     ]
     for algo in ALGOS:

@@ -1,4 +1,4 @@
-"""The command line: `python -m mtf_engine [--workspace DIR] [--json] COMMAND ...`.
+"""The command line: `mtf [--workspace DIR] [--json] COMMAND ...`, or `python -m mtf_engine`.
 
 Every command is a thin way into the engine, imported inside the command: torch and pandas take seconds to load,
 and most commands need neither.
@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from mtf_engine import __version__
 from mtf_engine.commands import (
     abtest,
     bounds,
@@ -25,13 +26,18 @@ from mtf_engine.commands.frame import Group, Json, Session
 
 app = typer.Typer(
     cls=Group,
-    name="mtf_engine",
+    name="mtf",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Explore, train, compare and export the weights that fuse a recommender's predictions.",
     epilog="Exit code: 0; 1 for refused input, with one sentence on stderr; 2 for a wrong call.",
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"mtf {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -42,6 +48,9 @@ def options(
         typer.Option(metavar="DIR", help="Folder of datasets and runs; else MTF_WORKSPACE, else data/."),
     ] = None,
     json: Json = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version and exit.")
+    ] = False,
 ) -> None:
     """Opens the session that every command gets."""
     context.obj = Session(workspace, json)

@@ -1,9 +1,11 @@
-"""Starts the dashboard's server: what `python -m mtf_engine dashboard` and `make app` do."""
+"""Starts the dashboard's server: what `mtf dashboard` and `make app` do."""
 
 import os
 from pathlib import Path
 
-APP = Path(__file__).parents[1] / "app.py"
+HERE = Path(__file__).parent
+APP = next(path for path in (HERE.parent / "app.py", HERE / "_dashboard" / "app.py") if path.is_file())
+"""app.py beside the engine, as in the repository, or inside it, where a wheel puts it."""
 
 
 def main(workspace: Path, port: int = 8501, headless: bool = False) -> None:

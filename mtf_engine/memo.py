@@ -122,7 +122,7 @@ def _rule(case: Case) -> Iterator[Part]:
 
 
 def _commands(case: Case) -> list[str]:
-    config, engine = case.config, "python -m mtf_engine"
+    config = case.config
     size = ("--rounds", config["rounds"], "--sessions-per-round", config["sessions_per_round"])
     how = ("--train-on", config["train_on"], "--promote", config["promote"], "--ab-users", config["ab_users"])
     settings = [
@@ -146,9 +146,9 @@ def _commands(case: Case) -> list[str]:
     )
     rounds = [*words, "--baseline", config["baseline"], "--seed", config["seed"], *settings]
     return [
-        f"{engine} {shlex.join(map(str, rounds))}",
-        f"{engine} review show {case.run_id} --round {case.round.number}",
-        f"{engine} evaluate {case.round.candidate} {case.round.baseline} --on {case.round.dataset_id}",
+        f"mtf {shlex.join(map(str, rounds))}",
+        f"mtf review show {case.run_id} --round {case.round.number}",
+        f"mtf evaluate {case.round.candidate} {case.round.baseline} --on {case.round.dataset_id}",
     ]
 
 

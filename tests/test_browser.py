@@ -1,4 +1,4 @@
-"""The dashboard in a real browser, as `python -m mtf_engine dashboard` serves it."""
+"""The dashboard in a real browser, as `mtf dashboard` serves it."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,7 @@ pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).parent.parent
 HEADINGS = {"": HOME, **TITLES}
+MTF = (sys.executable, "-m", "mtf_engine")
 SECONDS = 60
 expect.set_options(timeout=1_000 * SECONDS)
 PROBES = re.compile(r"/\w+/_stcore/(health|host-config)$")
@@ -37,15 +38,14 @@ PROBES = re.compile(r"/\w+/_stcore/(health|host-config)$")
 class Server:
     """A dashboard of its own, on a free port."""
 
-    def __init__(self, workspace: Workspace, log: Path) -> None:
+    def __init__(self, workspace: Path, log: Path, mtf: Sequence[str | Path] = MTF, cwd: Path = ROOT) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.url = f"http://localhost:{port}"
-        command = [sys.executable, "-m", "mtf_engine", "--workspace", str(workspace.path)]
-        command += ["dashboard", "--port", str(port), "--headless"]
+        command = [*mtf, "--workspace", workspace, "dashboard", "--port", str(port), "--headless"]
         with log.open("wb") as output:
-            self.process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(command, cwd=cwd, stdout=output, stderr=subprocess.STDOUT)
         wait_until(self._answers, "the server answers")
 
     def _answers(self) -> bool:
@@ -125,7 +125,7 @@ def workspace(small_workspace: Workspace, tmp_path: Path) -> Workspace:
 @pytest.fixture(scope="session")
 def dashboard(small_workspace: Workspace, tmp_path_factory) -> Iterator[Server]:
     """The dashboard of the filled workspace, for tests that change nothing."""
-    server = Server(small_workspace, tmp_path_factory.mktemp("dashboard") / "server.log")
+    server = Server(small_workspace.path, tmp_path_factory.mktemp("dashboard") / "server.log")
     yield server
     server.stop()
 
@@ -136,7 +136,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[[Workspace], Server]]:
     servers: list[Server] = []
 
     def start(workspace: Workspace) -> Server:
-        servers.append(Server(workspace, tmp_path / f"server-{len(servers)}.log"))
+        servers.append(Server(workspace.path, tmp_path / f"server-{len(servers)}.log"))
         return servers[-1]
 
     yield start

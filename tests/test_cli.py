@@ -73,7 +73,7 @@ def test_every_command_helps_with_an_example(path: tuple[str, ...]) -> None:
     done = CliRunner().invoke(app, [*path, "--help"], terminal_width=200)
     assert done.exit_code == 0
     assert COMMANDS[path].help
-    assert COMMANDS[path].epilog.startswith("Example: python -m mtf_engine")
+    assert COMMANDS[path].epilog.startswith("Example: mtf ")
     assert path[-1] in COMMANDS[path].epilog
     assert "--json" in done.stdout
 

@@ -50,5 +50,5 @@ def test_the_dashboard_is_closed_to_others():
 
 def test_a_command_to_copy_names_a_workspace_of_the_project_from_the_projects_folder(tmp_path):
     own = words.command(ROOT / "data" / "demo", "runs", "show", "a run")
-    assert own == "python -m mtf_engine --workspace data/demo runs show 'a run'"
+    assert own == "mtf --workspace data/demo runs show 'a run'"
     assert f"--workspace {tmp_path} " in words.command(tmp_path, "runs")

@@ -64,7 +64,7 @@ def command(
         context = first.replace(name="context", annotation=typer.Context)
         json = first.replace(name="json", annotation=Json, default=False)
         called.__signature__ = inspect.Signature([context, *others, json])  # type: ignore[attr-defined]
-        epilog = f"Example: python -m mtf_engine {example}"
+        epilog = f"Example: mtf {example}"
         app.command(name, epilog=epilog, hidden=hidden)(called)
         return function
 

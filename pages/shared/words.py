@@ -82,7 +82,7 @@ def command(workspace: Path, *words: object) -> str:
     """Returns the command line that does what a form does, to be copied into a shell in the project's folder."""
     own = workspace.is_relative_to(PROJECT)
     place = workspace.relative_to(PROJECT) if own else workspace
-    return shlex.join(["python", "-m", "mtf_engine", "--workspace", str(place), *map(str, words)])
+    return shlex.join(["mtf", "--workspace", str(place), *map(str, words)])
 
 
 def policy_title(policy: str, runs: dict[str, RunRow]) -> str:
