@@ -29,6 +29,12 @@ def folder(tmp_path) -> Path:
     return logs.write(logs.clean(), tmp_path / "log")
 
 
+def test_a_log_has_the_same_hash_under_every_duckdb_that_is_allowed(folder, tmp_path):
+    """`make test-range` runs this under the oldest and the newest one."""
+    dataset = imported(folder, tmp_path, mapping=folder / "mapping.yaml", name="mine")
+    assert dataset.content_hash == "10590c86b98ea2771b796a2179a37494513cc4cc19a5523e37a5922e0f5b4478"
+
+
 def test_a_log_comes_out_as_it_went_in(folder, tmp_path):
     log = logs.clean()
     dataset = imported(folder, tmp_path, mapping=folder / "mapping.yaml", name="mine")
