@@ -84,7 +84,7 @@ def test_home_of_an_empty_workspace_leads_to_the_first_import(empty):
     app = opened()
     assert [title.value for title in app.title] == [HOME]
     assert "The workspace is empty" in texts(app)
-    assert "mtf_engine" in texts(app) and "demo" in texts(app)
+    assert "mtf --workspace" in texts(app) and "demo" in texts(app)
 
 
 @pytest.mark.parametrize("page", TITLES)

@@ -20,6 +20,7 @@ class Format(StrEnum):
 
     AUTO = "auto"
     CSV = "csv"
+    JSON = "json"
     PARQUET = "parquet"
     IMPRESSIONS = "impressions"
     KUAIRAND = "kuairand"

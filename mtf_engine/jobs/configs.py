@@ -25,7 +25,7 @@ class ImportConfig(Spec):
     """Read a log that lies at `source`, an absolute path."""
 
     source: str
-    format: Literal["auto", "csv", "parquet", "impressions", "kuairand"] = "auto"
+    format: Literal["auto", "csv", "json", "parquet", "impressions", "kuairand"] = "auto"
     user_features: str | None = None
     mapping: str | None = None
     name: str

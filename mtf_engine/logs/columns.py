@@ -51,10 +51,9 @@ class Columns:
     def check(self, con: duckdb.DuckDBPyConnection, relation: str, checks: Iterable[Check]) -> list[Defect]:
         """Returns the broken checks; columns are named as the file names them."""
         theirs = {c.name: c.sources[0] for c in self.found if len(c.sources) == 1}
-        return [
-            d.model_copy(update={"column": theirs.get(d.column or "", d.column)})
-            for d in find_defects(con, relation, self.raw.file, checks)
-        ]
+        found = find_defects(con, relation, self.raw.file, checks)
+        renamed = (d.model_copy(update={"column": theirs.get(d.column or "", d.column)}) for d in found)
+        return self.raw.placed(renamed)
 
     def add(self, name: str, kind: Kind, need: Need = "value") -> bool:
         """Returns whether the file has the column; if only the mapping has it, that is a defect."""

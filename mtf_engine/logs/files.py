@@ -1,8 +1,10 @@
-"""CSV and Parquet files as DuckDB tables, with every line that does not fit."""
+"""Files of CSV, JSON lines or Parquet as DuckDB tables, with every line that does not fit."""
 
 import csv
 import glob
+import re
 import tempfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,19 +12,38 @@ import duckdb
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mtf_engine.logs.endings import READ, Ending, Kind, decompressed, ending_of, parts_of
 from mtf_engine.logs.validation import DefectCode
 from mtf_engine.spec import Defect
 
 DELIMITERS = "\t,;"
+LONGEST_HEADER = 1 << 20
+PART = '"the file of this row"'
+"""A column of a table while it is loaded."""
 
 
 @dataclass(frozen=True)
 class RawTable:
-    """A file in DuckDB before its columns are typed: the table's name, the file's, and its column types."""
+    """A file in DuckDB before its columns are typed: the table's name, the file's, and its column types.
+
+    Of a folder of parts, `parts` tells each file's name and how many rows come before it.
+    """
 
     table: str
     file: str
     types: dict[str, str]
+    kind: Kind
+    parts: tuple[tuple[str, int], ...] = ()
+
+    def placed(self, defects: Iterable[Defect]) -> list[Defect]:
+        """Returns defects of rows of the table as those of rows of the file that holds them."""
+        return [self._placed(defect) for defect in defects]
+
+    def _placed(self, defect: Defect) -> Defect:
+        if defect.row is None or not self.parts:
+            return defect
+        file, before = next(part for part in reversed(self.parts) if part[1] < defect.row)
+        return defect.model_copy(update={"file": file, "row": defect.row - before})
 
 
 def connect() -> duckdb.DuckDBPyConnection:
@@ -40,26 +61,53 @@ def quoted(name: str) -> str:
 
 
 def load(con: duckdb.DuckDBPyConnection, path: Path, table: str) -> RawTable | list[Defect]:
-    """Returns the file as table `table`, or why it cannot be read. CSV values are read as text."""
-    problem = _unfit(path)
-    if problem:
-        return [problem]
-    read = _load_parquet if path.suffix == ".parquet" else _load_csv
-    defects = read(con, path, table)
+    """Returns the file, or folder of parts, as table `table`, or why it cannot be read. CSV values are texts."""
+    parts = parts_of(path)
+    if not parts:
+        return [_whole_file("empty_file", path, "holds no file", f"put the log's parts there: {READ}")]
+    problems = [problem for part in parts if (problem := _unfit(part))]
+    endings = [ending for part in parts if (ending := ending_of(part))]
+    if problems:
+        return problems
+    if len({(ending.kind, ending.compression) for ending in endings}) > 1:
+        remedy = "keep the parts of one table alike"
+        return [_whole_file("unreadable_file", path, "holds files of several kinds", remedy)]
+    read = {"parquet": _load_parquet, "json": _load_json, "csv": _load_csv}[endings[0].kind]
+    try:
+        defects = read(con, parts, table)
+    except (duckdb.Error, UnicodeDecodeError) as error:
+        return [
+            _whole_file("unreadable_file", path, f"cannot be read: {_reason(error)}", "write the file again")
+        ]
     if defects:
         return defects
-    if not con.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0]:
+    firsts = con.execute(f"SELECT {PART}, min(rowid) FROM {table} GROUP BY {PART} ORDER BY 2").fetchall()
+    con.execute(f"ALTER TABLE {table} DROP COLUMN {PART}")
+    if not firsts:
         return [_whole_file("empty_file", path, "holds no rows", "export the log again")]
     described = con.execute(f"DESCRIBE {table}").fetchall()
-    return RawTable(table, path.name, {name: kind for name, kind, *_ in described})
+    rows = (
+        tuple((str(Path(part).relative_to(path)), first) for part, first in firsts) if path.is_dir() else ()
+    )
+    return RawTable(table, path.name, {name: kind for name, kind, *_ in described}, endings[0].kind, rows)
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0]
 
 
 def _unfit(path: Path) -> Defect | None:
-    """Returns what is wrong with the file as bytes, before anything is parsed."""
+    """Returns what is wrong with the file by its name or as bytes, before anything is parsed."""
+    ending = ending_of(path)
+    if ending is None:
+        what = f"ends in {path.suffix}" if path.suffix else "has no ending"
+        return _whole_file(
+            "unreadable_file", path, f"{what}, which is not read", f"a log is read from {READ}"
+        )
     if not path.stat().st_size:
         return _whole_file("empty_file", path, "holds no bytes", "export the log again")
-    if path.suffix != ".parquet":
-        return None
+    if ending.kind != "parquet":
+        return _unfit_text(path, ending)
     with path.open("rb") as file:
         head = file.read(4)
         file.seek(-min(4, path.stat().st_size), 2)
@@ -73,84 +121,147 @@ def _unfit(path: Path) -> Defect | None:
     return None
 
 
+def _unfit_text(path: Path, ending: Ending) -> Defect | None:
+    try:
+        line = _first_line(path)
+        line.decode("utf-8-sig")
+    except OSError:
+        reason = f"is no {ending.compression} file, or a damaged one"
+        return _whole_file("unreadable_file", path, reason, "write or copy the file again")
+    except UnicodeDecodeError:
+        coding = (
+            "is UTF-16" if line.startswith((b"\xff\xfe", b"\xfe\xff")) else "has a header that is not UTF-8"
+        )
+        return _whole_file("unreadable_file", path, coding, "export the log as UTF-8")
+    return None
+
+
 def _whole_file(code: DefectCode, path: Path, message: str, remedy: str, column: str | None = None) -> Defect:
     return Defect(code=code, file=path.name, column=column, message=message, remedy=remedy)
 
 
-def _load_parquet(con: duckdb.DuckDBPyConnection, path: Path, table: str) -> list[Defect]:
-    try:
-        con.execute(f"CREATE TABLE {table} AS SELECT * FROM read_parquet(?)", [glob.escape(str(path))])
-    except (duckdb.Error, UnicodeDecodeError) as error:
-        reason = f"cannot be read: {str(error).splitlines()[0]}"
-        return [_whole_file("unreadable_file", path, reason, "write or copy the file again")]
+def _escaped(parts: Sequence[Path]) -> list[str]:
+    return [glob.escape(str(part)) for part in parts]
+
+
+def _options(parts: Sequence[Path]) -> str:
+    """Returns options of every reader: folders called day=2026-05-04 are columns, as texts."""
+    ending = ending_of(parts[0])
+    compression = f", compression = '{ending.compression}'" if ending and ending.compression else ""
+    return f"hive_partitioning = true, hive_types_autocast = false{compression}"
+
+
+def _load_parquet(con: duckdb.DuckDBPyConnection, parts: Sequence[Path], table: str) -> list[Defect]:
+    names = [_columns(con, part) for part in parts]
+    if defects := _other_columns(parts, names):
+        return defects
+    reader = f"read_parquet(?, union_by_name = true, {_options(parts)})"
+    con.execute(f"CREATE TABLE {table} AS SELECT *, filename AS {PART} FROM {reader}", [_escaped(parts)])
+    return []
+
+
+def _columns(con: duckdb.DuckDBPyConnection, part: Path) -> list[str]:
+    described = con.execute("DESCRIBE SELECT * FROM read_parquet(?)", _escaped([part])).fetchall()
+    return [name for name, *_ in described]
+
+
+def _other_columns(parts: Sequence[Path], names: Sequence[list[str]]) -> list[Defect]:
+    """Returns a defect for each part whose columns `names` are not those of the first, in this order."""
+    remedy = "export all parts of a table alike"
+    return [
+        _whole_file("unreadable_file", part, f"has other columns than {parts[0].name}", remedy)
+        for part, columns in zip(parts, names, strict=True)
+        if columns != names[0]
+    ]
+
+
+def _load_json(con: duckdb.DuckDBPyConnection, parts: Sequence[Path], table: str) -> list[Defect]:
+    options = f"format = 'newline_delimited', records = true, sample_size = -1, union_by_name = true, {_options(parts)}"
+    con.execute(
+        f"CREATE TABLE {table} AS SELECT *, filename AS {PART} FROM read_json(?, {options})",
+        [_escaped(parts)],
+    )
     return []
 
 
 def header(path: Path) -> list[str]:
-    """Returns the column names of a CSV file, of a Parquet file or of one that is not UTF-8 none."""
-    if path.suffix == ".parquet":
+    """Returns the column names of a CSV file; of another one, or of one that cannot be read, none."""
+    ending = ending_of(path)
+    if ending is None or ending.kind != "csv":
         return []
     try:
         return _csv_header(path)[0]
-    except UnicodeDecodeError:
+    except (UnicodeDecodeError, OSError):
         return []
 
 
-def _csv_header(path: Path) -> tuple[list[str], str]:
-    """Returns the names in the first line and what parts them."""
+def _first_line(path: Path) -> bytes:
+    """Returns the first line with its end, a carriage return where no line feed follows."""
+    ending = ending_of(path)
+    assert ending is not None
     with path.open("rb") as file:
-        text = file.readline().decode("utf-8-sig")
+        head = decompressed(file, ending).read(LONGEST_HEADER)
+    found = re.match(rb"[^\r\n]*(\r\n|\r|\n)?", head)
+    assert found is not None
+    return found[0]
+
+
+def _csv_header(path: Path) -> tuple[list[str], str, str]:
+    """Returns the names in the first line, what parts them, and how lines end."""
+    line = _first_line(path).decode("utf-8-sig")
+    text = line.rstrip("\r\n")
     delimiter = max(DELIMITERS, key=text.count)
     names = next(csv.reader([text], delimiter=delimiter), [])
-    return [name or f"column{i}" for i, name in enumerate(names)], delimiter
+    return [name or f"column{i}" for i, name in enumerate(names)], delimiter, line[len(text) :] or "\n"
 
 
-def _load_csv(con: duckdb.DuckDBPyConnection, path: Path, table: str) -> list[Defect]:
-    try:
-        names, delimiter = _csv_header(path)
-    except UnicodeDecodeError:
-        return [
-            _whole_file("unreadable_file", path, "has a header that is not UTF-8", "export the log as UTF-8")
-        ]
+def _load_csv(con: duckdb.DuckDBPyConnection, parts: Sequence[Path], table: str) -> list[Defect]:
+    headers = [_csv_header(part) for part in parts]
+    names, delimiter, line_end = headers[0]
     folded = [name.lower() for name in names]
     doubled = [name for i, name in enumerate(names) if name.lower() in folded[:i]]
     if doubled:
         remedy = "rename or remove one of the columns"
         return [
-            _whole_file("doubled_column", path, "is in the header twice", remedy, name) for name in doubled
+            _whole_file("doubled_column", parts[0], "is in the header twice", remedy, name)
+            for name in doubled
         ]
+    if defects := _other_columns(parts, [columns for columns, *_ in headers]):
+        return defects
     columns = ", ".join(f"{_literal(name)}: 'VARCHAR'" for name in names)
-    try:
-        con.execute(
-            f"CREATE TABLE {table} AS SELECT * FROM read_csv(?, columns = {{{columns}}}, "
-            f"auto_detect = false, header = true, delim = {_literal(delimiter)}, "
-            "quote = '\"', escape = '\"', "
-            f"store_rejects = true, rejects_table = '{table}_rejects', rejects_scan = '{table}_scan')",
-            [glob.escape(str(path))],
-        )
-    except (duckdb.Error, UnicodeDecodeError) as error:
-        reason = f"cannot be read: {str(error).splitlines()[0]}"
-        return [_whole_file("unreadable_file", path, reason, "export the log again as CSV")]
-    return _rejected_lines(con, path, table)
+    con.execute(
+        f"CREATE TABLE {table} AS SELECT *, filename AS {PART} FROM read_csv(?, columns = {{{columns}}}, "
+        f"auto_detect = false, header = true, delim = {_literal(delimiter)}, new_line = {_escape(line_end)}, "
+        f"quote = '\"', escape = '\"', {_options(parts)}, "
+        f"store_rejects = true, rejects_table = '{table}_rejects', rejects_scan = '{table}_scan')",
+        [_escaped(parts)],
+    )
+    return _rejected_lines(con, table)
 
 
-def _rejected_lines(con: duckdb.DuckDBPyConnection, path: Path, table: str) -> list[Defect]:
-    """Returns one defect per kind of line that is not CSV of the header's columns."""
+def _rejected_lines(con: duckdb.DuckDBPyConnection, table: str) -> list[Defect]:
+    """Returns one defect per file and kind of line that is not CSV of the header's columns."""
     kinds = con.execute(
-        f"SELECT error_type, arg_min(error_message, line), min(line) - 1, count(DISTINCT line) "
-        f"FROM {table}_rejects GROUP BY error_type ORDER BY min(line)"
+        "SELECT any_value(file_path), error_type, arg_min(error_message, line), min(line) - 1, count(DISTINCT line) "
+        f"FROM {table}_rejects JOIN {table}_scan USING (scan_id, file_id) "
+        "GROUP BY file_id, error_type ORDER BY file_id, min(line)"
     ).fetchall()
     return [
         Defect(
             code="unreadable_file",
-            file=path.name,
+            file=Path(path).name,
             row=row,
             count=count,
             message=f"{kind.lower()}: {message.splitlines()[0]}",
             remedy="export the log again as UTF-8 CSV with every text in quotes",
         )
-        for kind, message, row, count in kinds
+        for path, kind, message, row, count in kinds
     ]
+
+
+def _escape(line_end: str) -> str:
+    """Returns how DuckDB calls the end of a line."""
+    return {"\r\n": r"'\r\n'", "\r": r"'\r'", "\n": r"'\n'"}[line_end]
 
 
 def _literal(text: str) -> str:

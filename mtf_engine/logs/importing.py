@@ -3,17 +3,16 @@
 from pathlib import Path
 from typing import Literal, get_args
 
+from mtf_engine.logs.endings import KINDS, ending_of, parts_of, table_at
 from mtf_engine.logs.files import header
 from mtf_engine.logs.impressions import read_impressions
-from mtf_engine.logs.kuairand_files import IMPRESSION_FILES
+from mtf_engine.logs.kuairand_files import impression_files
 from mtf_engine.logs.mapping import Mapping
 from mtf_engine.logs.sessions import ImportedLog, Progress
 from mtf_engine.logs.tabular import read_tabular
 from mtf_engine.spec import Refusal
 
-Format = Literal["auto", "csv", "parquet", "impressions", "kuairand"]
-SUFFIXES = {"csv": (".csv", ".tsv"), "parquet": (".parquet",)}
-ANY = (".csv", ".tsv", ".parquet")
+Format = Literal["auto", "csv", "json", "parquet", "impressions", "kuairand"]
 KUAIRAND_COLUMNS = {"user_id", "video_id", "time_ms", "play_time_ms"}
 """A file with these columns is KuaiRand's."""
 
@@ -33,7 +32,7 @@ def read_log(
             raise Refusal(f"there is no {path}; name a file or folder that exists")
     if format not in get_args(Format):
         raise Refusal(f"the format {format} is not known; choose one of {', '.join(get_args(Format))}")
-    name = name or source.stem
+    name = name or _stem(source)
     kind = _detect(source) if format == "auto" else format
     if kind == "kuairand":
         from mtf_engine.logs.kuairand import read_kuairand  # loads torch, which no other format needs
@@ -45,29 +44,53 @@ def read_log(
             f"user features go with KuaiRand logs only, and this one is read as {kind}; leave them out"
         )
     if kind == "impressions":
-        return read_impressions(_table(source, "impressions", ANY), Mapping.read(mapping), name)
-    suffixes = SUFFIXES.get(kind, ANY)
-    requests, impressions = (_table(source, table, suffixes) for table in ("requests", "impressions"))
+        return read_impressions(_table(source, "impressions"), Mapping.read(mapping), name)
+    wanted = None if kind == "tables" else kind
+    requests, impressions = (_table(source, table, wanted) for table in ("requests", "impressions"))
     return read_tabular(requests, impressions, Mapping.read(mapping), name)
 
 
+def _stem(source: Path) -> str:
+    ending = ending_of(source)
+    return ending.stem if ending else source.stem
+
+
 def _detect(source: Path) -> str:
-    """Returns the format of `source` as its files tell it: csv, parquet, kuairand or impressions."""
+    """Returns the format of `source` as its files tell it: tables of requests and impressions, or another."""
     if source.is_file():
         return "kuairand" if set(header(source)) >= KUAIRAND_COLUMNS else "impressions"
-    if any((source / f"requests{suffix}").is_file() for suffix in ANY):
-        return "parquet" if _table(source, "requests", ANY).suffix == ".parquet" else "csv"
-    logs = [path for pattern in IMPRESSION_FILES for path in source.glob(pattern)]
+    if table_at(source, "requests"):
+        return "tables"
+    logs = impression_files(source)
     return "kuairand" if logs and set(header(logs[0])) >= KUAIRAND_COLUMNS else "impressions"
 
 
-def _table(source: Path, table: str, suffixes: tuple[str, ...]) -> Path:
-    """Returns the one file of `table` in the folder `source`, or `source` where it is a file itself."""
+def _table(source: Path, table: str, kind: str | None = None) -> Path:
+    """Returns the one file, or folder of parts, of `table` in the folder `source`; of a certain `kind` if given.
+
+    It is `source` itself where that is a file, or, of impressions, a folder that holds their parts.
+    """
     if source.is_file() and table == "impressions":
         return source
-    found = [path for suffix in suffixes if (path := source / f"{table}{suffix}").is_file()]
+    found = (
+        [path for path in table_at(source, table) if kind in (None, _kind(path))] if source.is_dir() else []
+    )
     if len(found) == 1:
         return found[0]
-    names = " or ".join(f"{table}{suffix}" for suffix in suffixes)
+    if table == "impressions" and not found and _holds_parts(source):
+        return source
     problem = f"holds {' and '.join(p.name for p in found)}" if found else "does not hold the log"
-    raise Refusal(f"{source} {problem}; it needs one file {names}, or say the format")
+    names = " or ".join(f"{table}{suffix}" for suffix, k in KINDS.items() if kind in (None, k))
+    raise Refusal(
+        f"{source} {problem}; it needs one file {names}, or a folder of its parts, or say the format"
+    )
+
+
+def _holds_parts(source: Path) -> bool:
+    """Returns whether a folder is no pair of tables but one table's parts."""
+    return not table_at(source, "requests") and any(ending_of(part) for part in parts_of(source))
+
+
+def _kind(path: Path) -> str | None:
+    endings = [ending for part in parts_of(path)[:1] if (ending := ending_of(part))]
+    return endings[0].kind if endings else None

@@ -1,6 +1,6 @@
 """The files of KuaiRand: found, checked, cleaned of duplicates, by user and time."""
 
-from collections.abc import Sequence
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 
 from mtf_engine.logs.columns import Columns
+from mtf_engine.logs.endings import ending_of
 from mtf_engine.logs.files import RawTable, connect, load, quoted
 from mtf_engine.logs.validation import negative_watch_time
 from mtf_engine.spec import Defect, Refusal
 
-IMPRESSION_FILES = ("impressions.tsv", "impressions.csv", "log_standard*.csv", "log_standard*.tsv")
-USER_FILES = ("user_features*.csv",)
+IMPRESSION_FILES, USER_FILES = re.compile("impressions|log_standard.*"), re.compile("user_features.*")
+"""How KuaiRand's files are called but for their endings."""
 
 FLAGS = {
     "click": "is_click", "long_view": "long_view", "comment": "is_comment", "follow": "is_follow",
@@ -59,7 +60,7 @@ class Raw:
 
 def find_files(source: Path, user_features: Path | None) -> Published:
     """Returns the files of a KuaiRand log at `source`, a file or its folder."""
-    logs = _matching(source, IMPRESSION_FILES) if source.is_dir() else (source,)
+    logs = impression_files(source) if source.is_dir() else (source,)
     if not logs:
         raise Refusal(
             f"{source.name} holds no KuaiRand log; it needs impressions.tsv or .csv, or log_standard*.csv"
@@ -72,8 +73,15 @@ def find_files(source: Path, user_features: Path | None) -> Published:
     return Published(logs, beside[0], (f"user features are taken from {beside[0].name} in the same folder",))
 
 
-def _matching(folder: Path, patterns: Sequence[str]) -> tuple[Path, ...]:
-    return tuple(sorted({path for pattern in patterns for path in folder.glob(pattern)}))
+def impression_files(folder: Path) -> tuple[Path, ...]:
+    """Returns the files of a folder that are called as KuaiRand's impressions are."""
+    return _matching(folder, IMPRESSION_FILES)
+
+
+def _matching(folder: Path, called: re.Pattern[str]) -> tuple[Path, ...]:
+    """Returns the CSV files of a folder whose names, but for the ending, are `called` so."""
+    endings = ((path, ending_of(path)) for path in sorted(folder.iterdir()))
+    return tuple(p for p, e in endings if e and e.kind == "csv" and called.fullmatch(e.stem))
 
 
 def read_files(files: Published) -> Raw:

@@ -9,6 +9,7 @@ import yaml
 
 from mtf_engine.logs import mapping as mapping_file
 from mtf_engine.logs.columns import PREDICTION, SIGNALS
+from mtf_engine.logs.endings import ending_of
 from mtf_engine.logs.importing import KUAIRAND_COLUMNS
 from mtf_engine.logs.preview import Preview
 from mtf_engine.logs.typed import list_sources
@@ -58,7 +59,7 @@ def needs(previews: Sequence[Preview], format: str) -> dict[str, tuple[Need, ...
     """Returns what is needed of each file by its name; nothing where the format fixes the names (KuaiRand)."""
     if format == "kuairand" or any(set(p.columns) >= KUAIRAND_COLUMNS for p in previews):
         return {}
-    tables = {PurePath(p.file).stem: p.file for p in previews}
+    tables = {ending.stem: p.file for p in previews if (ending := ending_of(PurePath(p.file)))}
     if format != "impressions" and "requests" in tables:
         both = {"requests": REQUESTS, "impressions": IMPRESSIONS}
         return {tables[table]: of for table, of in both.items() if table in tables}

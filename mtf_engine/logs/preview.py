@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import PurePath
@@ -10,6 +11,7 @@ from typing import BinaryIO, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mtf_engine.logs.endings import READ, decompressed, ending_of
 from mtf_engine.logs.files import DELIMITERS
 from mtf_engine.spec import Refusal
 
@@ -29,13 +31,16 @@ class Preview(NamedTuple):
 
 
 def preview(name: str, stream: BinaryIO) -> Preview:
-    """Returns the first rows of the CSV or Parquet file `name` in `stream`; a Refusal if there are none to show."""
+    """Returns the first rows of the log's file `name` in `stream`; a Refusal if there are none to show."""
     stream.seek(0)
+    ending = ending_of(PurePath(name))
+    if ending is None:
+        raise Refusal(f"{name} has an ending that is not read; a log is read from {READ}")
+    read = {"parquet": _parquet, "json": _json, "csv": _csv}[ending.kind]
     try:
-        read = _parquet if PurePath(name).suffix == ".parquet" else _csv
-        columns, rows = read(stream)
-    except (pa.ArrowException, csv.Error, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
+        columns, rows = read(decompressed(stream, ending))
+    except (pa.ArrowException, csv.Error, ValueError, OSError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise Refusal(f"{name} has no rows to show: {reason}; export the file again") from None
     if doubled := sorted({c for c in columns if columns.count(c) > 1}):
         raise Refusal(f"{name} names the column {doubled[0]} twice; rename or remove one")
@@ -43,13 +48,26 @@ def preview(name: str, stream: BinaryIO) -> Preview:
 
 
 def _csv(stream: BinaryIO) -> tuple[list[str], Iterator[tuple[str, ...]]]:
-    head = stream.read(MOST_BYTES)
-    whole = len(head) < MOST_BYTES
-    text = (head if whole else head[: head.rfind(b"\n") + 1]).decode("utf-8-sig")
+    text = _head(stream)
     delimiter = max(DELIMITERS, key=text.partition("\n")[0].count)
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     columns = [name or f"column{i}" for i, name in enumerate(next(lines, []))]
     return columns, _shown(islice(lines, ROWS), len(columns))
+
+
+def _head(stream: BinaryIO) -> str:
+    """Returns the whole lines among the first bytes."""
+    head = stream.read(MOST_BYTES)
+    whole = len(head) < MOST_BYTES
+    return (head if whole else head[: head.rfind(b"\n") + 1]).decode("utf-8-sig")
+
+
+def _json(stream: BinaryIO) -> tuple[list[str], Iterator[tuple[str, ...]]]:
+    rows = [json.loads(line) for line in islice(_head(stream).splitlines(), ROWS)]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("a line is no object of columns")
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    return columns, _shown(([row.get(name) for name in columns] for row in rows), len(columns))
 
 
 def _parquet(stream: BinaryIO) -> tuple[list[str], Iterator[tuple[str, ...]]]:

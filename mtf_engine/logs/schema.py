@@ -37,7 +37,7 @@ class DatasetMeta(Spec):
     """How a dataset came about and what its columns mean; stored inside its file."""
 
     name: str
-    source: Literal["session", "replay", "gym", "kuairand", "csv", "parquet", "impressions"]
+    source: Literal["session", "replay", "gym", "kuairand", "csv", "json", "parquet", "impressions"]
     fusion: FusionSpec
     reward: RewardSpec
     signals: tuple[str, ...] = Field(description="feedback columns of the impressions")

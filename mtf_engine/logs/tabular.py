@@ -67,7 +67,7 @@ def read_tabular(requests: Path, impressions: Path, mapping: Mapping, name: str)
     seen, observe = _observations(log, asked, shown, first, mapping)
     meta = DatasetMeta(
         name=name,
-        source="parquet" if requests.suffix == ".parquet" else "csv",
+        source=log.requests.raw.kind,
         fusion=fusion,
         reward=log.feedback.reward,
         signals=log.feedback.signals,

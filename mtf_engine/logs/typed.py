@@ -69,7 +69,7 @@ def type_columns(
     con.execute(f"CREATE TABLE {table} AS SELECT rowid + 1 AS row, {selected} FROM {raw.table}")
     both = f"{raw.table} AS raw POSITIONAL JOIN {table} AS typed"
     checks = [check for c in columns for check in _checks(c, raw.types)]
-    return find_defects(con, both, raw.file, checks, row="typed.row")
+    return raw.placed(find_defects(con, both, raw.file, checks, row="typed.row"))
 
 
 def _typed(column: Column, types: dict[str, str]) -> str:
@@ -78,8 +78,14 @@ def _typed(column: Column, types: dict[str, str]) -> str:
         scalars = [_scalar(quoted(s), types[s], column.kind) for s in column.sources]
         return scalars[0] if column.kind != "list" else f"[{', '.join(scalars)}]"
     if types[column.sources[0]] in TEXT_LISTS:
-        return f"list_transform(TRY_CAST({source} AS VARCHAR[]), lambda v: TRY_CAST(v AS FLOAT))"
+        return f"list_transform({_texts(source)}, lambda v: TRY_CAST(TRY_CAST(v AS DOUBLE) AS FLOAT))"
     return f"TRY_CAST({source} AS FLOAT[])"
+
+
+def _texts(source: str) -> str:
+    """Returns SQL for the entries of a list as texts; a number alone is a list of one."""
+    text = f"CAST({source} AS VARCHAR)"
+    return f"TRY_CAST(CASE WHEN starts_with(ltrim({text}), '[') THEN {text} ELSE '[' || {text} || ']' END AS VARCHAR[])"
 
 
 def _is_list(column: Column, types: dict[str, str]) -> bool:
@@ -100,7 +106,7 @@ def _scalar(source: str, kind: str, wanted: Kind) -> str:
             return f"TRY_CAST({text} AS DOUBLE)"
         case "number" | "list" if kind == "VARCHAR":
             flags = f"CASE lower({text}) WHEN 'true' THEN 1 WHEN 'false' THEN 0"
-            return f"{flags} ELSE TRY_CAST({text} AS FLOAT) END"
+            return f"{flags} ELSE TRY_CAST(TRY_CAST({text} AS DOUBLE) AS FLOAT) END"
         case "number" | "list":
             return f"TRY_CAST({source if kind in NUMBERS else text} AS FLOAT)"
         case "flag":
@@ -126,7 +132,7 @@ def _checks(column: Column, types: dict[str, str]) -> list[Check]:
 def _list_checks(name: str, need: Need, typed: str) -> list[Check]:
     """Returns the checks of a column of lists; entries are looked at one by one where a sum says so."""
     source = f"raw.{quoted(name)}"
-    entries = f"list_zip(TRY_CAST({source} AS VARCHAR[]), {typed})"
+    entries = f"list_zip({_texts(source)}, {typed})"
     gaps = f"list_count({typed}) < len({typed})"
     unfit = f"len(list_filter({entries}, lambda z: z[1] IS NOT NULL AND z[2] IS NULL)) > 0"
     endless = f"len(list_filter({entries}, lambda z: z[1] IS NULL OR NOT isfinite(z[2]))) > 0"

@@ -9,6 +9,7 @@ import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from mtf_engine.jobs import executor, submissions
+from mtf_engine.logs.endings import SUFFIXES
 from mtf_engine.registry import RunRow
 from mtf_engine.spec import Refusal
 from pages.shared import follow, loaders, mapping_form, words
@@ -19,6 +20,7 @@ from pages.shared.import_source import Import, Source, stored, with_mapping
 FORMATS = {
     "auto": "Tell by the files",
     "csv": "Requests and impressions, CSV",
+    "json": "Requests and impressions, JSON lines",
     "parquet": "Requests and impressions, Parquet",
     "impressions": "Impressions alone (predictions and feedback, no actions)",
     "kuairand": "KuaiRand, as published",
@@ -43,12 +45,12 @@ def typed_paths() -> Source:
 def uploads() -> tuple[list[UploadedFile], UploadedFile | None, UploadedFile | None]:
     files = st.file_uploader(
         "Files of the log",
-        type=["csv", "tsv", "parquet"],
+        type=list(SUFFIXES),
         accept_multiple_files=True,
         help="requests and impressions together, or impressions alone, or the files of KuaiRand",
     )
     with st.expander("User features and a mapping file"):
-        features = st.file_uploader("Table of user features (optional)", type=["csv", "tsv", "parquet"])
+        features = st.file_uploader("Table of user features (optional)", type=list(SUFFIXES))
         mapping = st.file_uploader("YAML file that renames columns (optional)", type=["yaml", "yml"])
     return files, features, mapping
 

@@ -10,6 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from mtf_engine.logs import matching
+from mtf_engine.logs.endings import ending_of
 from mtf_engine.logs.matching import Need
 from mtf_engine.logs.preview import Preview, preview
 from mtf_engine.spec import Refusal
@@ -20,14 +21,13 @@ KEPT = "import_"
 """How the keys of the import's choices begin, which are kept while an import works."""
 NOT_THERE = ""
 COLUMNS = 4
-SUFFIXES = (".csv", ".tsv", ".parquet")
 MOST_FILES = 4
 
 
 def files_at(path: Path) -> list[Path]:
     """Returns the tables of a log at `path`, a file or a folder, that may be read."""
     folder = path.is_dir() and os.access(path, os.R_OK | os.X_OK)
-    found = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES) if folder else [path]
+    found = sorted(p for p in path.iterdir() if p.is_file() and ending_of(p)) if folder else [path]
     return [p for p in found[:MOST_FILES] if p.is_file() and os.access(p, os.R_OK)]
 
 

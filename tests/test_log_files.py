@@ -1,0 +1,218 @@
+"""Whatever a log's files are called, packed or cut into: the same rows make the same dataset, or a true reason."""
+
+import gzip
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mtf_engine.logs.datasets import Dataset, write_dataset
+from mtf_engine.logs.importing import read_log
+from mtf_engine.logs.preview import preview
+from mtf_engine.spec import Refusal
+from tests.fixtures import logs
+
+
+def shown(n: int = 6) -> pd.DataFrame:
+    """Returns a log of impressions alone."""
+    users = np.arange(n) // 2
+    return pd.DataFrame(
+        {
+            "user_id": [f"u{user}" for user in users],
+            "timestamp": [f"2026-05-04 10:{i:02d}:00" for i in range(n)],
+            "prediction_click": np.linspace(0.1, 0.7, n).round(3),
+            "watch_time": np.linspace(2, 40, n).round(1),
+        }
+    )
+
+
+def imported(source: Path, to: Path, **options: Any) -> Dataset:
+    log = read_log(source, **options)
+    to.mkdir(exist_ok=True)
+    write_dataset(to, "log", log.meta, log.batches)
+    return Dataset.open(to / "log.duckdb")
+
+
+def zstd(text: bytes) -> bytes:
+    return pa.compress(text, "zstd", asbytes=True)
+
+
+def csv(frame: pd.DataFrame, **options: Any) -> bytes:
+    return frame.to_csv(index=False, **options).encode()
+
+
+def jsonl(frame: pd.DataFrame) -> bytes:
+    return frame.to_json(orient="records", lines=True).encode()
+
+
+def parquet(frame: pd.DataFrame) -> bytes:
+    return frame.to_parquet(index=False)
+
+
+WRITERS: dict[str, Callable[[pd.DataFrame], bytes]] = {
+    "shown.csv": csv,
+    "SHOWN.CSV": csv,
+    "shown.tsv": lambda f: csv(f, sep="\t"),
+    "shown.csv.gz": lambda f: gzip.compress(csv(f)),
+    "shown.csv.zst": lambda f: zstd(csv(f)),
+    "shown*[1].csv": csv,
+    "bom.csv": lambda f: b"\xef\xbb\xbf" + csv(f),
+    "windows.csv": lambda f: csv(f, lineterminator="\r\n"),
+    "old mac.csv": lambda f: csv(f, lineterminator="\r"),
+    "shown.jsonl": jsonl,
+    "shown.ndjson.gz": lambda f: gzip.compress(jsonl(f)),
+    "shown.PARQUET": parquet,
+    "shown.pq": parquet,
+}
+
+
+@pytest.fixture(scope="module")
+def as_csv(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("csv")
+    (folder / "shown.csv").write_bytes(csv(shown()))
+    return imported(folder / "shown.csv", folder).content_hash
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_log_is_read_whatever_its_file_is_called(name: str, as_csv: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(WRITERS[name](shown()))
+    assert imported(path, tmp_path).content_hash == as_csv
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_the_first_rows_of_every_file_that_is_read_can_be_looked_at(name: str) -> None:
+    found = preview(name, io.BytesIO(WRITERS[name](shown())))
+    assert found.columns == tuple(shown().columns)
+    assert [row[:2] for row in found.rows] == shown()[["user_id", "timestamp"]].head(5).to_records(
+        False
+    ).tolist()
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet", ".jsonl.gz"])
+def test_parts_in_a_folder_are_one_table(ending: str, as_csv: str, tmp_path: Path) -> None:
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    (folder / "_SUCCESS").touch()
+    write = {".csv": csv, ".parquet": parquet, ".jsonl.gz": lambda f: gzip.compress(jsonl(f))}[ending]
+    for i, part in enumerate((shown()[:3], shown()[3:])):
+        (folder / f"part-{i:05d}{ending}").write_bytes(write(part))
+    assert imported(folder, tmp_path).content_hash == as_csv
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_folders_that_name_a_value_are_a_column(ending: str, tmp_path: Path) -> None:
+    frame = shown().assign(segment=["new"] * 4 + ["old user"] * 2)
+    (tmp_path / "whole.csv").write_bytes(csv(frame))
+    for segment, part in frame.groupby("segment"):
+        folder = tmp_path / "log" / f"segment={segment.replace(' ', '%20')}"
+        folder.mkdir(parents=True)
+        rows = part.drop(columns="segment")
+        (folder / f"part-0.{ending}").write_bytes(csv(rows) if ending == "csv" else parquet(rows))
+    whole = imported(tmp_path / "whole.csv", tmp_path)
+    assert imported(tmp_path / "log", tmp_path / "parts").content_hash == whole.content_hash
+
+
+@pytest.mark.parametrize("name", ["shown.xlsx", "shown", "shown.parquet.gz", "shown.csv.bz2"])
+def test_another_ending_is_told_as_what_it_is(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(csv(shown()))
+    with pytest.raises(
+        Refusal, match=r"ending|ends in .*which is not read; a log is read from \.csv, .*\.parquet"
+    ):
+        read_log(tmp_path / name)
+    with pytest.raises(Refusal, match=r"is not read"):
+        preview(name, io.BytesIO(csv(shown())))
+
+
+DAMAGED = {
+    "utf16.csv": (shown().to_csv(index=False).encode("utf-16"), "is UTF-16; export the log as UTF-8"),
+    "latin.csv": ("user_id,größe\n1,2\n".encode("latin-1"), "has a header that is not UTF-8"),
+    "no.csv.gz": (csv(shown()), "is no gzip file, or a damaged one"),
+    "cut.csv.gz": (gzip.compress(csv(shown()))[:-20], "cannot be read|damaged"),
+    "cut.jsonl": (jsonl(shown())[:-9], "cannot be read: .*Malformed JSON"),
+    "zero.jsonl": (b"", "holds no bytes"),
+    "mixed.csv": (csv(shown()).replace(b"\n", b"\r\n", 3), "cannot be read|expected"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_file_is_told_in_a_sentence(name: str, tmp_path: Path) -> None:
+    content, reason = DAMAGED[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(Refusal, match=reason) as told:
+        read_log(tmp_path / name)
+    assert "\n" not in str(told.value)
+
+
+def test_a_defect_of_a_part_names_the_part_and_the_row_in_it(tmp_path: Path) -> None:
+    for i, part in enumerate((shown()[:2], shown()[2:].assign(watch_time=[1.0, -3.0, 1.0, 1.0]))):
+        (tmp_path / f"part-{i}.csv").write_bytes(csv(part))
+    with pytest.raises(Refusal, match=r"part-1\.csv, row 2, column watch_time: is -3"):
+        read_log(tmp_path)
+
+
+def test_parts_with_other_columns_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(csv(shown()))
+    (tmp_path / "b.csv").write_bytes(csv(shown().drop(columns="watch_time")))
+    with pytest.raises(Refusal, match=r"b\.csv: has other columns than a\.csv"):
+        read_log(tmp_path)
+
+
+@pytest.mark.parametrize("how", ["{}.csv.gz", "{}.parquet/part-0.parquet", "{}/part-0.csv", "{}.ndjson"])
+def test_tables_of_requests_and_impressions_are_read_so_too(how: str, tmp_path: Path) -> None:
+    plain = logs.write(logs.clean(), tmp_path / "plain")
+    log = tmp_path / "log"
+    for name, frame in logs.clean()._asdict().items():
+        path = log / how.format(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if "parquet" in how:
+            frame.to_parquet(path, index=False)
+        elif "json" in how:
+            frame.assign(**{c: frame[c].astype(str) for c in frame if c == "timestamp"}).to_json(
+                path, orient="records", lines=True, double_precision=15
+            )
+        else:
+            frame.to_csv(path, index=False)
+    shutil.copy(plain / "mapping.yaml", log)
+    for folder in (plain, log):
+        imported(folder, folder / "dataset", mapping=folder / "mapping.yaml", name="one")
+    hashes = {Dataset.open(f / "dataset" / "log.duckdb").content_hash for f in (plain, log)}
+    assert len(hashes) == 1
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    length=st.integers(1, 12),
+    n=st.integers(1, 4),
+    seed=st.integers(0, 1_000),
+    how=st.sampled_from(("list", "numbered", "named")),
+)
+def test_lists_of_any_length_are_the_same_in_every_kind_of_file(
+    length: int, n: int, seed: int, how: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    values = np.random.default_rng(seed).uniform(0, 1, (n, length))
+    frame = shown(n).drop(columns="prediction_click")
+    if how == "list":
+        frame["predictions"] = values.tolist()
+    for i in range(length if how != "list" else 0):
+        frame[f"predictions_{i}" if how == "numbered" else f"prediction_p{i}x"] = values[:, i]
+    folder = tmp_path_factory.mktemp("kinds")
+    hashes = set()
+    for name, write in {"a.csv": csv, "b.parquet": parquet, "c.jsonl": _exact_json}.items():
+        (folder / name).write_bytes(write(frame))
+        hashes.add(imported(folder / name, folder / name[0], name="same").content_hash)
+    assert len(hashes) == 1
+
+
+def _exact_json(frame: pd.DataFrame) -> bytes:
+    """Returns JSON lines with every digit, which pandas' own writer rounds."""
+    return "".join(json.dumps(row) + "\n" for row in frame.to_dict("records")).encode()
