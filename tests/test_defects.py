@@ -1,8 +1,5 @@
 """Each defective log, by command line and by page: told in a sentence, and the workspace is as it was."""
 
-import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,6 +9,7 @@ from streamlit.testing.v1 import AppTest
 from mtf_engine.registry import Workspace
 from pages.shared import words
 from tests.fixtures import logs
+from tests.test_cli import Shell
 
 ROOT = Path(__file__).parent.parent
 
@@ -46,32 +44,14 @@ def test_a_defective_log_is_refused_by_command_line_and_by_page(code, tmp_path, 
     place = logs.DEFECTS[code](log)
     before = contents(workspace)
 
-    command = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "mtf_engine",
-            "--json",
-            "dataset",
-            "import",
-            log,
-            "--mapping",
-            log / "mapping.yaml",
-        ],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    app = by_page(log)
-    printed, sentence = command.communicate(timeout=60)
-
-    assert command.returncode == 1
+    shell = Shell(workspace.path)
+    defects = shell("dataset", "import", str(log), "--mapping", str(log / "mapping.yaml"), code=1)["defects"]
+    sentence = shell.stderr
     assert place.file in sentence
     assert sentence.count("\n") == 1
-    defects = json.loads(printed)["defects"]
     assert (defects[0]["code"], defects[0]["row"]) == (code, place.row)
 
+    app = by_page(log)
     assert not app.exception
     assert [error.value for error in app.error] == [f"Nothing was imported: {words.plain(sentence)}"]
     assert list(app.dataframe[0].value["code"]) == [defect["code"] for defect in defects]
