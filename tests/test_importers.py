@@ -273,11 +273,16 @@ def test_given_requests_and_sessions_are_kept(impressions, tmp_path):
     assert dataset.query("SELECT count(DISTINCT session_id) AS n FROM requests")["n"].tolist() == [2]
 
 
-def test_a_session_that_another_interrupts_is_refused(impressions):
+def test_sessions_of_two_devices_of_a_user_may_interleave(impressions, tmp_path):
+    """u0 is seen at 0, 5 and 65 minutes in session a, and at 5 minutes in session x too."""
     frame = pd.read_csv(impressions)
-    frame.assign(session_id=["b", "a", "a", "a", "x", "x", "b"]).to_csv(impressions, index=False)
-    with pytest.raises(Refusal, match="row 2, column session_id: is a, which goes on after another session"):
-        read_log(impressions)
+    frame.assign(session_id=["b", "a", "a", "a", "x", "a", "b"]).to_csv(impressions, index=False)
+    rows = imported(impressions, tmp_path / "to").query(
+        "SELECT user_id, session_id, step, terminal OR truncated AS ends FROM requests ORDER BY request_id"
+    )
+    assert rows.values.tolist() == [
+        ["u0", 0, 0, False], ["u0", 0, 1, False], ["u0", 1, 0, True], ["u0", 0, 2, True], ["u1", 2, 0, True],
+    ]  # fmt: skip
 
 
 def test_all_defects_of_impressions_are_found_at_once(impressions):

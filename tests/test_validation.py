@@ -28,10 +28,10 @@ def test_a_defect_is_told_in_one_sentence_with_file_row_and_column(code, tmp_pat
     place = logs.DEFECTS[code](tmp_path)
     error = refusal(tmp_path)
     (defect,) = error.defects
-    assert (defect.code, defect.file, defect.row, defect.column) == (code, *place)
-    assert defect.count == 1
+    assert (defect.code, defect.file, defect.row, defect.column, defect.count) == (code, *place)
     where = [place.file, place.row and f"row {place.row}", place.column and f"column {place.column}"]
-    assert str(error) == f"{', '.join(filter(None, where))}: {defect.message}; {defect.remedy}"
+    more = f" (and {place.count - 1} more rows)" if place.count > 1 else ""
+    assert str(error) == f"{', '.join(filter(None, where))}: {defect.message}{more}; {defect.remedy}"
     assert "\n" not in str(error)
 
 

@@ -1,14 +1,26 @@
 """The columns of a log's file, found by their names or by a mapping, and what impressions hold."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Self
 
 import duckdb
 
 from mtf_engine.logs.files import RawTable, quoted
 from mtf_engine.logs.mapping import WEIGHTS, Mapping
-from mtf_engine.logs.typed import SQL_TYPES, Column, Kind, Need, list_sources, type_columns
-from mtf_engine.logs.validation import Check, find_defects, list_length, negative_watch_time, reward_is
+from mtf_engine.logs.typed import SQL_TYPES, Column, Kind, Need, judged, list_sources, type_columns
+from mtf_engine.logs.units import TIME_UNITS, TimeUnit, WatchTimeUnit
+from mtf_engine.logs.validation import (
+    Check,
+    cut_to_range,
+    find_defects,
+    list_length,
+    negative_watch_time,
+    prediction_above_zero,
+    reward_is,
+    signal_in_range,
+)
 from mtf_engine.spec import Defect, RewardSpec
 
 SIGNALS = (*WEIGHTS, "click", "profile_enter")
@@ -23,30 +35,70 @@ class Columns:
     """The columns of one file as the log calls them; what is missing is collected in `defects`.
 
     `renames` says what the file calls them, out of the mapping's `section`; None where no mapping applies.
-    A column that comes from no column of the file is not there, whatever is called so.
+    A column that comes from no column of the file is not there, whatever is called so. `told` are sentences
+    that a user should know, `n_repeats` the rows that were dropped since they repeat another.
     """
 
     raw: RawTable
     renames: dict[str, str | tuple[str, ...]]
     section: str | None
+    time_unit: TimeUnit | None = None
+    watch_time_unit: WatchTimeUnit | None = None
     found: list[Column] = field(default_factory=list)
     defects: list[Defect] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+    n_repeats: int = 0
+
+    @classmethod
+    def requests(cls, raw: RawTable, mapping: Mapping) -> Self:
+        return cls(raw, mapping.requests, "requests", mapping.time_unit)
+
+    @classmethod
+    def impressions(cls, raw: RawTable, mapping: Mapping) -> Self:
+        return cls(raw, mapping.impressions, "impressions", mapping.time_unit, mapping.watch_time_unit)
 
     @property
     def names(self) -> set[str]:
         return {column.name for column in self.found}
+
+    def source(self, name: str) -> str:
+        """Returns what the file calls the column `name`, which is found."""
+        return next(column.sources[0] for column in self.found if column.name == name)
 
     def create(
         self, con: duckdb.DuckDBPyConnection, table: str, absent: dict[str, Kind] | None = None
     ) -> list[Defect]:
         """Returns what is missing, blank or of a wrong type; creates `table` of typed columns and `row`.
 
-        Columns of `absent` (name to kind) that the file lacks are NULL.
+        Columns of `absent` (name to kind) that the file lacks are NULL. Rows that repeat another are dropped.
         """
+        self.found = [judged(con, self.raw, column) for column in self.found]
+        self.told += [
+            f"{self.raw.file}: {c.sources[0]} is read as {TIME_UNITS[c.judged]}"
+            for c in self.found
+            if c.judged
+        ]
         defects = self.defects + type_columns(con, self.raw, self.found, table)
+        self._drop_repeats(con, table)
         for name, kind in (absent or {}).items():
             con.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {name} {SQL_TYPES[kind]}")
         return defects
+
+    def _drop_repeats(self, con: duckdb.DuckDBPyConnection, table: str) -> None:
+        """Drops rows of `table` that equal an earlier one in every column of the file.
+
+        Only rows whose hash is not their own alone are compared.
+        """
+        everything = ", ".join(map(quoted, self.raw.types))
+        alike = f"SELECT hash({everything}) AS h FROM {self.raw.table} GROUP BY h HAVING count(*) > 1"
+        repeats = (
+            f"SELECT rowid + 1 FROM {self.raw.table} WHERE hash({everything}) IN ({alike}) "
+            f"QUALIFY row_number() OVER (PARTITION BY {everything} ORDER BY rowid) > 1"
+        )
+        dropped = con.execute(f"DELETE FROM {table} WHERE row IN ({repeats})").fetchall()
+        self.n_repeats = dropped[0][0]
+        if self.n_repeats:
+            self.told.append(f"{self.raw.file}: {self.n_repeats:,} exact duplicates were dropped")
 
     def check(self, con: duckdb.DuckDBPyConnection, relation: str, checks: Iterable[Check]) -> list[Defect]:
         """Returns the broken checks; columns are named as the file names them."""
@@ -67,7 +119,8 @@ class Columns:
             self._missing(", ".join(lacking), name)
         if lacking or not sources:
             return False
-        self.found.append(Column(name, kind, sources, need))
+        units = {"timestamp": (self.time_unit, None), "watch_time": (None, self.watch_time_unit)}
+        self.found.append(Column(name, kind, sources, need, *units.get(name, ())))
         return True
 
     def require(self, name: str, kind: Kind, need: Need = "value") -> None:
@@ -116,11 +169,11 @@ class Columns:
         for name in mapping.profile.categorical:
             self.require(name, "text", "optional")
 
-    def unused(self) -> list[str]:
-        """Returns a sentence about the columns of the file that nothing reads, none where there are none."""
+    def warnings(self) -> list[str]:
+        """Returns what a user should know of the file, down to the columns that nothing reads."""
         used = {source for column in self.found for source in column.sources}
         names = ", ".join(name for name in self.raw.types if name not in used)
-        return [f"{self.raw.file}: columns that are not used: {names}"] if names else []
+        return [*self.told, *([f"{self.raw.file}: columns that are not used: {names}"] if names else [])]
 
 
 @dataclass(frozen=True)
@@ -132,7 +185,7 @@ class Feedback:
     reward: RewardSpec
 
     @classmethod
-    def find(cls, columns: Columns, mapping: Mapping) -> "Feedback":
+    def find(cls, columns: Columns, mapping: Mapping) -> Self:
         """Returns what the file holds; what is missing is added to `columns.defects`."""
         predictions, signals = columns.add_predictions(mapping), columns.add_signals(mapping)
         feedback = cls(predictions, signals, mapping.reward_of(mapping.signals or signals or SIGNALS))
@@ -155,25 +208,47 @@ class Feedback:
 
     def select(self, con: duckdb.DuckDBPyConnection, columns: Columns) -> str:
         """Returns SQL for the impression columns of a dataset, out of the table `impressions`."""
-        watched = (
-            f"watch_time > {self.reward.valid_seconds}" if "watch_time" in columns.names else "valid > 0"
-        )
         length = usual_length(con, "impressions", "predictions")
         parts = (
-            item_sql(con) if "item_id" in columns.names else "row AS item_id",
+            whole_or_text(con, "impressions", "item_id") if "item_id" in columns.names else "row AS item_id",
             f"predictions::FLOAT[{length}] AS predictions",
             *map(quoted, self.signals),
             f"{self.reward_sql} AS reward",
-            "label" if "label" in columns.names else f"{watched} AS label",
+            f"{self.label_sql(columns)} AS label",
         )
         return ", ".join(parts)
 
+    def label_sql(self, columns: Columns) -> str:
+        if "label" in columns.names:
+            return "label"
+        return f"watch_time > {self.reward.valid_seconds}" if "watch_time" in columns.names else "valid > 0"
+
+    @property
+    def weighed(self) -> list[str]:
+        """The signals in the reward that lie in [0, 1], which is all but watch_time."""
+        return [s for s in self.reward.weights if s in self.signals and s != "watch_time"]
+
     def checks(self, con: duckdb.DuckDBPyConnection, columns: Columns) -> list[Check]:
-        """Returns what must hold of each impression in the table `impressions`."""
-        checks = [negative_watch_time("watch_time")] if "watch_time" in self.signals else []
+        """Returns what must hold of each impression in the table `impressions`, cut to its ranges first."""
+        for signal in self.weighed:
+            con.execute(cut_to_range("impressions", quoted(signal), 0, 1))
+        checks = []
+        if "watch_time" in columns.names:
+            con.execute(cut_to_range("impressions", "watch_time", 0, math.inf))
+            checks.append(negative_watch_time("watch_time"))
         if "predictions" in columns.names:
             length = len(self.predictions) or usual_length(con, "impressions", "predictions")
             checks.append(list_length("predictions", length))
+            each = each_prediction(con, columns)
+            below = shares(con, [value for _, value in each], "< 0")
+            checks += [prediction_above_zero(*p) for p, share in zip(each, below, strict=True) if share > 0.5]
+        if self.is_complete:
+            checks += [
+                signal_in_range(
+                    s, quoted(s), "and takes the reward to -1 or below", f"{self.reward_sql} <= -1"
+                )
+                for s in self.weighed
+            ]
         if "reward" in columns.names and self.is_complete:
             remedy = "correct it, or name the weights that made it under reward: in the mapping"
             checks.append(reward_is(self.reward_sql, "the weighted sum of the signals", remedy))
@@ -184,13 +259,27 @@ class Feedback:
         return self.predictions or tuple(f"{PREDICTION}{i}" for i in range(n_predictions))
 
 
+def each_prediction(con: duckdb.DuckDBPyConnection, columns: Columns) -> list[tuple[str, str]]:
+    """Returns the column of the file and SQL for each prediction in the table `impressions`."""
+    (sources,) = (c.sources for c in columns.found if c.name == "predictions")
+    length = usual_length(con, "impressions", "predictions")
+    named = sources if len(sources) == length else sources[:1] * length
+    return [(column, f"predictions[{i}]") for i, column in enumerate(named, start=1)]
+
+
+def shares(con: duckdb.DuckDBPyConnection, values: list[str], rule: str) -> tuple[float, ...]:
+    """Returns for each of `values` (SQL) the share of the impressions of which `rule` is true."""
+    measured = ", ".join(f"count(*) FILTER ({value} {rule}) / count(*)" for value in values)
+    return con.execute(f"SELECT {measured or 'NULL'} FROM impressions").fetchall()[0][: len(values)]
+
+
 def usual_length(con: duckdb.DuckDBPyConnection, table: str, column: str) -> int:
     """Returns how many entries most rows of a list column have."""
     return int(con.execute(f"SELECT coalesce(mode(len({column})), 0) FROM {table}").fetchall()[0][0])
 
 
-def item_sql(con: duckdb.DuckDBPyConnection) -> str:
-    """Returns SQL for the item ids: integers where all are, else texts."""
-    kept = "bool_and(coalesce(TRY_CAST(item_id AS BIGINT)::VARCHAR = item_id, false))"
-    whole = con.execute(f"SELECT {kept} FROM impressions").fetchall()[0][0]
-    return "item_id::BIGINT AS item_id" if whole else "item_id"
+def whole_or_text(con: duckdb.DuckDBPyConnection, table: str, column: str) -> str:
+    """Returns SQL for ids, which are texts: integers where every one is an integer's own text."""
+    kept = f"bool_and(coalesce(TRY_CAST({column} AS BIGINT)::VARCHAR = {column}, false))"
+    whole = con.execute(f"SELECT {kept} FROM {table}").fetchall()[0][0]
+    return f"{column}::BIGINT AS {column}" if whole else f"{column} AS {column}"

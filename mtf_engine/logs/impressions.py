@@ -1,8 +1,9 @@
 """A log of impressions alone: predictions and feedback of what users were shown, no actions.
 
 Needed are user_id, timestamp, predictions and feedback signals; request_id, session_id, item_id and position
-are used where they are there. Else impressions of a user at one time are a request, and 30 minutes of silence
-end a session.
+are used where they are there. A request is of one session, and sessions of a user, say of two devices, may go on
+at the same time. Without ids, impressions of a user at one time are a request, and 30 minutes of silence end a
+session.
 """
 
 from pathlib import Path
@@ -28,18 +29,14 @@ from mtf_engine.logs.sessions import (
     within,
     without_actions,
 )
+from mtf_engine.logs.suspicions import suspicions
 from mtf_engine.logs.typed import Kind
-from mtf_engine.logs.validation import duplicate, known_split, numbered, session_in_one_piece
+from mtf_engine.logs.validation import duplicate, known_split, numbered
 from mtf_engine.spec import Refusal
 
 SILENCE = np.timedelta64(30, "m")
 """A session ends when a user is not seen for longer."""
 
-SESSIONS = """(
-    SELECT row, session_id, session_id <> lag(session_id) OVER (PARTITION BY user_id ORDER BY timestamp, row)
-        AND row_number() OVER (PARTITION BY user_id, session_id ORDER BY timestamp, row) > 1 AS resumes
-    FROM impressions
-)"""
 OPTIONAL: dict[str, Kind] = {"split": "text", "segment": "text"}
 
 
@@ -101,7 +98,7 @@ def _read(path: Path, mapping: Mapping) -> tuple[Arrays, Feedback, list[str]]:
         raw = load(con, path, "raw_impressions")
         if not isinstance(raw, RawTable):
             raise Refusal.of(raw)
-        columns = Columns(raw, mapping.impressions, "impressions")
+        columns = Columns.impressions(raw, mapping)
         columns.require("user_id", "text", "key")
         columns.require("timestamp", "time", "key")
         for name in ("request_id", "session_id", "item_id"):
@@ -117,36 +114,38 @@ def _read(path: Path, mapping: Mapping) -> tuple[Arrays, Feedback, list[str]]:
         defects += columns.check(con, "impressions", checks)
         has = columns.names
         if {"user_id", "request_id", "position"} <= has:
+            keys = [name for name in ("user_id", "session_id", "request_id", "position") if name in has]
             repeated = duplicate("position", "within its request the position")
-            defects += columns.check(
-                con, numbered("impressions", "user_id", "request_id", "position"), [repeated]
-            )
-        if {"user_id", "session_id", "timestamp"} <= has:
-            defects += columns.check(con, SESSIONS, [session_in_one_piece()])
+            defects += columns.check(con, numbered("impressions", *keys), [repeated])
         if defects:
             raise Refusal.of(defects)
-        request = "request_id" if "request_id" in has else "timestamp"
+        columns.told += suspicions(con, columns, feedback)
+        key = "request_id" if "request_id" in has else "timestamp"
+        request = f"session_id, {key}" if "session_id" in has else key
         place = "position, row" if "position" in has else "row"
         kept = [name for name in ("session_id", *mapping.profile.names) if name in has]
         rows = fetch(
             con,
             "SELECT user_id, timestamp, "
             f"min(timestamp) OVER (PARTITION BY user_id, {request}) AS request_time, "
-            f"{request} AS request_key, split, coalesce(segment, 'all') AS segment, "
+            f"{key} AS request_key, split, coalesce(segment, 'all') AS segment, "
             f"{''.join(f'{quoted(name)}, ' for name in kept)}{feedback.select(con, columns)} "
-            f"FROM impressions ORDER BY user_id, request_time, request_key, {place}",
+            f"FROM impressions ORDER BY user_id, request_time, {request}, {place}",
         )
-    return rows, feedback, columns.unused()
+    return rows, feedback, columns.warnings()
 
 
 def _cut(rows: Arrays) -> Cut:
     """Returns the requests and sessions of impressions by user and time."""
     user = pd.factorize(rows["user_id"])[0]
-    opens_request = changes(user, pd.factorize(rows["request_key"])[0])
+    request = pd.factorize(rows["request_key"])[0]
     if "session_id" in rows:
-        return Cut(user, opens_request, opens_request & changes(user, pd.factorize(rows["session_id"])[0]))
+        named = pd.factorize(rows["session_id"])[0]
+        session = pd.factorize(user * (named.max(initial=0) + 1) + named)[0]
+        return Cut(user, changes(session, request), session)
+    opens_request = changes(user, request)
     silence = np.diff(rows["timestamp"], prepend=rows["timestamp"][:1])
-    return Cut(user, opens_request, changes(user) | (opens_request & (silence > SILENCE)))
+    return Cut(user, opens_request, np.cumsum(changes(user) | (opens_request & (silence > SILENCE))))
 
 
 def _is_open(rows: Arrays, cut: Cut) -> NDArray[np.bool_]:

@@ -36,6 +36,7 @@ from mtf_engine.logs.sessions import (
     within,
     without_actions,
 )
+from mtf_engine.logs.suspicions import one_label
 from mtf_engine.reward import impression_rewards
 from mtf_engine.spec import FusionSpec, Refusal, RewardSpec
 
@@ -65,7 +66,9 @@ def read_kuairand(
     """Returns the log at `source` with predictions by models of earlier days; a Refusal lists all defects."""
     files = find_files(source, user_features)
     raw = read_files(files)
-    log, warnings = _with_signals(raw.impressions), (*files.warnings, *raw.warnings)
+    log = _with_signals(raw.impressions)
+    told = one_label(source.name, log["valid"].to_numpy() > 0)
+    warnings = (*files.warnings, *raw.warnings, *told)
     split = _split(log["date"].to_numpy(), source.name)
     cut = deal(pd.factorize(log["user_id"])[0], split, PER_REQUEST, PER_SESSION)
     columns = ProfileColumns(
@@ -205,7 +208,7 @@ def _columns(
     impressions = {
         "request_id": cut.request,
         "user_id": user_id,
-        "item_id": log["video_id"].to_numpy(np.int64),
+        "item_id": log["video_id"].to_numpy(),
         "position": within(cut.request).astype(np.int32),
         "predictions": predicted.values,
         **signals,

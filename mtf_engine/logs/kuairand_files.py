@@ -8,10 +8,16 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from mtf_engine.logs.columns import Columns
+from mtf_engine.logs.columns import Columns, whole_or_text
 from mtf_engine.logs.endings import ending_of
-from mtf_engine.logs.files import RawTable, connect, load, quoted
-from mtf_engine.logs.validation import negative_watch_time
+from mtf_engine.logs.files import RawTable, connect, load
+from mtf_engine.logs.validation import (
+    cut_to_range,
+    duplicate,
+    negative_watch_time,
+    numbered,
+    signal_in_range,
+)
 from mtf_engine.spec import Defect, Refusal
 
 IMPRESSION_FILES, USER_FILES = re.compile("impressions|log_standard.*"), re.compile("user_features.*")
@@ -93,7 +99,9 @@ def read_files(files: Published) -> Raw:
         if defects or user_defects:
             raise Refusal.of([*defects, *user_defects])
         parts = " UNION ALL BY NAME ".join(f"FROM typed_raw_{i}" for i in range(len(raw)))
-        rows = con.sql(f"SELECT * FROM ({parts}) ORDER BY user_id, date, time_ms, video_id, row").df()
+        con.execute(f"CREATE TABLE typed AS {parts}")
+        typed = f"SELECT * REPLACE ({whole_or_text(con, 'typed', 'video_id')}) FROM typed"
+        rows = con.sql(f"SELECT * FROM ({typed}) ORDER BY user_id, date, time_ms, video_id, row").df()
         read = sum(con.execute(f"SELECT count(*) FROM raw_{i}").fetchall()[0][0] for i in range(len(raw)))
     rows["duration_ms"] = rows["duration_ms"].where(rows["duration_ms"] > 0)
     unknown = set(rows["user_id"]) - set(users.index)
@@ -111,7 +119,8 @@ def read_files(files: Published) -> Raw:
 def _type_impressions(con: duckdb.DuckDBPyConnection, raw: RawTable) -> list[Defect]:
     """Returns what is wrong with the impressions; creates `typed_<table>` without exact duplicates."""
     columns = Columns(raw, {}, None)
-    for name in ("video_id", "date", "time_ms"):
+    columns.require("video_id", "text", "key")
+    for name in ("date", "time_ms"):
         columns.require(name, "integer", "key")
     columns.require("user_id", "text", "key")
     columns.require("play_time_ms", "number")
@@ -124,12 +133,11 @@ def _type_impressions(con: duckdb.DuckDBPyConnection, raw: RawTable) -> list[Def
         columns.require("label", "number")
     table = f"typed_{raw.table}"
     defects = columns.create(con, table)
-    if "play_time_ms" in columns.names:
-        defects += columns.check(con, table, [negative_watch_time("play_time_ms")])
-    everything = ", ".join(map(quoted, raw.types))
-    repeated = f"row_number() OVER (PARTITION BY {everything} ORDER BY rowid) > 1"
-    con.execute(f"DELETE FROM {table} WHERE row IN (SELECT rowid + 1 FROM {raw.table} QUALIFY {repeated})")
-    return defects
+    checks = [negative_watch_time("play_time_ms")] if "play_time_ms" in columns.names else []
+    for flag in columns.names & {*FLAGS.values(), "is_hate", "is_like", "label"}:
+        con.execute(cut_to_range(table, flag, 0, 1))
+        checks.append(signal_in_range(flag, flag, "where it is 0 or 1 as published"))
+    return defects + columns.check(con, table, checks)
 
 
 def _read_users(con: duckdb.DuckDBPyConnection, path: Path | None) -> tuple[pd.DataFrame, list[Defect]]:
@@ -146,9 +154,11 @@ def _read_users(con: duckdb.DuckDBPyConnection, path: Path | None) -> tuple[pd.D
     for name in CATEGORIES:
         columns.add(name, "text", "optional")
     defects = columns.create(con, "users")
+    if "user_id" in columns.names:
+        defects += columns.check(con, numbered("users", "user_id"), [duplicate("user_id", "the user")])
     if defects:
         return pd.DataFrame(), defects
-    users = con.sql("SELECT DISTINCT ON (user_id) * EXCLUDE (row) FROM users ORDER BY user_id, row").df()
+    users = con.sql("SELECT * EXCLUDE (row) FROM users ORDER BY user_id").df()
     counts = [name for name in COUNTS if name in users]
     users[counts] = np.log1p(users[counts].clip(lower=0))
     return users.set_index("user_id"), []

@@ -6,6 +6,7 @@ from typing import Literal, Self
 import yaml
 from pydantic import Field, ValidationError
 
+from mtf_engine.logs.units import TimeUnit, WatchTimeUnit
 from mtf_engine.spec import Defect, FusionDimension, FusionSpec, Refusal, RewardSpec, Spec, problems
 
 WEIGHTS = {
@@ -59,7 +60,9 @@ class Mapping(Spec):
     requests: {user_id: uid, action: [w_click, w_like]}      # our column: the file's, or several for a list
     impressions: {item_id: video, predictions: [p_click, p_like], segment: []}      # []: not there, though called so
     predictions: [click, like]              # what the predictions predict, in order
-    signals: [click, like, watch_time]      # feedback columns; watch_time is in seconds
+    signals: [click, like, watch_time]      # feedback columns
+    time_unit: ms                           # of a timestamp that is a number: s, ms, us or ns since 1970, or date
+    watch_time_unit: ms                     # of watch_time, which is in seconds (s) otherwise: ms or min
     features: [age, clicks]                 # what the observation holds, in order
     binary_features: [is_new]               # of these, the 0/1 ones, which are not standardised
     profile: {numeric: [age], categorical: [city]}           # where there is no observation
@@ -67,12 +70,17 @@ class Mapping(Spec):
     fusion: {negative: [hate], bias: [click, like]}          # or dimensions: [{prediction, kind, low, high}]
     exploration: uniform                    # or gaussian, baseline: how the actions were drawn
     ```
+
+    Where `time_unit` is not stated, numbers are times in the one unit in which they lie between 1990 and a year
+    from now: s, ms, us or ns since 1970, or date (20261122 or 20261122093000, UTC). The import says which.
     """
 
     requests: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
     impressions: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
     predictions: tuple[str, ...] = ()
     signals: tuple[str, ...] = ()
+    time_unit: TimeUnit | None = None
+    watch_time_unit: WatchTimeUnit | None = None
     features: tuple[str, ...] = ()
     binary_features: tuple[str, ...] = ()
     profile: ProfileColumns = ProfileColumns()

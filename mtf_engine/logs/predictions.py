@@ -52,8 +52,8 @@ class Behaviours:
 def choose_heads(behaviours: Behaviours, test: NDArray) -> tuple[tuple[str, ...], dict[str, str]]:
     """Returns the behaviours worth a head, and why each other is dropped.
 
-    Dropped are those with fewer than 50 positives among the `test` rows (bool [m]), and those that equal
-    another one or its complement on every row.
+    Dropped are those with fewer than 50 positives or no others among the `test` rows (bool [m]), and those that
+    equal another one or its complement on every row.
     """
     kept: list[str] = []
     dropped = {}
@@ -64,6 +64,8 @@ def choose_heads(behaviours: Behaviours, test: NDArray) -> tuple[tuple[str, ...]
         opposite = [o for o, v in twins.items() if np.array_equal(1 - v, values, equal_nan=True)]
         if positives < MIN_TEST_POSITIVES:
             dropped[name] = f"{positives} positives on the test days, fewer than {MIN_TEST_POSITIVES}"
+        elif positives == (~np.isnan(values[test])).sum():
+            dropped[name] = "nothing but positives on the test days"
         elif same or opposite:
             dropped[name] = (
                 f"equals {same[0]} on every row" if same else f"equals 1 - {opposite[0]} on every row"

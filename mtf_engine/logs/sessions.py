@@ -39,7 +39,7 @@ class Cut:
 
     user: NDArray[np.int64]  # [m] codes, rows of a user stand together
     request_starts: NDArray[np.bool_]  # [m] an impression opens a request
-    session_starts: NDArray[np.bool_]  # [m] an impression opens a session
+    session_of: NDArray  # [m] what tells the session of an impression that opens a request from others
 
     @cached_property
     def first(self) -> NDArray[np.int64]:
@@ -53,18 +53,18 @@ class Cut:
 
     @cached_property
     def session(self) -> NDArray[np.int64]:
-        """The session of each request, counted from 0, int [r]."""
-        return np.cumsum(self.session_starts)[self.first[:-1]] - 1
+        """The session of each request, counted from 0; those of a user may interleave, int [r]."""
+        return pd.factorize(self.session_of[self.first[:-1]])[0]
 
     @cached_property
     def step(self) -> NDArray[np.int64]:
         """The index of each request in its session, int [r]."""
-        return within(self.session)
+        return pd.Series(self.session).groupby(self.session).cumcount().to_numpy()
 
     @cached_property
     def left(self) -> NDArray[np.int64]:
         """How many requests of its session come after each, int [r]."""
-        return within(self.session[::-1])[::-1]
+        return np.bincount(self.session)[self.session] - 1 - self.step
 
 
 def changes(*keys: NDArray) -> NDArray[np.bool_]:
@@ -86,23 +86,11 @@ def run_starts(*keys: NDArray) -> NDArray[np.int64]:
     return np.maximum.accumulate(np.where(changes(*keys), np.arange(len(keys[0])), 0))
 
 
-def as_integers(ids: NDArray[np.object_]) -> NDArray[np.int64] | None:
-    """Returns textual `ids` [m] as integers, None unless all of them are."""
-    if not pd.Series(ids, dtype="str").str.fullmatch(r"-?\d{1,18}").all():
-        return None
-    return ids.astype(np.int64)
-
-
-def integers_or_codes(ids: NDArray[np.object_]) -> NDArray[np.int64]:
-    """Returns textual `ids` as integers, or numbered in order of appearance where they are none."""
-    numbers = as_integers(ids)
-    return pd.factorize(ids)[0] if numbers is None else numbers
-
-
 def deal(user: NDArray, split: NDArray, per_request: int, per_session: int) -> Cut:
     """Returns requests of the user's next `per_request` impressions of a split, `per_session` a session."""
     position = within(user, split)
-    return Cut(user, position % per_request == 0, position % (per_request * per_session) == 0)
+    opens_session = position % (per_request * per_session) == 0
+    return Cut(user, position % per_request == 0, np.cumsum(opens_session))
 
 
 def split_by_day(day: NDArray) -> NDArray[np.object_]:

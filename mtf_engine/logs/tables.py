@@ -9,11 +9,14 @@ from mtf_engine.logs.columns import Columns, Feedback, usual_length
 from mtf_engine.logs.files import RawTable, load
 from mtf_engine.logs.mapping import Mapping
 from mtf_engine.logs.schema import ACTION_COLUMNS
+from mtf_engine.logs.suspicions import suspicions
 from mtf_engine.logs.typed import Kind
 from mtf_engine.logs.validation import (
     Check,
     action_in_bounds,
     action_in_range,
+    cut_action_to_bounds,
+    cut_action_to_range,
     duplicate,
     known_split,
     list_length,
@@ -65,13 +68,13 @@ def check_tables(
     asked = shown = feedback = None
     raw = load(con, requests, "raw_requests")
     if isinstance(raw, RawTable):
-        asked = _requests(con, Columns(raw, mapping.requests, "requests"), mapping, defects)
+        asked = _requests(con, Columns.requests(raw, mapping), mapping, defects)
         con.execute("DROP TABLE raw_requests")
     else:
         defects += raw
     raw = load(con, impressions, "raw_impressions")
     if isinstance(raw, RawTable):
-        shown = Columns(raw, mapping.impressions, "impressions")
+        shown = Columns.impressions(raw, mapping)
         feedback = _impressions(con, shown, mapping, defects)
         con.execute("DROP TABLE raw_impressions")
     else:
@@ -81,6 +84,7 @@ def check_tables(
     if defects:
         raise Refusal.of(defects)
     assert asked and shown and feedback
+    shown.told += suspicions(con, shown, feedback)
     return Checked(asked, shown, feedback)
 
 
@@ -110,13 +114,17 @@ def _requests(
 
 
 def _request_checks(con: duckdb.DuckDBPyConnection, columns: Columns, mapping: Mapping) -> list[Check]:
+    """Returns what must hold of each request; cuts its actions to their ranges first."""
     checks = [known_split()]
     if "action" in columns.names:
         length = len(mapping.fusion.dimensions) or usual_length(con, "requests", "action")
         vectors = [name for name in ACTION_COLUMNS if name in columns.names]
         checks += [list_length(name, length) for name in vectors]
+        for name in {"action", "baseline_action"} & set(vectors):
+            con.execute(cut_action_to_range(name))
         checks += [action_in_range(name) for name in ("action", "baseline_action") if name in vectors]
         if mapping.exploration == "uniform" and len(vectors) == len(ACTION_COLUMNS):
+            con.execute(cut_action_to_bounds())
             checks.append(action_in_bounds())
     if "observation" in columns.names:
         length = len(mapping.features) or usual_length(con, "requests", "observation")

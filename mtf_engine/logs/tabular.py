@@ -14,19 +14,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mtf_engine.logs.columns import usual_length
+from mtf_engine.logs.columns import usual_length, whole_or_text
 from mtf_engine.logs.files import connect, fetch
 from mtf_engine.logs.mapping import Mapping
 from mtf_engine.logs.schema import ACTION_COLUMNS, REQUEST_COLUMNS, DatasetMeta
 from mtf_engine.logs.sessions import (
     Arrays,
     ImportedLog,
-    as_integers,
     batches,
     changes,
     encoder_meta,
     fit_encoder,
-    integers_or_codes,
     observe_log,
     split_log,
     within,
@@ -35,6 +33,9 @@ from mtf_engine.logs.sessions import (
 from mtf_engine.logs.tables import Checked, check_tables
 
 LISTS = (*ACTION_COLUMNS, "observation")
+
+MOST_IDS = 10**18
+"""Larger ids are numbered anew: several logs of them could not be numbered on."""
 
 ORDER = """
     CREATE TABLE places AS
@@ -59,7 +60,7 @@ def read_tabular(requests: Path, impressions: Path, mapping: Mapping, name: str)
         asked, shown = _fetch(con, log)
     n, explored = len(asked["user_id"]), "action" in asked
     first = np.searchsorted(shown["request_id"], np.arange(n + 1))
-    warnings = [*_fill(asked, shown, explored), *log.requests.unused(), *log.impressions.unused()]
+    warnings = [*_fill(asked, shown, explored), *log.requests.warnings(), *log.impressions.warnings()]
     n_actions = asked["action"].shape[1] if explored else None
     fusion = mapping.fusion_of(log.feedback.named(shown["predictions"].shape[1]), n_actions)
     if not explored:
@@ -84,10 +85,11 @@ def _fetch(con: duckdb.DuckDBPyConnection, log: Checked) -> tuple[Arrays, Arrays
     con.execute(ORDER)
     lists = [name for name in LISTS if name in log.requests.names]
     sized = [f"{name}::FLOAT[{usual_length(con, 'requests', name)}] AS {name}" for name in lists]
+    ids = [whole_or_text(con, "requests", name) for name in ("request_id", "session_id")]
     asked = fetch(
         con,
-        f"SELECT r.* EXCLUDE (row) REPLACE ({', '.join((FILLED, *sized))}) "
-        "FROM requests r JOIN places USING (row) ORDER BY place",
+        f"SELECT r.* EXCLUDE (row) REPLACE ({', '.join((FILLED, *sized, *ids))}) "
+        "FROM requests r JOIN (SELECT row, place, is_last FROM places) USING (row) ORDER BY place",
     )
     order = "position, row" if "position" in log.impressions.names else "row"
     shown = fetch(
@@ -104,18 +106,24 @@ def _fill(asked: Arrays, shown: Arrays, explored: bool) -> list[str]:
     """Returns what a user should know; makes ids integers and fills in what the log does not say."""
     warnings = []
     request, user_id = shown["request_id"], asked["user_id"]
-    ids = as_integers(asked["request_id"])
-    if ids is None or not ((np.diff(ids) > 0) | changes(user_id)[1:]).all():
+    ids = asked["request_id"]
+    if not _countable(ids) or not ((np.diff(ids) > 0) | changes(user_id)[1:]).all():
         warnings.append("requests are numbered anew, by user and time: their ids are no growing integers")
         ids = np.arange(len(user_id))
     asked["request_id"], shown["request_id"] = ids, ids[request]
-    asked["session_id"] = integers_or_codes(asked["session_id"])
+    if not _countable(asked["session_id"]):
+        asked["session_id"] = pd.factorize(asked["session_id"])[0]
     shown["position"] = within(request)
     asked["reward"] = np.bincount(request, shown["reward"], minlength=len(user_id))
     if pd.isna(asked["split"]).all():
         asked["split"], how = split_log(user_id, asked["timestamp"], explored)
         warnings.append(how)
     return warnings
+
+
+def _countable(ids: NDArray) -> bool:
+    """Returns whether `ids` are integers from 0 on that a joined log can go on counting from."""
+    return ids.dtype != object and 0 <= ids.min() <= ids.max() < MOST_IDS
 
 
 def _observations(

@@ -2,19 +2,18 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import duckdb
 
 from mtf_engine.logs.files import RawTable, quoted
+from mtf_engine.logs.units import SECONDS, WRITE_TIME, TimeUnit, WatchTimeUnit, judge, needed_time, time_sql
 from mtf_engine.logs.validation import Check, find_defects, nan_or_inf, null_key, wrong_type
 from mtf_engine.spec import Defect
 
 Kind = Literal["text", "integer", "number", "real", "flag", "time", "list"]
 Need = Literal["key", "value", "optional"]
-EPOCH_MILLISECONDS = 1e11
-"""A number at least this large is a time in milliseconds since 1970, a smaller one in seconds."""
 SQL_TYPES: dict[Kind, str] = {
     "text": "VARCHAR", "integer": "BIGINT", "number": "FLOAT", "real": "DOUBLE", "flag": "BOOLEAN",
     "time": "TIMESTAMP", "list": "FLOAT[]",
@@ -26,13 +25,14 @@ NUMBERS = frozenset(
 ) | {"FLOAT", "DOUBLE", "BOOLEAN"}
 """Types of a file's column that are cast to a number as they are; others by way of their text."""
 TEXT_LISTS = ("VARCHAR", "VARCHAR[]")
+TRUTHS = {1: ("true", "t", "yes", "y"), 0: ("false", "f", "no", "n")}
+"""Words, in any case, for 1 and 0: a flag may be a number, a number a flag."""
 WHAT = {
     "text": "a text without NUL bytes",
     "integer": "a whole number",
     "number": "a number",
     "real": "a number",
-    "flag": "true or false",
-    "time": "a time such as 2026-11-22 09:30:00, or seconds or milliseconds since 1970",
+    "flag": "true or false (or yes or no, 1 or 0)",
     "list": "a list of numbers such as [0.1, 0.2]",
 }
 
@@ -41,13 +41,17 @@ WHAT = {
 class Column:
     """A column as the log calls it, and the column of the file (for a list: columns) that it is read from.
 
-    A blank is refused in a key and in a value, and is NULL in an optional column.
+    A blank is refused in a key and in a value, and is NULL in an optional column. The units are those that
+    the mapping states of a time's and of a watch time's numbers; `judged` is what a time's own numbers tell.
     """
 
     name: str
     kind: Kind
     sources: tuple[str, ...]
     need: Need = "value"
+    time_unit: TimeUnit | None = None
+    watch_unit: WatchTimeUnit | None = None
+    judged: TimeUnit | None = None
 
 
 def list_sources(types: Iterable[str], name: str) -> tuple[str, ...]:
@@ -56,6 +60,14 @@ def list_sources(types: Iterable[str], name: str) -> tuple[str, ...]:
         return (name,)
     numbered = {int(c[len(name) + 1 :]): c for c in types if re.fullmatch(rf"{re.escape(name)}_\d+", c)}
     return tuple(numbered[i] for i in sorted(numbered))
+
+
+def judged(con: duckdb.DuckDBPyConnection, raw: RawTable, column: Column) -> Column:
+    """Returns the column with the unit of its numbers, if it holds times whose unit nobody stated."""
+    source = column.sources[0]
+    if column.kind != "time" or column.time_unit or raw.types[source].startswith("TIMESTAMP"):
+        return column
+    return replace(column, judged=judge(con, raw.table, f"CAST({quoted(source)} AS VARCHAR)"))
 
 
 def type_columns(
@@ -74,6 +86,10 @@ def type_columns(
 
 def _typed(column: Column, types: dict[str, str]) -> str:
     source = quoted(column.sources[0])
+    if column.kind == "time":
+        return time_sql(f"CAST({source} AS VARCHAR)", column.time_unit, column.judged)
+    if column.watch_unit:
+        return f"TRY_CAST(TRY_CAST({source}::VARCHAR AS DOUBLE) {SECONDS[column.watch_unit]} AS FLOAT)"
     if not _is_list(column, types):
         scalars = [_scalar(quoted(s), types[s], column.kind) for s in column.sources]
         return scalars[0] if column.kind != "list" else f"[{', '.join(scalars)}]"
@@ -105,17 +121,16 @@ def _scalar(source: str, kind: str, wanted: Kind) -> str:
         case "real":
             return f"TRY_CAST({text} AS DOUBLE)"
         case "number" | "list" if kind == "VARCHAR":
-            flags = f"CASE lower({text}) WHEN 'true' THEN 1 WHEN 'false' THEN 0"
-            return f"{flags} ELSE TRY_CAST(TRY_CAST({text} AS DOUBLE) AS FLOAT) END"
+            return _number(text, "FLOAT")
         case "number" | "list":
             return f"TRY_CAST({source if kind in NUMBERS else text} AS FLOAT)"
-        case "flag":
-            return f"TRY_CAST({text} AS BOOLEAN)"
-    epoch = f"TRY_CAST({text} AS DOUBLE)"
-    micros = (
-        f"TRY_CAST({epoch} * CASE WHEN abs({epoch}) >= {EPOCH_MILLISECONDS} THEN 1e3 ELSE 1e6 END AS BIGINT)"
-    )
-    return f"coalesce(make_timestamp({micros}), TRY_CAST({text} AS TIMESTAMPTZ) AT TIME ZONE 'UTC')"
+    return f"CASE {_number(text, 'DOUBLE')} WHEN 1 THEN true WHEN 0 THEN false END"
+
+
+def _number(text: str, kind: str) -> str:
+    """Returns SQL for the number in `text`; a word for true or false is 1 or 0."""
+    words = " ".join(f"WHEN lower(trim({text})) IN {said} THEN {value}" for value, said in TRUTHS.items())
+    return f"CASE {words} ELSE TRY_CAST(TRY_CAST({text} AS DOUBLE) AS {kind}) END"
 
 
 def _checks(column: Column, types: dict[str, str]) -> list[Check]:
@@ -124,9 +139,14 @@ def _checks(column: Column, types: dict[str, str]) -> list[Check]:
     if _is_list(column, types):
         return _list_checks(column.sources[0], column.need, typed)
     if column.kind != "list":
-        return _scalar_checks(column.sources[0], column.kind, column.need, typed)
+        needed = needed_time(column.judged) if column.kind == "time" else WHAT[column.kind]
+        return _scalar_checks(column.sources[0], column.kind, column.need, typed, needed)
     entries = enumerate(column.sources, start=1)
-    return [check for i, s in entries for check in _scalar_checks(s, "number", column.need, f"{typed}[{i}]")]
+    return [
+        check
+        for i, s in entries
+        for check in _scalar_checks(s, "number", column.need, f"{typed}[{i}]", WHAT["number"])
+    ]
 
 
 def _list_checks(name: str, need: Need, typed: str) -> list[Check]:
@@ -146,10 +166,10 @@ def _list_checks(name: str, need: Need, typed: str) -> list[Check]:
     ]
 
 
-def _scalar_checks(name: str, kind: Kind, need: Need, typed: str) -> list[Check]:
+def _scalar_checks(name: str, kind: Kind, need: Need, typed: str, needed: str) -> list[Check]:
     source = f"raw.{quoted(name)}"
     unfit = f"contains({typed}, chr(0))" if kind == "text" else f"{source} IS NOT NULL AND {typed} IS NULL"
-    checks = [wrong_type(name, unfit, WHAT[kind], WHAT[kind], source)]
+    checks = [wrong_type(name, unfit, needed, WRITE_TIME if kind == "time" else needed, source)]
     is_number = kind in ("number", "real")
     if need == "key":
         checks.append(null_key(name, f"{source} IS NULL"))

@@ -12,18 +12,19 @@ DefectCode = Literal[
     "missing_column", "wrong_type", "null_key", "nan_or_inf", "negative_watch_time", "action_outside_bounds",
     "wrong_length", "duplicate_request", "unknown_request", "session_order_broken",
     "reward_contradicts_components", "empty_file", "truncated_parquet", "unreadable_file", "doubled_column",
-    "bad_mapping",
+    "bad_mapping", "prediction_below_zero", "signal_out_of_range",
 ]  # fmt: skip
 
 DEFECT_CODES: dict[DefectCode, str] = {
     "missing_column": "a column that the log needs is not in the file",
-    "wrong_type": "a value is not what its column holds: no number, no time, a NUL byte in a text",
+    "wrong_type": "a value is not what its column holds: no number, no time or a time in another unit, a NUL "
+    "byte in a text",
     "null_key": "a column that identifies a row is blank",
     "nan_or_inf": "a number is blank, NaN or infinite where one is needed",
     "negative_watch_time": "a watch time is below 0",
     "action_outside_bounds": "an action lies outside [-1, 1] or, in a uniform log, outside its logged bounds",
     "wrong_length": "an action, an observation or the predictions have more or fewer entries than the others",
-    "duplicate_request": "a request, or a position within one, appears twice",
+    "duplicate_request": "a request, a position within one or a user's features appear twice, with a difference",
     "unknown_request": "an impression belongs to a request that is not in the log",
     "session_order_broken": "requests of a session are not numbered 0, 1, 2, ... in time order by one user",
     "reward_contradicts_components": "a reward is not what its parts give",
@@ -32,13 +33,15 @@ DEFECT_CODES: dict[DefectCode, str] = {
     "unreadable_file": "a file, or a line of it, is not what its name says",
     "doubled_column": "a header names one column twice",
     "bad_mapping": "the mapping is not YAML or names something that does not exist",
+    "prediction_below_zero": "most values of a prediction are below 0, as logits are: the fusion takes logarithms",
+    "signal_out_of_range": "a weighted signal outside [0, 1] takes a reward to -1, or teaches a prediction",
 }
 """The closed list of what validation refuses; every defect carries one of these codes."""
 
 assert set(DEFECT_CODES) == set(get_args(DefectCode))
 
-ACTION_TOLERANCE = 1e-5
-"""Actions are stored as float32, so an action on its bound may lie this far beyond it."""
+TOLERANCE = 1e-6
+"""What lies beyond a range or a box by no more than this is cut to it, since files round and float32 does."""
 REWARD_TOLERANCE = 1e-4
 """A reward may differ from its parts by this share of 1 + |reward|, since signals are stored as float32."""
 
@@ -143,6 +146,22 @@ def negative_watch_time(column: str) -> Check:
     )
 
 
+def cut_to_range(table: str, column: str, low: float, high: float) -> str:
+    """Returns the SQL that cuts what lies just beyond the range [low, high] to it."""
+    value, top = f"{column}::DOUBLE", f"'{high}'::DOUBLE"
+    below = f"{value} < {low} AND {value} >= {low} - {TOLERANCE}"
+    above = f"{value} > {top} AND {value} <= {top} + {TOLERANCE}"
+    cut = f"CASE WHEN {below} THEN {low} ELSE {top} END"
+    return f"UPDATE {table} SET {column} = {cut} WHERE ({below}) OR ({above})"
+
+
+def cut_action_to_range(column: str) -> str:
+    """Returns the SQL that cuts dimensions of an action just beyond [-1, 1] to it."""
+    beyond = f"abs(a) > 1 AND abs(a)::DOUBLE <= 1 + {TOLERANCE}"
+    cut = f"list_transform({column}, lambda a: CASE WHEN {beyond} THEN sign(a)::FLOAT ELSE a END)"
+    return f"UPDATE requests SET {column} = {cut} WHERE len(list_filter({column}, lambda a: {beyond})) > 0"
+
+
 def action_in_range(column: str) -> Check:
     """Returns the check that all dimensions of an action lie in [-1, 1]."""
     return Check(
@@ -155,15 +174,32 @@ def action_in_range(column: str) -> Check:
     )
 
 
+BOUND = "coalesce(clipped, 0) = 0 AND NOT (pscore IS NULL AND action = baseline_action)"
+"""Rows of a uniform log whose action is bound by its box: clipped ones and control users are not."""
+BOXED = "list_zip(action, baseline_action, lower, upper)"
+LEAST, MOST = "(z[2] + z[3])", "(z[2] + z[4])"
+"""The walls of the box of z, an entry of BOXED, in float32 as actions are drawn and stored."""
+
+
+def cut_action_to_bounds() -> str:
+    """Returns the SQL that cuts dimensions of a uniform log's actions just beyond their box to its wall."""
+    below = f"z[1] < {LEAST} AND z[1]::DOUBLE >= {LEAST}::DOUBLE - {TOLERANCE}"
+    above = f"z[1] > {MOST} AND z[1]::DOUBLE <= {MOST}::DOUBLE + {TOLERANCE}"
+    cut = f"CASE WHEN {below} THEN {LEAST} WHEN {above} THEN {MOST} ELSE z[1] END"
+    return (
+        f"UPDATE requests SET action = list_transform({BOXED}, lambda z: {cut}) "
+        f"WHERE {BOUND} AND len(list_filter({BOXED}, lambda z: ({below}) OR ({above}))) > 0"
+    )
+
+
 def action_in_bounds() -> Check:
-    """Returns the check of a uniform log; clipped actions and control users without density are exempt."""
-    beyond = f"z[1] - z[2] < z[3] - {ACTION_TOLERANCE} OR z[1] - z[2] > z[4] + {ACTION_TOLERANCE}"
-    entries = "list_zip(action, baseline_action, lower, upper)"
+    """Returns the check that the actions of a uniform log lie in their boxes."""
+    beyond = f"z[1] < {LEAST} OR z[1] > {MOST}"
     return Check(
         "action_outside_bounds",
         "action",
-        "coalesce(clipped, 0) = 0 AND NOT (pscore IS NULL AND action = baseline_action) AND "
-        f"len(list_filter({entries}, lambda z: isfinite(z[1]) AND abs(z[1]) <= 1 AND ({beyond}))) > 0",
+        f"{BOUND} AND "
+        f"len(list_filter({BOXED}, lambda z: isfinite(z[1]) AND abs(z[1]) <= 1 AND ({beyond}))) > 0",
         "lies outside the row's own bounds around its baseline action: {value}",
         "correct the row, or say `exploration: gaussian` in the mapping if the log is not uniform",
         "action",
@@ -196,18 +232,6 @@ def session_order() -> list[Check]:
     return [Check("session_order_broken", c, broken, message, remedy, c) for c, broken, message in rules]
 
 
-def session_in_one_piece() -> Check:
-    """Returns the check of a relation where `resumes` says that another session came in between."""
-    return Check(
-        "session_order_broken",
-        "session_id",
-        "resumes",
-        "is {value}, which goes on after another session of the user began",
-        "give each session its own id",
-        "session_id",
-    )
-
-
 def unknown_request(requests: str) -> Check:
     """Returns the check that an impression's request is in the table `requests`."""
     return Check(
@@ -217,6 +241,30 @@ def unknown_request(requests: str) -> Check:
         "names the request {value}, which is not in the log",
         "add the request, or leave its impressions out",
         "request_id",
+    )
+
+
+def prediction_above_zero(column: str, value: str) -> Check:
+    """Returns the check that the prediction `value` (SQL), which stands in `column`, is above 0."""
+    return Check(
+        "prediction_below_zero",
+        column,
+        f"{value} <= 0",
+        "is {value}, not above 0: the fusion takes its logarithm",
+        "write probabilities, which are a sigmoid of logits (e.g. 0.02), or leave the row out",
+        value,
+    )
+
+
+def signal_in_range(column: str, value: str, effect: str, also: str = "true") -> Check:
+    """Returns the check that the signal `value` (SQL) lies in [0, 1], at least where `also` (SQL) is true."""
+    return Check(
+        "signal_out_of_range",
+        column,
+        f"isfinite({value}) AND ({value} < 0 OR {value} > 1) AND {also}",
+        f"is {{value}}, outside [0, 1], {effect}",
+        "write 1 where it happened and 0 where not, or scale it to [0, 1]",
+        value,
     )
 
 
