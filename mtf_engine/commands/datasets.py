@@ -26,6 +26,13 @@ class Format(StrEnum):
     KUAIRAND = "kuairand"
 
 
+class BadRows(StrEnum):
+    """What becomes of a log with rows that have a defect of their own."""
+
+    REFUSE = "refuse"
+    DROP = "drop"
+
+
 class Exploration(StrEnum):
     """How actions are drawn around the baseline action."""
 
@@ -44,13 +51,22 @@ def import_log(
     name: Annotated[
         str | None, typer.Option(metavar="N", help="A label; default: the source's name.")
     ] = None,
+    bad_rows: Annotated[
+        BadRows, typer.Option(help="drop: leave out rows whose defect is of one row alone, and count them.")
+    ] = BadRows.REFUSE,
 ) -> None:
     """Import a log; it is checked whole, and kept only if nothing is wrong with it."""
     from mtf_engine.commands.foreground import finish
     from mtf_engine.jobs import submissions
 
     run_id = submissions.submit_import(
-        shell.workspace, source, format=format, user_features=user_features, mapping=mapping, name=name
+        shell.workspace,
+        source,
+        format=format,
+        user_features=user_features,
+        mapping=mapping,
+        name=name,
+        bad_rows=bad_rows,
     )
     shell.show(finish(shell.workspace, run_id).result)
 

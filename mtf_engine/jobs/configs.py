@@ -28,6 +28,7 @@ class ImportConfig(Spec):
     format: Literal["auto", "csv", "json", "parquet", "impressions", "kuairand"] = "auto"
     user_features: str | None = None
     mapping: str | None = None
+    bad_rows: Literal["refuse", "drop"] = "refuse"
     name: str
     n_threads: int = 1
 

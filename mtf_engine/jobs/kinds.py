@@ -32,6 +32,7 @@ def import_log(job: Job) -> dict[str, Any]:
         user_features=Path(config.user_features) if config.user_features else None,
         mapping=Path(config.mapping) if config.mapping else None,
         name=config.name,
+        bad_rows=config.bad_rows,
         progress=job.progress,
     )
     return _stored(job, log.meta, log.batches) | {"warnings": log.warnings}

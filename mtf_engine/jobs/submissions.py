@@ -40,6 +40,7 @@ def submit_import(
     user_features: Path | None = None,
     mapping: Path | None = None,
     name: str | None = None,
+    bad_rows: str = "refuse",
 ) -> str:
     """Returns the id of the run that imports the log at `source`."""
     for path in filter(None, (source, user_features, mapping)):
@@ -52,6 +53,7 @@ def submit_import(
             "user_features": user_features and str(user_features.absolute()),
             "mapping": mapping and str(mapping.absolute()),
             "name": name or source.stem,
+            "bad_rows": bad_rows,
         }
     )
     return submit(workspace, "import", config.model_dump(mode="json"), name=config.name)

@@ -1,6 +1,7 @@
 """The columns of a log's file, found by their names or by a mapping, and what impressions hold."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Self
@@ -13,15 +14,17 @@ from mtf_engine.logs.typed import SQL_TYPES, Column, Kind, Need, judged, list_so
 from mtf_engine.logs.units import TIME_UNITS, TimeUnit, WatchTimeUnit
 from mtf_engine.logs.validation import (
     Check,
+    DefectCode,
     cut_to_range,
     find_defects,
+    leave_out,
     list_length,
     negative_watch_time,
     prediction_above_zero,
     reward_is,
     signal_in_range,
 )
-from mtf_engine.spec import Defect, RewardSpec
+from mtf_engine.spec import Defect, Refusal, RewardSpec
 
 SIGNALS = (*WEIGHTS, "click", "profile_enter")
 """Columns that are feedback signals where a mapping names none."""
@@ -36,7 +39,8 @@ class Columns:
 
     `renames` says what the file calls them, out of the mapping's `section`; None where no mapping applies.
     A column that comes from no column of the file is not there, whatever is called so. `told` are sentences
-    that a user should know, `n_repeats` the rows that were dropped since they repeat another.
+    that a user should know, `n_repeats` the rows that were dropped since they repeat another, `left_out` how many
+    were left out by the code of their defect, where the file's `bad_rows` wants it.
     """
 
     raw: RawTable
@@ -48,6 +52,8 @@ class Columns:
     defects: list[Defect] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
     n_repeats: int = 0
+    table: str = ""
+    left_out: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def requests(cls, raw: RawTable, mapping: Mapping) -> Self:
@@ -78,10 +84,13 @@ class Columns:
             for c in self.found
             if c.judged
         ]
-        defects = self.defects + type_columns(con, self.raw, self.found, table)
-        self._drop_repeats(con, table)
+        self.table = table
+        self.left_out.update({"unreadable_file": self.raw.n_rejected} if self.raw.n_rejected else {})
+        typed, checks = type_columns(con, self.raw, self.found, table)
         for name, kind in (absent or {}).items():
             con.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {name} {SQL_TYPES[kind]}")
+        defects = self.defects + self._judge(con, typed, checks, "typed.row")
+        self._drop_repeats(con, table)
         return defects
 
     def _drop_repeats(self, con: duckdb.DuckDBPyConnection, table: str) -> None:
@@ -101,11 +110,41 @@ class Columns:
             self.told.append(f"{self.raw.file}: {self.n_repeats:,} exact duplicates were dropped")
 
     def check(self, con: duckdb.DuckDBPyConnection, relation: str, checks: Iterable[Check]) -> list[Defect]:
-        """Returns the broken checks; columns are named as the file names them."""
+        """Returns the broken checks, or leaves out the rows that break one by themselves, if that is wanted.
+
+        Columns are named as the file names them.
+        """
+        return self._renamed(self._judge(con, relation, list(checks)))
+
+    def broken(self, con: duckdb.DuckDBPyConnection, relation: str, checks: Iterable[Check]) -> list[Defect]:
+        """Returns the broken checks, and leaves the rows as they are."""
+        return self._renamed(self.raw.placed(find_defects(con, relation, self.raw.file, checks)))
+
+    def _judge(
+        self, con: duckdb.DuckDBPyConnection, relation: str, checks: list[Check], row: str = "row"
+    ) -> list[Defect]:
+        if self.raw.bad_rows == "drop":
+            alone = [check for check in checks if check.of_one_row]
+            checks = [check for check in checks if not check.of_one_row]
+            self.leave_out(leave_out(con, self.table, relation, alone, row))
+        return self.raw.placed(find_defects(con, relation, self.raw.file, checks, row))
+
+    def leave_out(self, counts: dict[DefectCode, int]) -> None:
+        """Counts rows that were left out; a Refusal where they are more than half of the file."""
+        self.left_out.update(counts)
+        n = self.left_out.total()
+        if 2 * n > self.raw.n_rows + self.raw.n_rejected:
+            raise Refusal(
+                f"{self.raw.file}: {n:,} of {self.raw.n_rows + self.raw.n_rejected:,} rows have a defect "
+                f"({self._counts()}), too many to leave out; without `--bad-rows drop` the import says what is wrong"
+            )
+
+    def _counts(self) -> str:
+        return ", ".join(f"{n:,} {code}" for code, n in sorted(self.left_out.items()))
+
+    def _renamed(self, defects: list[Defect]) -> list[Defect]:
         theirs = {c.name: c.sources[0] for c in self.found if len(c.sources) == 1}
-        found = find_defects(con, relation, self.raw.file, checks)
-        renamed = (d.model_copy(update={"column": theirs.get(d.column or "", d.column)}) for d in found)
-        return self.raw.placed(renamed)
+        return [d.model_copy(update={"column": theirs.get(d.column or "", d.column)}) for d in defects]
 
     def add(self, name: str, kind: Kind, need: Need = "value") -> bool:
         """Returns whether the file has the column; if only the mapping has it, that is a defect."""
@@ -169,11 +208,26 @@ class Columns:
         for name in mapping.profile.categorical:
             self.require(name, "text", "optional")
 
+    def reports(self) -> list[str]:
+        """Returns a sentence about the rows that were left out, none where there are none."""
+        n = self.left_out.total()
+        return [f"{self.raw.file}: {n:,} rows are left out: {self._counts()}"] if n else []
+
     def warnings(self) -> list[str]:
         """Returns what a user should know of the file, down to the columns that nothing reads."""
         used = {source for column in self.found for source in column.sources}
         names = ", ".join(name for name in self.raw.types if name not in used)
-        return [*self.told, *([f"{self.raw.file}: columns that are not used: {names}"] if names else [])]
+        return [
+            *self.told,
+            *self.reports(),
+            *([f"{self.raw.file}: columns that are not used: {names}"] if names else []),
+        ]
+
+
+def left_out(*tables: Columns) -> dict[str, dict[str, dict[str, int]]]:
+    """Returns what a dataset's details say of rows that were left out: how many by file and code of defect."""
+    counts = {table.raw.file: dict(table.left_out) for table in tables if table.left_out}
+    return {"left_out": counts} if counts else {}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mtf_engine.logs.endings import READ, Ending, Kind, decompressed, ending_of, parts_of
-from mtf_engine.logs.validation import DefectCode
+from mtf_engine.logs.validation import BadRows, DefectCode
 from mtf_engine.spec import Defect
 
 DELIMITERS = "\t,;"
@@ -26,14 +26,18 @@ PART = '"the file of this row"'
 class RawTable:
     """A file in DuckDB before its columns are typed: the table's name, the file's, and its column types.
 
-    Of a folder of parts, `parts` tells each file's name and how many rows come before it.
+    Of a folder of parts, `parts` tells each file's name and how many rows come before it. `n_rejected` lines of
+    CSV that are no rows were left out, as `bad_rows` wants it.
     """
 
     table: str
     file: str
     types: dict[str, str]
     kind: Kind
+    n_rows: int
     parts: tuple[tuple[str, int], ...] = ()
+    bad_rows: BadRows = "refuse"
+    n_rejected: int = 0
 
     def placed(self, defects: Iterable[Defect]) -> list[Defect]:
         """Returns defects of rows of the table as those of rows of the file that holds them."""
@@ -60,7 +64,9 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def load(con: duckdb.DuckDBPyConnection, path: Path, table: str) -> RawTable | list[Defect]:
+def load(
+    con: duckdb.DuckDBPyConnection, path: Path, table: str, bad_rows: BadRows = "refuse"
+) -> RawTable | list[Defect]:
     """Returns the file, or folder of parts, as table `table`, or why it cannot be read. CSV values are texts."""
     parts = parts_of(path)
     if not parts:
@@ -79,17 +85,28 @@ def load(con: duckdb.DuckDBPyConnection, path: Path, table: str) -> RawTable | l
         return [
             _whole_file("unreadable_file", path, f"cannot be read: {_reason(error)}", "write the file again")
         ]
-    if defects:
+    n_rejected = sum(defect.count for defect in defects if defect.row)
+    if defects and (bad_rows == "refuse" or not n_rejected):
         return defects
     firsts = con.execute(f"SELECT {PART}, min(rowid) FROM {table} GROUP BY {PART} ORDER BY 2").fetchall()
     con.execute(f"ALTER TABLE {table} DROP COLUMN {PART}")
     if not firsts:
         return [_whole_file("empty_file", path, "holds no rows", "export the log again")]
     described = con.execute(f"DESCRIBE {table}").fetchall()
-    rows = (
+    n_rows = con.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0]
+    parts_at = (
         tuple((str(Path(part).relative_to(path)), first) for part, first in firsts) if path.is_dir() else ()
     )
-    return RawTable(table, path.name, {name: kind for name, kind, *_ in described}, endings[0].kind, rows)
+    return RawTable(
+        table,
+        path.name,
+        {name: kind for name, kind, *_ in described},
+        endings[0].kind,
+        n_rows,
+        parts_at,
+        bad_rows,
+        n_rejected,
+    )
 
 
 def _reason(error: Exception) -> str:

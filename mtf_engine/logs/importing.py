@@ -10,6 +10,7 @@ from mtf_engine.logs.kuairand_files import impression_files
 from mtf_engine.logs.mapping import Mapping
 from mtf_engine.logs.sessions import ImportedLog, Progress
 from mtf_engine.logs.tabular import read_tabular
+from mtf_engine.logs.validation import BadRows
 from mtf_engine.spec import Refusal
 
 Format = Literal["auto", "csv", "json", "parquet", "impressions", "kuairand"]
@@ -24,9 +25,14 @@ def read_log(
     user_features: Path | None = None,
     mapping: Path | None = None,
     name: str | None = None,
+    bad_rows: BadRows = "refuse",
     progress: Progress = lambda done, total: None,
 ) -> ImportedLog:
-    """Returns the log at `source`, a file or a folder. A Refusal carries every defect; nothing is written."""
+    """Returns the log at `source`, a file or a folder. A Refusal carries every defect; nothing is written.
+
+    With `bad_rows` "drop", rows whose defect is of one row alone are left out, and counted by code; the rest of a
+    session goes with a request that is left out, and the impressions of both.
+    """
     for path in (source, user_features, mapping):
         if path is not None and not path.exists():
             raise Refusal(f"there is no {path}; name a file or folder that exists")
@@ -38,16 +44,16 @@ def read_log(
         from mtf_engine.logs.kuairand import read_kuairand  # loads torch, which no other format needs
         from mtf_engine.logs.predictions import PredictorConfig
 
-        return read_kuairand(source, user_features, name, progress, PredictorConfig())
+        return read_kuairand(source, user_features, name, progress, PredictorConfig(), bad_rows)
     if user_features is not None:
         raise Refusal(
             f"user features go with KuaiRand logs only, and this one is read as {kind}; leave them out"
         )
     if kind == "impressions":
-        return read_impressions(_table(source, "impressions"), Mapping.read(mapping), name)
+        return read_impressions(_table(source, "impressions"), Mapping.read(mapping), name, bad_rows)
     wanted = None if kind == "tables" else kind
     requests, impressions = (_table(source, table, wanted) for table in ("requests", "impressions"))
-    return read_tabular(requests, impressions, Mapping.read(mapping), name)
+    return read_tabular(requests, impressions, Mapping.read(mapping), name, bad_rows)
 
 
 def _stem(source: Path) -> str:

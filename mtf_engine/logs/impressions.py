@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mtf_engine.logs.columns import Columns, Feedback
+from mtf_engine.logs.columns import Columns, Feedback, left_out
 from mtf_engine.logs.files import RawTable, connect, fetch, load, quoted
 from mtf_engine.logs.mapping import Mapping
 from mtf_engine.logs.schema import DatasetMeta
@@ -31,7 +31,7 @@ from mtf_engine.logs.sessions import (
 )
 from mtf_engine.logs.suspicions import suspicions
 from mtf_engine.logs.typed import Kind
-from mtf_engine.logs.validation import duplicate, known_split, numbered
+from mtf_engine.logs.validation import BadRows, duplicate, known_split, numbered
 from mtf_engine.spec import Refusal
 
 SILENCE = np.timedelta64(30, "m")
@@ -40,9 +40,10 @@ SILENCE = np.timedelta64(30, "m")
 OPTIONAL: dict[str, Kind] = {"split": "text", "segment": "text"}
 
 
-def read_impressions(path: Path, mapping: Mapping, name: str) -> ImportedLog:
+def read_impressions(path: Path, mapping: Mapping, name: str, bad_rows: BadRows = "refuse") -> ImportedLog:
     """Returns the log in the file; a Refusal lists everything that is wrong with it."""
-    rows, feedback, warnings = _read(path, mapping)
+    rows, feedback, columns = _read(path, mapping, bad_rows)
+    warnings = columns.warnings()
     cut = _cut(rows)
     opening, n = cut.first[:-1], len(cut.step)
     fusion = mapping.fusion_of(feedback.named(rows["predictions"].shape[1]), None)
@@ -84,7 +85,7 @@ def read_impressions(path: Path, mapping: Mapping, name: str) -> ImportedLog:
         fusion=fusion,
         reward=feedback.reward,
         signals=feedback.signals,
-        details={"warnings": warnings},
+        details={"warnings": warnings, **left_out(columns)},
         **encoder_meta(encoder),
     )
     return ImportedLog(
@@ -92,10 +93,10 @@ def read_impressions(path: Path, mapping: Mapping, name: str) -> ImportedLog:
     )
 
 
-def _read(path: Path, mapping: Mapping) -> tuple[Arrays, Feedback, list[str]]:
-    """Returns impressions by user and time, what they hold, and what a user should know."""
+def _read(path: Path, mapping: Mapping, bad_rows: BadRows) -> tuple[Arrays, Feedback, Columns]:
+    """Returns impressions by user and time, what they hold, and the columns they are read from."""
     with connect() as con:
-        raw = load(con, path, "raw_impressions")
+        raw = load(con, path, "raw_impressions", bad_rows)
         if not isinstance(raw, RawTable):
             raise Refusal.of(raw)
         columns = Columns.impressions(raw, mapping)
@@ -132,7 +133,7 @@ def _read(path: Path, mapping: Mapping) -> tuple[Arrays, Feedback, list[str]]:
             f"{''.join(f'{quoted(name)}, ' for name in kept)}{feedback.select(con, columns)} "
             f"FROM impressions ORDER BY user_id, request_time, {request}, {place}",
         )
-    return rows, feedback, columns.warnings()
+    return rows, feedback, columns
 
 
 def _cut(rows: Arrays) -> Cut:

@@ -37,6 +37,7 @@ from mtf_engine.logs.sessions import (
     without_actions,
 )
 from mtf_engine.logs.suspicions import one_label
+from mtf_engine.logs.validation import BadRows
 from mtf_engine.reward import impression_rewards
 from mtf_engine.spec import FusionSpec, Refusal, RewardSpec
 
@@ -61,11 +62,16 @@ REMEMBERED = f"all earlier days; the first {WARM_UP_DAYS} only warm up and are n
 
 
 def read_kuairand(
-    source: Path, user_features: Path | None, name: str, progress: Progress, config: PredictorConfig
+    source: Path,
+    user_features: Path | None,
+    name: str,
+    progress: Progress,
+    config: PredictorConfig,
+    bad_rows: BadRows = "refuse",
 ) -> ImportedLog:
     """Returns the log at `source` with predictions by models of earlier days; a Refusal lists all defects."""
     files = find_files(source, user_features)
-    raw = read_files(files)
+    raw = read_files(files, bad_rows)
     log = _with_signals(raw.impressions)
     told = one_label(source.name, log["valid"].to_numpy() > 0)
     warnings = (*files.warnings, *raw.warnings, *told)
@@ -95,6 +101,7 @@ def read_kuairand(
             "finish_is": FINISHED,
             "history_is": REMEMBERED,
             "warnings": list(warnings),
+            **raw.left_out,
         },
         **encoder_meta(encoder),
     )

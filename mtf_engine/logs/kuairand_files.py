@@ -1,17 +1,19 @@
 """The files of KuaiRand: found, checked, cleaned of duplicates, by user and time."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
 import pandas as pd
 
-from mtf_engine.logs.columns import Columns, whole_or_text
+from mtf_engine.logs.columns import Columns, left_out, whole_or_text
 from mtf_engine.logs.endings import ending_of
 from mtf_engine.logs.files import RawTable, connect, load
 from mtf_engine.logs.validation import (
+    BadRows,
     cut_to_range,
     duplicate,
     negative_watch_time,
@@ -30,6 +32,7 @@ FLAGS = {
 """Signals that are a 0/1 column of the log."""
 COUNTS = ("follow_user_num", "fans_user_num", "friend_user_num", "register_days")
 """User features that are counts; they enter as log(1 + x)."""
+USERS = "users"
 CATEGORIES = ("user_active_degree", "is_lowactive_period", "is_live_streamer", "is_video_author")
 """User features with few levels; of the others, ranges repeat counts and anonymous ones tell users apart."""
 
@@ -58,10 +61,13 @@ class Raw:
     impressions: pd.DataFrame
     users: pd.DataFrame
     counts: dict[str, int]
+    reports: tuple[str, ...] = ()
+    left_out: dict[str, Any] = field(default_factory=dict)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        return tuple(text.format(self.counts[key]) for key, text in COUNTED.items() if self.counts[key])
+        counted = (text.format(self.counts[key]) for key, text in COUNTED.items() if self.counts[key])
+        return (*counted, *self.reports)
 
 
 def find_files(source: Path, user_features: Path | None) -> Published:
@@ -90,12 +96,14 @@ def _matching(folder: Path, called: re.Pattern[str]) -> tuple[Path, ...]:
     return tuple(p for p, e in endings if e and e.kind == "csv" and called.fullmatch(e.stem))
 
 
-def read_files(files: Published) -> Raw:
+def read_files(files: Published, bad_rows: BadRows = "refuse") -> Raw:
     """Returns the distinct rows of the files, duration 0 as missing; a Refusal lists all defects."""
     with connect() as con:
-        raw = [load(con, path, f"raw_{i}") for i, path in enumerate(files.impressions)]
-        defects = [d for r in raw for d in (_type_impressions(con, r) if isinstance(r, RawTable) else r)]
-        users, user_defects = _read_users(con, files.user_features)
+        raw = [load(con, path, f"raw_{i}", bad_rows) for i, path in enumerate(files.impressions)]
+        tables = [_impression_columns(r) for r in raw if isinstance(r, RawTable)]
+        defects = [d for r in raw if not isinstance(r, RawTable) for d in r]
+        defects += [d for table in tables for d in _type_impressions(con, table)]
+        users, user_defects = _read_users(con, files.user_features, bad_rows, tables)
         if defects or user_defects:
             raise Refusal.of([*defects, *user_defects])
         parts = " UNION ALL BY NAME ".join(f"FROM typed_raw_{i}" for i in range(len(raw)))
@@ -107,17 +115,16 @@ def read_files(files: Published) -> Raw:
     unknown = set(rows["user_id"]) - set(users.index)
     counts = {
         "read": read,
-        "duplicates": read - len(rows),
+        "duplicates": sum(table.n_repeats for table in tables if table.table != USERS),
         "unknown_duration": int(rows["duration_ms"].isna().sum()),
         "users": rows["user_id"].nunique(),
         "users_without_features": len(unknown) if len(users) else 0,
         "blank_user_features": int(users.isna().sum().sum()),
     }
-    return Raw(rows, users, counts)
+    return Raw(rows, users, counts, tuple(s for t in tables for s in t.reports()), left_out(*tables))
 
 
-def _type_impressions(con: duckdb.DuckDBPyConnection, raw: RawTable) -> list[Defect]:
-    """Returns what is wrong with the impressions; creates `typed_<table>` without exact duplicates."""
+def _impression_columns(raw: RawTable) -> Columns:
     columns = Columns(raw, {}, None)
     columns.require("video_id", "text", "key")
     for name in ("date", "time_ms"):
@@ -131,7 +138,12 @@ def _type_impressions(con: duckdb.DuckDBPyConnection, raw: RawTable) -> list[Def
     columns.add("is_hate", "number")
     if not columns.add("is_like", "number"):
         columns.require("label", "number")
-    table = f"typed_{raw.table}"
+    return columns
+
+
+def _type_impressions(con: duckdb.DuckDBPyConnection, columns: Columns) -> list[Defect]:
+    """Returns what is wrong with the impressions; creates `typed_<table>` without exact duplicates."""
+    table = f"typed_{columns.raw.table}"
     defects = columns.create(con, table)
     checks = [negative_watch_time("play_time_ms")] if "play_time_ms" in columns.names else []
     for flag in columns.names & {*FLAGS.values(), "is_hate", "is_like", "label"}:
@@ -140,20 +152,26 @@ def _type_impressions(con: duckdb.DuckDBPyConnection, raw: RawTable) -> list[Def
     return defects + columns.check(con, table, checks)
 
 
-def _read_users(con: duckdb.DuckDBPyConnection, path: Path | None) -> tuple[pd.DataFrame, list[Defect]]:
-    """Returns features by user id, counts as log(1 + x), NaN where blank; and the defects of the file."""
+def _read_users(
+    con: duckdb.DuckDBPyConnection, path: Path | None, bad_rows: BadRows, tables: list[Columns]
+) -> tuple[pd.DataFrame, list[Defect]]:
+    """Returns features by user id, counts as log(1 + x), NaN where blank; and the defects of the file.
+
+    Its columns are added to `tables`.
+    """
     if path is None:
         return pd.DataFrame(index=pd.Index([], dtype="str")), []
-    raw = load(con, path, "raw_users")
+    raw = load(con, path, "raw_users", bad_rows)
     if not isinstance(raw, RawTable):
         return pd.DataFrame(), raw
     columns = Columns(raw, {}, None)
+    tables.append(columns)
     columns.require("user_id", "text", "key")
     for name in COUNTS:
         columns.add(name, "number", "optional")
     for name in CATEGORIES:
         columns.add(name, "text", "optional")
-    defects = columns.create(con, "users")
+    defects = columns.create(con, USERS)
     if "user_id" in columns.names:
         defects += columns.check(con, numbered("users", "user_id"), [duplicate("user_id", "the user")])
     if defects:

@@ -21,7 +21,7 @@ def suspicions(con: duckdb.DuckDBPyConnection, columns: Columns, feedback: Feedb
         *(_probability(*p) for p, share in zip(predictions, above, strict=True) if share > 0.5),
         *(signal_in_range(s, quoted(s), "and counts by so much in the reward") for s in feedback.weighed),
     ]
-    found = map(str, columns.check(con, "impressions", checks))
+    found = map(str, columns.broken(con, "impressions", checks))
     return [*found, *_long_watch_times(con, columns), *_one_label(con, columns, feedback)]
 
 

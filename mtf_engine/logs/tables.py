@@ -1,6 +1,6 @@
 """The two files of a log of requests and impressions as checked DuckDB tables."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import duckdb
@@ -12,6 +12,7 @@ from mtf_engine.logs.schema import ACTION_COLUMNS
 from mtf_engine.logs.suspicions import suspicions
 from mtf_engine.logs.typed import Kind
 from mtf_engine.logs.validation import (
+    BadRows,
     Check,
     action_in_bounds,
     action_in_range,
@@ -61,18 +62,18 @@ class Checked:
 
 
 def check_tables(
-    con: duckdb.DuckDBPyConnection, requests: Path, impressions: Path, mapping: Mapping
+    con: duckdb.DuckDBPyConnection, requests: Path, impressions: Path, mapping: Mapping, bad_rows: BadRows
 ) -> Checked:
     """Returns the typed log in `con`; a Refusal with every defect of either file and between the two."""
     defects: list[Defect] = []
     asked = shown = feedback = None
-    raw = load(con, requests, "raw_requests")
+    raw = load(con, requests, "raw_requests", bad_rows)
     if isinstance(raw, RawTable):
         asked = _requests(con, Columns.requests(raw, mapping), mapping, defects)
         con.execute("DROP TABLE raw_requests")
     else:
         defects += raw
-    raw = load(con, impressions, "raw_impressions")
+    raw = load(con, impressions, "raw_impressions", bad_rows)
     if isinstance(raw, RawTable):
         shown = Columns.impressions(raw, mapping)
         feedback = _impressions(con, shown, mapping, defects)
@@ -108,9 +109,36 @@ def _requests(
             con, numbered("requests", "request_id"), [duplicate("request_id", "the request")]
         )
     defects += columns.check(con, "requests", _request_checks(con, columns, mapping))
+    if columns.left_out and set(KEYS) <= columns.names:
+        n_cut = _cut_sessions(con, unknown="unreadable_file" in columns.left_out)
+        columns.leave_out({"session_order_broken": n_cut} if n_cut else {})
     if set(KEYS) <= columns.names:
         defects += columns.check(con, SESSIONS, session_order())
     return columns
+
+
+def _cut_sessions(con: duckdb.DuckDBPyConnection, unknown: bool) -> int:
+    """Cuts sessions where a request is left out; returns how many requests after it go with it.
+
+    What remains is truncated: it went on, and nobody knows how. `unknown`, requests of any session are left out.
+    """
+    lost = (
+        "SELECT session_id FROM left_out_requests WHERE request_id IS NULL "
+        "OR request_id NOT IN (SELECT request_id FROM requests WHERE request_id IS NOT NULL)"
+    )
+    con.execute(f"CREATE TABLE lost AS {lost}{' UNION ALL SELECT NULL' if unknown else ''}")
+    places = "row_number() OVER (PARTITION BY session_id ORDER BY step, row) - 1 AS place"
+    con.execute(
+        f"CREATE TABLE cut AS FROM (SELECT row, step, session_id, {places} FROM requests) WHERE step <> place "
+        "AND (session_id IN (SELECT session_id FROM lost) OR EXISTS (FROM lost WHERE session_id IS NULL))"
+    )
+    con.execute("DELETE FROM requests WHERE row IN (SELECT row FROM cut)")
+    con.execute(
+        "UPDATE requests SET truncated = true WHERE NOT coalesce(terminal, false) AND row IN ("
+        "SELECT arg_max(row, step) FROM requests WHERE session_id IN (SELECT session_id FROM lost UNION ALL "
+        "SELECT session_id FROM cut) GROUP BY session_id)"
+    )
+    return int(con.execute("SELECT count(*) FROM cut").fetchall()[0][0])
 
 
 def _request_checks(con: duckdb.DuckDBPyConnection, columns: Columns, mapping: Mapping) -> list[Check]:
@@ -152,11 +180,16 @@ def _impressions(
 def _between(
     con: duckdb.DuckDBPyConnection, asked: Columns, shown: Columns, feedback: Feedback
 ) -> list[Defect]:
-    """Returns impressions of unknown requests; if there are none, rewards that are not their sum."""
+    """Returns impressions of unknown requests; if there are none, rewards that are not their sum.
+
+    A request one of whose impressions is left out has the reward of the others, whatever it states.
+    """
     strays = shown.check(con, "impressions", [unknown_request("requests")])
     blank = con.execute("SELECT count(*) FROM impressions WHERE request_id IS NULL").fetchall()[0][0]
-    if strays or blank or not feedback.is_complete:
+    if strays or blank or not feedback.is_complete or shown.raw.n_rejected:
         return strays
+    left_out = "SELECT request_id FROM left_out_impressions"
+    whole = f" WHERE request_id NOT IN ({left_out})" if shown.left_out else ""  # of none, if one is blank
     part = f"coalesce(reward, {feedback.reward_sql})" if "reward" in shown.names else feedback.reward_sql
     sums = (
         "SELECT request_id, sum(part) AS total, count(*) = count(part) AS is_sound "
@@ -164,7 +197,8 @@ def _between(
     )
     relation = (
         "(SELECT row, reward, CASE WHEN coalesce(is_sound, true) THEN coalesce(total, 0) END AS expected "
-        f"FROM requests r LEFT JOIN ({sums}) USING (request_id))"
+        f"FROM requests r LEFT JOIN ({sums}) USING (request_id){whole})"
     )
     remedy = "correct the request's reward or those of its impressions"
-    return asked.check(con, relation, [reward_is("expected", "the sum of its impressions", remedy)])
+    of_the_sum = replace(reward_is("expected", "the sum of its impressions", remedy), of_one_row=False)
+    return asked.check(con, relation, [of_the_sum])

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mtf_engine.logs.columns import usual_length, whole_or_text
+from mtf_engine.logs.columns import left_out, usual_length, whole_or_text
 from mtf_engine.logs.files import connect, fetch
 from mtf_engine.logs.mapping import Mapping
 from mtf_engine.logs.schema import ACTION_COLUMNS, REQUEST_COLUMNS, DatasetMeta
@@ -31,6 +31,7 @@ from mtf_engine.logs.sessions import (
     without_actions,
 )
 from mtf_engine.logs.tables import Checked, check_tables
+from mtf_engine.logs.validation import BadRows
 
 LISTS = (*ACTION_COLUMNS, "observation")
 
@@ -53,10 +54,12 @@ FILLED = """
 """Columns of the requests with what stands where the log has nothing."""
 
 
-def read_tabular(requests: Path, impressions: Path, mapping: Mapping, name: str) -> ImportedLog:
+def read_tabular(
+    requests: Path, impressions: Path, mapping: Mapping, name: str, bad_rows: BadRows = "refuse"
+) -> ImportedLog:
     """Returns the log of the two files; a Refusal lists everything that is wrong with both."""
     with connect() as con:
-        log = check_tables(con, requests, impressions, mapping)
+        log = check_tables(con, requests, impressions, mapping, bad_rows)
         asked, shown = _fetch(con, log)
     n, explored = len(asked["user_id"]), "action" in asked
     first = np.searchsorted(shown["request_id"], np.arange(n + 1))
@@ -73,7 +76,7 @@ def read_tabular(requests: Path, impressions: Path, mapping: Mapping, name: str)
         reward=log.feedback.reward,
         signals=log.feedback.signals,
         exploration=mapping.exploration if explored else None,
-        details={"warnings": warnings},
+        details={"warnings": warnings, **left_out(log.requests, log.impressions)},
         **seen,
     )
     kept = {column: asked[column] for column in REQUEST_COLUMNS if column != "observation"}

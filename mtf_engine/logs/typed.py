@@ -9,8 +9,7 @@ import duckdb
 
 from mtf_engine.logs.files import RawTable, quoted
 from mtf_engine.logs.units import SECONDS, WRITE_TIME, TimeUnit, WatchTimeUnit, judge, needed_time, time_sql
-from mtf_engine.logs.validation import Check, find_defects, nan_or_inf, null_key, wrong_type
-from mtf_engine.spec import Defect
+from mtf_engine.logs.validation import Check, nan_or_inf, null_key, wrong_type
 
 Kind = Literal["text", "integer", "number", "real", "flag", "time", "list"]
 Need = Literal["key", "value", "optional"]
@@ -72,16 +71,16 @@ def judged(con: duckdb.DuckDBPyConnection, raw: RawTable, column: Column) -> Col
 
 def type_columns(
     con: duckdb.DuckDBPyConnection, raw: RawTable, columns: Sequence[Column], table: str
-) -> list[Defect]:
-    """Returns the values that do not fit or are blank; creates `table` with typed columns and `row`.
+) -> tuple[str, list[Check]]:
+    """Returns what must hold of the values, and of which relation; creates `table` with typed columns and `row`.
 
-    `row` counts data rows from 1. Values that do not fit become NULL. A text "true" counts as the number 1.
+    `row` counts data rows from 1 and is `typed.row` in the relation. Values that do not fit become NULL. A text "true" counts as the number 1.
     """
     selected = ", ".join(f"{_typed(c, raw.types)} AS {quoted(c.name)}" for c in columns)
     con.execute(f"CREATE TABLE {table} AS SELECT rowid + 1 AS row, {selected} FROM {raw.table}")
     both = f"{raw.table} AS raw POSITIONAL JOIN {table} AS typed"
     checks = [check for c in columns for check in _checks(c, raw.types)]
-    return raw.placed(find_defects(con, both, raw.file, checks, row="typed.row"))
+    return both, checks
 
 
 def _typed(column: Column, types: dict[str, str]) -> str:

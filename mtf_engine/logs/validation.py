@@ -1,6 +1,6 @@
 """Everything that can be wrong with a log, found in one pass over each table."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -55,7 +55,8 @@ class Check:
     """A rule and how to say that it is broken.
 
     `broken` is SQL over a relation with the data row of the file in `row`, true of the rows that break it;
-    `value` is SQL for what stands there, put in place of `{value}` in the message.
+    `value` is SQL for what stands there, put in place of `{value}` in the message. `of_one_row` tells whether a
+    row breaks it all by itself, so that the log may be good without it.
     """
 
     code: DefectCode
@@ -64,6 +65,29 @@ class Check:
     message: str
     remedy: str
     value: str = "NULL"
+    of_one_row: bool = True
+
+
+BadRows = Literal["refuse", "drop"]
+"""What becomes of a log with rows that have a defect of their own: it is refused, or they are left out."""
+
+
+def leave_out(
+    con: duckdb.DuckDBPyConnection, table: str, relation: str, checks: Sequence[Check], row: str = "row"
+) -> dict[DefectCode, int]:
+    """Moves the rows of `table` that break a check to the table `left_out_<table>`; returns how many by code.
+
+    `relation` has these rows as in `find_defects`; one that breaks several checks counts for the first.
+    """
+    if not checks:
+        return {}
+    codes = " ".join(f"WHEN {check.broken} THEN '{check.code}'" for check in checks)
+    judged = f"SELECT {row} AS row, CASE {codes} END AS code FROM {relation}"
+    con.execute(f"CREATE OR REPLACE TABLE broken AS SELECT * FROM ({judged}) WHERE code IS NOT NULL")
+    con.execute(f"CREATE TABLE IF NOT EXISTS left_out_{table} AS SELECT * FROM {table} LIMIT 0")
+    con.execute(f"INSERT INTO left_out_{table} SELECT * FROM {table} SEMI JOIN broken USING (row)")
+    con.execute(f"DELETE FROM {table} WHERE row IN (SELECT row FROM broken)")
+    return dict(con.execute("SELECT code, count(*) FROM broken GROUP BY code ORDER BY code").fetchall())
 
 
 def find_defects(
@@ -229,7 +253,10 @@ def session_order() -> list[Check]:
         ("timestamp", "timestamp < previous_timestamp", "goes back to {value} within a session"),
         ("terminal", "terminal AND NOT is_last", "is {value} though its session goes on"),
     )
-    return [Check("session_order_broken", c, broken, message, remedy, c) for c, broken, message in rules]
+    return [
+        Check("session_order_broken", c, broken, message, remedy, c, of_one_row=False)
+        for c, broken, message in rules
+    ]
 
 
 def unknown_request(requests: str) -> Check:

@@ -26,6 +26,7 @@ FORMATS = {
     "kuairand": "KuaiRand, as published",
 }
 
+BAD_ROWS = {"refuse": "refuse the log", "drop": "leave those rows out, and count them"}
 PLACES = ("On the server", "Upload")
 FOLLOWED = "an import"
 """Name of the visitor's import in the session."""
@@ -55,7 +56,7 @@ def uploads() -> tuple[list[UploadedFile], UploadedFile | None, UploadedFile | N
     return files, features, mapping
 
 
-def start(place: Callable[[], Source], log_format: str, name: str) -> None:
+def start(place: Callable[[], Source], log_format: str, name: str, bad_rows: str) -> None:
     """Queues the import of the log that `place` puts in its place; this page then follows it.
 
     The session is told first: between its being told and the run's being known, nothing can end the page.
@@ -73,6 +74,7 @@ def start(place: Callable[[], Source], log_format: str, name: str) -> None:
             user_features=source.user_features,
             mapping=source.mapping,
             name=name or None,
+            bad_rows=bad_rows,
         )
     except Refusal as refusal:
         following.end(refusal)
@@ -87,13 +89,16 @@ def show_form() -> None:
     log_format = left.selectbox("Format", FORMATS, format_func=FORMATS.__getitem__, key=key)
     key = first("import_name", "")
     name = right.text_input("Name (optional)", placeholder="what lists call it", key=key)
+    key = first("import_bad_rows", "refuse")
+    label = "Where a row has a defect of its own"
+    bad_rows = st.segmented_control(label, BAD_ROWS, format_func=BAD_ROWS.__getitem__, required=True, key=key)
     if place == PLACES[1]:
-        show_upload(log_format, name)
+        show_upload(log_format, name, bad_rows)
     else:
-        show_path(log_format, name)
+        show_path(log_format, name, bad_rows)
 
 
-def show_upload(log_format: str, name: str) -> None:
+def show_upload(log_format: str, name: str, bad_rows: str) -> None:
     files, features, mapping = uploads()
     text = ""
     if files and mapping is None:
@@ -101,18 +106,19 @@ def show_upload(log_format: str, name: str) -> None:
         text = mapping_form.mapping_form(found, log_format)
     if st.button("Check and import", type="primary", disabled=not files):
         upload = partial(stored, files, features, mapping)
-        start(lambda: with_mapping(upload(), text), log_format, name or Path(files[0].name).stem)
+        start(lambda: with_mapping(upload(), text), log_format, name or Path(files[0].name).stem, bad_rows)
 
 
-def show_path(log_format: str, name: str) -> None:
+def show_path(log_format: str, name: str, bad_rows: str) -> None:
     source, text = typed_paths(), ""
     if source.log and source.mapping is None:
         text = mapping_form.mapping_form(mapping_form.previews_at(source.log), log_format)
     if st.button("Check and import", type="primary", disabled=source.log is None):
-        start(partial(with_mapping, source, text), log_format, name)
+        start(partial(with_mapping, source, text), log_format, name, bad_rows)
     if source.log:
         mapping = "mapping.yaml" if text else source.mapping
         options = {"--name": name, "--user-features": source.user_features, "--mapping": mapping}
+        options |= {"--bad-rows": bad_rows if bad_rows != "refuse" else None}
         given = [str(part) for option in options.items() if option[1] for part in option]
         words_of = ("dataset", "import", source.log, "--format", log_format, *given)
         where = "; mapping.yaml is the download above" if text else ""
@@ -135,6 +141,10 @@ def show_refusal(refusal: Refusal) -> None:
     st.error(f"Nothing was imported: {words.plain(refusal)}")
     if not refusal.defects:
         return
+    if any(defect.row for defect in refusal.defects):
+        st.write(
+            f"To import the log without such rows, choose “{BAD_ROWS['drop']}” above and check it again."
+        )
     columns = ["code", "file", "row", "column", "count", "message", "remedy"]
     table = pd.DataFrame([defect.model_dump() for defect in refusal.defects])[columns]
     st.header("Defects", anchor=False)
