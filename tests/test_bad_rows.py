@@ -72,6 +72,7 @@ def alone(n: int = 12) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "user_id": [f"u{i // 3}" for i in range(n)],
+            "item_id": range(n),
             "timestamp": [f"2026-05-04 10:{i:02d}:00" for i in range(n)],
             "prediction_click": np.linspace(0.1, 0.7, n).round(3),
             "watch_time": np.linspace(2, 40, n).round(1),

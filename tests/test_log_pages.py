@@ -260,8 +260,11 @@ def test_a_log_in_other_words_is_mapped_in_the_form_and_imported(filled, tmp_pat
     assert list(predictions.proto.raw_values) == ["p_click", "p_like"]
     assert any("user_id not found by name" in e.label.replace("\\", "") for e in app.expander)
     widget(app.selectbox, "user_id, needed").set_value("member")
+    widget(app.selectbox, "Times that are numbers").set_value("s")
+    widget(app.selectbox, "Unit of watch_time").set_value("min")
     checked(app.run())
     mapping = yaml.safe_load(app.code[0].value)
+    assert (mapping["time_unit"], mapping["watch_time_unit"]) == ("s", "min")
     assert mapping["impressions"] == {
         "user_id": "member", "timestamp": "ts", "predictions": ["p_click", "p_like"], "watch_time": "play_time",
     }  # fmt: skip

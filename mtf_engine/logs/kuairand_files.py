@@ -1,5 +1,6 @@
 """The files of KuaiRand: found, checked, cleaned of duplicates, by user and time."""
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,7 +146,10 @@ def _type_impressions(con: duckdb.DuckDBPyConnection, columns: Columns) -> list[
     """Returns what is wrong with the impressions; creates `typed_<table>` without exact duplicates."""
     table = f"typed_{columns.raw.table}"
     defects = columns.create(con, table)
-    checks = [negative_watch_time("play_time_ms")] if "play_time_ms" in columns.names else []
+    checks = []
+    if "play_time_ms" in columns.names:
+        con.execute(cut_to_range(table, "play_time_ms", 0, math.inf))
+        checks.append(negative_watch_time("play_time_ms"))
     for flag in columns.names & {*FLAGS.values(), "is_hate", "is_like", "label"}:
         con.execute(cut_to_range(table, flag, 0, 1))
         checks.append(signal_in_range(flag, flag, "where it is 0 or 1 as published"))

@@ -13,6 +13,7 @@ from mtf_engine.logs.endings import ending_of
 from mtf_engine.logs.importing import KUAIRAND_COLUMNS
 from mtf_engine.logs.preview import Preview
 from mtf_engine.logs.typed import list_sources
+from mtf_engine.logs.units import TimeUnit, WatchTimeUnit
 
 Chosen = Mapping[str, tuple[str, ...]]
 """Columns of a file by the log's name; several make a list."""
@@ -82,7 +83,12 @@ def guess(need: Need, columns: Sequence[str]) -> tuple[str, ...]:
 
 
 def mapping_of(
-    requests: Chosen, impressions: Chosen, columns: Collection[str], asked: Collection[str] = ()
+    requests: Chosen,
+    impressions: Chosen,
+    columns: Collection[str],
+    asked: Collection[str] = (),
+    time_unit: TimeUnit | None = None,
+    watch_time_unit: WatchTimeUnit | None = None,
 ) -> mapping_file.Mapping:
     """Returns the mapping that reads `columns` (of the impressions) and `asked` (of the requests) as chosen.
 
@@ -95,6 +101,8 @@ def mapping_of(
         requests=_renamed(requests, asked),
         impressions=renamed,
         signals=() if set(signals) == found else signals,
+        time_unit=time_unit,
+        watch_time_unit=watch_time_unit,
     )
 
 

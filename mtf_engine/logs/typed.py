@@ -74,7 +74,8 @@ def type_columns(
 ) -> tuple[str, list[Check]]:
     """Returns what must hold of the values, and of which relation; creates `table` with typed columns and `row`.
 
-    `row` counts data rows from 1 and is `typed.row` in the relation. Values that do not fit become NULL. A text "true" counts as the number 1.
+    `row` counts data rows from 1 and is `typed.row` in the relation. Values that do not fit become NULL. A text
+    "true" counts as the number 1.
     """
     selected = ", ".join(f"{_typed(c, raw.types)} AS {quoted(c.name)}" for c in columns)
     con.execute(f"CREATE TABLE {table} AS SELECT rowid + 1 AS row, {selected} FROM {raw.table}")

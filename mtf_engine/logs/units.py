@@ -17,6 +17,8 @@ TIME_UNITS: dict[TimeUnit, str] = {
 """What a number may be as a time."""
 MICROSECONDS: dict[str, str] = {"s": "* 1e6", "ms": "* 1e3", "us": "* 1", "ns": "/ 1e3"}
 """What makes microseconds of a number since 1970."""
+OTHER_UNITS: dict[WatchTimeUnit, str] = {"ms": "milliseconds", "min": "minutes"}
+"""What a watch time may be in but seconds, which it is in where nothing is stated."""
 SECONDS: dict[WatchTimeUnit, str] = {"s": "* 1", "ms": "/ 1e3", "min": "* 60"}
 """What makes seconds of a watch time."""
 

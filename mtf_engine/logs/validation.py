@@ -280,6 +280,7 @@ def prediction_above_zero(column: str, value: str) -> Check:
         "is {value}, not above 0: the fusion takes its logarithm",
         "write probabilities, which are a sigmoid of logits (e.g. 0.02), or leave the row out",
         value,
+        of_one_row=False,  # of most of the column
     )
 
 

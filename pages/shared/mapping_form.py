@@ -13,13 +13,14 @@ from mtf_engine.logs import matching
 from mtf_engine.logs.endings import ending_of
 from mtf_engine.logs.matching import Need
 from mtf_engine.logs.preview import Preview, preview
+from mtf_engine.logs.units import OTHER_UNITS, TIME_UNITS, TimeUnit, WatchTimeUnit
 from mtf_engine.spec import Refusal
 from pages.shared import words
 from pages.shared.firsts import first
 
 KEPT = "import_"
 """How the keys of the import's choices begin, which are kept while an import works."""
-NOT_THERE = ""
+NOT_THERE = NOT_STATED = ""
 COLUMNS = 4
 MOST_FILES = 4
 
@@ -64,7 +65,7 @@ def mapping_form(found: Sequence[Preview], log_format: str) -> str:
             section = "requests" if needed[one.file] is matching.REQUESTS else "impressions"
             columns[section], chosen[section] = one.columns, _choices(one, needed[one.file])
     mapping = matching.mapping_of(
-        chosen["requests"], chosen["impressions"], columns["impressions"], columns["requests"]
+        chosen["requests"], chosen["impressions"], columns["impressions"], columns["requests"], *_units()
     )
     text = matching.to_yaml(mapping)
     if text:
@@ -72,6 +73,20 @@ def mapping_form(found: Sequence[Preview], log_format: str) -> str:
         st.code(text, language=None)
         st.download_button("Download mapping", text, "mapping.yaml", "application/yaml", on_click="ignore")
     return text
+
+
+def _units() -> tuple[TimeUnit | None, WatchTimeUnit | None]:
+    """Draws in which units numbers are; a time's is judged by the values, a watch time's is seconds."""
+    left, right = st.columns(2)
+    times, watched = (
+        {NOT_STATED: "as their values tell", **TIME_UNITS},
+        {NOT_STATED: "seconds", **OTHER_UNITS},
+    )
+    key = first(f"{KEPT}time_unit", NOT_STATED)
+    time_unit = left.selectbox("Times that are numbers", times, format_func=times.__getitem__, key=key)
+    key = first(f"{KEPT}watch_time_unit", NOT_STATED)
+    watch_time_unit = right.selectbox("Unit of watch_time", watched, format_func=watched.__getitem__, key=key)
+    return time_unit or None, watch_time_unit or None
 
 
 def _choices(one: Preview, needed: Sequence[Need]) -> matching.Chosen:
