@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from mtf_engine.disk import refusals, workspace_path
 from mtf_engine.jobs import executor
 from mtf_engine.spec import Refusal
 from pages.shared import loaders, words
@@ -47,7 +48,8 @@ PAGES = {
 st.set_page_config(page_title="Multi-Task Fusion workbench", layout="wide")
 page = st.navigation(PAGES)
 try:
-    executor.reconcile(loaders.workspace())
-    page.run()
+    with refusals(workspace_path()):
+        executor.reconcile(loaders.workspace())
+        page.run()
 except Refusal as refusal:
     st.error(words.plain(str(refusal)))

@@ -1,6 +1,5 @@
 """What is counted once a dataset and kept beside its file: coverage, quality, the next day; and who its users are."""
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -147,10 +146,8 @@ def _stored(path: Path, content_hash: str, of: type[Counts]) -> Counts | None:
 
 
 def _store(dataset: Dataset, path: Path, counts: Counts) -> Counts:
-    """Returns `counts` once they lie at `path`, where they appear at once or not at all."""
-    temp = dataset.path.with_name(f".{dataset.path.stem}.tmp.{os.getpid()}{''.join(path.suffixes[-2:])}")
-    temp.write_text(Stored(content_hash=dataset.content_hash, counts=counts).model_dump_json())
-    temp.replace(path)
+    """Returns `counts`, kept at `path` beside the dataset."""
+    dataset.keep(path, Stored(content_hash=dataset.content_hash, counts=counts).model_dump_json().encode())
     return counts
 
 

@@ -7,9 +7,9 @@ from typing import Any, Self
 
 import torch
 
+from mtf_engine.disk import write_atomically
 from mtf_engine.evaluation.ranking import Ranking
 from mtf_engine.logs.schema import EvaluationRows
-from mtf_engine.network_files import write_atomically
 from mtf_engine.policy import Policy
 
 USERS = 1_000

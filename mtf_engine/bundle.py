@@ -49,8 +49,8 @@ def export(
     arguments give the same bytes. A Refusal where rows and policy differ in names, or where onnxruntime and the
     policy disagree.
     """
+    from mtf_engine.disk import write_atomically
     from mtf_engine.graphs import ServedPolicy, graphs
-    from mtf_engine.network_files import write_atomically
 
     policy.check(rows.fusion, rows.feature_names)
     members = {

@@ -1,7 +1,6 @@
 """Networks as safetensors files with JSON metadata: nothing in them is ever unpickled."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,13 +40,3 @@ def read_network(path: Path, kinds: Mapping[str, type[nn.Module]]) -> tuple[nn.M
     network = kinds[head["kind"]](**head["architecture"])
     network.load_state_dict(tensors)
     return network.requires_grad_(False), head
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes `content` to `path` so that a reader, or a crash, finds the old file or the new one."""
-    temp = path.with_name(f".{path.name}.tmp")
-    with temp.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temp.replace(path)

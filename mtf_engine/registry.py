@@ -3,16 +3,19 @@
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from filelock import FileLock
 from pydantic import Field
 
-from mtf_engine.registry_tables import DATASETS, DECISIONS, PLANS, RUNS, create_or_upgrade
+from mtf_engine.disk import refusals, workspace_path
+from mtf_engine.registry_tables import DATASETS, DECISIONS, PLANS, RUNS, check_columns, create_or_upgrade
 from mtf_engine.registry_tables import RunState as RunState
 from mtf_engine.spec import BoundsPlan, Refusal, Spec
 
@@ -162,12 +165,14 @@ def _folder_free(value: Any) -> Any:
 class Registry:
     """The rows behind a database URL. Every call opens its own connection, so any thread may call."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, read_only: bool = False) -> None:
         self._engine = sa.create_engine(url, poolclass=sa.NullPool)
-        if self._engine.dialect.name == "sqlite":
+        if read_only:
+            sa.event.listen(self._engine, "do_connect", _open_read_only)
+        elif self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _configure_sqlite)
         with self._engine.begin() as connection:
-            create_or_upgrade(connection)
+            check_columns(connection) if read_only else create_or_upgrade(connection)
 
     def add_dataset(self, row: DatasetRow) -> None:
         """Adds `row`, in place of one with the same id (an import that was resumed)."""
@@ -267,27 +272,47 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
     connection.execute("PRAGMA synchronous = NORMAL")
 
 
+def _open_read_only(
+    _dialect: object, _record: object, arguments: Sequence[Any], _options: object
+) -> sqlite3.Connection:
+    """Opens a file as it is: one that nobody writes to needs no files beside it, which could not be made."""
+    file = Path(arguments[0])
+    log = file.with_name(f"{file.name}-wal")
+    idle = not log.exists() or not log.stat().st_size
+    return sqlite3.connect(f"file:{quote(str(file))}?mode=ro{'&immutable=1' * idle}", uri=True)
+
+
 class Workspace:
     """A folder with datasets, runs and their registry; created on first use.
 
     `path` defaults to the environment's MTF_WORKSPACE, else `data`. The registry is `registry.sqlite` in it,
-    unless MTF_REGISTRY_URL names another database.
+    unless MTF_REGISTRY_URL names another database. A workspace that cannot be written to is `read_only`: it
+    can be looked at, and what would write refuses.
     """
 
     def __init__(self, path: Path | str | None = None) -> None:
-        self.path = Path(path or os.environ.get("MTF_WORKSPACE") or "data").absolute()
+        self.path = workspace_path(path)
         self.datasets_dir = self.path / "datasets"
         self.runs_dir = self.path / "runs"
+        file = self.path / "registry.sqlite"
+        self.read_only = file.is_file() and not all(os.access(p, os.W_OK) for p in (self.path, file))
         try:
-            for folder in (self.datasets_dir, self.runs_dir):
-                folder.mkdir(parents=True, exist_ok=True)
+            with refusals(self.path):
+                self.registry = self._open(f"sqlite:///{file}")
         except OSError as error:
             raise Refusal(
                 f"{self.path} cannot be a workspace: {error.strerror}; name another folder"
             ) from None
-        url = os.environ.get("MTF_REGISTRY_URL") or f"sqlite:///{self.path / 'registry.sqlite'}"
+
+    def _open(self, own: str) -> Registry:
+        """Returns the registry, its `own` or the one that the environment names, once the folders are there."""
+        named = os.environ.get("MTF_REGISTRY_URL")
+        if self.read_only:
+            return Registry(named) if named else Registry(own, read_only=True)
+        for folder in (self.datasets_dir, self.runs_dir):
+            folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path / "registry.lock"):
-            self.registry = Registry(url)
+            return Registry(named or own)
 
     def dataset_path(self, dataset_id: str) -> Path:
         return self.datasets_dir / f"{dataset_id}.duckdb"

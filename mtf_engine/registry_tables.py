@@ -2,8 +2,11 @@
 
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 
 import sqlalchemy as sa
+
+from mtf_engine.spec import Refusal
 
 
 class RunState(StrEnum):
@@ -119,17 +122,31 @@ def create_or_upgrade(connection: sa.Connection) -> None:
     """Creates the tables that are missing, and in those there are the columns that are missing."""
     for table in METADATA.sorted_tables:
         connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
-        known = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
-        for column in table.columns:
-            if column.name not in known:
-                definition = sa.schema.CreateColumn(column).compile(connection)
-                connection.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
+        for column in _missing(connection, table):
+            definition = sa.schema.CreateColumn(column).compile(connection)
+            connection.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
         for index in table.indexes:
             connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
     if connection.dialect.name == "sqlite":
         for table in APPEND_ONLY:
             for change in ("UPDATE", "DELETE"):
                 connection.execute(sa.text(_guard(table.name, change)))
+
+
+def check_columns(connection: sa.Connection) -> None:
+    """Refuses the tables of an older version, where they cannot be brought up to date."""
+    for table in METADATA.sorted_tables:
+        for column in _missing(connection, table):
+            raise Refusal(
+                f"the registry is of an older version, without {column}, and cannot be written to; "
+                "open a copy of the workspace that can"
+            )
+
+
+def _missing(connection: sa.Connection, table: sa.Table) -> list[sa.Column[Any]]:
+    found = sa.inspect(connection)
+    known = found.get_columns(table.name) if found.has_table(table.name) else []
+    return [column for column in table.columns if column.name not in {one["name"] for one in known}]
 
 
 def _guard(table: str, change: str) -> str:

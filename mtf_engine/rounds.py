@@ -206,9 +206,8 @@ def _control_gauc(log: Dataset, baseline: "Policy", any_control: bool) -> Estima
 
 def _predicted(log: Dataset, policy: "Policy", critics: Critics) -> Estimate | None:
     """Returns the critics' mean Q of the policy where validation users' sessions start; None without any."""
-    if VALIDATION not in log.splits:
+    if VALIDATION not in log.splits or not len(seen := log.known_steps(VALIDATION)):
         return None
-    seen = log.transitions(VALIDATION)
     first = seen.session_starts
     context = (seen.baseline_actions[first], seen.lower[first], seen.upper[first])
     q = np.asarray(critics.q(seen.observations[first], *context, policy.act(seen.observations[first])), float)

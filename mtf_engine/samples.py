@@ -1,6 +1,5 @@
 """A sample of a log's requests, drawn once a dataset and kept beside its file: what policies act on."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +30,7 @@ def sample(dataset: Dataset, n_requests: int) -> dict[str, np.ndarray]:
     drawn = _drawn(dataset, n_requests)
     buffer = pa.BufferOutputStream()
     pq.write_table(drawn.replace_schema_metadata({**(drawn.schema.metadata or {}), HASH: own}), buffer)
-    temp = dataset.path.with_name(f".{dataset.path.stem}.tmp.{os.getpid()}{path.suffix}")
-    temp.write_bytes(buffer.getvalue())
-    temp.replace(path)
+    dataset.keep(path, buffer.getvalue())
     return columns(drawn)
 
 

@@ -7,6 +7,11 @@ import numpy as np
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+MOST = 2**31 - 1
+"""The largest seed and the largest count of anything: ids of users are 64 bits, 2**32 of them a seed."""
+Seed = Annotated[int, Field(ge=0, le=MOST)]
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
 POW = (0.0, 2.0)
 BIAS = (0.0, 0.1)
 
@@ -167,6 +172,7 @@ Vector = Annotated[
 
 MIN_WIDTH = 1e-5
 """Of an explored dimension; float32 actions could not tell the offsets of a narrower one apart."""
+HalfWidth = Annotated[float, Field(ge=MIN_WIDTH, le=2)]
 
 
 class Box(Spec):

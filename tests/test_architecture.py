@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = (
-    ("spec", "criteria", "registry", "registry_tables"),
+    ("spec", "disk", "criteria", "registry", "registry_tables"),
     ("exploration", "observation", "fusion", "reward", "evolution"),
     ("logs",),
     ("environments", "aggregates", "samples"),

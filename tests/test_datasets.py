@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -267,6 +269,26 @@ def test_returns_are_discounted_to_the_end_of_the_session(tmp_path_factory, leng
         for i in range(len(reward))
     ]
     np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("longest", [10, 3_000])
+def test_returns_need_memory_for_the_rows_however_long_a_session_is(tmp_path, longest):
+    some = written(tmp_path, tables([2])).transitions()
+    starts = np.append(0, longest + np.arange(20_000))  # one long session before many of one request
+    log = replace(some, rewards=np.ones(longest + 20_000, np.float32), session_starts=starts)
+    tracemalloc.start()
+    returns = log.returns(0.5)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_allclose(returns[[0, longest - 1, longest]], [2 - 0.5 ** (longest - 1), 1, 1])
+    assert peak < 100 * len(log)  # bytes a row
+
+
+def test_a_log_whose_last_steps_are_all_it_has_cannot_be_trained_on(tmp_path):
+    cut_off = written(tmp_path, tables([1, 1, 1], truncated=(0, 1, 2)))
+    with pytest.raises(Refusal, match="no train step whose successor or end is known"):
+        cut_off.transitions()
+    assert len(cut_off.known_steps("train")) == 0
 
 
 def test_training_rows_are_those_of_the_split(tmp_path):

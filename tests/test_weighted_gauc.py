@@ -1,5 +1,7 @@
 """Weighted GAUC against a hand-worked example, a quadratic brute force and scikit-learn."""
 
+from fractions import Fraction
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,7 +21,7 @@ def brute_force(scores, labels, weights, users):
         pairs = [(i, j) for i in rows for j in rows if labels[i] and not labels[j]]
         totals[user] = sum(weights[i] for i in rows)
         won = sum(
-            weights[i] * weights[j] * ((scores[i] > scores[j]) + (scores[i] == scores[j]) / 2)
+            weights[i] * weights[j] * (2 * (scores[i] > scores[j]) + (scores[i] == scores[j])) / 2
             for i, j in pairs
         )
         if pairs:
@@ -68,6 +70,39 @@ def test_equals_a_quadratic_brute_force(rows):
         assert np.isnan(auc) if key not in aucs else auc == pytest.approx(aucs[key], abs=1e-12)
     assert result.users_used == len(aucs)
     assert result.users_used + result.users_left_out == len(totals)
+
+
+heavy_and_light = st.tuples(
+    st.sampled_from([0.0, 1.0, 2.0, 3.0]),
+    st.booleans(),
+    st.one_of(st.sampled_from([1e-300, 1e-200, 1.0, 1e300]), st.floats(-200, 300).map(lambda x: 10**x)),
+    st.integers(0, 2),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(heavy_and_light, min_size=1, max_size=12))
+@example(
+    rows=[(0.0, False, 1e-200, 0), (1.0, True, 1e-200, 0), (1.0, True, 1e300, 1), (0.0, False, 1e300, 1)]
+)
+@example(rows=[(0.0, False, 1e300, 0), (1.0, True, 1e-200, 0), (0.0, True, 1e-200, 0), (1.0, False, 1.0, 0)])
+def test_weights_of_any_size_give_the_exact_value(rows):
+    scores, labels, weights, users = map(list, zip(*rows, strict=True))
+    value, aucs, totals = brute_force(scores, labels, [Fraction(w) for w in weights], users)
+    result = weighted_gauc(scores, labels, weights, users)
+    assert result.value == (None if value is None else pytest.approx(float(value), abs=1e-12))
+    for key, auc, weight in zip(result.keys, result.aucs, result.weights, strict=True):
+        assert weight == pytest.approx(float(totals[key]), rel=1e-12)
+        assert np.isnan(auc) if key not in aucs else auc == pytest.approx(float(aucs[key]), abs=1e-12)
+
+
+def test_a_light_group_keeps_its_digits_beside_heavy_ones():
+    rows = random_rows()
+    rows["weights"] *= 10.0 ** np.random.default_rng(1).integers(-200, 290, 60)[rows["users"]]
+    result = weighted_gauc(**rows)
+    for key, auc in zip(result.keys, result.aucs, strict=True):
+        alone = weighted_gauc(**{name: values[rows["users"] == key] for name, values in rows.items()})
+        assert auc == pytest.approx(alone.value, abs=1e-12)
 
 
 def random_rows(n=3000, n_users=60, seed=0):
@@ -145,6 +180,8 @@ def test_no_valid_group_gives_no_value():
         ("scores", np.inf, "the score of row 1 (counted from 0) is inf"),
         ("weights", np.nan, "the weight of row 1 (counted from 0) is nan"),
         ("weights", 0.0, "the weight of row 1 (counted from 0) is 0.0; give finite weights above 0"),
+        ("weights", 5e-324, "the weight of row 1 (counted from 0) is 5e-324"),
+        ("weights", 1.7e308, "the weight of row 1 (counted from 0) is 1.7e+308"),
         ("labels", 2.0, "the label of row 1 (counted from 0) is 2.0; give 0 or 1"),
         ("labels", np.nan, "the label of row 1 (counted from 0) is nan"),
         ("users", np.nan, "the user of row 1 (counted from 0) is missing"),
@@ -156,6 +193,18 @@ def test_bad_rows_are_refused_by_name(column, value, sentence):
     with pytest.raises(Refusal) as refusal:
         weighted_gauc(**rows)
     assert sentence in str(refusal.value)
+
+
+@pytest.mark.parametrize("column", ["scores", "labels", "weights", "users"])
+@pytest.mark.parametrize("kind", ["Int64", "Float64", "int64[pyarrow]"])
+def test_what_is_missing_in_a_nullable_column_is_refused_and_the_rest_counts(column, kind):
+    rows = random_rows(n=400) | {"scores": np.arange(400) % 9, "weights": 1 + np.arange(400) % 3}
+    nullable = pd.Series(rows[column]).astype("Int64").astype(kind)
+    expected = weighted_gauc(**rows).value
+    assert weighted_gauc(**(rows | {column: nullable})).value == pytest.approx(expected, abs=1e-14)
+    nullable[1] = pd.NA
+    with pytest.raises(Refusal, match=rf"the {column[:-1]} of row 1 \(counted from 0\) is"):
+        weighted_gauc(**(rows | {column: nullable}))
 
 
 def test_columns_of_different_lengths_are_refused():

@@ -38,6 +38,7 @@ from mtf_engine.learning.watch import watched
 from mtf_engine.logs.schema import Transitions
 from mtf_engine.networks import Standardise, deviation, soft_update
 from mtf_engine.policy import Policy
+from mtf_engine.spec import Count
 
 STATEFUL = (
     "encoder", "actor", "target_critics", "target_shift",
@@ -53,8 +54,8 @@ SATURATED = 0.95
 class BatchRLMTFConfig(OffPolicyConfig):
     """Settings of BatchRL-MTF."""
 
-    n_critics: int = Field(default=2, ge=1, description="critics whose minimum counts (BCQ: 2)")
-    n_candidates: int = Field(default=10, ge=2, description="actions of which the best is taken (BCQ: 10)")
+    n_critics: Count = Field(default=2, description="critics whose minimum counts (BCQ: 2)")
+    n_candidates: Count = Field(default=10, ge=2, description="actions of which the best is taken (BCQ: 10)")
     perturbation: float = Field(
         default=0.15,
         ge=0,

@@ -21,12 +21,13 @@ from pydantic import Field
 
 from mtf_engine.learning.config import TrainerConfig
 from mtf_engine.learning.search import SearchConfig, TrialSearch
+from mtf_engine.spec import Count
 
 
 class BayesianOptimizationConfig(SearchConfig):
     """Settings of the Bayesian optimization."""
 
-    n_random: int = Field(default=10, ge=1, description="trials at random before the first fit (Optuna: 10)")
+    n_random: Count = Field(default=10, description="trials at random before the first fit (Optuna: 10)")
 
 
 class BayesianOptimization(TrialSearch):

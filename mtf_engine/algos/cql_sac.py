@@ -36,6 +36,7 @@ from mtf_engine.learning.watch import watched
 from mtf_engine.logs.schema import Transitions
 from mtf_engine.networks import soft_update
 from mtf_engine.policy import Policy
+from mtf_engine.spec import Count
 
 STATEFUL = (
     "actor", "log_std", "critics", "target_critics", "log_temperature", "log_multiplier",
@@ -52,7 +53,7 @@ LARGEST_MULTIPLIER = 1e6
 class CQLSACConfig(OffPolicyConfig):
     """Settings of CQL+SAC."""
 
-    n_critics: int = Field(default=2, ge=1, description="critics whose minimum counts (paper: 2)")
+    n_critics: Count = Field(default=2, description="critics whose minimum counts (paper: 2)")
     alpha: float = Field(
         default=1.0, ge=0, description="weight of the conservative loss (paper: 5; ours, for scaled rewards)"
     )
@@ -62,7 +63,7 @@ class CQLSACConfig(OffPolicyConfig):
     multiplier_learning_rate: float = Field(
         default=1e-4, gt=0, description="of Adam, for alpha's multiplier (d3rlpy: 1e-4)"
     )
-    n_action_samples: int = Field(default=10, ge=1, description="actions of each of three kinds (paper: 10)")
+    n_action_samples: Count = Field(default=10, description="actions of each of three kinds (paper: 10)")
     cql_random_range: float = Field(
         default=2.0, gt=0, description="half widths about the centre where random actions are drawn (ours)"
     )

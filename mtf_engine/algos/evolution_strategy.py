@@ -31,24 +31,25 @@ from mtf_engine.learning.linear import parameters, set_parameters, starting_poli
 from mtf_engine.learning.search import BUDGET, Fitness, SameFitness, SearchConfig
 from mtf_engine.logs.schema import Transitions
 from mtf_engine.policy import Policy
+from mtf_engine.spec import Count
 
 
 class EvolutionStrategyConfig(SearchConfig):
     """Settings of the evolution strategy."""
 
-    n_steps: int = Field(
-        default=BUDGET // 14, ge=1, description="generations of `population` evaluations each (ours)"
+    n_steps: Count = Field(
+        default=BUDGET // 14, description="generations of `population` evaluations each (ours)"
     )
-    validate_every: int = Field(
-        default=1, ge=1, description="steps between scores on validation users; the best step is kept"
+    validate_every: Count = Field(
+        default=1, description="steps between scores on validation users; the best step is kept"
     )
-    population: int = Field(default=14, ge=4, description="policies tried in each generation (ours)")
+    population: Count = Field(default=14, ge=4, description="policies tried in each generation (ours)")
     sigma: float = Field(
         default=0.1,
         gt=0,
         description="standard deviation of the first mutations, in units of the action (ours by search)",
     )
-    n_parameters: int = Field(default=300, ge=2, le=300, description="of the policy, at most (ours: 300)")
+    n_parameters: Count = Field(default=300, ge=2, le=300, description="of the policy, at most (ours: 300)")
 
 
 class EvolutionStrategy:

@@ -37,6 +37,7 @@ from mtf_engine.learning.watch import watched
 from mtf_engine.logs.schema import Transitions
 from mtf_engine.networks import deviation, soft_update
 from mtf_engine.policy import Policy
+from mtf_engine.spec import Count
 
 VARIANCE_FLOOR = 1e-6
 """Added to the critics' variance: the gradient of a square root is infinite at 0."""
@@ -47,7 +48,7 @@ STATEFUL = ("actor", "critics", "target_actor", "target_critics", "actor_optimis
 class IntegratedRLConfig(OffPolicyConfig):
     """Settings of IntegratedRL-MTF."""
 
-    n_critics: int = Field(default=24, ge=2, description="independent critics (paper: 24)")
+    n_critics: Count = Field(default=24, ge=2, description="independent critics (paper: 24)")
     eta: float = Field(
         default=1.2, ge=0, description="weight of the bounds penalty in the actor's loss (paper: 1.2)"
     )
@@ -59,9 +60,7 @@ class IntegratedRLConfig(OffPolicyConfig):
     )
     delta: float = Field(default=1.0, ge=0, description="weight of the penalty in the critics' target (ours)")
     tau: float = Field(default=0.08, gt=0, le=1, description="soft-update rate of the targets (paper: .08)")
-    target_update_interval: int = Field(
-        default=15, ge=1, description="steps between soft updates (paper: 15)"
-    )
+    target_update_interval: Count = Field(default=15, description="steps between soft updates (paper: 15)")
     penalty: PenaltyForm = Field(default="expm1", description="form of formula 5; printed is the paper's")
     critic_penalty: CriticPenaltyForm = Field(
         default="target",

@@ -33,6 +33,7 @@ from mtf_engine.learning.watch import watched
 from mtf_engine.logs.schema import Transitions
 from mtf_engine.networks import soft_update
 from mtf_engine.policy import Policy
+from mtf_engine.spec import Count
 
 STATEFUL = (
     "value", "actor", "log_std", "critics", "target_critics",
@@ -46,7 +47,7 @@ LOG_STD = (-5.0, 2.0)
 class IQLConfig(OffPolicyConfig):
     """Settings of IQL."""
 
-    n_critics: int = Field(default=2, ge=1, description="critics whose minimum counts (paper: 2)")
+    n_critics: Count = Field(default=2, description="critics whose minimum counts (paper: 2)")
     expectile: float = Field(
         default=0.7, gt=0, lt=1, description="V is this expectile of Q over logged actions (paper: .7)"
     )

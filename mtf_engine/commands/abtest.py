@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from mtf_engine.commands.frame import Session, command
-from mtf_engine.commands.options import Background
+from mtf_engine.commands.options import Background, Seed
 
 app = typer.Typer()
 
@@ -24,7 +24,7 @@ def abtest(
         str, typer.Option(metavar="ENV", help="Where users come from: session, or gym:ID.")
     ] = "session",
     users: Annotated[int, typer.Option(metavar="N", min=2, help="Users of each seed.")] = 10_000,
-    seed: Annotated[int, typer.Option(metavar="S", min=0, help="Same seed, same users.")] = 0,
+    seed: Seed = 0,
     seeds: Annotated[
         str | None,
         typer.Option(

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from mtf_engine.commands.frame import Session, command
+from mtf_engine.commands.options import Seed
 from mtf_engine.spec import Refusal
 
 Plan = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A stored bounds plan or a YAML file.")]
@@ -92,7 +93,7 @@ def drift(
     include_baseline: Annotated[
         bool, typer.Option("--include-baseline", help="Widen the box to hold offset 0.")
     ] = False,
-    seed: Annotated[int, typer.Option(metavar="S", min=0, help="Of the bootstrap.")] = 0,
+    seed: Seed = 0,
     save: Save = None,
 ) -> None:
     """Draw bounds around a policy's drift from the baseline."""
@@ -162,7 +163,7 @@ def cost(
     sigma: Annotated[float, typer.Option(help="Of the Gaussian noise compared with.")] = 0.2,
     k: Annotated[int, typer.Option(metavar="K", min=1, help="Places shown.")] = 3,
     requests: Annotated[int, typer.Option(metavar="N", min=1, help="Requests replayed.")] = 10_000,
-    seed: Annotated[int, typer.Option(metavar="S", min=0, help="Of the draws.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Tell what exploring would do to logged rankings, before anything is collected."""
     from mtf_engine.jobs.exploring import collection_cost

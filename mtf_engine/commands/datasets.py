@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mtf_engine.commands.frame import Session, command
-from mtf_engine.commands.options import Bounds, Env, Name, Source
+from mtf_engine.commands.options import Bounds, Env, Name, Seed, Source
 
 Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Id or unique name of a dataset.")]
 COLUMNS = ("dataset_id", "name", "source", "requests", "impressions", "created_at", "run_id")
@@ -92,7 +92,7 @@ def collect(
         str, typer.Option(metavar="POLICY", help="Policy explored around: baseline or a training.")
     ] = "baseline",
     control_share: Annotated[float, typer.Option(help="Share of users kept at the baseline action.")] = 0.1,
-    seed: Annotated[int, typer.Option(metavar="S", min=0, help="Same seed, same log.")] = 0,
+    seed: Seed = 0,
     name: Name = None,
 ) -> None:
     """Collect an explored log from an environment."""

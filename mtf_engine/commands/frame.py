@@ -1,6 +1,7 @@
 """What all commands share: the session, `--json` after the command, refusals, and printing."""
 
 import inspect
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, wraps
@@ -13,7 +14,8 @@ import yaml
 from pydantic_core import to_json
 from typer.core import TyperGroup
 
-from mtf_engine.spec import Refusal
+from mtf_engine.disk import refusals, workspace_path
+from mtf_engine.spec import MOST, Refusal
 
 if TYPE_CHECKING:
     from mtf_engine.registry import Workspace
@@ -58,6 +60,7 @@ def command(
         @wraps(function)
         def called(context: typer.Context, json: bool, **arguments: Any) -> None:
             context.obj.as_json |= json
+            _refuse_numbers(context, arguments)
             function(context.obj, **arguments)
 
         first, *others = inspect.signature(function).parameters.values()
@@ -71,12 +74,24 @@ def command(
     return add
 
 
+def _refuse_numbers(context: typer.Context, arguments: Mapping[str, Any]) -> None:
+    """Refuses a number that nothing here can work with, whichever command it is given to."""
+    options = {parameter.name: parameter.opts[-1] for parameter in context.command.params}
+    for name, value in arguments.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise Refusal(f"{options[name]} is {value}; give a finite number")
+        least = 0 if name == "seed" else -MOST
+        if isinstance(value, int) and not least <= value <= MOST:
+            raise Refusal(f"{options[name]} is {value}; give {least} to {MOST}")
+
+
 class Group(TyperGroup):
     """The top of the command line, where a refusal becomes one sentence and exit code 1."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with refusals(workspace_path(ctx.params.get("workspace"))):
+                return super().invoke(ctx)
         except Refusal as refusal:
             if ctx.obj.as_json:
                 ctx.obj.show({"error": str(refusal), "defects": refusal.defects})

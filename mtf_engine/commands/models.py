@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from mtf_engine.commands.frame import Session, command
-from mtf_engine.commands.options import Algo, Background, Name, Preset, Settings
+from mtf_engine.commands.options import Algo, Background, Name, Preset, Seed, Settings
 from mtf_engine.spec import Refusal
 
 SCORES = ("run_id", "weighted_gauc", "ci_low", "ci_high", "users_used", "users_left_out", "split")
@@ -23,7 +23,7 @@ def train(
     algo: Algo = "integrated_rl",
     preset: Preset = "laptop",
     settings: Settings = None,
-    seed: Annotated[int, typer.Option(metavar="S", min=0, help="Same seed, same policy.")] = 0,
+    seed: Seed = 0,
     seeds: Annotated[
         str | None,
         typer.Option(metavar="S", help="Several trainings: 1-5, 0,3,7, or how many from --seed on."),
@@ -62,7 +62,7 @@ def evaluate(
         ),
     ],
     on: Annotated[str, typer.Option("--on", metavar="DATASET", help="The log to score them on.")],
-    seed: Annotated[int, typer.Option(metavar="S", min=0, help="Of the bootstrap.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Score policies by weighted GAUC on a log's test rows, or on all where it has no split."""
     from mtf_engine.commands.foreground import finish

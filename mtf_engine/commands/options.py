@@ -14,5 +14,6 @@ Preset = Annotated[str, typer.Option(metavar="P", help="Settings to start from: 
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One setting; repeat for more.")
 ]
+Seed = Annotated[int, typer.Option(metavar="S", help="Same seed, same draws; 0 to 2147483647.")]
 Name = Annotated[str | None, typer.Option(metavar="N", help="A label.")]
 Background = Annotated[bool, typer.Option("--background", help="Do not wait for the end.")]

@@ -28,6 +28,7 @@ def show(
 ) -> None:
     """Show a round's candidate: its figures, the rule's recommendation, and the decision where there is one."""
     from mtf_engine import memo as memos
+    from mtf_engine.disk import write_atomically
     from mtf_engine.review import RULE, decided_case
 
     found, row = decided_case(shell.workspace, run, number)
@@ -35,7 +36,7 @@ def show(
         if memo.suffix not in (".html", ".md"):
             raise Refusal(f"{memo.name} is neither .html nor .md; name the memo one of them")
         write = memos.html if memo.suffix == ".html" else memos.markdown
-        memo.write_text(write(found, row), encoding="utf-8")
+        write_atomically(memo, write(found, row).encode())
     shell.show(
         {
             "run_id": found.run_id,

@@ -6,13 +6,12 @@ from typing import Annotated
 import typer
 
 from mtf_engine.commands.frame import Session, command
-from mtf_engine.commands.options import Algo, Background, Bounds, Env, Name, Preset, Source
+from mtf_engine.commands.options import Algo, Background, Bounds, Env, Name, Preset, Seed, Source
 
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="One setting; n_steps is shared by the rounds."),
 ]
-Seed = Annotated[int, typer.Option(metavar="S", min=0, help="Same seed, same rounds.")]
 
 app = typer.Typer()
 

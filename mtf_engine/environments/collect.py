@@ -11,7 +11,7 @@ from mtf_engine.environments import Acting, Active, Environment, Impressions, St
 from mtf_engine.environments.play import each_request
 from mtf_engine.exploration.policies import Exploration, Kind, explore
 from mtf_engine.logs.schema import CANDIDATE_REQUESTS, DatasetMeta, Tables
-from mtf_engine.spec import BoundsPlan, Refusal, Spec
+from mtf_engine.spec import BoundsPlan, Count, Refusal, Seed, Spec
 
 Rows = dict[str, NDArray]
 """Equally long arrays by column name."""
@@ -32,11 +32,11 @@ class Collection(Spec):
     control_share: float = Field(
         default=0.1, ge=0, le=1, description="share of users kept at the baseline action"
     )
-    n_requests: int | None = Field(
-        default=None, ge=1, description="at least this many requests: the last session is played to its end"
+    n_requests: Count | None = Field(
+        default=None, description="at least this many requests: the last session is played to its end"
     )
-    n_sessions: int | None = Field(default=None, ge=1, description="so many sessions, instead of n_requests")
-    seed: int = Field(default=0, ge=0)
+    n_sessions: Count | None = Field(default=None, description="so many sessions, instead of n_requests")
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:

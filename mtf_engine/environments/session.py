@@ -18,7 +18,7 @@ from mtf_engine.environments.world import Catalogue, Floats, Pairs, Users
 from mtf_engine.fusion import log_final_score
 from mtf_engine.observation import HISTORY, ObservationEncoder, push
 from mtf_engine.reward import impression_rewards
-from mtf_engine.spec import FusionDimension, FusionSpec, RewardSpec, Spec
+from mtf_engine.spec import FusionDimension, FusionSpec, RewardSpec, Seed, Spec
 
 NEGATIVE = ("skip",)
 BIASES = ("valid_consumption", "watching_time")
@@ -67,7 +67,7 @@ class SessionConfig(Spec):
     n_shown: int = Field(default=6, ge=1, description="items shown a request")
     n_requests: int = Field(default=20, ge=1, description="cap on the length of a session")
     n_items: int = Field(default=6000, ge=1, description="items in the catalogue")
-    seed: int = Field(default=0, ge=0, description="of the world; a collection has its own")
+    seed: Seed = Field(default=0, description="of the world; a collection has its own")
 
     @model_validator(mode="after")
     def _large_enough(self) -> Self:

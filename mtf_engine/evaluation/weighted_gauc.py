@@ -12,6 +12,10 @@ from mtf_engine.spec import Refusal
 KEY_BITS = 64
 MIN_SCORE_BITS = 16
 MAX_SCORE_BITS = 52
+BEYOND = 9e-301, 2e300
+"""Of these and further out not every sum and share is a float64."""
+ORDINARY = 1e-5, 1e5
+"""Weights between which a running sum over groups keeps the digits of the lightest."""
 CACHED_ROWS = 65_536
 """Rows worked on at once after the sort, unless one group has more."""
 
@@ -62,9 +66,9 @@ def weighted_gauc(scores: Any, labels: Any, weights: Any, users: Any) -> Weighte
     tie counting one half; a pair weighs the product of its two sample weights. `W_g` is the group's total
     sample weight (IntegratedRL-MTF, arXiv 2404.17589, section 4.3.1).
 
-    All four are arrays [n]: finite scores, labels 0 or 1 (or bool), finite weights above 0, and users of any
-    type; integers close together are fastest. Scores are compared exactly, in float64. What is not finite, a
-    weight that is not above 0, another label and a missing user are refused.
+    All four are arrays [n]: finite scores, labels 0 or 1 (or bool), weights of 1e-300 to 1e300, and users of
+    any type; integers close together are fastest. Scores are compared exactly, in float64. What is missing or
+    not finite, another weight and another label are refused.
     """
     scores, weights = np.asarray(scores, np.float64), np.asarray(weights, np.float64)
     labels, codes = np.asarray(labels), _group_codes(users)
@@ -88,7 +92,7 @@ def _group_codes(users: Any) -> np.ndarray:
     """Returns a code of the group of each row [n]: offsets for integers close together, else by hashing."""
     if not isinstance(users, pd.Series):
         users = np.asarray(users)
-    if users.dtype.kind in "iu" and len(users):
+    if users.dtype.kind in "iu" and len(users) and not getattr(users, "hasnans", False):
         low, high = int(users.min()), int(users.max())
         if (high - low).bit_length() + len(users).bit_length() + MIN_SCORE_BITS <= KEY_BITS:
             codes = np.array(users, np.uint64)
@@ -103,14 +107,14 @@ def _refuse_bad_rows(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray
         raise Refusal(f"weighted GAUC: {lengths}; give one of each for every row")
     for what, values, above, below, remedy in (
         ("score", scores, -np.inf, np.inf, "give finite scores"),
-        ("weight", weights, 0, np.inf, "give finite weights above 0 (reward + 1)"),
+        ("weight", weights, *BEYOND, "give finite weights above 0 (reward + 1), of 1e-300 to 1e300"),
         ("user", codes, -1, np.inf, "give every row a user"),
     ):
         if len(values) and not (values.min() > above and values.max() < below):
             row = int(((values > above) & (values < below)).argmin())
             found = "missing" if what == "user" else values[row]
             raise Refusal(f"weighted GAUC: the {what} of row {row} (counted from 0) is {found}; {remedy}")
-    if labels.dtype != bool and not (good := (labels == 0) | (labels == 1)).all():
+    if labels.dtype != bool and not (good := pd.Series(labels).isin((0, 1)).to_numpy()).all():
         row = int(good.argmin())
         raise Refusal(f"weighted GAUC: the label of row {row} (counted from 0) is {labels[row]}; give 0 or 1")
 
@@ -176,7 +180,11 @@ def _group_aucs(
     starts = np.append(0, np.flatnonzero(key[1:] != key[:-1]) + 1)
 
     weight, label = weights[order], labels[order]
-    positive, negative = weight * label, weight * ~label
+    totals = np.add.reduceat(weight, starts)
+    positive = weight * label
+    negative = weight - positive
+    if not (weight.min() > ORDINARY[0] and weight.max() < ORDINARY[1]):
+        positive, negative = _scaled(positive, starts), _scaled(negative, starts)
     below = _sums_before(negative, starts)
     _share_ties(below, negative, tied)
     below *= positive
@@ -184,7 +192,16 @@ def _group_aucs(
     both = (positives > 0) & (negatives > 0)
     aucs = np.full(len(starts), np.nan)
     aucs[both] = won[both] / positives[both] / negatives[both]
-    return order[starts], aucs, positives + negatives
+    return order[starts], aucs, totals
+
+
+def _scaled(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Returns `values` [n] times a power of two that brings the largest of each group between 1/2 and 1.
+
+    That leaves an AUC as it is, and products and running sums over groups can neither overflow nor vanish.
+    """
+    exponents = np.frexp(np.maximum.reduceat(values, starts))[1]
+    return values * np.repeat(np.ldexp(1.0, -exponents), np.diff(starts, append=len(values)))
 
 
 def _settle(order: np.ndarray, key: np.ndarray, scores: np.ndarray) -> np.ndarray:

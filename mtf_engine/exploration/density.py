@@ -11,6 +11,7 @@ from mtf_engine.spec import Refusal
 
 CELLS = 5
 RANGE = 1.5
+MOST_DIMENSIONS = 1_000
 LARGEST_LOG = math.log(sys.float_info.max)
 
 
@@ -24,8 +25,8 @@ def density_efficiency(
     `density_efficiency_box`. The "2^10 times" of IntegratedRL-MTF (arXiv 2404.17589) names none; its 10
     dimensions are the default here.
     """
-    if dims < 1:
-        raise Refusal(f"density: {dims} dimensions cannot be explored; give at least 1")
+    if not 1 <= dims <= MOST_DIMENSIONS:
+        raise Refusal(f"density: {dims} dimensions cannot be explored; give 1 to {MOST_DIMENSIONS}")
     if not 0 < half_width < math.inf:
         raise Refusal(f"density: a half width of {half_width:g} is no box; give a number above 0")
     box = np.full(dims, float(half_width))

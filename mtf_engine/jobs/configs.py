@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from mtf_engine.criteria import Criteria
 from mtf_engine.registry import BASELINE
-from mtf_engine.spec import BoundsPlan, Spec
+from mtf_engine.spec import MOST, BoundsPlan, Count, HalfWidth, Seed, Spec, Threads
 
 SESSION, REPLAY, GYM = "session", "replay", "gym:"
 """What the name of an environment is, or starts with."""
@@ -30,7 +30,7 @@ class ImportConfig(Spec):
     mapping: str | None = None
     bad_rows: Literal["refuse", "drop"] = "refuse"
     name: str
-    n_threads: int = 1
+    n_threads: Threads = 1
 
 
 class CollectConfig(Spec):
@@ -39,16 +39,16 @@ class CollectConfig(Spec):
     env: EnvName
     source: str | None = Field(default=None, description="id of the dataset to replay")
     explore: Literal["uniform", "gaussian", "baseline"] = "uniform"
-    half_width: float = Field(default=0.15, gt=0, le=2, description="of the box, where no plan is given")
+    half_width: HalfWidth = Field(default=0.15, description="of the box, where no plan is given")
     plan: BoundsPlan | None = None
     sigma: float = Field(default=0.2, gt=0, description="standard deviation of Gaussian exploration")
     control_share: float = Field(default=0.1, ge=0, lt=1, description="share of users kept at the baseline")
     baseline: str = BASELINE
-    n_requests: int | None = Field(default=None, ge=1)
-    n_sessions: int | None = Field(default=None, ge=1, description="so many sessions, instead of n_requests")
-    seed: int = Field(default=0, ge=0)
+    n_requests: Count | None = None
+    n_sessions: Count | None = Field(default=None, description="so many sessions, instead of n_requests")
+    seed: Seed = 0
     name: str
-    n_threads: int = 1
+    n_threads: Threads = 1
 
     @model_validator(mode="after")
     def _replay_has_a_source(self) -> "CollectConfig":
@@ -64,7 +64,7 @@ class JoinConfig(Spec):
 
     datasets: tuple[str, ...] = Field(min_length=2, description="ids, oldest first")
     name: str
-    n_threads: int = 1
+    n_threads: Threads = 1
 
 
 class EvaluateConfig(Spec):
@@ -72,8 +72,8 @@ class EvaluateConfig(Spec):
 
     policies: tuple[str, ...] = Field(min_length=1)
     dataset_id: str
-    seed: int = Field(default=0, ge=0)
-    n_threads: int = 1
+    seed: Seed = 0
+    n_threads: Threads = 1
 
 
 class ABTestConfig(Spec):
@@ -82,10 +82,10 @@ class ABTestConfig(Spec):
     env: EnvName
     policies: tuple[str, ...] = Field(min_length=2, description="the base among them")
     base: str
-    n_users: int = Field(default=10_000, ge=2, description="of each seed")
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    n_users: Count = Field(default=10_000, ge=2, description="of each seed")
+    seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
     personalisation: bool = Field(default=False, description="each policy beside its own mean actions too")
-    n_threads: int = 1
+    n_threads: Threads = 1
 
     @model_validator(mode="after")
     def _users_decide(self) -> "ABTestConfig":
@@ -104,7 +104,7 @@ class ExportConfig(Spec):
     """Write the policy of a training as a bundle."""
 
     run_id: str
-    n_threads: int = 1
+    n_threads: Threads = 1
 
 
 class ProgressiveConfig(Spec):
@@ -113,10 +113,10 @@ class ProgressiveConfig(Spec):
     env: EnvName
     source: str | None = Field(default=None, description="id of the dataset to replay")
     rounds: int = Field(default=5, ge=1, le=100)
-    sessions_per_round: int = Field(ge=1)
+    sessions_per_round: Count
     algo: str
     training: dict[str, Any] = Field(description="n_steps is shared by the rounds")
-    half_width: float = Field(default=0.15, gt=0, le=2, description="of the box, where no plan is given")
+    half_width: HalfWidth = Field(default=0.15, description="of the box, where no plan is given")
     plan: BoundsPlan | None = None
     control_share: float = Field(default=0.1, ge=0, lt=1, description="share of users kept at the baseline")
     baseline: str = Field(default=BASELINE, description="policy that the first round explores around")
@@ -125,9 +125,11 @@ class ProgressiveConfig(Spec):
     )
     promote: Literal["always", "if-better", "by-hand"] = "always"
     criteria: Criteria = Field(description="what a round is judged by, fixed before it is played")
-    ab_users: int = Field(default=0, ge=0, description="of an A/B test against the round's baseline; 0: none")
-    seed: int = Field(default=0, ge=0)
-    n_threads: int = 1
+    ab_users: int = Field(
+        default=0, ge=0, le=MOST, description="of an A/B test against the round's baseline; 0: none"
+    )
+    seed: Seed = 0
+    n_threads: Threads = 1
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -148,12 +150,14 @@ class ProgressiveConfig(Spec):
 class PaperDataConfig(Spec):
     """Make the paper's datasets from four groups of users who are in none of the other groups."""
 
-    sessions: int = Field(ge=5, multiple_of=5, description="of each dataset; five rounds share those of one")
-    half_width: float = Field(default=0.15, gt=0, le=2)
+    sessions: Count = Field(
+        ge=5, multiple_of=5, description="of each dataset; five rounds share those of one"
+    )
+    half_width: HalfWidth = 0.15
     algo: str
     training: dict[str, Any] = Field(description="of the rounds, which share n_steps")
-    seed: int = Field(default=0, ge=0)
-    n_threads: int = 1
+    seed: Seed = 0
+    n_threads: Threads = 1
 
 
 class CompareConfig(Spec):
@@ -168,15 +172,17 @@ class CompareConfig(Spec):
     training: dict[str, dict[str, Any]] = Field(min_length=1, description="by method")
     preset: str
     datasets: tuple[Literal["1", "1b", "2", "3"], ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field(min_length=1)
-    sessions: int = Field(ge=5, multiple_of=5, description="of each dataset; five rounds share those of one")
+    seeds: tuple[Seed, ...] = Field(min_length=1)
+    sessions: Count = Field(
+        ge=5, multiple_of=5, description="of each dataset; five rounds share those of one"
+    )
     rounds: bool = Field(default=False, description="every method that learns collects its own five, too")
     n_critics: tuple[Annotated[int, Field(ge=2)], ...] = Field(
         default=(), description="integrated_rl on dataset 2 with so many"
     )
-    users: int = Field(default=10_000, ge=2, description="of each A/B test")
-    half_width: float = Field(default=0.15, gt=0, le=2)
-    n_threads: int = 1
+    users: Count = Field(default=10_000, ge=2, description="of each A/B test")
+    half_width: HalfWidth = 0.15
+    n_threads: Threads = 1
 
     @field_validator("datasets", "seeds", "n_critics")
     @classmethod

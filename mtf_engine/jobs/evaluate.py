@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 def evaluate(job: Job) -> dict[str, Any]:
     """Scores policies on a dataset, and asks their critics what they make of the log they never saw."""
+    from mtf_engine.disk import write_atomically
     from mtf_engine.evaluation import evaluate as score
     from mtf_engine.jobs.storage import open_critics, open_dataset, open_policy
-    from mtf_engine.network_files import write_atomically
 
     config = EvaluateConfig.model_validate(job.config)
     dataset = open_dataset(job.workspace, config.dataset_id)
@@ -51,9 +51,12 @@ def _calibration(
     split = next((split for split in ("validation", "test") if split in dataset.splits), None)
     if split is None:
         return None
+    steps = dataset.known_steps(split)
+    if not len(steps):
+        return None
     return calibration(
         critics,
-        dataset.transitions(split),
+        steps,
         dataset_id=str(run.dataset_id),
         split=split,
         gamma=run.config["gamma"],

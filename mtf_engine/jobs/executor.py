@@ -78,14 +78,23 @@ def submit(
         parent_id=parent_id,
     )
     workspace.run_dir(run.id).mkdir()
-    workspace.registry.add_run(run)
+    try:
+        workspace.registry.add_run(run)
+    except BaseException:
+        workspace.run_dir(run.id).rmdir()
+        raise
     if parent_id is None:
         reconcile(workspace)
     return run.id
 
 
 def reconcile(workspace: Workspace) -> None:
-    """Marks dead runs, stops those that ignore a cancel, removes leavings, starts what is queued."""
+    """Marks dead runs, stops those that ignore a cancel, removes leavings, starts what is queued.
+
+    What cannot be written to is left as it is.
+    """
+    if workspace.read_only:
+        return
     with FileLock(workspace.path / "jobs.lock"):
         _children[:] = [child for child in _children if child.poll() is None]
         working = [run for run in workspace.registry.runs(RunState.RUNNING) if _is_working(workspace, run)]

@@ -1,5 +1,6 @@
 """metrics.jsonl of a run: one flat row per logged step, which any process may read while it grows."""
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -8,14 +9,17 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from mtf_engine.disk import write_atomically
 from mtf_engine.jobs.files import METRICS
 
 
 def append(folder: Path, row: Mapping[str, Any]) -> None:
     """Adds one row in a single write, so that a reader or a kill meets whole rows."""
+    line = to_json(row, inf_nan_mode="null") + b"\n"
     descriptor = os.open(folder / METRICS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
-        os.write(descriptor, to_json(row, inf_nan_mode="null") + b"\n")
+        if os.write(descriptor, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / METRICS))
     finally:
         os.close(descriptor)
 
@@ -27,9 +31,8 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 def cut_back(folder: Path, before: int) -> None:
     """Keeps the rows before a step, which is the first that a resumed training logs again."""
-    temp = folder / f".{METRICS}.tmp"
-    temp.write_bytes(b"".join(line for line in _lines(folder) if json.loads(line)["step"] < before))
-    temp.replace(folder / METRICS)
+    kept = b"".join(line for line in _lines(folder) if json.loads(line)["step"] < before)
+    write_atomically(folder / METRICS, kept)
 
 
 def _lines(folder: Path) -> list[bytes]:

@@ -1,6 +1,5 @@
 """Ways to submit each kind of run, for command line and pages alike: check early, then queue."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,6 +7,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from mtf_engine.criteria import Criteria
+from mtf_engine.disk import write_atomically
 from mtf_engine.jobs import files
 from mtf_engine.jobs.configs import (
     ABTestConfig,
@@ -352,9 +352,7 @@ def bundle_path(workspace: Workspace, export_id: str) -> Path:
 
 def fetch_bundle(workspace: Workspace, export_id: str, to: Path) -> None:
     """Copies the bundle of a completed export to `to`, where it appears at once or not at all."""
-    temp = to.with_name(f".{to.name}.tmp")
-    shutil.copyfile(bundle_path(workspace, export_id), temp)
-    temp.replace(to)
+    write_atomically(to, bundle_path(workspace, export_id).read_bytes())
 
 
 def bounds_plan(workspace: Workspace, name_or_file: str) -> BoundsPlan:

@@ -16,12 +16,15 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from mtf_engine.disk import refusals, write_atomically
 from mtf_engine.jobs import files, lock, metrics, provenance
 from mtf_engine.jobs.executor import LOCK_DESCRIPTOR, reconcile, take_up
 from mtf_engine.registry import RunRow, RunState, Workspace, now
 from mtf_engine.spec import Refusal
 
 SECONDS_BETWEEN_REPORTS = 0.3
+SPARE = 1 << 17
+"""Bytes, for a report and the pages that the registry adds to its log."""
 
 
 class Stop(BaseException):
@@ -88,9 +91,7 @@ class Job:
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes `value` as `name` in the run folder; it appears there at once or not at all."""
-        temp = self.folder / f".{name}.tmp"
-        temp.write_bytes(to_json(value, indent=2, inf_nan_mode="null"))
-        temp.replace(self.folder / name)
+        write_atomically(self.folder / name, to_json(value, indent=2, inf_nan_mode="null"))
 
     def _terminate(self, _signal: int, _frame: FrameType | None) -> None:
         """A training ends after its step, with a checkpoint; what has none ends here."""
@@ -154,12 +155,14 @@ def _work(job: Job) -> RunState:
     from mtf_engine.jobs.kinds import KINDS
 
     workspace, run_id = job.workspace, job.run.id
-    job.write_json(files.CONFIG, job.config)
-    job.record_provenance(provenance.of_run(workspace, job.run))
     values: dict[str, Any]
     try:
-        result = KINDS[job.run.kind](job)
-        job.write_json(files.RESULT, result)
+        with refusals(workspace.path):
+            with _spare_room(job.folder):
+                job.write_json(files.CONFIG, job.config)
+                job.record_provenance(provenance.of_run(workspace, job.run))
+                result = KINDS[job.run.kind](job)
+            job.write_json(files.RESULT, result)
         values = {"state": RunState.COMPLETED, "result": result}
     except Stop as stop:
         if job.cancel_requested:
@@ -168,6 +171,8 @@ def _work(job: Job) -> RunState:
             error = str(stop) or "the worker was told to end; `runs resume` goes on"
             values = {"state": RunState.INTERRUPTED, "error": error}
     except Refusal as refusal:
+        if refusal.__cause__:
+            traceback.print_exception(refusal.__cause__, file=sys.stderr)
         job.write_json(files.REPORT, {"error": str(refusal), "defects": refusal.defects})
         values = {"state": RunState.FAILED, "error": str(refusal)}
     except Exception:
@@ -176,6 +181,17 @@ def _work(job: Job) -> RunState:
     job.record_provenance(provenance.at_its_end(workspace, workspace.registry.run(run_id)))
     workspace.registry.update_run(run_id, **values, finished_at=now())
     return values["state"]
+
+
+@contextmanager
+def _spare_room(folder: Path) -> Iterator[None]:
+    """Holds room while a job works, so that a disk which it fills still takes how it ended."""
+    spare = folder / ".spare.tmp"
+    try:
+        spare.write_bytes(bytes(SPARE))
+        yield
+    finally:
+        spare.unlink(missing_ok=True)
 
 
 def _own(workspace: Workspace, run_id: str) -> tuple[RunRow, int]:

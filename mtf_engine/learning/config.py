@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from mtf_engine.spec import Spec
+from mtf_engine.spec import Count, Seed, Spec, Threads
 
 SCORE = "validation_gauc"
 """What rows of metrics call the weighted GAUC of validation users."""
@@ -13,26 +13,26 @@ SCORE = "validation_gauc"
 class TrainerConfig(Spec):
     """How long, on what, and how often to write; each algorithm adds its own settings."""
 
-    n_steps: int = Field(default=2_000, ge=1, description="updates of the networks (ours by search)")
-    batch_size: int = Field(default=256, ge=1, description="transitions per update (paper: 256)")
-    checkpoint_every: int = Field(
-        default=100, ge=1, description="steps between checkpoints, from which a run resumes"
+    n_steps: Count = Field(default=2_000, description="updates of the networks (ours by search)")
+    batch_size: Count = Field(default=256, description="transitions per update (paper: 256)")
+    checkpoint_every: Count = Field(
+        default=100, description="steps between checkpoints, from which a run resumes"
     )
-    log_every: int = Field(default=50, ge=1, description="steps between rows of metrics")
-    validate_every: int = Field(
-        default=250, ge=1, description="steps between scores on validation users; the best step is kept"
+    log_every: Count = Field(default=50, description="steps between rows of metrics")
+    validate_every: Count = Field(
+        default=250, description="steps between scores on validation users; the best step is kept"
     )
-    n_threads: int = Field(
-        default=1, ge=1, description="processor threads; results are identical for equal numbers"
+    n_threads: Threads = Field(
+        default=1, description="processor threads; results are identical for equal numbers"
     )
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="where the networks live")
-    seed: int = Field(default=0, ge=0, description="of the first weights and of the batches drawn")
+    seed: Seed = Field(default=0, description="of the first weights and of the batches drawn")
 
 
 class OffPolicyConfig(TrainerConfig):
     """What actors and critics set; each method adds its own settings, or has another default."""
 
-    hidden: tuple[int, ...] = Field(
+    hidden: tuple[Count, ...] = Field(
         default=(64, 64), min_length=1, description="hidden layers of all networks (ours)"
     )
     gamma: float = Field(
@@ -51,5 +51,6 @@ class OffPolicyConfig(TrainerConfig):
     reward_scale: float | None = Field(
         default=None,
         gt=0,
+        le=1e6,
         description="rewards are multiplied by this; empty: 1 / std of the discounted return (ours)",
     )

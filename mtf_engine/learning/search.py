@@ -15,6 +15,7 @@ from mtf_engine.learning.config import TrainerConfig
 from mtf_engine.logs.schema import Transitions
 from mtf_engine.networks import ConstantAction
 from mtf_engine.policy import Policy
+from mtf_engine.spec import Count
 
 Fitness = Callable[[Acting], float]
 """How good a policy is by rows or sessions that are the same at every call; higher is better."""
@@ -26,19 +27,19 @@ BUDGET = 140
 class SearchConfig(TrainerConfig):
     """Settings of every search method."""
 
-    n_steps: int = Field(default=BUDGET, ge=1, description="trials, one evaluation each")
-    batch_size: int = Field(
+    n_steps: Count = Field(default=BUDGET, description="trials, one evaluation each")
+    batch_size: Count = Field(
         default=5_000,
         ge=1,
         description="training users (weighted_gauc) or sessions (reward) that an evaluation is over, at most; "
         "the same ones every time (ours)",
     )
-    checkpoint_every: int = Field(
-        default=1, ge=1, description="steps between checkpoints, from which a run resumes"
+    checkpoint_every: Count = Field(
+        default=1, description="steps between checkpoints, from which a run resumes"
     )
-    log_every: int = Field(default=1, ge=1, description="steps between rows of metrics")
-    validate_every: int = Field(
-        default=5, ge=1, description="steps between scores on validation users; the best step is kept"
+    log_every: Count = Field(default=1, description="steps between rows of metrics")
+    validate_every: Count = Field(
+        default=5, description="steps between scores on validation users; the best step is kept"
     )
     fitness: Literal["weighted_gauc", "reward"] = Field(
         default="weighted_gauc",

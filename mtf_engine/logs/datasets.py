@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from mtf_engine.disk import write_atomically
 from mtf_engine.logs.schema import (
     ACTION_COLUMNS,
     SCALAR_TYPES,
@@ -165,6 +167,12 @@ class Dataset:
             con.execute("USE dataset")
             yield con
 
+    def keep(self, path: Path, content: bytes) -> None:
+        """Keeps what was computed of the dataset in the file `path` beside it, where that can be written to."""
+        if os.access(path.parent, os.W_OK):
+            temp = path.with_name(f".{self.path.stem}.tmp.{os.getpid()}{''.join(path.suffixes)}")
+            write_atomically(path, content, temp)
+
     def query(self, sql: str, params: Sequence[Any] = ()) -> pd.DataFrame:
         """Returns the result of read-only SQL over requests, impressions, candidates and meta."""
         with self._connect() as con:
@@ -224,6 +232,16 @@ class Dataset:
 
     def transitions(self, split: str = "train") -> Transitions:
         """Returns the steps of `split` (of all rows where the dataset has no split) for training."""
+        steps = self.known_steps(split)
+        if not len(steps):
+            raise Refusal(
+                f"the dataset {self.meta.name} has no {split} step whose successor or end is known: every session "
+                "with an action is one request that was cut off; bring longer ones, or mark which have ended"
+            )
+        return steps
+
+    def known_steps(self, split: str) -> Transitions:
+        """Returns the steps of `split` whose successor or end is known, perhaps none."""
         rows = self.arrays(
             "SELECT session_id, step, observation, action, baseline_action, lower, upper, reward, terminal, truncated "
             "FROM requests WHERE split IS NULL OR split = ? ORDER BY session_id, step",

@@ -105,14 +105,15 @@ class Transitions:
 
     def returns(self, gamma: float) -> np.ndarray:
         """Returns the discounted return of every step to the end of its session, float64 [n]."""
-        lengths = np.diff(np.append(self.session_starts, len(self)))
-        session = np.repeat(np.arange(len(lengths)), lengths)
-        step = np.arange(len(self)) - self.session_starts[session]
-        grid = np.zeros((len(lengths), lengths.max(initial=0)))
-        grid[session, step] = self.rewards
-        for t in range(grid.shape[1] - 2, -1, -1):
-            grid[:, t] += gamma * grid[:, t + 1]
-        return grid[session, step]
+        ends = np.append(self.session_starts[1:], len(self))
+        lengths = ends - self.session_starts
+        last = ends[np.argsort(-lengths, kind="stable")] - 1  # of the longest session first
+        n_longer = len(lengths) - np.cumsum(np.bincount(lengths))  # by length: how many sessions are longer
+        returns = self.rewards.astype(np.float64)
+        for before_last in range(1, lengths.max(initial=0)):
+            steps = last[: n_longer[before_last]] - before_last
+            returns[steps] += gamma * returns[steps + 1]
+        return returns
 
 
 @dataclass(frozen=True)

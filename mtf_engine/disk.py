@@ -1,0 +1,87 @@
+"""What is written appears whole or not at all; what the machine has no room for is told in a sentence."""
+
+import errno
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mtf_engine.spec import Refusal
+
+FULL = "the disk is full", "free some space there and try again"
+READ_ONLY = "nothing can be written", "name another place, or make it one that can be written to"
+NO_MEMORY = "the memory does not suffice", "ask for less at once, or free some memory and try again"
+KERNEL = {
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: ("the disk quota is used up", FULL[1]),
+    errno.EFBIG: ("no file may grow further", "raise the limit of its size (`ulimit -f`) and try again"),
+    errno.EROFS: READ_ONLY,
+    errno.EACCES: ("permission is missing", "ask for it, or name another place"),
+    errno.ENOMEM: NO_MEMORY,
+}
+"""What the kernel says no with: in our words, and what to do."""
+SQLITE = {
+    sqlite3.SQLITE_FULL: FULL,
+    sqlite3.SQLITE_IOERR: ("the disk of the registry is full, or damaged", FULL[1]),
+    sqlite3.SQLITE_READONLY: READ_ONLY,
+    sqlite3.SQLITE_CANTOPEN: ("the registry cannot be opened", "see that its file and folder are whole"),
+    sqlite3.SQLITE_NOTADB: ("registry.sqlite is no registry", "restore it, or name another folder"),
+    sqlite3.SQLITE_CORRUPT: ("registry.sqlite is damaged", "restore it, or name another folder"),
+    sqlite3.SQLITE_BUSY: ("another process has held the registry for a minute", "wait for it to end"),
+}
+LIBRARIES = {os.strerror(code): told for code, told in KERNEL.items()} | {
+    "max_temp_directory_size": FULL,  # DuckDB sorts on disk in as much as was free when it began
+    "Out of Memory Error": NO_MEMORY,
+}
+"""What libraries that keep no error number write into their messages."""
+
+
+def workspace_path(path: Path | str | None = None) -> Path:
+    """Returns the folder worked in: `path`, else the environment's MTF_WORKSPACE, else `data`."""
+    return Path(path or os.environ.get("MTF_WORKSPACE") or "data").absolute()
+
+
+def write_atomically(path: Path, content: bytes, temp: Path | None = None) -> None:
+    """Writes `content` to `path` so that a reader, a crash or a full disk leaves the old file or the new one."""
+    temp = temp or path.with_name(f".{path.name}.tmp")
+    try:
+        with temp.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temp.replace(path)
+    finally:
+        temp.unlink(missing_ok=True)
+
+
+@contextmanager
+def refusals(place: Path) -> Iterator[None]:
+    """Makes a Refusal of what the disk or the memory has no room for, while `place` is worked in."""
+    try:
+        yield
+    except Refusal:
+        raise
+    except Exception as error:
+        for cause in _causes(error):
+            if told := _told(cause):
+                where = cause.filename if isinstance(cause, OSError) and cause.filename else place
+                raise Refusal(f"{told[0]} ({where}); {told[1]}") from error
+        raise
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _told(error: BaseException) -> tuple[str, str] | None:
+    """Returns what `error` says in our words, and what to do; None where it says something else."""
+    if isinstance(error, MemoryError):
+        return NO_MEMORY
+    if isinstance(error, OSError) and error.errno in KERNEL:
+        return KERNEL[error.errno]
+    if isinstance(error, sqlite3.Error):
+        return SQLITE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)  # of a code its kind
+    return next((told for text, told in LIBRARIES.items() if text in str(error)), None)
