@@ -18,6 +18,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from mtf_engine.examples import Examples
     from mtf_engine.graphs import Clip
     from mtf_engine.logs.schema import EvaluationRows
     from mtf_engine.policy import Policy
@@ -37,7 +38,7 @@ def export(
     policy: Policy,
     to: Path,
     *,
-    rows: EvaluationRows,
+    rows: EvaluationRows | Examples,
     evaluation: Mapping[str, Any] | None = None,
     clip: Clip | None = None,
     approval: Mapping[str, Any] | None = None,
@@ -53,6 +54,11 @@ def export(
     from mtf_engine.graphs import ServedPolicy, graphs
 
     policy.check(rows.fusion, rows.feature_names)
+    if not len(rows.predictions):
+        raise _refusal(
+            "the log has no impressions, so there is nothing whose scores a bundle could be checked with; "
+            "name a log with the same features that has some"
+        )
     members = {
         **graphs(policy, clip),
         "policy.safetensors": policy.to_bytes(),
@@ -125,7 +131,7 @@ def _refusal(sentence: str) -> Exception:
     return Refusal(sentence)
 
 
-def _golden(served: Any, rows: EvaluationRows) -> bytes:
+def _golden(served: Any, rows: EvaluationRows | Examples) -> bytes:
     """Returns golden.npz: requests spread over the log, each with 8 logged impressions as candidates."""
     import torch
 

@@ -112,6 +112,14 @@ class RunRow(Spec):
         single = (self.config.get(name) for name in ("baseline", "run_id"))
         return (*filter(None, single), *self.config.get("policies", ()))
 
+    @property
+    def reads_datasets(self) -> tuple[str, ...]:
+        """The datasets that the run reads, by id; the one that it writes is not among them."""
+        own = () if self.kind in WRITES_DATASET else (self.dataset_id,)
+        source = () if self.kind == "import" else (self.config.get("source"), self.config.get("on"))
+        joined = self.config.get("datasets", ()) if self.kind == "join" else ()
+        return tuple(dict.fromkeys(filter(None, (*own, *source, *joined))))
+
     def public(self) -> dict[str, Any]:
         """Returns what the command line shows of a run: no process id, and no folder of this machine."""
         shown = self.model_dump(mode="json", exclude={"pid", "cancel_requested_at", "queued_at"})
@@ -378,9 +386,7 @@ class Workspace:
         row = self.dataset(name)
         live = self.registry.runs(RunState.QUEUED, RunState.RUNNING)
         maker = {run.id: run.parent_id for run in self.registry.runs(dataset_id=row.id)}.get(row.run_id or "")
-        users = [
-            run.id for run in live if row.id in (run.dataset_id, run.config.get("source")) or run.id == maker
-        ]
+        users = [run.id for run in live if row.id in (run.dataset_id, *run.reads_datasets) or run.id == maker]
         if users:
             raise Refusal(f"dataset {row.id} is used by {', '.join(users)}; wait for it or cancel it first")
         self.registry.delete_dataset(row.id)
@@ -401,5 +407,7 @@ class Workspace:
                 raise Refusal(
                     f"{dataset.id} was explored around the policy of {run_id}; delete that dataset first"
                 )
+        if run_id == run_of(self.live):
+            raise Refusal(f"the policy of {run_id} is live; make another live first (`review rollback`)")
         self.registry.delete_run(run_id)
         shutil.rmtree(self.run_dir(run_id), ignore_errors=True)

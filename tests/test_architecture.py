@@ -19,7 +19,7 @@ LAYERS = (
     ("evaluation",),
     ("best_step",),
     ("training",),
-    ("rounds", "review", "memo", "graphs", "bundle", "comparison"),
+    ("rounds", "review", "memo", "graphs", "examples", "bundle", "comparison"),
     ("factorial",),
     ("paper_tables",),
     ("jobs",),

@@ -178,6 +178,11 @@ def test_rows_with_other_names_are_refused_and_nothing_is_written(policy, rows, 
     assert not list(tmp_path.iterdir())
 
 
+def test_rows_without_impressions_are_refused(policy, rows, tmp_path):
+    with pytest.raises(Refusal, match="no impressions"):
+        export(policy, tmp_path / "p.zip", rows=replace(rows, predictions=rows.predictions[:0]))
+
+
 def test_clipped_actions_stay_in_the_bounds_around_the_baseline(policy, rows, tmp_path):
     baseline = Policy.baseline(FUSION, FEATURES, policy.numeric_mask)
     clip = Clip(baseline, BoundsPlan.symmetric(HALF_WIDTH, 4))

@@ -97,7 +97,7 @@ def test_the_command_line_keeps_compares_proposes_and_prices_plans(small_workspa
     assert listed["around it"] == f"from drift of {run} on explored, 90 %"
     assert shell("cost", "explored", "--bounds", "narrow")["uniform"]["beyond"] == 0
     assert shell("show", "narrow")["upper"] == [0.1] * n
-    assert shell("delete", "narrow", "--yes") == {"name": "narrow", "deleted": True}
+    assert shell("delete", "narrow", "--yes") == {"name": "narrow", "deleted": True, "needed_by": []}
     certificate = shell("coverage", "explored")
     assert certificate["reason"].startswith("5") and not certificate["passed"]
 

@@ -75,7 +75,7 @@ def test_a_run_is_deleted_once_both_questions_are_answered(shell):
     assert CliRunner().invoke(app, ask, input="y\ny\n").exit_code == 0
     assert shell("runs", "list") == [] and not shell.workspace.run_dir(run_id).exists()
     other = add_run(shell)
-    assert shell("runs", "delete", other, "--yes") == {"deleted": [other]}
+    assert shell("runs", "delete", other, "--yes") == {"deleted": [other], "needed_by": []}
 
 
 def test_a_policy_that_something_needs_is_not_deleted(shell):

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mtf_engine.commands.frame import Session, command
+from mtf_engine.commands.frame import Session, command, confirm_deletion
 from mtf_engine.commands.options import Seed
 from mtf_engine.spec import Refusal
 
@@ -66,11 +66,13 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Delete a stored plan; datasets collected with it keep their own copy."""
-    shell.workspace.plan(name)
+    from mtf_engine.jobs import dependents
+
+    needed_by = dependents.of_plan(shell.workspace, shell.workspace.plan(name))
     if not yes:
-        typer.confirm(f"Delete the bounds plan {name}?", abort=True, err=True)
+        confirm_deletion(f"the bounds plan {name}", needed_by, "Delete this plan for good?")
     shell.workspace.registry.delete_plan(name)
-    shell.show({"name": name, "deleted": True})
+    shell.show({"name": name, "deleted": True, "needed_by": [one.model_dump() for one in needed_by]})
 
 
 @command(app, "bounds diff narrow wide")

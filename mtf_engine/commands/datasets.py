@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mtf_engine.commands.frame import Session, command
+from mtf_engine.commands.frame import Session, command, confirm_deletion
 from mtf_engine.commands.options import Bounds, Env, Name, Seed, Source
 
 Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Id or unique name of a dataset.")]
@@ -193,8 +193,14 @@ def delete(
     name: Dataset,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete a dataset; refused while a run works with it."""
+    """Delete a dataset, and say what needed it; refused while a run works with it."""
+    from mtf_engine.jobs import dependents
+
     row = shell.workspace.dataset(name)
+    needed_by = dependents.of_dataset(shell.workspace, row)
     if not yes:
-        typer.confirm(f"Delete {row.id} ({row.name}, {row.n_requests} requests)?", abort=True, err=True)
-    shell.show({"dataset_id": shell.workspace.delete_dataset(row.id).id, "deleted": True})
+        what = f"{row.id} ({row.name}, {row.n_requests} requests)"
+        confirm_deletion(what, needed_by, "Delete this dataset for good?")
+    shell.workspace.delete_dataset(row.id)
+    shown = [one.model_dump() for one in needed_by]
+    shell.show({"dataset_id": row.id, "deleted": True, "needed_by": shown})

@@ -100,6 +100,14 @@ class Group(TyperGroup):
             ctx.exit(1)
 
 
+def confirm_deletion(what: str, dependents: Sequence[object], *questions: str) -> None:
+    """Says on stderr what is to be deleted and what depends on it, and asks each question; ends at a no."""
+    for line in (what, *(f"  needed by {one}" for one in dependents)):
+        typer.echo(line, err=True)
+    for question in questions:
+        typer.confirm(question, abort=True, err=True)
+
+
 def _print_lines(document: Mapping[str, Any]) -> None:
     for name, value in document.items():
         if isinstance(value, dict):

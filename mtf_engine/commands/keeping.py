@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mtf_engine.commands.frame import Session, command
+from mtf_engine.commands.frame import Session, command, confirm_deletion
 from mtf_engine.commands.runs import RunId, RunIds
 from mtf_engine.registry import RunRow
 
@@ -60,13 +60,16 @@ def delete(
     run_ids: RunIds,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete runs for good: rows, folders, policies, metrics. Datasets stay."""
+    """Delete runs for good: rows, folders, policies, metrics; say what needed them. Datasets stay."""
+    from mtf_engine.jobs import dependents
+
     runs = [shell.workspace.registry.run(run_id) for run_id in dict.fromkeys(run_ids)]
+    needed_by = dependents.of_runs(shell.workspace, runs)
     if not yes:
-        for run in runs:
-            typer.echo(f"{run.id} {run.kind} {run.name}", err=True)
-        typer.confirm(f"Delete these {len(runs)} runs for good?", abort=True, err=True)
-        typer.confirm("Policies and metrics cannot be had back. Delete?", abort=True, err=True)
+        what = "\n".join(f"{run.id} {run.kind} {run.name}" for run in runs)
+        sure = f"Delete these {len(runs)} runs for good?"
+        confirm_deletion(what, needed_by, sure, "Policies and metrics cannot be had back. Delete?")
     for run in runs:
         shell.workspace.delete_run(run.id)
-    shell.show({"deleted": [run.id for run in runs]})
+    shown = [one.model_dump() for one in needed_by]
+    shell.show({"deleted": [run.id for run in runs], "needed_by": shown})

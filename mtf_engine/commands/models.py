@@ -88,6 +88,10 @@ def export(
         str, typer.Argument(metavar="RUN", help="A completed training: RUN, its last step, or RUN@best.")
     ],
     to: Annotated[Path, typer.Option("--to", metavar="FILE.zip", help="The bundle to write.")],
+    on: Annotated[
+        str | None,
+        typer.Option("--on", metavar="DATASET", help="Check it with rows of this log, not of its own."),
+    ] = None,
 ) -> None:
     """Write a policy as a bundle that a server loads, after checking that it computes the same."""
     from mtf_engine.commands.foreground import finish
@@ -95,7 +99,7 @@ def export(
 
     if not to.absolute().parent.is_dir():
         raise Refusal(f"there is no folder {to.parent} to write {to.name} to; create it")
-    exported = finish(shell.workspace, submissions.submit_export(shell.workspace, run))
+    exported = finish(shell.workspace, submissions.submit_export(shell.workspace, run, on))
     submissions.fetch_bundle(shell.workspace, exported.id, to)
     shell.show(exported.result)
 

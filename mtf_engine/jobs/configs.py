@@ -104,6 +104,7 @@ class ExportConfig(Spec):
     """Write the policy of a training as a bundle."""
 
     run_id: str
+    on: str | None = Field(default=None, description="id of the dataset whose rows it is checked with")
     n_threads: Threads = 1
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtf_engine.exploration.cost import ExplorationCost, exploration_cost, read_candidate_lists
-from mtf_engine.jobs.storage import open_dataset, open_policy
+from mtf_engine.jobs.storage import load_policy, open_dataset, open_policy
 from mtf_engine.registry import Workspace
 from mtf_engine.samples import sample
 from mtf_engine.spec import BoundsPlan, Refusal, Spec
@@ -49,10 +49,9 @@ def policy_actions(
 
 
 def logged_plan(workspace: Workspace, run_id: str) -> BoundsPlan | None:
-    """Returns the bounds of the log that a training learned from; None if it declares none, or is gone."""
-    own = workspace.trained(workspace.policy(run_id)).dataset_id
-    plans = [row.meta.get("plan") for row in workspace.registry.datasets() if row.id == own]
-    return BoundsPlan.model_validate(plans[0]) if plans and plans[0] else None
+    """Returns the bounds of the log that a training learned from, which its policy keeps; None if it has none."""
+    plan = load_policy(workspace, workspace.policy(run_id)).info.get("plan")
+    return BoundsPlan.model_validate(plan) if plan else None
 
 
 def collection_cost(

@@ -17,7 +17,7 @@ from mtf_engine.jobs.evaluate import evaluate
 from mtf_engine.jobs.train import train
 from mtf_engine.jobs.worker import Job
 from mtf_engine.logs.schema import DatasetMeta, Tables
-from mtf_engine.registry import RunState
+from mtf_engine.registry import RunState, run_of
 from mtf_engine.spec import BoundsPlan
 
 
@@ -145,18 +145,20 @@ def export(job: Job) -> dict[str, Any]:
     """Writes a policy as a bundle, once it is shown to compute the same."""
     from mtf_engine.bundle import export as write_bundle
     from mtf_engine.bundle import verify
-    from mtf_engine.jobs.storage import open_dataset, open_policy
+    from mtf_engine.examples import USERS, Examples
+    from mtf_engine.jobs.storage import load_policy, open_dataset
     from mtf_engine.review import approval
 
     config = ExportConfig.model_validate(job.config)
-    dataset = open_dataset(job.workspace, str(job.run.dataset_id))
-    policy = open_policy(job.workspace, config.run_id, dataset.meta)
+    policy = load_policy(job.workspace, config.run_id)
+    if config.on is not None:
+        rows = Examples.of(open_dataset(job.workspace, config.on).evaluation_rows(n_users=USERS))
+    else:
+        rows = Examples.load(job.workspace.run_dir(run_of(config.run_id)) / files.EXAMPLES)
     path = job.folder / files.BUNDLE
     scores = {"evaluations": _scores(job, config.run_id)}
     approved = approval(job.workspace, config.run_id)
-    manifest = write_bundle(
-        policy, path, rows=dataset.evaluation_rows(), evaluation=scores, approval=approved
-    )
+    manifest = write_bundle(policy, path, rows=rows, evaluation=scores, approval=approved)
     return {"run_id": config.run_id, **verify(path), "manifest": manifest}
 
 

@@ -9,7 +9,7 @@ from mtf_engine.evaluation.abtest import Effect
 from mtf_engine.jobs import parts
 from mtf_engine.jobs.configs import ProgressiveConfig
 from mtf_engine.jobs.executor import submit
-from mtf_engine.jobs.storage import open_critics, open_dataset, open_policy
+from mtf_engine.jobs.storage import load_policy, open_critics, open_dataset, open_policy
 from mtf_engine.jobs.submissions import submit_abtest, submit_collect, submit_evaluate, submit_join
 from mtf_engine.jobs.worker import Job, Stop
 from mtf_engine.registry import BASELINE, RunRow
@@ -134,8 +134,7 @@ class _Rounds:
         first = self.told[0].candidate if self.told else self.config.baseline
         if first == BASELINE or self.config.training.get("reward_scale", 1.0) is not None:
             return {}
-        log = open_dataset(self.job.workspace, str(self.job.workspace.trained(first).dataset_id))
-        scale = open_policy(self.job.workspace, first, log.meta).info.get("reward_scale")
+        scale = load_policy(self.job.workspace, first).info.get("reward_scale")
         return {"reward_scale": scale} if scale else {}
 
     def _evaluated(self, trained: RunRow, log: RunRow) -> RunRow:

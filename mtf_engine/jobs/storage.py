@@ -47,10 +47,17 @@ def open_policy(workspace: Workspace, name: str, like: "DatasetMeta | Environmen
 
     if name == BASELINE:
         return Policy.baseline(like.fusion, like.feature_names, like.numeric_mask)
-    file = files.BEST_POLICY if name.endswith(BEST) else files.POLICY
-    policy = Policy.load(workspace.run_dir(workspace.trained(name).id) / file)
+    policy = load_policy(workspace, name)
     policy.check(like.fusion, like.feature_names)
     return policy
+
+
+def load_policy(workspace: Workspace, name: str) -> "Policy":
+    """Returns the policy of a training, last or `RUN@best`, whatever became of the log it learned from."""
+    from mtf_engine.policy import Policy
+
+    file = files.BEST_POLICY if name.endswith(BEST) else files.POLICY
+    return Policy.load(workspace.run_dir(workspace.trained(name).id) / file)
 
 
 def open_critics(workspace: Workspace, name: str) -> "CriticEnsemble | None":

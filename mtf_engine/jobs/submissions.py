@@ -332,14 +332,30 @@ def submit_abtest(
     )
 
 
-def submit_export(workspace: Workspace, run_id: str) -> str:
-    """Returns the id of the run that exports the policy of a training, `RUN` or `RUN@best`."""
+def submit_export(workspace: Workspace, run_id: str, on: str | None = None) -> str:
+    """Returns the id of the run that exports the policy of a training, `RUN` or `RUN@best`.
+
+    It is checked with rows of the dataset `on`, else with the examples that the training kept, else, where an
+    earlier version kept none, with rows of the log it learned from.
+    """
     run_id = workspace.policy(run_id)
     trained = workspace.trained(run_id)
-    config = ExportConfig(run_id=run_id).model_dump(mode="json")
+    own = None if has_examples(workspace, trained.id) else trained.dataset_id
+    if on is None and own is not None and own not in {row.id for row in workspace.registry.datasets()}:
+        raise Refusal(
+            f"the log that {trained.id} learned from is deleted, and with it the rows that its bundle is checked "
+            "with; name a dataset with the same features: --on DATASET"
+        )
+    on = workspace.dataset(on).id if on else own
+    config = ExportConfig(run_id=run_id, on=on).model_dump(mode="json")
     return submit(
-        workspace, "export", config, name=trained.name, dataset_id=trained.dataset_id, algo=trained.algo
+        workspace, "export", config, name=trained.name, dataset_id=on or trained.dataset_id, algo=trained.algo
     )
+
+
+def has_examples(workspace: Workspace, run_id: str) -> bool:
+    """Returns whether a training kept the rows that an export needs; those of earlier versions kept none."""
+    return (workspace.run_dir(run_id) / files.EXAMPLES).exists()
 
 
 def bundle_path(workspace: Workspace, export_id: str) -> Path:

@@ -18,6 +18,7 @@ VALIDATION = "validation"
 def train(job: Job) -> dict[str, Any]:
     """Trains a policy, going on from its checkpoint where there is one."""
     from mtf_engine.algos import ALGOS
+    from mtf_engine.examples import USERS, Examples
     from mtf_engine.jobs.fitness import consumed, open_fitness
     from mtf_engine.jobs.storage import open_dataset, open_policy
     from mtf_engine.training import fit, save_critics
@@ -39,6 +40,7 @@ def train(job: Job) -> dict[str, Any]:
         validation.save_best(job.folder / files.BEST_POLICY)
         _add_origin(job.folder / files.BEST_POLICY, origin)
         job.record_best(validation.best_score, validation.best_step)
+    Examples.of(dataset.evaluation_rows(n_users=USERS)).save(job.folder / files.EXAMPLES)
     algo.policy.save(job.folder / files.POLICY)
     _add_origin(job.folder / files.POLICY, origin | {"step": algo.step})
     return {
@@ -56,6 +58,7 @@ def _origin(job: Job, dataset: "Dataset") -> dict[str, Any]:
         "dataset_id": job.run.dataset_id,
         "dataset_hash": dataset.content_hash,
         "baseline": dataset.meta.baseline,
+        "env": dataset.meta.details.get("env"),
         "plan": dataset.meta.plan and dataset.meta.plan.model_dump(mode="json"),
     }
 

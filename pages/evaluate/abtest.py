@@ -9,8 +9,7 @@ import streamlit as st
 from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.evaluation import ABTest
 from mtf_engine.jobs import estimates, executor, submissions
-from mtf_engine.registry import BASELINE, DatasetRow, RunRow, RunState
-from mtf_engine.spec import FusionSpec
+from mtf_engine.registry import BASELINE, RunRow, RunState
 from pages.shared import abtest_results, follow, glossary, links, loaders, results, words
 from pages.shared.exhibit import described, exhibit
 
@@ -38,23 +37,18 @@ class Order(NamedTuple):
 
 def testable() -> dict[str, list[RunRow]]:
     """Returns the completed trainings by the environment that their policies can be tested in."""
-    session, rows = SessionEnvironment(), {row.id: row for row in loaders.datasets()}
-    found: dict[str, list[RunRow]] = {}
+    session, found = SessionEnvironment(), dict[str, list[RunRow]]()
     for run in loaders.trainings(RunState.COMPLETED):
-        if (row := rows.get(run.dataset_id or "")) and (env := env_of(row, session)):
+        if (takes := loaders.takes(run)) and (env := env_of(takes, session)):
             found.setdefault(env, []).append(run)
     return found
 
 
-def env_of(row: DatasetRow, session: SessionEnvironment) -> str | None:
-    """Returns the environment that offers what a log has: synthetic users, or the Gymnasium one it is from."""
-    if (
-        tuple(row.meta["feature_names"]) == session.feature_names
-        and FusionSpec.model_validate(row.meta["fusion"]) == session.fusion
-    ):
+def env_of(takes: loaders.Takes, session: SessionEnvironment) -> str | None:
+    """Returns the environment that offers what a policy takes: synthetic users, or the Gymnasium one it is from."""
+    if takes.fits(session.fusion, session.feature_names):
         return SESSION
-    origin = str(row.meta["details"].get("env"))
-    return origin if origin.startswith(GYM) else None
+    return takes.env if (takes.env or "").startswith(GYM) else None
 
 
 def choose_test(tests: Mapping[str, RunRow], runs: results.Runs) -> RunRow:

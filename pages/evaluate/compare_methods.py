@@ -260,7 +260,8 @@ def show(run: RunRow, found: Comparison) -> None:
         show_agreement(cells, users, single)
         show_personalisation(cells, users, single)
     show_critics(cells, metric, single)
-    show_what_if(cells)
+    with follow.refusals():
+        show_what_if(cells)
 
 
 def main() -> None:

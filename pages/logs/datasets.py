@@ -6,10 +6,11 @@ import pandas as pd
 import streamlit as st
 
 from mtf_engine import aggregates
+from mtf_engine.jobs import dependents
 from mtf_engine.logs.quality import LONGEST, Quality
 from mtf_engine.logs.shift import drift
 from mtf_engine.registry import DatasetRow
-from pages.shared import dataset_charts, follow, links, loaders, log_tables, words
+from pages.shared import dataset_charts, follow, links, loaders, log_tables, needed, words
 from pages.shared.counting import Aggregate, counted
 from pages.shared.exhibit import csv_download, described, exhibit, shares
 
@@ -44,6 +45,7 @@ def show_list(rows: Sequence[DatasetRow]) -> None:
 def show_deletion(row: DatasetRow) -> None:
     """Asks twice, by a tick and by a button, and deletes."""
     st.write(f"{words.plain(row.name)} has {row.n_requests:,} requests. Policies trained on it stay.")
+    needed.show(dependents.of_dataset(loaders.workspace(), row))
     sure = st.checkbox("I know that this cannot be undone.", key=f"sure to delete {row.id}")
     if st.button("Delete for good", type="primary", disabled=not sure):
         with follow.refusals():

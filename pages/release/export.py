@@ -73,8 +73,9 @@ def main() -> None:
     found = newest_export(run_id)
     label = "Export" if found is None else "Export again"
     if st.button(label, type="primary" if found is None else "secondary"):
-        submissions.submit_export(workspace, run_id)
-        st.rerun()
+        with follow.refusals():
+            submissions.submit_export(workspace, run_id)
+            st.rerun()
     if found and (run := follow.finished(found.id)):
         show_bundle(executor.completed(workspace, run))
     st.caption("The same on the command line")

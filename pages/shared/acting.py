@@ -40,9 +40,7 @@ def choose() -> Acting | None:
 
 
 def _logs_for(run: RunRow, rows: list[DatasetRow]) -> list[DatasetRow]:
-    """Returns the logs with features and actions as in the one that `run` learned from; that one first."""
-    own = next((row for row in rows if row.id == run.dataset_id), None)
-    if own is None:
-        return rows
-    fits = [row for row in rows if all(row.meta[k] == own.meta[k] for k in ("feature_names", "fusion"))]
-    return sorted(fits, key=lambda row: row is not own)
+    """Returns the logs with the features and actions of a training's policy; the one it learned from first."""
+    takes = loaders.takes(run)
+    fits = [row for row in rows if takes is None or takes.fits_log(row)]
+    return sorted(fits, key=lambda row: row.id != run.dataset_id)

@@ -41,7 +41,7 @@ class Comparison(NamedTuple):
 
 
 def choose() -> Chosen | None:
-    """Draws the choice of policies and a log and returns it; None, told in a sentence, if none is trained."""
+    """Draws the choice of policies and a log and returns it; None, told in a sentence, where there is none."""
     runs = loaders.trainings(RunState.COMPLETED)
     if not runs:
         st.info("No policy is trained yet, so there is nothing to read.")
@@ -52,6 +52,10 @@ def choose() -> Chosen | None:
     chosen = links.choices("Policies, beside the baseline", titles, "policies", left)
     first = next((run for run in runs if run.id in map(run_of, chosen)), None)
     rows = {row.id: row for row in _fitting(loaders.datasets(), first)}
+    if not rows:
+        st.info("There is no log with the features and actions of these policies. Import or collect one.")
+        st.page_link("pages/logs/import_logs.py", label="Import logs →")
+        return None
     names = {row.id: f"{row.name} · {row.id}" for row in rows.values()}
     where = "Its test rows, or all where it has no split."
     dataset_id = links.choice("On the dataset", names, "dataset", right, help=where)
@@ -110,12 +114,10 @@ def _introduce(result: EvaluationResult, chosen: Chosen) -> None:
 
 
 def _fitting(datasets: list[DatasetRow], run: RunRow | None) -> list[DatasetRow]:
-    """Returns the datasets that have the features and the fusion of a training's own; test logs first."""
-    by_id = {row.id: row for row in datasets}
-    own = by_id.get(run.dataset_id or "") if run else None
-    keys = ("feature_names", "fusion")
-    fits = [row for row in datasets if own is None or all(row.meta[k] == own.meta[k] for k in keys)]
-    return sorted(fits, key=lambda row: (row.meta["exploration"] in ("uniform", "gaussian"), row is own))
+    """Returns the datasets that have the features and the fusion of a training's policy; test logs first."""
+    takes, own = (loaders.takes(run), run.dataset_id) if run else (None, None)
+    fits = [row for row in datasets if takes is None or takes.fits_log(row)]
+    return sorted(fits, key=lambda row: (row.meta["exploration"] in ("uniform", "gaussian"), row.id == own))
 
 
 def _evaluation_of(chosen: Chosen) -> RunRow | None:

@@ -4,8 +4,9 @@ Parts of the engine that load torch are imported where they are used: home must 
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -137,6 +138,41 @@ def gymnasium(env: str) -> tuple[FusionSpec, tuple[str, ...]]:
 
     made = GymnasiumEnvironment.named(env)
     return made.fusion, made.feature_names
+
+
+class Takes(NamedTuple):
+    """What a policy takes, and the environment that the log it learned from was collected in, where it was."""
+
+    fusion: FusionSpec
+    feature_names: tuple[str, ...]
+    env: str | None
+
+    def fits(self, fusion: FusionSpec, feature_names: Sequence[str]) -> bool:
+        return (self.fusion, self.feature_names) == (fusion, tuple(feature_names))
+
+    def fits_log(self, row: DatasetRow) -> bool:
+        return self.fits(FusionSpec.model_validate(row.meta["fusion"]), row.meta["feature_names"])
+
+
+def takes(run: RunRow) -> Takes | None:
+    """Returns what the policy of a completed training takes, by its own file; None where that is lost.
+
+    A policy of an earlier version does not say the environment; its log does, while it is there.
+    """
+    path = workspace().run_dir(run.id) / files.POLICY
+    found = _takes(path) if path.exists() else None
+    if found is None or found.env is not None:
+        return found
+    details = next((row.meta["details"] for row in datasets() if row.id == run.dataset_id), {})
+    return found._replace(env=details.get("env"))
+
+
+@st.cache_data(show_spinner=False, max_entries=1_000)
+def _takes(path: Path) -> Takes:
+    from mtf_engine.policy import Policy
+
+    policy = Policy.load(path)
+    return Takes(policy.fusion, policy.feature_names, policy.info.get("env"))
 
 
 def trainings(*states: RunState) -> list[RunRow]:

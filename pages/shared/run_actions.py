@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from mtf_engine.jobs import comparing, executor, keeping
+from mtf_engine.jobs import comparing, dependents, executor, keeping
 from mtf_engine.registry import RunRow
-from pages.shared import follow, loaders, words
+from pages.shared import follow, loaders, needed, words
 
 
 def show_chosen(runs: Sequence[RunRow]) -> None:
@@ -50,6 +50,7 @@ def ask_to_delete(runs: Sequence[RunRow]) -> None:
     for run in runs:
         st.markdown(f"- {words.plain(words.run_title(run))}")
     st.write("Their settings, metrics, logs, policies and bundles are deleted. Datasets stay.")
+    needed.show(dependents.of_runs(loaders.workspace(), runs))
     sure = st.checkbox("I know that this cannot be undone.")
     if st.button("Delete for good", type="primary", disabled=not sure):
         with follow.refusals():

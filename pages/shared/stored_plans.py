@@ -3,10 +3,11 @@
 import pandas as pd
 import streamlit as st
 
+from mtf_engine.jobs import dependents
 from mtf_engine.jobs.exploring import plan_changes
 from mtf_engine.registry import PlanRow
 from mtf_engine.spec import BoundsPlan, Refusal
-from pages.shared import follow, loaders, plans, words
+from pages.shared import follow, loaders, needed, plans, words
 from pages.shared.exhibit import csv_download
 
 
@@ -102,6 +103,7 @@ def stored_list(rows: list[PlanRow], draft: plans.Draft, names: tuple[str, ...])
     )
     with right.popover("Delete…", width="stretch"):
         st.write(f"Datasets that were collected with {words.plain(name)} keep their own copy of it.")
+        needed.show(dependents.of_plan(loaders.workspace(), row.plan))
         st.button("Delete for good", on_click=loaders.workspace().registry.delete_plan, args=(name,))
     show_changes(row, rows, draft, names)
 

@@ -46,16 +46,10 @@ def choose(gymnasium: bool = True) -> World | None:
 def fitting(world: World) -> list[RunRow]:
     """Returns the completed trainings whose policies can act there, newest first.
 
-    Where the log of a training is gone it is among them: the run itself refuses a policy that does not fit.
+    Where the file of a policy is lost it is among them: the run itself refuses it.
     """
-    rows = {row.id: row for row in loaders.datasets()}
-    trained = [(run, rows.get(run.dataset_id or "")) for run in loaders.trainings(RunState.COMPLETED)]
-    return [run for run, row in trained if row is None or _offers(world, row)]
-
-
-def _offers(world: World, row: DatasetRow) -> bool:
-    same_features = tuple(row.meta["feature_names"]) == world.feature_names
-    return same_features and FusionSpec.model_validate(row.meta["fusion"]) == world.fusion
+    trained = [(run, loaders.takes(run)) for run in loaders.trainings(RunState.COMPLETED)]
+    return [run for run, takes in trained if takes is None or takes.fits(world.fusion, world.feature_names)]
 
 
 def _replayable(row: DatasetRow) -> bool:
