@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from mtf_engine.disk import write_atomically
 from mtf_engine.logs.schema import EvaluationRows
-from mtf_engine.network_files import write_atomically
 from mtf_engine.spec import FusionSpec, Refusal
 
 REQUESTS, IMPRESSIONS = 256, 2_048
