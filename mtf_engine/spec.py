@@ -141,6 +141,19 @@ class FusionSpec(Spec):
         return tuple(d.name for d in self.dimensions)
 
 
+class NotYaml(Exception):
+    """Why a text of a user is no YAML, in one line."""
+
+
+def from_yaml(text: str | bytes) -> object:
+    """Returns what the YAML of a user says; `NotYaml` where it is none."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        # beside its own errors PyYAML raises these: of dates such as 2026-13-45, `!!int ''` and deep nesting
+        raise NotYaml(" ".join(str(error).split())) from None
+
+
 class RewardSpec(Spec):
     """Weights of the feedback signals in an impression's reward, `r = sum_i w_i v_i` (formula 2).
 
@@ -243,11 +256,11 @@ class BoundsPlan(Box):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
     @classmethod
-    def from_yaml(cls, text: str) -> Self:
+    def from_yaml(cls, text: str | bytes) -> Self:
         """Returns the plan written in `text`; a Refusal names the field that is wrong."""
         try:
-            return cls.model_validate(yaml.safe_load(text))
-        except yaml.YAMLError as error:
-            raise Refusal(f"the bounds plan is not YAML: {' '.join(str(error).split())}") from None
+            return cls.model_validate(from_yaml(text))
+        except NotYaml as error:
+            raise Refusal(f"the bounds plan is not YAML: {error}") from None
         except ValidationError as error:
             raise Refusal.invalid("the bounds plan", error) from None

@@ -5,12 +5,14 @@ import io
 import json
 import shutil
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +20,7 @@ from hypothesis import strategies as st
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.importing import read_log
 from mtf_engine.logs.preview import preview
-from mtf_engine.spec import Refusal
+from mtf_engine.spec import BoundsPlan, Refusal
 from tests.fixtures import logs
 
 
@@ -216,3 +218,39 @@ def test_lists_of_any_length_are_the_same_in_every_kind_of_file(
 def _exact_json(frame: pd.DataFrame) -> bytes:
     """Returns JSON lines with every digit, which pandas' own writer rounds."""
     return "".join(json.dumps(row) + "\n" for row in frame.to_dict("records")).encode()
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.9])
+@pytest.mark.parametrize("ending", ["gz", "zst"])
+def test_a_packed_file_that_was_cut_off_is_refused_wherever_it_ends(
+    ending: str, kept: float, tmp_path: Path
+) -> None:
+    text = csv(pd.concat([shown(600)] * 4).assign(item_id=range(2400)))
+    packed = gzip.compress(text) if ending == "gz" else zstd(text)
+    path = tmp_path / f"cut.csv.{ending}"
+    path.write_bytes(packed[: int(kept * len(packed))])
+    with pytest.raises(Refusal, match="or a damaged one; write or copy the file again"):
+        read_log(path)
+
+
+@pytest.mark.parametrize("entries", [[True, False], [0.5, 2.0]], ids=["booleans", "decimals"])
+def test_entries_of_any_type_are_numbers(entries: list, tmp_path: Path) -> None:
+    values = entries if entries[0] is True else [Decimal(str(e)) for e in entries]
+    lists = pa.array([values] * 6, pa.list_(pa.bool_() if entries[0] is True else pa.decimal128(4, 1)))
+    frame = shown().drop(columns="prediction_click")
+    table = pa.Table.from_pandas(frame, preserve_index=False).append_column("predictions", lists)
+    pq.write_table(table, tmp_path / "shown.parquet")
+    predictions = read_log(tmp_path / "shown.parquet").batches
+    assert next(iter(predictions)).impressions["predictions"][0].tolist() == [float(e) for e in entries]
+
+
+@pytest.mark.parametrize(
+    "text", [b"requests: {a: 2026-13-45}", b"a: !!int ''", b"[" * 2000, b"\xff\xfe\x00", b"- 1"]
+)
+def test_a_mapping_that_is_none_is_told_in_a_sentence(text: bytes, tmp_path: Path) -> None:
+    (tmp_path / "shown.csv").write_bytes(csv(shown()))
+    (tmp_path / "mapping.yaml").write_bytes(text)
+    with pytest.raises(Refusal, match=r"mapping\.yaml: .*; correct the mapping file"):
+        read_log(tmp_path / "shown.csv", mapping=tmp_path / "mapping.yaml")
+    with pytest.raises(Refusal, match="bounds plan"):
+        BoundsPlan.from_yaml(text)

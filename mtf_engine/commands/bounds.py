@@ -55,7 +55,7 @@ def save(
 
     if not file.is_file():
         raise Refusal(f"there is no file {file}; check the path")
-    shell.workspace.registry.save_plan(name, BoundsPlan.from_yaml(file.read_text()), note)
+    shell.workspace.registry.save_plan(name, BoundsPlan.from_yaml(file.read_bytes()), note)
     shell.show({"name": name, "note": note})
 
 

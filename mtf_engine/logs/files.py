@@ -142,6 +142,11 @@ def _unfit_text(path: Path, ending: Ending) -> Defect | None:
     try:
         line = _first_line(path)
         line.decode("utf-8-sig")
+        if ending.compression:  # DuckDB takes what is there of a file that was cut off
+            with path.open("rb") as file:
+                stream = decompressed(file, ending)
+                while stream.read(1 << 20):
+                    pass
     except OSError:
         reason = f"is no {ending.compression} file, or a damaged one"
         return _whole_file("unreadable_file", path, reason, "write or copy the file again")

@@ -3,11 +3,20 @@
 from pathlib import Path
 from typing import Literal, Self
 
-import yaml
 from pydantic import Field, ValidationError
 
 from mtf_engine.logs.units import TimeUnit, WatchTimeUnit
-from mtf_engine.spec import Defect, FusionDimension, FusionSpec, Refusal, RewardSpec, Spec, problems
+from mtf_engine.spec import (
+    Defect,
+    FusionDimension,
+    FusionSpec,
+    NotYaml,
+    Refusal,
+    RewardSpec,
+    Spec,
+    from_yaml,
+    problems,
+)
 
 WEIGHTS = {
     "watch_time": 0.01, "valid": 0.3, "long_view": 0.2, "finish": 0.2, "like": 0.5, "comment": 0.5,
@@ -94,9 +103,11 @@ class Mapping(Spec):
         if path is None:
             return cls()
         try:
-            return cls.model_validate(yaml.safe_load(path.read_text("utf-8")) or {})
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            problem = " ".join(str(error).split())
+            return cls.model_validate(from_yaml(path.read_bytes()) or {})
+        except NotYaml as error:
+            problem = f"is not YAML: {error}"
+        except OSError as error:
+            problem = f"cannot be read: {error.strerror}"
         except ValidationError as error:
             problem = problems(error)
         raise bad_mapping(problem, path.name)

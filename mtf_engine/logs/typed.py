@@ -23,7 +23,6 @@ NUMBERS = frozenset(
     for width in ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
 ) | {"FLOAT", "DOUBLE", "BOOLEAN"}
 """Types of a file's column that are cast to a number as they are; others by way of their text."""
-TEXT_LISTS = ("VARCHAR", "VARCHAR[]")
 TRUTHS = {1: ("true", "t", "yes", "y"), 0: ("false", "f", "no", "n")}
 """Words, in any case, for 1 and 0: a flag may be a number, a number a flag."""
 WHAT = {
@@ -93,15 +92,16 @@ def _typed(column: Column, types: dict[str, str]) -> str:
     if not _is_list(column, types):
         scalars = [_scalar(quoted(s), types[s], column.kind) for s in column.sources]
         return scalars[0] if column.kind != "list" else f"[{', '.join(scalars)}]"
-    if types[column.sources[0]] in TEXT_LISTS:
-        return f"list_transform({_texts(source)}, lambda v: TRY_CAST(TRY_CAST(v AS DOUBLE) AS FLOAT))"
-    return f"TRY_CAST({source} AS FLOAT[])"
+    kind = types[column.sources[0]]
+    if kind.partition("[")[0] in NUMBERS and kind.count("[") == 1:
+        return f"TRY_CAST({source} AS FLOAT[])"
+    return f"list_transform({_entries(source)}, lambda v: {_scalar('v', 'VARCHAR', 'list')})"
 
 
-def _texts(source: str) -> str:
-    """Returns SQL for the entries of a list as texts; a number alone is a list of one."""
-    text = f"CAST({source} AS VARCHAR)"
-    return f"TRY_CAST(CASE WHEN starts_with(ltrim({text}), '[') THEN {text} ELSE '[' || {text} || ']' END AS VARCHAR[])"
+def _entries(source: str) -> str:
+    """Returns SQL for the entries of a list as texts; a text that is no list is its one entry."""
+    entries = f"coalesce(TRY_CAST({source} AS VARCHAR[]), [{source}::VARCHAR])"
+    return f"CASE WHEN {source} IS NOT NULL THEN {entries} END"
 
 
 def _is_list(column: Column, types: dict[str, str]) -> bool:
@@ -152,7 +152,7 @@ def _checks(column: Column, types: dict[str, str]) -> list[Check]:
 def _list_checks(name: str, need: Need, typed: str) -> list[Check]:
     """Returns the checks of a column of lists; entries are looked at one by one where a sum says so."""
     source = f"raw.{quoted(name)}"
-    entries = f"list_zip({_texts(source)}, {typed})"
+    entries = f"list_zip({_entries(source)}, {typed})"
     gaps = f"list_count({typed}) < len({typed})"
     unfit = f"len(list_filter({entries}, lambda z: z[1] IS NOT NULL AND z[2] IS NULL)) > 0"
     endless = f"len(list_filter({entries}, lambda z: z[1] IS NULL OR NOT isfinite(z[2]))) > 0"

@@ -52,6 +52,9 @@ def _temporary_folder() -> Path:
 
 def stored(files: list[UploadedFile], features: UploadedFile | None, mapping: UploadedFile | None) -> Source:
     """Returns where the uploads lie now: in a temporary folder, or the one file in it."""
+    names = [_safe(file.name) for file in files]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise Refusal(f"two of the files are called {twice[0]}; give each a name of its own")
     folder = _temporary_folder()
     (folder / "log").mkdir()
     paths = [_store(file, folder / "log") for file in files]
@@ -69,7 +72,12 @@ def with_mapping(source: Source, text: str) -> Source:
     return source._replace(mapping=path, folder=folder)
 
 
+def _safe(name: str) -> str:
+    """Returns the name of an upload as a name in our folder; its ending stays."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".") or "upload"
+
+
 def _store(file: UploadedFile, folder: Path) -> Path:
-    path = folder / re.sub(r"[^A-Za-z0-9._-]", "_", file.name).lstrip(".")
+    path = folder / _safe(file.name)
     path.write_bytes(file.getbuffer())  # all of it, however far the preview has read
     return path

@@ -48,7 +48,7 @@ def _upload(n_actions: int) -> None:
     if file is None:
         return
     try:
-        plan = BoundsPlan.from_yaml(file.getvalue().decode(errors="replace"))
+        plan = BoundsPlan.from_yaml(file.getvalue())
         if plan.n_actions != n_actions:
             raise Refusal(
                 f"{file.name} has {plan.n_actions} dimensions, this log's actions {n_actions}; "
