@@ -1,6 +1,7 @@
 """The dashboard in a real browser, as `mtf dashboard` serves it."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+from streamlit.testing.v1 import AppTest
 
 from mtf_engine.bundle import verify
 from mtf_engine.registry import RunState, Workspace
@@ -38,14 +40,24 @@ PROBES = re.compile(r"/\w+/_stcore/(health|host-config)$")
 class Server:
     """A dashboard of its own, on a free port."""
 
-    def __init__(self, workspace: Path, log: Path, mtf: Sequence[str | Path] = MTF, cwd: Path = ROOT) -> None:
+    def __init__(
+        self,
+        workspace: Path,
+        log: Path,
+        mtf: Sequence[str | Path] = MTF,
+        cwd: Path = ROOT,
+        base: str = "",
+    ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        self.url = f"http://localhost:{port}"
+        self.url = f"http://localhost:{port}{base}"
         command = [*mtf, "--workspace", workspace, "dashboard", "--port", str(port), "--headless"]
+        env = os.environ | {"STREAMLIT_SERVER_BASE_URL_PATH": base}
         with log.open("wb") as output:
-            self.process = subprocess.Popen(command, cwd=cwd, stdout=output, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(
+                command, cwd=cwd, env=env, stdout=output, stderr=subprocess.STDOUT
+            )
         wait_until(self._answers, "the server answers")
 
     def _answers(self) -> bool:
@@ -172,6 +184,34 @@ def test_the_first_deep_link_on_a_fresh_server_shows_its_page(page, small_worksp
 def test_a_deep_link_shows_its_page_and_everybody_can_use_it(page, dashboard, tab):
     shows(page, dashboard.url, tab)
     assert not violations(tab.page)
+
+
+@pytest.fixture(scope="session")
+def below_a_path(small_workspace: Workspace, tmp_path_factory) -> Iterator[Server]:
+    """The dashboard of the filled workspace below the path /team/mtf, as behind a proxy that serves others too."""
+    server = Server(small_workspace.path, tmp_path_factory.mktemp("below") / "server.log", base="/team/mtf")
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize("page", ["", "datasets", "runs", "review"], ids=lambda page: page or "home")
+def test_a_deep_link_below_a_base_path_shows_its_page_and_its_links_stay_there(page, below_a_path, tab):
+    shows(page, below_a_path.url, tab)
+    links = tab.page.get_by_role("link").evaluate_all("links => links.map(link => link.href)")
+    inside = [link for link in links if link.startswith("http://localhost")]
+    assert len(inside) >= len(TITLES)
+    assert all(link.startswith(f"{below_a_path.url}/") for link in inside)
+
+
+def test_home_opens_a_run_below_the_base_path(below_a_path, small_workspace, tab, monkeypatch):
+    monkeypatch.setenv("MTF_WORKSPACE", str(small_workspace.path))
+    home = AppTest.from_file(str(ROOT / "app.py"), default_timeout=SECONDS).run()
+    (link, *_) = next(table.value["Open"] for table in home.dataframe if "Open" in table.value)
+    page = tab.open(below_a_path.url)
+    opened = tab.open(page.evaluate("link => new URL(link, document.baseURI).href", link))
+    assert opened.url.startswith(f"{below_a_path.url}/runs?run=")
+    expect(opened.locator("h1")).to_have_text("Runs")
+    tab.check()
 
 
 def test_a_refused_upload_is_told_in_a_sentence_and_leaves_nothing(workspace, serve, tab, tmp_path):

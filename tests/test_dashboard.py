@@ -1,16 +1,29 @@
 """The launcher: what must be set before Streamlit's server starts."""
 
+import re
+import socket
 import tomllib
 from pathlib import Path
 
+import pytest
 from streamlit import config
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.web import cli, skills
+from typer.testing import CliRunner
 
 from mtf_engine import dashboard
+from mtf_engine.cli import app
+from mtf_engine.spec import Refusal
 from pages.shared import words
+from tests.titles import TITLES
 
 ROOT = Path(__file__).parent.parent
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def test_streamlit_is_told_that_the_folder_pages_is_ours(monkeypatch):
@@ -27,8 +40,8 @@ def test_the_launcher_says_where_the_dashboard_is_and_no_offer_lies_over_it(tmp_
     asked = []
     monkeypatch.setenv("MTF_WORKSPACE", "")
     monkeypatch.setattr(cli, "main", lambda arguments, **_: asked.extend(arguments))
-    dashboard.main(tmp_path, port=8765)
-    assert f"The dashboard of {tmp_path}: http://localhost:8765" in capsys.readouterr().out
+    dashboard.main(tmp_path, port=(port := free_port()))
+    assert f"The dashboard of {tmp_path}: http://localhost:{port} (" in capsys.readouterr().out
     names = ("server.headless", "logger.hideWelcomeMessage")
     before = {name: config.get_option(name) for name in names}
     try:
@@ -38,6 +51,40 @@ def test_the_launcher_says_where_the_dashboard_is_and_no_offer_lies_over_it(tmp_
     finally:
         for name, value in before.items():
             config.set_option(name, value)
+
+
+@pytest.mark.parametrize("base", ["team/mtf", "/team/mtf/"])
+def test_the_launcher_names_the_address_below_the_base_path_it_serves(base, tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setenv("MTF_WORKSPACE", "")
+    monkeypatch.setenv("STREAMLIT_SERVER_BASE_URL_PATH", base)
+    monkeypatch.setattr(cli, "main", lambda arguments, **_: asked.extend(arguments))
+    dashboard.main(tmp_path, port=(port := free_port()))
+    assert f"http://localhost:{port}/team/mtf/ (" in capsys.readouterr().out
+    assert "--server.baseUrlPath=team/mtf" in asked
+
+
+def test_a_port_in_use_is_told_before_an_address_is(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = CliRunner().invoke(app, ["--workspace", str(tmp_path), "dashboard", "--port", str(port)])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == f"port {port} is in use, perhaps by another dashboard; name another by --port\n"
+
+
+@pytest.mark.parametrize("port", [0, -1, 65_536])
+def test_a_port_that_is_none_is_refused(port):
+    with pytest.raises(Refusal, match=f"there is no port {port}"):
+        dashboard.refuse_port(port, "127.0.0.1")
+
+
+def test_no_page_leaves_the_base_path():
+    """Streamlit's own links stay below `server.baseUrlPath`; a path of ours from the root would not."""
+    absolute = re.compile(rf"""["'(]/(?:{"|".join(TITLES)})\b|href=["']?/""")
+    for path in (ROOT / "app.py", *sorted((ROOT / "pages").rglob("*.py"))):
+        assert not absolute.findall(path.read_text()), path
 
 
 def test_the_dashboard_is_closed_to_others():

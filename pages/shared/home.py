@@ -91,7 +91,7 @@ def dataset_table(datasets: list[DatasetRow]) -> pd.DataFrame:
 
 
 def run_table(runs: list[RunRow]) -> pd.DataFrame:
-    """Returns one row a run, with a link that opens it."""
+    """Returns one row a run, with a link that opens it, from home and so below the server's base path."""
     return pd.DataFrame(
         {
             "State": words.STATES[run.state],
@@ -99,7 +99,7 @@ def run_table(runs: list[RunRow]) -> pd.DataFrame:
             "Run": words.run_title(run),
             "Started": words.ago(run.created_at),
             "Took": words.duration(run.seconds),
-            "Open": f"/runs?run={run.id}",
+            "Open": f"runs?run={run.id}",
         }
         for run in runs
     )
