@@ -36,7 +36,7 @@ fast: $(VENV)/dev.stamp
 slow: $(VENV)/dev.stamp
 	$(PYTHON) tests/browser.py
 	$(PYTEST) -m slow
-	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not slow and not browser" --hypothesis-profile default
+	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not slow and not browser" --hypothesis-profile searching
 
 check: $(VENV)/dev.stamp
 	$(PYTHON) -m ruff format --check .

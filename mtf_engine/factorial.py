@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-from scipy import stats
 
 from mtf_engine.comparison import ROUNDS, Cell
 from mtf_engine.evaluation.abtest import student
@@ -203,6 +202,8 @@ class RankAgreement(Spec):
 
 def rank_agreement(cells: Iterable[Cell], metric: str) -> RankAgreement | None:
     """Returns the agreement over all policies of each seed; None where no seed has three that can be ranked."""
+    from scipy import stats  # a second to load, and workers that rank nothing come by here
+
     by_seed: dict[int, list[tuple[float, float]]] = {}
     for cell in cells:
         truth = cell.value(metric)

@@ -1,18 +1,23 @@
 """Fixtures that several rooms share."""
 
 import os
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from mtf_engine.jobs import executor, submissions
 from mtf_engine.registry import Workspace
+from tests.workspaces import worked_on_here
 
-settings.register_profile("repeatable", derandomize=True, database=None)
-settings.load_profile("repeatable")  # `make slow` looks for new counterexamples, with the default profile
+anytime = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""No test fails because the machine is busy."""
+settings.register_profile("searching", anytime)  # `make slow` looks for new counterexamples
+settings.register_profile("repeatable", anytime, derandomize=True, database=None)
+settings.load_profile("repeatable")
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,8 +48,16 @@ def small_workspace(tmp_path_factory, worker_id) -> Workspace:
     with FileLock(shared / "small_workspace.lock"):
         workspace = Workspace(shared / "small_workspace")
         if not workspace.registry.runs():
-            fill(workspace)
+            with worked_on_here():
+                fill(workspace)
     return workspace
+
+
+@pytest.fixture
+def in_process() -> Iterator[None]:
+    """Runs are worked on by this process, once it waits for them."""
+    with worked_on_here():
+        yield
 
 
 def fill(workspace: Workspace) -> None:

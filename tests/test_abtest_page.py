@@ -44,7 +44,7 @@ def test_the_form_is_its_command_line(filled):
     assert not [b for b in app.button if b.label == "Start the test"]
 
 
-def test_a_test_is_started_followed_and_found_again(small_workspace, tmp_path, monkeypatch):
+def test_a_test_is_started_followed_and_found_again(small_workspace, tmp_path, monkeypatch, in_process):
     copy = copy_workspace(small_workspace, tmp_path / "copy")
     monkeypatch.setenv("MTF_WORKSPACE", str(copy.path))
     app = opened("abtest", users="100000000")

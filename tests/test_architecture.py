@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,9 +39,15 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
 def imports_of(path: Path) -> set[str]:
     """Returns every module that `path` imports, at the top or inside a function; types alone do not count."""
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     types_only = {
         inner
         for node in ast.walk(tree)
@@ -91,6 +98,13 @@ def test_the_engine_knows_no_dashboard(path):
     assert not foreign
 
 
+@pytest.mark.parametrize("path", [*ENGINE, *PAGES], ids=name_of)
+def test_what_is_slow_to_load_waits_until_it_is_called(path):
+    """`scipy.stats` takes a second of every worker that loads it; `scipy.special` has the functions alone."""
+    at_the_top = {name for node in tree_of(path).body for name in _imported(node)}
+    assert not {name for name in at_the_top if name.startswith("scipy.stats")}
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "mtf_engine/algos").glob("[!_]*.py")), ids=name_of)
 def test_no_algorithm_imports_another(path):
     assert not {name for name in imports_of(path) if name.startswith("mtf_engine.algos")}
@@ -120,9 +134,7 @@ def test_no_page_lies_directly_under_pages():
 @pytest.mark.parametrize("path", [*ENGINE, *PAGES], ids=name_of)
 def test_functions_fit_on_a_screen(path):
     functions = [
-        node
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
     long = {
         f.name: f.end_lineno - f.lineno + 1 for f in functions if f.end_lineno - f.lineno >= LONGEST_FUNCTION

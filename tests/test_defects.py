@@ -1,17 +1,18 @@
 """Each defective log, by command line and by page: told in a sentence, and the workspace is as it was."""
 
-import time
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from mtf_engine.jobs import executor
 from mtf_engine.registry import Workspace
 from pages.shared import words
 from tests.fixtures import logs
 from tests.test_cli import Shell
+from tests.test_pages import button, opened
 
-ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.usefixtures("in_process")
 
 
 def contents(workspace: Workspace) -> tuple:
@@ -21,19 +22,14 @@ def contents(workspace: Workspace) -> tuple:
     return (*rows, sorted(name for name in files if not name.endswith((".lock", "-wal", "-shm"))))
 
 
-def by_page(log: Path) -> AppTest:
+def by_page(workspace: Workspace, log: Path) -> AppTest:
     """Returns the import page once it has followed the import of `log` to its end."""
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
-    app.switch_page("pages/logs/import_logs.py").run()
+    app = opened("import_logs")
     app.text_input(key="import_path").input(str(log))
     app.text_input(key="import_mapping").input(str(log / "mapping.yaml")).run()
-    next(button for button in app.button if button.label == "Check and import").click().run()
-    deadline = time.monotonic() + 60
-    while app.session_state["an import"].works:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-        app.run()
-    return app
+    button(app, "Check and import").click().run()
+    executor.wait(workspace, app.session_state["an import"].run_id)
+    return app.run()
 
 
 @pytest.mark.parametrize("code", logs.DEFECTS)
@@ -45,13 +41,14 @@ def test_a_defective_log_is_refused_by_command_line_and_by_page(code, tmp_path, 
     before = contents(workspace)
 
     shell = Shell(workspace.path)
-    defects = shell("dataset", "import", str(log), "--mapping", str(log / "mapping.yaml"), code=1)["defects"]
-    sentence = shell.stderr
+    told = shell("dataset", "import", str(log), "--mapping", str(log / "mapping.yaml"), code=1)
+    sentence, defects = shell.stderr, told["defects"]
     assert place.file in sentence
     assert sentence.count("\n") == 1
     assert (defects[0]["code"], defects[0]["row"]) == (code, place.row)
+    assert contents(workspace) == before
 
-    app = by_page(log)
+    app = by_page(workspace, log)
     assert not app.exception
     assert [error.value for error in app.error] == [f"Nothing was imported: {words.plain(sentence)}"]
     assert list(app.dataframe[0].value["code"]) == [defect["code"] for defect in defects]
@@ -61,7 +58,7 @@ def test_a_defective_log_is_refused_by_command_line_and_by_page(code, tmp_path, 
 def test_a_clean_log_is_imported_by_page(tmp_path, monkeypatch):
     workspace = Workspace(tmp_path / "workspace")
     monkeypatch.setenv("MTF_WORKSPACE", str(workspace.path))
-    app = by_page(logs.write(logs.clean(), tmp_path / "log"))
+    app = by_page(workspace, logs.write(logs.clean(), tmp_path / "log"))
     assert not app.exception
     assert not app.error
     (row,) = workspace.registry.datasets()

@@ -1,11 +1,17 @@
-"""Copies of a workspace that other test processes may be reading and writing at the same time."""
+"""Copies of a workspace that other test processes may be reading and writing, and runs without a process each."""
 
 import shutil
+import signal
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
-from mtf_engine.registry import Workspace
+import pytest
+
+from mtf_engine.jobs import executor, files, worker
+from mtf_engine.registry import RunRow, Workspace
 
 REGISTRY = "registry.sqlite"
 
@@ -23,3 +29,24 @@ def copy_workspace(source: Workspace, path: Path) -> Workspace:
     ):
         live.backup(copy)
     return Workspace(path)
+
+
+@contextmanager
+def worked_on_here() -> Iterator[None]:
+    """Has this process work on what is queued as soon as it waits for a run: a worker takes seconds to start.
+
+    The work, its folder and its row are those of a worker; only the process is not one of its own.
+    """
+    watch, handler = executor.watch, signal.getsignal(signal.SIGTERM)
+
+    def work_and_watch(workspace: Workspace, *run_ids: str, **how: Any) -> Iterator[list[RunRow]]:
+        for run in workspace.registry.queue():
+            with worker._logging_to(workspace.run_dir(run.id) / files.LOG):
+                worker.run_job(workspace, run.id)
+        return watch(workspace, *run_ids, **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(executor, "MAX_WORKING", 0)
+        patch.setattr(executor, "watch", work_and_watch)
+        yield
+    signal.signal(signal.SIGTERM, handler)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom, chi2, norm
+from scipy.special import bdtr, chdtrc, ndtr
 
 from mtf_engine.exploration.coverage_counts import CELLS, PAIR_CELLS
 from mtf_engine.exploration.coverage_rules import Check, ExploredLog, named
@@ -22,7 +22,7 @@ def gaps(log: ExploredLog) -> Check:
     low = log.inside < GAP * even
     full = ~low
     between = np.logical_or.accumulate(full, 1) & np.logical_or.accumulate(full[:, ::-1], 1)[:, ::-1]
-    p = np.where(low & between, binom.cdf(log.inside, log.inside.sum(axis=1, keepdims=True), 1 / CELLS), 1)
+    p = np.where(low & between, bdtr(log.inside, log.inside.sum(axis=1, keepdims=True), 1 / CELLS), 1)
 
     def describe(unit: int) -> str:
         name, cell = log.names[unit // CELLS], unit % CELLS
@@ -41,7 +41,7 @@ def shift(log: ExploredLog) -> Check:
     centres = (np.arange(-CELLS, 2 * CELLS) + 0.5) / CELLS
     mean = log.cells @ centres / log.n
     variance = np.maximum(log.cells @ centres**2 / log.n - mean**2, 1e-9)
-    p = 2 * norm.sf(np.abs(mean - 0.5) / np.sqrt(variance / log.n))
+    p = 2 * ndtr(-np.abs(mean - 0.5) / np.sqrt(variance / log.n))
 
     def describe(unit: int) -> str:
         side = "above" if mean[unit] > 0.5 else "below"
@@ -55,7 +55,7 @@ def uniformity(log: ExploredLog) -> Check:
     """Returns whether the density is even over the range that was drawn: chi-square over its cells."""
     drawn = [_drawn_cells(cells) for cells in log.cells]
     statistic = [((c - c.mean()) ** 2).sum() / c.mean() if len(c) > 1 else 0.0 for c in drawn]
-    p = chi2.sf(statistic, [max(len(c) - 1, 1) for c in drawn])
+    p = chdtrc([max(len(c) - 1, 1) for c in drawn], statistic)
 
     def describe(unit: int) -> str:
         cells = drawn[unit] / drawn[unit].mean()
@@ -104,7 +104,7 @@ def dependence(log: ExploredLog) -> Check:
     variance = np.stack([rows @ scores.T**2, columns @ scores.T**2]) / n - mean**2
     product = np.einsum("sa,pab,sb->ps", scores, log.pairs, scores) / n
     correlation = (product - mean.prod(axis=0)) / np.sqrt(np.maximum(variance.prod(axis=0), 1e-9))
-    p = 2 * norm.sf(np.abs(correlation) * np.sqrt(n))  # [pairs, 2]
+    p = 2 * ndtr(-np.abs(correlation) * np.sqrt(n))  # [pairs, 2]
 
     def describe(unit: int) -> str:
         what = ("positions", "squared distances from the centre")[unit % 2]
@@ -123,7 +123,7 @@ def pairs(log: ExploredLog) -> Check:
     some = np.maximum(expected, 1e-9)
     statistic = ((log.pairs - expected) ** 2 / some).sum(axis=(1, 2))
     used = [(log.pairs.sum(axis=axis) > 0).sum(axis=1) - 1 for axis in (1, 2)]
-    p = chi2.sf(statistic, np.maximum(used[0] * used[1], 1))
+    p = chdtrc(np.maximum(used[0] * used[1], 1), statistic)
 
     def describe(unit: int) -> str:
         ratio = (log.pairs[unit] / some[unit])[expected[unit] > 0]

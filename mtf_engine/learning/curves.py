@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 LEVEL = 0.95
 
@@ -24,6 +24,6 @@ def mean_and_interval(curves: Sequence[pd.Series]) -> pd.DataFrame:
     """
     table = pd.concat(list(curves), axis=1).sort_index()
     n = table.count(axis=1)
-    error = table.std(axis=1) / np.sqrt(n) * stats.t.ppf((1 + LEVEL) / 2, (n - 1).clip(lower=1))
+    error = table.std(axis=1) / np.sqrt(n) * stdtrit((n - 1).clip(lower=1), (1 + LEVEL) / 2)
     mean = table.mean(axis=1)
     return pd.DataFrame({"mean": mean, "low": mean - error, "high": mean + error, "n": n})

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.stats import chi2
+from scipy.special import chdtri
 
 from mtf_engine.spec import Spec
 
@@ -140,7 +140,7 @@ def population_stability_index(new: Distribution, reference: Distribution) -> tu
     rows = effective_rows(new, reference)
     p, q = (_smoothed(shares, n) for shares, n in zip(cumulative, rows, strict=True))
     occupied = np.count_nonzero(np.diff(cumulative[1], prepend=0.0))
-    luck = chi2.ppf(LUCK, max(occupied - 1, 1)) * (1 / rows).sum()
+    luck = chdtri(max(occupied - 1, 1), 1 - LUCK) * (1 / rows).sum()
     return float(((p - q) * np.log(p / q)).sum()), float(luck)
 
 
