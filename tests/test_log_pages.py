@@ -246,7 +246,7 @@ def foreign_log(tmp_path):
     return path
 
 
-def test_a_log_in_other_words_is_mapped_in_the_form_and_imported(filled, tmp_path):
+def test_a_log_in_other_words_is_mapped_in_the_form_and_imported(filled, in_process, tmp_path):
     path = foreign_log(tmp_path)
     app = opened("import_logs")
     app.text_input(key="import_path").set_value(str(path))
@@ -278,7 +278,7 @@ def test_a_log_in_other_words_is_mapped_in_the_form_and_imported(filled, tmp_pat
     assert filled.dataset("foreign").n_impressions == 30 and not folder.exists()
 
 
-def test_a_refused_import_keeps_the_form_to_be_mended(filled, tmp_path):
+def test_a_refused_import_keeps_the_form_to_be_mended(filled, in_process, tmp_path):
     path = foreign_log(tmp_path)
     app = opened("import_logs")
     app.text_input(key="import_path").set_value(str(path))

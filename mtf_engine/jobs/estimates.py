@@ -61,7 +61,7 @@ def _by_pace(workspace: Workspace, kind: Kind, env: str, n_steps: int, rate: flo
         return Duration(START + n_steps / rate, "a guess, as nothing like it was done here yet")
     run = max(like, key=_size)
     seconds = run.seconds or 0.0
-    start = min(START, seconds)
+    start = min(START, seconds / 2)  # however short it was, more takes longer
     return Duration(start + (seconds - start) * n_steps / _size(run), f"by the pace of {run.id}")
 
 
