@@ -11,7 +11,10 @@ from hypothesis import HealthCheck, settings
 
 from mtf_engine.jobs import executor, submissions
 from mtf_engine.registry import Workspace
+from tests.browsing import chrome, tab
 from tests.workspaces import worked_on_here
+
+__all__ = ["chrome", "tab"]  # one browser for every file that asks for it
 
 anytime = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """No test fails because the machine is busy."""

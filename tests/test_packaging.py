@@ -15,11 +15,9 @@ from playwright.sync_api import expect
 
 import mtf_engine
 from docs.versions import declared, pinned
+from tests.browsing import Server, Tab
 from tests.fixtures.logs import clean, write
-from tests.test_browser import Server, Tab, chrome, tab
 from tests.titles import TITLES
-
-__all__ = ["chrome", "tab"]  # fixtures
 
 ROOT = Path(__file__).parent.parent
 LOCKS = {"requirements.txt": (), "requirements-dev.txt": ("dev",)}

@@ -21,7 +21,8 @@ from playwright.sync_api import Page, expect
 from docs.pictures import keep
 from mtf_engine.bundle import verify
 from mtf_engine.registry import RunState, Workspace
-from tests.test_browser import ROOT, SECONDS, Tab, chrome, newest_training, serve, start_training, tab
+from tests.browsing import ROOT, SECONDS, Tab
+from tests.test_browser import newest_training, serve, start_training
 
 __all__ = ["chrome", "serve", "tab"]
 
