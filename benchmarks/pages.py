@@ -31,7 +31,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.big_workspace import BIG, make
 from mtf_engine.registry import BASELINE, Workspace
 from tests import browser as chromium
-from tests.test_browser import HEADINGS, Server
+from tests.browsing import Server
+from tests.test_browser import HEADINGS
 
 TIMES = 3
 QUIET = 700
@@ -203,7 +204,7 @@ def rows(workspace: Workspace, names: list[str]) -> dict[str, Measured]:
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         browser = playwright.chromium.launch(executable_path=chromium.find(), args=list(chromium.FLAGS))
         for name in names:
-            server = Server(workspace, Path(folder) / "server.log")
+            server = Server(workspace.path, Path(folder) / "server.log")
             query = urlencode(selected.get(name, {}), doseq=True)
             use, process = USES.get(name, ("", None))[1], psutil.Process(server.process.pid)
             found[name] = measure(browser, f"{server.url}/{name}?{query}", use, process)

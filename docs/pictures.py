@@ -10,9 +10,8 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from mtf_engine.registry import Workspace
 from tests import browser as chromium
-from tests.test_browser import Server, Tab
+from tests.browsing import Server, Tab
 
 FOLDER = Path(__file__).parent / "pictures"
 SIZE = {"width": 1280, "height": 1010}
@@ -30,7 +29,7 @@ def main(workspace: Path) -> None:
     FOLDER.mkdir(exist_ok=True)
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as logs:
         browser = playwright.chromium.launch(executable_path=chromium.find(), args=list(chromium.FLAGS))
-        server = Server(Workspace(workspace), Path(logs) / "server.log")
+        server = Server(workspace, Path(logs) / "server.log")
         for name, address in PICTURES.items():
             tab = Tab(browser.new_page(viewport=SIZE))
             page = tab.open(f"{server.url}/{address}")

@@ -24,7 +24,7 @@ from mtf_engine.registry import RunState, Workspace
 from tests.browsing import ROOT, SECONDS, Tab
 from tests.test_browser import newest_training, serve, start_training
 
-__all__ = ["chrome", "serve", "tab"]
+__all__ = ["serve"]
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
