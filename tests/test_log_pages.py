@@ -14,6 +14,7 @@ from mtf_engine.registry import RunRow, RunState, Workspace
 from mtf_engine.reward import Correlation
 from mtf_engine.spec import BoundsPlan, RewardSpec
 from pages.shared import dataset_charts
+from tests.fixtures import logs
 from tests.test_explore_pages import address, tiles, widget
 from tests.test_pages import button, checked, opened, tables, texts
 from tests.workspaces import copy_workspace
@@ -321,3 +322,20 @@ def test_a_move_while_an_import_ends_loses_nothing_of_what_it_said(
     app.run()
     told = checked(app.run())
     assert said in [*told.success, *told.error][0].value
+
+
+def test_rows_that_are_left_out_are_counted_by_the_import_and_on_its_dataset(filled, in_process, tmp_path):
+    logs.DEFECTS["negative_watch_time"](tmp_path / "bad")
+    app = opened("import_logs")
+    app.text_input(key="import_path").set_value(str(tmp_path / "bad"))
+    app.text_input(key="import_mapping").set_value(str(tmp_path / "bad" / "mapping.yaml")).run()
+    button(app, "Check and import").click().run()
+    executor.wait(filled, app.session_state["an import"].run_id)
+    assert "leave those rows out" in texts(app.run())
+    app.segmented_control(key="import_bad_rows").set_value("drop").run()
+    assert "--bad-rows drop" in texts(app)
+    button(app, "Check and import").click().run()
+    executor.wait(filled, app.session_state["an import"].run_id)
+    assert "rows left out: 1 negative" in texts(app.run()).replace("\\", "")
+    page = opened("datasets", dataset=filled.registry.datasets()[0].id)
+    assert "Left out of impressions" in texts(page).replace("\\", "")

@@ -210,8 +210,7 @@ class Columns:
 
     def reports(self) -> list[str]:
         """Returns a sentence about the rows that were left out, none where there are none."""
-        n = self.left_out.total()
-        return [f"{self.raw.file}: {n:,} rows are left out: {self._counts()}"] if n else []
+        return [f"{self.raw.file}: rows left out: {self._counts()}"] if self.left_out else []
 
     def warnings(self) -> list[str]:
         """Returns what a user should know of the file, down to the columns that nothing reads."""

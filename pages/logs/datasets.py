@@ -83,6 +83,13 @@ def show_counts(quality: Quality) -> None:
         st.caption(f"{quality.without_action:,} requests carry no action.")
 
 
+def show_left_out(row: DatasetRow) -> None:
+    """Says which rows the import left out, if it did."""
+    for file, counts in row.meta["details"].get("left_out", {}).items():
+        codes = ", ".join(f"{n:,} {words.plain(code)}" for code, n in counts.items())
+        st.caption(f"Left out of {words.plain(file)} at import: {codes}.")
+
+
 def show_spread(quality: Quality) -> None:
     """Draws the requests of each day and the lengths of the sessions."""
     left, right = st.columns(2)
@@ -170,6 +177,7 @@ def main() -> None:
     if quality is None:
         return
     show_counts(quality)
+    show_left_out(row)
     show_spread(quality)
     show_columns(row, quality)
     show_command(row)

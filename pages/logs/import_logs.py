@@ -174,7 +174,8 @@ def show_success(result: dict) -> None:
 def main() -> None:
     st.title("Import logs", anchor=False)
     st.caption(
-        "Decides what can be learned from. The whole log is checked first; with a defect, nothing is kept."
+        "Decides what can be learned from. The whole log is checked first; with a defect nothing is kept, "
+        "unless you have such rows left out."
     )
     following = st.session_state.get(FOLLOWED, Import())
     if following.works:
