@@ -2,7 +2,7 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 MTF := $(VENV)/bin/mtf
-PYTEST := OMP_NUM_THREADS=1 $(PYTHON) -m pytest
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PYTHON) -m pytest
 WORKERS ?= 2
 DEMO := data/demo
 

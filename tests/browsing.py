@@ -6,30 +6,24 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 
 from tests import browser as chromium
+from tests.waiting import PATIENCE, wait_until
 
 ROOT = Path(__file__).parent.parent
 MTF = (sys.executable, "-m", "mtf_engine")
-SECONDS = 60
+SECONDS = PATIENCE
 expect.set_options(timeout=1_000 * SECONDS)
 PROBES = re.compile(r"/\w+/_stcore/(health|host-config)$")
 """Streamlit's frontend asks for these below a deep link first, and logs the 404 itself."""
-
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} seconds: {what}"
-        time.sleep(0.2)
+VIEWPORT = {"width": 1280, "height": 900}
 
 
 class Server:
@@ -110,14 +104,16 @@ def chrome() -> Iterator[Browser]:
     path = chromium.find()
     assert path, "no chromium: run `make test`, which installs one, or `python tests/browser.py`"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(chromium.FLAGS))
+        browser = playwright.chromium.launch(
+            executable_path=path, args=list(chromium.FLAGS), timeout=1_000 * SECONDS
+        )
         yield browser
         browser.close()
 
 
 @pytest.fixture
 def tab(chrome: Browser) -> Iterator[Tab]:
-    context = chrome.new_context(viewport={"width": 1280, "height": 900})
+    context = chrome.new_context(viewport=VIEWPORT)
     tab = Tab(context.new_page())
     yield tab
     context.close()

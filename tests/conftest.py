@@ -26,8 +26,16 @@ ROOT = Path(__file__).parent.parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the tests that need a browser behind all others."""
-    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+    """Puts the tests that need a browser last, and those that need the filled workspace before them.
+
+    So one process fills it while the other still has tests that do without.
+    """
+
+    def needs(item: pytest.Item) -> tuple[bool, bool]:
+        browser = item.get_closest_marker("browser") is not None
+        return browser, "small_workspace" in getattr(item, "fixturenames", ())
+
+    items.sort(key=needs)
 
 
 @pytest.fixture(scope="session")

@@ -140,3 +140,10 @@ def test_functions_fit_on_a_screen(path):
         f.name: f.end_lineno - f.lineno + 1 for f in functions if f.end_lineno - f.lineno >= LONGEST_FUNCTION
     }
     assert not long
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").glob("test_*.py")), ids=name_of)
+def test_how_long_a_test_waits_is_said_in_one_place(path):
+    """Seconds of its own would make it fail where the machine is busy; `tests/waiting.py` has enough for all."""
+    source = path.read_text()
+    assert path.name == Path(__file__).name or "time.monotonic() +" not in source

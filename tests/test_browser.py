@@ -8,26 +8,47 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 from streamlit.testing.v1 import AppTest
 
 from mtf_engine.bundle import verify
 from mtf_engine.registry import RunState, Workspace
 from tests.accessibility import violations
-from tests.browsing import ROOT, SECONDS, Server, Tab, wait_until
+from tests.browsing import ROOT, SECONDS, VIEWPORT, Server, Tab
 from tests.fixtures.rounds import a_round, add_rounds
 from tests.titles import HOME, TITLES
-from tests.workspaces import copy_workspace
+from tests.waiting import wait_until
+from tests.workspaces import copy_workspace, stop_all
 
 pytestmark = pytest.mark.browser
 
 HEADINGS = {"": HOME, **TITLES}
+ENDLESS = 10_000_000
+
+
+@pytest.fixture(scope="session")
+def visitor(chrome: Browser) -> Iterator[Tab]:
+    """A tab that stays open from test to test, so that it reads and compiles Streamlit's scripts once."""
+    context = chrome.new_context(viewport=VIEWPORT)
+    yield Tab(context.new_page())
+    context.close()
 
 
 @pytest.fixture
-def workspace(small_workspace: Workspace, tmp_path: Path) -> Workspace:
-    """A copy of the filled workspace, to be written to."""
-    return copy_workspace(small_workspace, tmp_path / "workspace")
+def kept_tab(visitor: Tab) -> Tab:
+    """The visitor's tab as if it were new: for links that are opened, which load the page anew."""
+    visitor.errors.clear()
+    visitor.foreign.clear()
+    visitor.page.emulate_media(color_scheme="light")
+    return visitor
+
+
+@pytest.fixture
+def workspace(small_workspace: Workspace, tmp_path: Path) -> Iterator[Workspace]:
+    """A copy of the filled workspace, to be written to; no run of it outlives the test."""
+    workspace = copy_workspace(small_workspace, tmp_path / "workspace")
+    yield workspace
+    stop_all(workspace)
 
 
 @pytest.fixture(scope="session")
@@ -70,9 +91,9 @@ def test_the_first_deep_link_on_a_fresh_server_shows_its_page(page, small_worksp
 
 
 @pytest.mark.parametrize("page", HEADINGS, ids=lambda page: page or "home")
-def test_a_deep_link_shows_its_page_and_everybody_can_use_it(page, dashboard, tab):
-    shows(page, dashboard.url, tab)
-    assert not violations(tab.page)
+def test_a_deep_link_shows_its_page_and_everybody_can_use_it(page, dashboard, kept_tab):
+    shows(page, dashboard.url, kept_tab)
+    assert not violations(kept_tab.page)
 
 
 @pytest.fixture(scope="session")
@@ -84,9 +105,9 @@ def below_a_path(small_workspace: Workspace, tmp_path_factory) -> Iterator[Serve
 
 
 @pytest.mark.parametrize("page", ["", "datasets", "runs", "review"], ids=lambda page: page or "home")
-def test_a_deep_link_below_a_base_path_shows_its_page_and_its_links_stay_there(page, below_a_path, tab):
-    shows(page, below_a_path.url, tab)
-    links = tab.page.get_by_role("link").evaluate_all("links => links.map(link => link.href)")
+def test_a_deep_link_below_a_base_path_shows_its_page_and_its_links_stay_there(page, below_a_path, kept_tab):
+    shows(page, below_a_path.url, kept_tab)
+    links = kept_tab.page.get_by_role("link").evaluate_all("links => links.map(link => link.href)")
     inside = [link for link in links if link.startswith("http://localhost")]
     assert len(inside) >= len(TITLES)
     assert all(link.startswith(f"{below_a_path.url}/") for link in inside)
@@ -151,10 +172,10 @@ def newest_training(workspace: Workspace) -> str:
 
 def test_a_training_is_started_watched_cancelled_and_resumed(workspace, serve, tab):
     page = tab.open(f"{serve(workspace).url}/start")
-    start_training(page, 100_000)
+    start_training(page, ENDLESS)
     run_id = newest_training(workspace)
     assert f"run={run_id}" in page.url
-    expect(page.get_by_text(re.compile(r"[1-9]\d* of 100,000")).first).to_be_visible()
+    expect(page.get_by_text(re.compile(rf"[1-9]\d* of {ENDLESS:,}")).first).to_be_visible()
     expect(page.locator(".js-plotly-plot").first).to_be_visible()
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_test_id("stBadge").or_(page.get_by_text("■ cancelled")).first).to_contain_text(
@@ -162,9 +183,9 @@ def test_a_training_is_started_watched_cancelled_and_resumed(workspace, serve, t
     )
     stopped = workspace.registry.run(run_id)
     assert stopped.state is RunState.CANCELLED
-    assert 0 < stopped.step < 100_000
+    assert 0 < stopped.step < ENDLESS
     page.get_by_role("button", name="Resume").click()
-    expect(page.get_by_text(re.compile(r"running · .*of 100,000")).first).to_be_visible()
+    expect(page.get_by_text(re.compile(rf"running · .*of {ENDLESS:,}")).first).to_be_visible()
     wait_until(lambda: workspace.registry.run(run_id).step > stopped.step, "the run goes on where it was")
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("button", name="Resume")).to_be_visible()
@@ -173,7 +194,7 @@ def test_a_training_is_started_watched_cancelled_and_resumed(workspace, serve, t
 
 def test_a_run_outlives_its_dashboard_and_a_new_one_shows_it(workspace, serve, tab, chrome):
     first = serve(workspace)
-    start_training(Tab(chrome.new_page()).open(f"{first.url}/start"), 100_000)
+    start_training(Tab(chrome.new_page()).open(f"{first.url}/start"), ENDLESS)
     run_id = newest_training(workspace)
     first.stop(signal.SIGKILL)
     step = workspace.registry.run(run_id).step
@@ -237,8 +258,8 @@ def drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> No
     page.mouse.up()
 
 
-def test_no_move_in_the_planner_is_lost_and_a_rectangle_becomes_the_box(workspace, serve, tab):
-    page = tab.open(f"{serve(workspace).url}/bounds")
+def test_no_move_in_the_planner_is_lost_and_a_rectangle_becomes_the_box(dashboard, tab):
+    page = tab.open(f"{dashboard.url}/bounds")
     expect(page.get_by_text("419 ×")).to_be_visible()
     for name in ("pow_click", "pow_like"):
         page.get_by_role("slider", name=name).first.focus()

@@ -3,8 +3,8 @@
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,23 @@ from mtf_engine.jobs import executor, submissions
 from mtf_engine.jobs.storage import open_dataset, open_policy
 from mtf_engine.registry import RunRow, RunState, Workspace, new_id, now
 from mtf_engine.spec import BoundsPlan, FusionSpec, Refusal
-from tests.workspaces import copy_workspace
+from tests.waiting import wait_until
+from tests.workspaces import copy_workspace, worked_on_here
 
 ROOT = Path(__file__).parent.parent
 
 
 class Shell:
-    """Calls commands in one workspace, inside this process."""
+    """Calls commands in one workspace, inside this process; what they wait for is worked on here too."""
 
     def __init__(self, path: Path) -> None:
         self.workspace = Workspace(path)
 
     def __call__(self, *arguments: str, code: int = 0, input: str | None = None) -> Any:
         """Returns the one JSON document that a command prints before it exits with `code`."""
-        done = CliRunner().invoke(
-            app, ["--workspace", str(self.workspace.path), "--json", *arguments], input=input
-        )
+        words = ["--workspace", str(self.workspace.path), "--json", *arguments]
+        with nullcontext() if "--background" in arguments else worked_on_here():
+            done = CliRunner().invoke(app, words, input=input)
         assert done.exit_code == code, (done.exception, done.output)
         self.stderr = done.stderr
         return json.loads(done.stdout)
@@ -259,9 +260,7 @@ def test_a_gymnasium_environment_goes_the_same_way(shell: Shell) -> None:
 def test_an_ab_test_in_the_background_is_cancelled(filled: Shell) -> None:
     (training,) = filled.workspace.registry.runs(kind="train")
     run_id = filled("abtest", training.id, "--users", "10000000", "--background")["run_id"]
-    deadline = time.monotonic() + 60
-    while not filled.workspace.registry.run(run_id).step and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until(lambda: filled.workspace.registry.run(run_id).step, "the test has begun")
     filled("runs", "cancel", run_id)
     run = executor.wait(filled.workspace, run_id)
     assert run.state is RunState.CANCELLED and 0 < run.step < run.n_steps

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +18,8 @@ from mtf_engine.jobs.configs import CompareConfig
 from mtf_engine.registry import RunRow, RunState, Workspace, now
 from mtf_engine.spec import Refusal
 from mtf_engine.training import make_config
+from tests.waiting import wait_until
+from tests.workspaces import stop_all
 
 SMALL = {"n_steps": "20", "batch_size": "16", "n_critics": "3", "hidden": "8", "validate_every": "20"}
 DESIGN = {"datasets": ("2",), "seeds": (4,), "env": "session", "sessions": 40, "users": 30}
@@ -47,10 +48,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     """A workspace in which no run outlives the tests."""
     workspace = Workspace(tmp_path_factory.mktemp("compare") / "workspace")
     yield workspace
-    for run in workspace.registry.runs(RunState.QUEUED, RunState.RUNNING):
-        if run.parent_id is None:
-            executor.cancel(workspace, run.id)
-            executor.wait(workspace, run.id)
+    stop_all(workspace)
 
 
 @pytest.fixture(scope="module")
@@ -232,11 +230,11 @@ def test_killed_cancelled_and_resumed_it_ends_as_if_it_had_not_been(
         assert len(parts) <= executor.MAX_WORKING
         return parts
 
-    wait_for(at_work)
+    wait_until(at_work, "parts are at work")
     os.kill(workspace.registry.run(run_id).pid or 0, signal.SIGKILL)
     executor.wait(workspace, run_id)
     executor.resume(workspace, run_id)
-    wait_for(lambda: [part for part in at_work() if part.kind == "train"])
+    wait_until(lambda: [part for part in at_work() if part.kind == "train"], "a part trains")
     executor.cancel(workspace, run_id)
     assert executor.wait(workspace, run_id).state is RunState.CANCELLED
     assert all(part.cancel_requested_at for part in at_work()), "parts stop with what they are parts of"
@@ -250,10 +248,3 @@ def test_killed_cancelled_and_resumed_it_ends_as_if_it_had_not_been(
     for mine, theirs in zip(left, right, strict=True):
         rows = [cell.model_dump_json(exclude=alike) for cell in (mine, theirs)]
         assert rows[0].replace(str(mine.policy), "") == rows[1].replace(str(theirs.policy), "")
-
-
-def wait_for(found: Any) -> None:
-    deadline = time.monotonic() + 120
-    while not found():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

@@ -15,6 +15,7 @@ from mtf_engine.registry import Workspace
 from mtf_engine.spec import BoundsPlan, Box, Refusal
 from pages.shared import bounds_charts, densities, log_charts, plans
 from tests.test_pages import ROOT, button, checked, opened, tables, texts
+from tests.waiting import PATIENCE
 from tests.workspaces import copy_workspace
 
 PAGES = ("bounds", "drift", "walls", "cost", "coverage", "density", "formulas")
@@ -196,7 +197,7 @@ def test_coverage_counts_once_and_says_why_a_log_fails(filled):
 
 
 def test_a_cancelled_count_waits_to_be_asked_for(filled):
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=PATIENCE)
     app.switch_page("pages/explore/coverage.py")
     app.session_state["count cancelled"] = filled.dataset("explored").id
     checked(app.run())

@@ -21,11 +21,14 @@ from mtf_engine.jobs.storage import open_dataset
 from mtf_engine.registry import RunRow, RunState, Workspace
 from mtf_engine.spec import Refusal
 from tests.fixtures.logs import clean, write
-from tests.workspaces import copy_workspace
+from tests.waiting import PATIENCE, wait_until
+from tests.workspaces import copy_workspace, stop_all
 
 ROOT = Path(__file__).parent.parent
 SMALL = {"n_steps": "200", "checkpoint_every": "10", "log_every": "5", "validate_every": "20"}
 SMALL |= {"batch_size": "16", "n_critics": "3", "hidden": "8"}
+LONG = 600
+"""Steps of a training that is killed on the way, however late whoever kills it gets the processor."""
 ENDLESS = 10_000_000
 
 
@@ -35,10 +38,7 @@ def workspace(small_workspace: Workspace, tmp_path_factory: pytest.TempPathFacto
     path = tmp_path_factory.mktemp("jobs") / "workspace"
     workspace = copy_workspace(small_workspace, path)
     yield workspace
-    live = [run.id for run in workspace.registry.runs() if not run.state.is_finished]
-    for run_id in live:
-        executor.cancel(workspace, run_id)
-    list(executor.watch(workspace, *live))
+    stop_all(workspace)
 
 
 @pytest.fixture
@@ -58,15 +58,17 @@ def train(workspace: Workspace, **settings: object) -> str:
     )
 
 
-def until(
-    workspace: Workspace, run_id: str, condition: Callable[[RunRow], bool], seconds: float = 60
-) -> RunRow:
+def until(workspace: Workspace, run_id: str, condition: Callable[[RunRow], bool]) -> RunRow:
     """Returns the live run as soon as `condition` holds."""
-    deadline = time.monotonic() + seconds
-    while not condition(run := workspace.registry.run(run_id)):
-        assert time.monotonic() < deadline and not run.state.is_finished, run
-        time.sleep(0.02)
-    return run
+
+    def found() -> RunRow | None:
+        run = workspace.registry.run(run_id)
+        if condition(run):
+            return run
+        assert not run.state.is_finished, run
+        return None
+
+    return wait_until(found, f"{run_id} comes so far", 0.02)
 
 
 def kill(run: RunRow, number: int = signal.SIGKILL) -> None:
@@ -75,7 +77,7 @@ def kill(run: RunRow, number: int = signal.SIGKILL) -> None:
 
 
 def test_a_training_killed_three_times_ends_like_one_that_was_not(workspace: Workspace) -> None:
-    whole, killed = train(workspace), train(workspace)
+    whole, killed = (train(workspace, n_steps=LONG) for _ in range(2))
     folder, generator = workspace.run_dir(killed), np.random.default_rng(0)
     for _ in range(3):
         enough = len(metrics.read(folder)) + int(generator.integers(1, 5))
@@ -86,7 +88,7 @@ def test_a_training_killed_three_times_ends_like_one_that_was_not(workspace: Wor
         executor.resume(workspace, killed)
     assert {executor.wait(workspace, run_id).state for run_id in (whole, killed)} == {RunState.COMPLETED}
     assert resume.differences(workspace.run_dir(whole), folder) == []
-    assert resume.logged(folder)[-1]["step"] == 200
+    assert resume.logged(folder)[-1]["step"] == LONG
     saved = resume.tensors(folder / "checkpoint.pt")
     assert any("optimiser" in name for name in saved) and any("generator" in name for name in saved)
 
@@ -114,11 +116,11 @@ def test_two_work_at_a_time_and_the_queue_moves_on(
     with pytest.raises(Refusal, match="nothing to cancel"):
         executor.cancel(workspace, waiting)
 
-    deadline = time.monotonic() + 10
-    while psutil.Process().children():
+    def are_gone() -> bool:
         executor.reconcile(workspace)
-        assert time.monotonic() < deadline, "a long-lived starter keeps zombies"
-        time.sleep(0.05)
+        return not any(psutil.pid_exists(run.pid) for run in runs if run.pid)
+
+    wait_until(are_gone, "a long-lived starter keeps no zombies")
 
 
 def test_a_cancelled_training_stops_and_goes_on_where_it_was(workspace: Workspace) -> None:
@@ -241,15 +243,14 @@ def test_ctrl_c_cancels_a_foreground_job(workspace: Workspace) -> None:
         cwd=ROOT, stderr=subprocess.PIPE, text=True,
         preexec_fn=heed_ctrl_c,  # noqa: PLW1509 (the child runs nothing else before it is replaced)
     )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while len(runs := workspace.registry.runs()) == n_before or runs[0].step == 0:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: len(workspace.registry.runs()) > n_before, "the training is queued")
+    run_id = workspace.registry.runs()[0].id
+    until(workspace, run_id, lambda run: run.step > 0)
     foreground.send_signal(signal.SIGINT)
-    _, stderr = foreground.communicate(timeout=60)
+    _, stderr = foreground.communicate(timeout=PATIENCE)
     assert foreground.returncode == 1
-    assert stderr.startswith(f"{runs[0].id} was cancelled at step ")
-    assert workspace.registry.run(runs[0].id).state is RunState.CANCELLED
+    assert stderr.startswith(f"{run_id} was cancelled at step ")
+    assert workspace.registry.run(run_id).state is RunState.CANCELLED
 
 
 def command(workspace: Workspace, *arguments: str) -> list[str]:

@@ -44,7 +44,7 @@ def collected(app, workspace: Workspace) -> Dataset:
     return Dataset.open(workspace.dataset_path(str(run.dataset_id)))
 
 
-def test_a_log_is_collected_as_the_form_says_and_leads_on(filled):
+def test_a_log_is_collected_as_the_form_says_and_leads_on(filled, in_process):
     filled.registry.save_plan("narrow", BoundsPlan.symmetric(0.05, 10))
     (training,) = filled.registry.runs(kind="train")
     app = opened("collect", plan="narrow", baseline=training.id)
@@ -299,7 +299,7 @@ def test_a_refused_import_keeps_the_form_to_be_mended(filled, in_process, tmp_pa
     ("column", "said"), [("ts", "Imported 30 requests"), ("note", "Nothing was imported")]
 )
 def test_a_move_while_an_import_ends_loses_nothing_of_what_it_said(
-    column, said, filled, tmp_path, monkeypatch
+    column, said, filled, in_process, tmp_path, monkeypatch
 ):
     """Whatever a visitor moves ends the page at the next use of the session, and draws it anew."""
 

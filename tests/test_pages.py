@@ -9,6 +9,7 @@ from streamlit.testing.v1 import AppTest
 
 from mtf_engine.registry import Workspace
 from tests.titles import HOME, TITLES
+from tests.waiting import PATIENCE
 from tests.workspaces import copy_workspace
 
 ROOT = Path(__file__).parent.parent
@@ -21,7 +22,7 @@ PAGES = {
 
 def opened(page: str | None = None, **query: str) -> AppTest:
     """Returns the app after its first run on `page` (home if None), checked to be free of exceptions."""
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=PATIENCE)
     if page:
         app.switch_page(PAGES[page])
     for name, value in query.items():

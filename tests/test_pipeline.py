@@ -4,10 +4,12 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
+from mtf_engine.jobs import executor
+from tests.test_cli import Shell
 
 ROOT = Path(__file__).parent.parent
 
@@ -25,28 +27,9 @@ def test_readme_example_runs_word_for_word(tmp_path, monkeypatch):
     assert all(0 < value < 1 for value in gauc.values())
 
 
-class CommandLine:
-    """Calls the command line in a workspace of its own and returns the one JSON document it prints."""
-
-    def __init__(self, workspace: Path) -> None:
-        self.base = [sys.executable, "-m", "mtf_engine", "--workspace", str(workspace), "--json"]
-
-    def __call__(self, *arguments: str):
-        done = subprocess.run([*self.base, *arguments], cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    def wait(self, run_id: str, seconds: float = 120) -> dict:
-        deadline = time.monotonic() + seconds
-        while (run := self("runs", "show", run_id))["state"] in ("queued", "running"):
-            assert time.monotonic() < deadline, run
-            time.sleep(0.5)
-        return run
-
-
 def test_a_real_log_becomes_a_verified_bundle(tmp_path, kuairand):
     """KuaiRand is imported, explored by replay, trained on in the background, compared and exported."""
-    run = CommandLine(tmp_path / "workspace")
+    run = Shell(tmp_path / "workspace")
     imported = run("dataset", "import", str(kuairand), "--format", "kuairand", "--name", "real")
     assert imported["impressions"] > 15_000
 
@@ -61,7 +44,8 @@ def test_a_real_log_becomes_a_verified_bundle(tmp_path, kuairand):
         "--set", "n_steps=60", "--seed", "3", "--background",
     )  # fmt: skip
     assert started["state"] in ("queued", "running")
-    finished = run.wait(started["run_id"])
+    executor.wait(run.workspace, started["run_id"])
+    finished = run("runs", "show", started["run_id"])
     assert (finished["state"], finished["step"], finished["kind"]) == ("completed", 60, "train")
 
     scores = run("evaluate", started["run_id"], "baseline", "--on", imported["dataset_id"])
@@ -79,4 +63,7 @@ def test_a_real_log_becomes_a_verified_bundle(tmp_path, kuairand):
 
 @pytest.mark.parametrize("command", ["density", "doctor"])
 def test_commands_work_in_an_empty_workspace(tmp_path, command):
-    assert CommandLine(tmp_path / "new")(command)
+    base = [sys.executable, "-m", "mtf_engine", "--workspace", str(tmp_path / "new"), "--json"]
+    done = subprocess.run([*base, command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ from mtf_engine.registry import RunRow, RunState, Workspace
 from mtf_engine.rounds import Estimate, Round, share_of, verdict
 from mtf_engine.spec import BoundsPlan, Refusal
 from tests.fixtures import kuairand as sample
+from tests.waiting import wait_until
+from tests.workspaces import stop_all
 
 SMALL = {"n_steps": "61", "checkpoint_every": "10", "log_every": "10", "validate_every": "20"}
 SMALL |= {"batch_size": "16", "n_critics": "3", "hidden": "8"}
@@ -37,9 +38,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     """A workspace in which no run outlives the tests."""
     workspace = Workspace(tmp_path_factory.mktemp("rounds") / "workspace")
     yield workspace
-    for run in workspace.registry.runs(RunState.QUEUED, RunState.RUNNING):
-        executor.cancel(workspace, run.id)
-        executor.wait(workspace, run.id)
+    stop_all(workspace)
 
 
 @pytest.fixture(scope="module")
@@ -160,9 +159,10 @@ def test_parts_are_ordinary_runs_with_folders_and_logs(workspace: Workspace, who
 
 def test_killed_at_a_random_moment_it_ends_as_if_it_had_not_been(workspace: Workspace, whole: RunRow) -> None:
     killed = submit(workspace, train_on="cumulative", ab_users=50)
-    seconds = np.random.default_rng().uniform(0, 0.9) * (whole.seconds or 0)
-    print(f"killed after {seconds:.2f} s")
-    resume_rounds.kill(workspace, killed, seconds)
+    generator = np.random.default_rng()
+    n_done, seconds = int(generator.integers(0, 5)), generator.uniform(0, 0.2)
+    print(f"killed {seconds:.2f} s after {n_done} of 9 parts")
+    resume_rounds.kill(workspace, killed, seconds, n_done)
     parts = workspace.registry.runs(parent_id=killed)
     assert not [part.id for part in parts if part.state is RunState.RUNNING]
     executor.resume(workspace, killed)
@@ -173,13 +173,11 @@ def test_killed_at_a_random_moment_it_ends_as_if_it_had_not_been(workspace: Work
 @pytest.mark.slow
 def test_a_part_is_cancelled_and_resumed_with_the_whole(workspace: Workspace) -> None:
     run_id = submit(workspace, settings={"n_steps": "1000000"}, name="long")
-    deadline = time.monotonic() + 60
-    while not (
-        at_work := [p for p in workspace.registry.runs(parent_id=run_id) if p.kind == "train" and p.step]
-    ):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    (part,) = at_work
+
+    def at_work() -> list[RunRow]:
+        return [p for p in workspace.registry.runs(parent_id=run_id) if p.kind == "train" and p.step]
+
+    (part,) = wait_until(at_work, "a part trains")
     assert part.state is RunState.RUNNING and len(workspace.registry.queue()) == 0
     executor.cancel(workspace, part.id)
     assert executor.wait(workspace, run_id).state is RunState.CANCELLED
@@ -187,9 +185,7 @@ def test_a_part_is_cancelled_and_resumed_with_the_whole(workspace: Workspace) ->
     assert stopped.state is RunState.CANCELLED and stopped.step > 0
 
     executor.resume(workspace, part.id)
-    while workspace.registry.run(part.id).step <= stopped.step:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: workspace.registry.run(part.id).step > stopped.step, "the part goes on where it was")
     os.kill(workspace.registry.run(run_id).pid or 0, signal.SIGTERM)
     assert executor.wait(workspace, run_id).state is RunState.INTERRUPTED
     assert workspace.registry.run(part.id).state is RunState.INTERRUPTED

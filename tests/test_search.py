@@ -155,7 +155,7 @@ def test_a_log_from_elsewhere_has_no_environment_to_be_rewarded_in(workspace):
         open_fitness(workspace, "mine", {"fitness": "reward", "batch_size": 40, "seed": 0, "n_threads": 1})
 
 
-def test_a_run_keeps_what_it_was_searched_for_and_how_often(workspace):
+def test_a_run_keeps_what_it_was_searched_for_and_how_often(workspace, in_process):
     settings = {"n_steps": "2", "population": "4", "fitness": "reward", "batch_size": "20"}
     run_id = submissions.submit_train(
         workspace, "explored", algo="evolution_strategy", preset="demo", settings=settings

@@ -29,7 +29,7 @@ __all__ = ["serve"]
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 N_STEPS, N_REQUESTS = 12_000, 4_000
-LONG = 5_000 * SECONDS
+LONG = 2_000 * SECONDS
 PICTURES = Path(os.environ["MTF_PICTURES"]) if "MTF_PICTURES" in os.environ else None
 
 

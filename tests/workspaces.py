@@ -4,14 +4,14 @@ import shutil
 import signal
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mtf_engine.jobs import executor, files, worker
-from mtf_engine.registry import RunRow, Workspace
+from mtf_engine.registry import RunRow, RunState, Workspace
 
 REGISTRY = "registry.sqlite"
 
@@ -31,6 +31,14 @@ def copy_workspace(source: Workspace, path: Path) -> Workspace:
     return Workspace(path)
 
 
+def stop_all(workspace: Workspace) -> None:
+    """Cancels what is queued or running and waits for its end; a part ends with what it is a part of."""
+    live = [run for run in workspace.registry.runs(RunState.QUEUED, RunState.RUNNING) if not run.parent_id]
+    for run in live:
+        executor.cancel(workspace, run.id)
+    list(executor.watch(workspace, *(run.id for run in live)))
+
+
 @contextmanager
 def worked_on_here() -> Iterator[None]:
     """Has this process work on what is queued as soon as it waits for a run: a worker takes seconds to start.
@@ -41,12 +49,15 @@ def worked_on_here() -> Iterator[None]:
 
     def work_and_watch(workspace: Workspace, *run_ids: str, **how: Any) -> Iterator[list[RunRow]]:
         for run in workspace.registry.queue():
-            with worker._logging_to(workspace.run_dir(run.id) / files.LOG):
+            log = (workspace.run_dir(run.id) / files.LOG).open("a")
+            with log, redirect_stdout(log), redirect_stderr(log):
                 worker.run_job(workspace, run.id)
         return watch(workspace, *run_ids, **how)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(executor, "MAX_WORKING", 0)
         patch.setattr(executor, "watch", work_and_watch)
-        yield
-    signal.signal(signal.SIGTERM, handler)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, handler)
