@@ -263,7 +263,9 @@ class Feedback:
         """Returns SQL for the impression columns of a dataset, out of the table `impressions`."""
         length = usual_length(con, "impressions", "predictions")
         parts = (
-            whole_or_text(con, "impressions", "item_id") if "item_id" in columns.names else "row AS item_id",
+            whole_or_text(con, "impressions", "item_id")
+            if "item_id" in columns.names
+            else "row_number() OVER (ORDER BY row) AS item_id",
             f"predictions::FLOAT[{length}] AS predictions",
             *map(quoted, self.signals),
             f"{self.reward_sql} AS reward",

@@ -6,7 +6,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import duckdb
 import pyarrow as pa
@@ -26,8 +26,8 @@ PART = '"the file of this row"'
 class RawTable:
     """A file in DuckDB before its columns are typed: the table's name, the file's, and its column types.
 
-    Of a folder of parts, `parts` tells each file's name and how many rows come before it. `n_rejected` lines of
-    CSV that are no rows were left out, as `bad_rows` wants it.
+    Of a folder of parts, `parts` tells each file's name and how many rows come before it. `rejected` are the
+    lines of CSV that are no rows and were left out, as `bad_rows` wants it: each with its file, by number.
     """
 
     table: str
@@ -37,17 +37,25 @@ class RawTable:
     n_rows: int
     parts: tuple[tuple[str, int], ...] = ()
     bad_rows: BadRows = "refuse"
-    n_rejected: int = 0
+    rejected: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def n_rejected(self) -> int:
+        return len(self.rejected)
 
     def placed(self, defects: Iterable[Defect]) -> list[Defect]:
         """Returns defects of rows of the table as those of rows of the file that holds them."""
         return [self._placed(defect) for defect in defects]
 
     def _placed(self, defect: Defect) -> Defect:
-        if defect.row is None or not self.parts:
+        if defect.row is None:
             return defect
-        file, before = next(part for part in reversed(self.parts) if part[1] < defect.row)
-        return defect.model_copy(update={"file": file, "row": defect.row - before})
+        parts = self.parts or ((self.file, 0),)
+        file, before = next(part for part in reversed(parts) if part[1] < defect.row)
+        row = defect.row - before
+        for _, gone in filter(lambda line: line[0] == PurePath(file).name, self.rejected):
+            row += gone <= row
+        return defect.model_copy(update={"file": file, "row": row})
 
 
 def connect() -> duckdb.DuckDBPyConnection:
@@ -85,8 +93,9 @@ def load(
         return [
             _whole_file("unreadable_file", path, f"cannot be read: {_reason(error)}", "write the file again")
         ]
-    n_rejected = sum(defect.count for defect in defects if defect.row)
-    if defects and (bad_rows == "refuse" or not n_rejected):
+    droppable = bad_rows == "drop" and all(defect.row for defect in defects)
+    rejected = _single_lines(con, table) if defects and droppable else ()
+    if defects and not rejected:
         return defects
     firsts = con.execute(f"SELECT {PART}, min(rowid) FROM {table} GROUP BY {PART} ORDER BY 2").fetchall()
     con.execute(f"ALTER TABLE {table} DROP COLUMN {PART}")
@@ -105,7 +114,7 @@ def load(
         n_rows,
         parts_at,
         bad_rows,
-        n_rejected,
+        rejected,
     )
 
 
@@ -279,6 +288,21 @@ def _rejected_lines(con: duckdb.DuckDBPyConnection, table: str) -> list[Defect]:
         )
         for path, kind, message, row, count in kinds
     ]
+
+
+def _single_lines(con: duckdb.DuckDBPyConnection, table: str) -> tuple[tuple[str, int], ...]:
+    """Returns the rejected lines, each with its file, by data row; none if one of them holds others.
+
+    A text whose quotes do not close takes the lines behind it along, and is no defect of one row.
+    """
+    several = "bool_or(regexp_matches(trim(csv_line, chr(13) || chr(10)), '[\\r\\n]'))"
+    if con.execute(f"SELECT {several} FROM {table}_rejects").fetchall()[0][0]:
+        return ()
+    lines = con.execute(
+        f"SELECT DISTINCT file_path, line - 1 AS row FROM {table}_rejects "
+        f"JOIN {table}_scan USING (scan_id, file_id) ORDER BY ALL"
+    ).fetchall()
+    return tuple((Path(path).name, row) for path, row in lines)
 
 
 def _escape(line_end: str) -> str:

@@ -104,11 +104,11 @@ def _requests(
     if not columns.add("observation", "list"):
         columns.add_profile(mapping)
     defects += columns.create(con, "requests", OPTIONAL)
+    defects += columns.check(con, "requests", _request_checks(con, columns, mapping))
     if "request_id" in columns.names:
         defects += columns.check(
             con, numbered("requests", "request_id"), [duplicate("request_id", "the request")]
         )
-    defects += columns.check(con, "requests", _request_checks(con, columns, mapping))
     if columns.left_out and set(KEYS) <= columns.names:
         n_cut = _cut_sessions(con, unknown="unreadable_file" in columns.left_out)
         columns.leave_out({"session_order_broken": n_cut} if n_cut else {})
@@ -123,13 +123,15 @@ def _cut_sessions(con: duckdb.DuckDBPyConnection, unknown: bool) -> int:
     What remains is truncated: it went on, and nobody knows how. `unknown`, requests of any session are left out.
     """
     lost = (
-        "SELECT session_id FROM left_out_requests WHERE request_id IS NULL "
-        "OR request_id NOT IN (SELECT request_id FROM requests WHERE request_id IS NOT NULL)"
+        "SELECT session_id FROM left_out_requests l WHERE NOT EXISTS ("
+        "FROM requests r WHERE r.session_id = l.session_id AND r.step = l.step)"
     )
     con.execute(f"CREATE TABLE lost AS {lost}{' UNION ALL SELECT NULL' if unknown else ''}")
     places = "row_number() OVER (PARTITION BY session_id ORDER BY step, row) - 1 AS place"
     con.execute(
-        f"CREATE TABLE cut AS FROM (SELECT row, step, session_id, {places} FROM requests) WHERE step <> place "
+        "CREATE TABLE cut AS FROM (SELECT *, bool_or(step <> place) OVER "
+        "(PARTITION BY session_id ORDER BY step, row) AS is_behind "
+        f"FROM (SELECT row, step, session_id, {places} FROM requests)) WHERE is_behind "
         "AND (session_id IN (SELECT session_id FROM lost) OR EXISTS (FROM lost WHERE session_id IS NULL))"
     )
     con.execute("DELETE FROM requests WHERE row IN (SELECT row FROM cut)")
