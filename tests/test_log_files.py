@@ -142,7 +142,14 @@ DAMAGED = {
     "cut.csv.gz": (gzip.compress(csv(shown()))[:-20], "cannot be read|damaged"),
     "cut.jsonl": (jsonl(shown())[:-9], "cannot be read: .*Malformed JSON"),
     "zero.jsonl": (b"", "holds no bytes"),
-    "mixed.csv": (csv(shown()).replace(b"\n", b"\r\n", 3), "cannot be read|expected"),
+    "mixed.csv": (csv(shown()).replace(b"\n", b"\r\n", 3), "its lines end in different ways"),
+    "packed.csv": (gzip.compress(csv(shown())), "is packed by gzip; name it with .gz behind its ending"),
+    "zstd.jsonl": (zstd(jsonl(shown())), "is packed by zstd"),
+    "columns.csv": (parquet(shown()), "is a Parquet file; name it with .parquet"),
+    "unmarked.csv": (shown().to_csv(index=False).encode("utf-16-le"), "is UTF-16 or no text"),
+    "blank.csv": (b"\n" + csv(shown()), "has a blank first line"),
+    "bom.jsonl": (b"\xef\xbb\xbf" + jsonl(shown()), "starts with a byte order mark"),
+    "list.jsonl": (b"[1, 2]\n", "cannot be read"),
 }
 
 
@@ -153,6 +160,7 @@ def test_a_damaged_file_is_told_in_a_sentence(name: str, tmp_path: Path) -> None
     with pytest.raises(Refusal, match=reason) as told:
         read_log(tmp_path / name)
     assert "\n" not in str(told.value)
+    assert str(tmp_path) not in str(told.value)
 
 
 def test_a_defect_of_a_part_names_the_part_and_the_row_in_it(tmp_path: Path) -> None:
@@ -254,3 +262,23 @@ def test_a_mapping_that_is_none_is_told_in_a_sentence(text: bytes, tmp_path: Pat
         read_log(tmp_path / "shown.csv", mapping=tmp_path / "mapping.yaml")
     with pytest.raises(Refusal, match="bounds plan"):
         BoundsPlan.from_yaml(text)
+
+
+def test_an_empty_text_is_a_blank_in_every_kind_of_file(tmp_path: Path) -> None:
+    frame = shown().assign(segment=["new", "", "", "old", "", "new"])
+    hashes = set()
+    for name, write in {"a.csv": csv, "b.parquet": parquet, "c.jsonl": jsonl}.items():
+        (tmp_path / name).write_bytes(write(frame))
+        hashes.add(imported(tmp_path / name, tmp_path / name[0], name="same").content_hash)
+    assert len(hashes) == 1
+    (tmp_path / "key.parquet").write_bytes(parquet(frame.assign(user_id=["a", "", "b", "b", "c", "c"])))
+    with pytest.raises(Refusal, match="row 2, column user_id: is blank"):
+        read_log(tmp_path / "key.parquet")
+
+
+@pytest.mark.parametrize("write", [csv, parquet])
+def test_a_column_that_is_there_twice_is_refused(write: Callable, tmp_path: Path) -> None:
+    path = tmp_path / ("log.csv" if write is csv else "log.parquet")
+    path.write_bytes(write(shown().assign(USER_ID="x")))
+    with pytest.raises(Refusal, match="column USER_ID: is in the header twice"):
+        read_log(path)

@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mtf_engine.logs.endings import READ, Ending, Kind, decompressed, ending_of, parts_of
@@ -17,6 +18,14 @@ from mtf_engine.logs.validation import BadRows, DefectCode
 from mtf_engine.spec import Defect
 
 DELIMITERS = "\t,;"
+CONTENTS = {
+    b"\x1f\x8b": ("is packed by gzip", ".gz behind its ending"),
+    b"\x28\xb5\x2f\xfd": ("is packed by zstd", ".zst behind its ending"),
+    b"PAR1": ("is a Parquet file", ".parquet"),
+    b"\xff\xfe": ("is UTF-16", ""),
+    b"\xfe\xff": ("is UTF-16", ""),
+}
+"""How files begin that are no plain text: what they are, and the ending that says so."""
 LONGEST_HEADER = 1 << 20
 PART = '"the file of this row"'
 """A column of a table while it is loaded."""
@@ -91,7 +100,9 @@ def load(
         defects = read(con, parts, table)
     except (duckdb.Error, UnicodeDecodeError) as error:
         return [
-            _whole_file("unreadable_file", path, f"cannot be read: {_reason(error)}", "write the file again")
+            _whole_file(
+                "unreadable_file", path, f"cannot be read: {_reason(error, parts)}", "write the file again"
+            )
         ]
     droppable = bad_rows == "drop" and all(defect.row for defect in defects)
     rejected = _single_lines(con, table) if defects and droppable else ()
@@ -118,8 +129,14 @@ def load(
     )
 
 
-def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0]
+def _reason(error: Exception, parts: Sequence[Path]) -> str:
+    """Returns what DuckDB says, in one line, without where on this machine the files lie."""
+    reason = str(error).splitlines()[0]
+    for part in parts:
+        reason = reason.replace(str(part), part.name)
+    if "state machine reached an invalid state" in reason:
+        return "its lines end in different ways, or a quote does not close"
+    return reason
 
 
 def _unfit(path: Path) -> Defect | None:
@@ -150,6 +167,8 @@ def _unfit(path: Path) -> Defect | None:
 def _unfit_text(path: Path, ending: Ending) -> Defect | None:
     try:
         line = _first_line(path)
+        if problem := _other_content(path, line, ending):
+            return problem
         line.decode("utf-8-sig")
         if ending.compression:  # DuckDB takes what is there of a file that was cut off
             with path.open("rb") as file:
@@ -160,10 +179,25 @@ def _unfit_text(path: Path, ending: Ending) -> Defect | None:
         reason = f"is no {ending.compression} file, or a damaged one"
         return _whole_file("unreadable_file", path, reason, "write or copy the file again")
     except UnicodeDecodeError:
-        coding = (
-            "is UTF-16" if line.startswith((b"\xff\xfe", b"\xfe\xff")) else "has a header that is not UTF-8"
+        reason = "has a header that is not UTF-8"
+        return _whole_file("unreadable_file", path, reason, "export the log as UTF-8")
+    return None
+
+
+def _other_content(path: Path, line: bytes, ending: Ending) -> Defect | None:
+    """Returns what a text begins with that its name does not say."""
+    for mark, (what, suffix) in CONTENTS.items():
+        if line.startswith(mark):
+            remedy = f"name it with {suffix}" if suffix else "export the log as UTF-8"
+            return _whole_file("unreadable_file", path, what, remedy)
+    if b"\0" in line:
+        return _whole_file("unreadable_file", path, "is UTF-16 or no text", "export the log as UTF-8")
+    if ending.kind == "csv" and not line.strip(b"\xef\xbb\xbf \r\n"):
+        return _whole_file(
+            "unreadable_file", path, "has a blank first line", "put the names of the columns there"
         )
-        return _whole_file("unreadable_file", path, coding, "export the log as UTF-8")
+    if ending.kind == "json" and line.startswith(b"\xef\xbb\xbf"):
+        return _whole_file("unreadable_file", path, "starts with a byte order mark", "export it without one")
     return None
 
 
@@ -183,17 +217,34 @@ def _options(parts: Sequence[Path]) -> str:
 
 
 def _load_parquet(con: duckdb.DuckDBPyConnection, parts: Sequence[Path], table: str) -> list[Defect]:
-    names = [_columns(con, part) for part in parts]
-    if defects := _other_columns(parts, names):
+    try:
+        names = [pq.read_schema(part).names for part in parts]
+    except (pa.ArrowException, OSError) as error:
+        reason = f"cannot be read: {_reason(error, parts)}"
+        return [_whole_file("unreadable_file", parts[0], reason, "write the file again")]
+    if defects := _doubled(parts[0], names[0]) or _other_columns(parts, names):
         return defects
-    reader = f"read_parquet(?, union_by_name = true, {_options(parts)})"
-    con.execute(f"CREATE TABLE {table} AS SELECT *, filename AS {PART} FROM {reader}", [_escaped(parts)])
+    _create(con, table, f"read_parquet(?, union_by_name = true, {_options(parts)})", parts)
     return []
 
 
-def _columns(con: duckdb.DuckDBPyConnection, part: Path) -> list[str]:
-    described = con.execute("DESCRIBE SELECT * FROM read_parquet(?)", _escaped([part])).fetchall()
-    return [name for name, *_ in described]
+def _create(con: duckdb.DuckDBPyConnection, table: str, reader: str, parts: Sequence[Path]) -> None:
+    """Creates `table` of what `reader` reads; an empty text is blank, as it is in CSV."""
+    described = con.execute(f"DESCRIBE SELECT * FROM {reader}", [_escaped(parts)]).fetchall()
+    texts = [quoted(name) for name, kind, *_ in described if kind == "VARCHAR"]
+    blanks = ", ".join(f"nullif({text}, '') AS {text}" for text in texts)
+    blank = f" REPLACE ({blanks})" if texts else ""
+    con.execute(
+        f"CREATE TABLE {table} AS SELECT *{blank}, filename AS {PART} FROM {reader}", [_escaped(parts)]
+    )
+
+
+def _doubled(path: Path, names: Sequence[str]) -> list[Defect]:
+    """Returns a defect for each name that stands among `names` twice, in capitals or not."""
+    folded = [name.lower() for name in names]
+    doubled = [name for i, name in enumerate(names) if name.lower() in folded[:i]]
+    remedy = "rename or remove one of the columns"
+    return [_whole_file("doubled_column", path, "is in the header twice", remedy, name) for name in doubled]
 
 
 def _other_columns(parts: Sequence[Path], names: Sequence[list[str]]) -> list[Defect]:
@@ -208,10 +259,7 @@ def _other_columns(parts: Sequence[Path], names: Sequence[list[str]]) -> list[De
 
 def _load_json(con: duckdb.DuckDBPyConnection, parts: Sequence[Path], table: str) -> list[Defect]:
     options = f"format = 'newline_delimited', records = true, sample_size = -1, union_by_name = true, {_options(parts)}"
-    con.execute(
-        f"CREATE TABLE {table} AS SELECT *, filename AS {PART} FROM read_json(?, {options})",
-        [_escaped(parts)],
-    )
+    _create(con, table, f"read_json(?, {options})", parts)
     return []
 
 
@@ -249,15 +297,7 @@ def _csv_header(path: Path) -> tuple[list[str], str, str]:
 def _load_csv(con: duckdb.DuckDBPyConnection, parts: Sequence[Path], table: str) -> list[Defect]:
     headers = [_csv_header(part) for part in parts]
     names, delimiter, line_end = headers[0]
-    folded = [name.lower() for name in names]
-    doubled = [name for i, name in enumerate(names) if name.lower() in folded[:i]]
-    if doubled:
-        remedy = "rename or remove one of the columns"
-        return [
-            _whole_file("doubled_column", parts[0], "is in the header twice", remedy, name)
-            for name in doubled
-        ]
-    if defects := _other_columns(parts, [columns for columns, *_ in headers]):
+    if defects := _doubled(parts[0], names) or _other_columns(parts, [columns for columns, *_ in headers]):
         return defects
     columns = ", ".join(f"{_literal(name)}: 'VARCHAR'" for name in names)
     con.execute(
