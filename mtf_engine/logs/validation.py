@@ -105,9 +105,8 @@ def find_defects(
         f"count(*) FILTER (b{i}), min(row) FILTER (b{i}), arg_min_null(v{i}, row) FILTER (b{i})"
         for i in range(len(checks))
     )
-    found = con.execute(f"SELECT {measures} FROM (SELECT {row} AS row, {judged} FROM {relation})").fetchall()[
-        0
-    ]
+    sql = f"SELECT {measures} FROM (SELECT {row} AS row, {judged} FROM {relation})"
+    (found,) = con.execute(sql).fetchall()
     triples = zip(found[0::3], found[1::3], found[2::3], strict=True)
     return [
         Defect(
