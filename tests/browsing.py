@@ -1,5 +1,6 @@
 """The dashboard as it is served, and a real browser's tabs on it."""
 
+import contextlib
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from tests import browser as chromium
 from tests.waiting import PATIENCE, wait_until
@@ -90,6 +92,19 @@ class Tab:
         expect(self.page.locator("h1")).to_be_visible()
         expect(self.page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
         return self.page
+
+    def choose(self, label: str, option: str) -> None:
+        """Chooses as a person does: opens the box again where drawing the page closed it."""
+        choice = self.page.get_by_role("option", name=option)
+
+        def is_open() -> bool:
+            self.drawn().get_by_role("combobox", name=label).click()
+            with contextlib.suppress(PlaywrightTimeout):
+                choice.click(timeout=5_000)
+                return True
+            return False
+
+        wait_until(is_open, f"{label} offers {option}")
 
     def check(self) -> None:
         """Holds that nothing went wrong on the way."""

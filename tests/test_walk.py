@@ -111,8 +111,7 @@ def test_a_decision_on_a_real_log(workspace, serve, tab, tmp_path, kuairand):
 def test_a_round_is_decided_by_name_and_its_bundle_taken_away(workspace, serve, tab, tmp_path):
     walk = Walk("round", serve(workspace).url, tab)
     page = walk.open("rounds?env=session")
-    page.get_by_role("combobox", name="Preset").click()
-    page.get_by_role("option", name="demo").click()
+    tab.choose("Preset", "demo")
     asked = {"Rounds": 1, "Sessions a round": 400, "A/B users a round": 300, "Gradient steps in all": 300}
     for label, number in asked.items():
         page.get_by_label(label, exact=True).fill(str(number))
