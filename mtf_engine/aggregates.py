@@ -1,4 +1,4 @@
-"""What is counted once a dataset and kept beside its file: coverage, quality, the next day; and who its users are."""
+"""What is counted once a dataset and kept beside its file: coverage, quality, signal, the next day, its users."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,14 +10,16 @@ from pydantic import Field, ValidationError
 from mtf_engine.exploration.coverage_counts import (
     CHUNK,
     CoverageCounts,
-    LoggedActions,
     count_coverage,
     read_logged_actions,
 )
+from mtf_engine.exploration.explored_returns import explored_returns, read_sessions
+from mtf_engine.exploration.signal import Signals, signals
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.next_day import NextDay
 from mtf_engine.logs.next_day import next_day as correlate
 from mtf_engine.logs.quality import Quality, measure
+from mtf_engine.reward import GAMMA
 from mtf_engine.spec import Spec
 
 BASELINE_ROWS = 10_000
@@ -28,6 +30,7 @@ Progress = Callable[[int, int], None]
 
 
 Counts = TypeVar("Counts", bound=Spec)
+Part = TypeVar("Part")
 
 
 class Population(Spec):
@@ -60,6 +63,11 @@ def next_day_path(dataset_path: Path) -> Path:
     return dataset_path.with_suffix(".next_day.json")
 
 
+def signal_path(dataset_path: Path) -> Path:
+    """Returns where the signal of the dataset at that path lies; it is deleted with it."""
+    return dataset_path.with_suffix(".signal.json")
+
+
 def population_path(dataset_path: Path) -> Path:
     """Returns where the population of the dataset at that path lies; it is deleted with it."""
     return dataset_path.with_suffix(".population.json")
@@ -78,6 +86,11 @@ def stored_quality(dataset_path: Path, content_hash: str) -> Quality | None:
 def stored_next_day(dataset_path: Path, content_hash: str) -> NextDay | None:
     """Returns the next-day correlations beside a dataset, None where they were not computed."""
     return _stored(next_day_path(dataset_path), content_hash, NextDay)
+
+
+def stored_signal(dataset_path: Path, content_hash: str) -> Signals | None:
+    """Returns the signal beside a dataset, None where it was not measured."""
+    return _stored(signal_path(dataset_path), content_hash, Signals)
 
 
 def coverage(dataset: Dataset, progress: Progress = lambda done, of: None) -> CoverageCounts:
@@ -100,6 +113,19 @@ def quality(dataset: Dataset, progress: Progress = lambda done, of: None) -> Qua
     if (stored := stored_quality(dataset.path, dataset.content_hash)) is not None:
         return stored
     return _store(dataset, quality_path(dataset.path), measure(dataset, progress))
+
+
+def signal(dataset: Dataset, progress: Progress = lambda done, of: None, gamma: float = GAMMA) -> Signals:
+    """Returns what the explored training rows of `dataset` tell of the return discounted by `gamma`.
+
+    That of GAMMA is stored beside it, and read there once it is. A caller that raises in `progress` leaves
+    nothing behind. A log that cannot tell, such as one without exploration, is refused.
+    """
+    if gamma == GAMMA and (stored := stored_signal(dataset.path, dataset.content_hash)) is not None:
+        return stored
+    parts = _told(read_sessions(dataset.arrays, dataset.n_requests), dataset.n_requests, progress)
+    found = signals(explored_returns(parts, dataset.n_requests, gamma), dataset.meta.fusion.names)
+    return _store(dataset, signal_path(dataset.path), found) if gamma == GAMMA else found
 
 
 def next_day(dataset: Dataset, progress: Progress = lambda done, of: None) -> NextDay:
@@ -151,7 +177,7 @@ def _store(dataset: Dataset, path: Path, counts: Counts) -> Counts:
     return counts
 
 
-def _told(rows: Iterator[LoggedActions], n_requests: int, progress: Progress) -> Iterator[LoggedActions]:
+def _told(rows: Iterator[Part], n_requests: int, progress: Progress) -> Iterator[Part]:
     for i, part in enumerate(rows):
         progress(min(i * CHUNK, n_requests), n_requests)
         yield part

@@ -1,4 +1,4 @@
-"""Formula 2: the reward of an impression from its feedback signals, and weights suggested by correlations."""
+"""Formula 2: the reward of an impression from its feedback signals; the return; weights by correlations."""
 
 from collections.abc import Mapping
 
@@ -6,6 +6,8 @@ import numpy as np
 
 from mtf_engine.spec import RewardSpec, Spec
 
+GAMMA = 0.9
+"""Discount of later requests, unless a training is set to another (IntegratedRL-MTF: .9)."""
 LARGEST = 0.5
 """Of the suggested weights of signals from 0 to 1."""
 MOST_NEGATIVE = 0.9
@@ -24,6 +26,22 @@ def impression_rewards(spec: RewardSpec, signals: Mapping[str, np.ndarray]) -> n
     """Returns `r = sum_i w_i v_i` [m], float64, from one array [m] per weighted signal."""
     weighted = [weight * np.asarray(signals[name], np.float64) for name, weight in spec.weights.items()]
     return np.sum(weighted, axis=0)
+
+
+def discounted_returns(rewards: np.ndarray, session_starts: np.ndarray, gamma: float) -> np.ndarray:
+    """Returns the discounted return of every step to the end of its session, float64 [n].
+
+    `session_starts` [s] is the first row of each session; rows of a session are in step order.
+    """
+    ends = np.append(session_starts[1:], len(rewards))
+    lengths = ends - session_starts
+    last = ends[np.argsort(-lengths, kind="stable")] - 1  # of the longest session first
+    n_longer = len(lengths) - np.cumsum(np.bincount(lengths))  # by length: how many sessions are longer
+    returns = rewards.astype(np.float64)
+    for before_last in range(1, lengths.max(initial=0)):
+        steps = last[: n_longer[before_last]] - before_last
+        returns[steps] += gamma * returns[steps + 1]
+    return returns
 
 
 def suggest_weights(correlations: Mapping[str, Correlation], mean_watch_time: float) -> RewardSpec | None:

@@ -2,7 +2,16 @@
 
 import pytest
 
-from mtf_engine.aggregates import coverage, coverage_path, population, population_path, stored_coverage
+from mtf_engine.aggregates import (
+    coverage,
+    coverage_path,
+    population,
+    population_path,
+    signal,
+    signal_path,
+    stored_coverage,
+    stored_signal,
+)
 from mtf_engine.exploration.coverage_counts import count_coverage, read_logged_actions
 from mtf_engine.jobs.storage import open_dataset
 from mtf_engine.logs.datasets import Dataset
@@ -75,3 +84,12 @@ def test_the_population_is_that_of_the_log(dataset):
     assert found.requests_per_session == pytest.approx(dataset.n_requests / len(sessions))
     assert found.baseline_action == (0.0,) * dataset.meta.fusion.n_actions
     assert population_path(dataset.path).is_file() and population(dataset) == found
+
+
+def test_the_signal_is_measured_once_for_the_discount_of_trainings(dataset):
+    other = signal(dataset, gamma=0.5)
+    assert other.everybody.gamma == 0.5 and not signal_path(dataset.path).exists()
+    found = signal(dataset)
+    assert found.everybody.gamma == 0.9 and found.everybody.sessions > other.everybody.df
+    assert signal(dataset, never) == found == stored_signal(dataset.path, dataset.content_hash)
+    assert signal(dataset, gamma=0.5) == other

@@ -355,3 +355,16 @@ def test_quality_is_one_document_and_drift_another(filled: Shell) -> None:
     assert {"name", "psi", "difference", "verdict"} <= set(moved["shifts"][0])
     assert "as before" in moved["sentence"]
     assert "no dataset 'x'" in filled.refused("dataset", "quality", "explored", "--against", "x")
+
+
+def test_the_signal_of_a_log_is_told_with_what_it_takes(filled: Shell) -> None:
+    found = filled("dataset", "signal", "explored", "--by-segment")
+    assert found["sentence"].startswith("This log holds") and found["df"] == len(found["slopes"]) == 10
+    assert {"chi2", "p_value", "ratio", "sessions", "sessions_needed", "relative_gain"} <= set(found)
+    assert {"dimension", "slope", "error", "low", "high", "t"} <= set(found["slopes"][0])
+    assert len(found["segments"]) + len(found["left_out"]) == 6
+    assert "segments" not in filled("dataset", "signal", "explored")
+    instant = filled("dataset", "signal", "explored", "--gamma", "0", "--chi2", "30")
+    assert instant["mean_return"] < found["mean_return"] and instant["wished"] == 30
+    assert "no training row of this dataset was explored" in filled.refused("dataset", "signal", "test")
+    assert "a chi2 of 10 is that of none" in filled.refused("dataset", "signal", "explored", "--chi2", "10")

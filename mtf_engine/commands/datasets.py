@@ -1,4 +1,4 @@
-"""`dataset import`, `collect`, `join`, `list`, `show`, `quality`, `rewards`, `delete`."""
+"""`dataset import`, `collect`, `join`, `list`, `show`, `quality`, `signal`, `rewards`, `delete`."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -8,9 +8,12 @@ import typer
 
 from mtf_engine.commands.frame import Session, command, confirm_deletion
 from mtf_engine.commands.options import Bounds, Env, Name, Seed, Source
+from mtf_engine.reward import GAMMA
 
 Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Id or unique name of a dataset.")]
 COLUMNS = ("dataset_id", "name", "source", "requests", "impressions", "created_at", "run_id")
+SIGNAL = ("segment", "sessions", "chi2", "df", "p_value", "ratio", "sessions_needed", "relative_gain")
+"""Of a segment, where it is printed as a row."""
 
 app = typer.Typer(no_args_is_help=True, help="Logs: import, simulate, look at, delete.")
 
@@ -164,6 +167,31 @@ def quality(
         shell.show(found.public())
     else:
         shell.show(drift(found, quality_of(open_dataset(shell.workspace, against))).model_dump(mode="json"))
+
+
+@command(app, "dataset signal explored --by-segment")
+def signal(
+    shell: Session,
+    name: Dataset,
+    gamma: Annotated[float, typer.Option(help="Discount of later requests.")] = GAMMA,
+    chi2: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X", help="Sessions are told for this chi2; default: one that tells each slope."
+        ),
+    ] = None,
+    by_segment: Annotated[bool, typer.Option("--by-segment", help="Each user segment too.")] = False,
+) -> None:
+    """Tell whether a log can teach: does the return hang on the explored actions, and how many sessions would tell?"""
+    from mtf_engine.aggregates import signal as signal_of
+    from mtf_engine.jobs.storage import open_dataset
+
+    found = signal_of(open_dataset(shell.workspace, name), gamma=gamma)
+    told = [one.wishing(chi2) if chi2 is not None else one for one in (found.everybody, *found.segments)]
+    first, *segments = [{"sentence": one.sentence, **one.model_dump(mode="json")} for one in told]
+    if not shell.as_json:
+        segments = [{column: row[column] for column in SIGNAL} for row in segments]
+    shell.show(first | ({"segments": segments, "left_out": found.left_out} if by_segment else {}))
 
 
 @command(app, "dataset rewards real")

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from mtf_engine.reward import GAMMA
 from mtf_engine.spec import Count, Seed, Spec, Threads
 
 SCORE = "validation_gauc"
@@ -36,7 +37,7 @@ class OffPolicyConfig(TrainerConfig):
         default=(64, 64), min_length=1, description="hidden layers of all networks (ours)"
     )
     gamma: float = Field(
-        default=0.9, ge=0, lt=1, description="discount of later requests (IntegratedRL-MTF: .9)"
+        default=GAMMA, ge=0, lt=1, description="discount of later requests (IntegratedRL-MTF: .9)"
     )
     tau: float = Field(
         default=0.005, gt=0, le=1, description="soft-update rate of the targets at each step (d3rlpy: .005)"

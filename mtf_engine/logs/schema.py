@@ -11,6 +11,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from mtf_engine.observation import ObservationEncoder
+from mtf_engine.reward import discounted_returns
 from mtf_engine.spec import BoundsPlan, FusionSpec, RewardSpec, Spec
 
 Columns = Mapping[str, np.ndarray]
@@ -105,15 +106,7 @@ class Transitions:
 
     def returns(self, gamma: float) -> np.ndarray:
         """Returns the discounted return of every step to the end of its session, float64 [n]."""
-        ends = np.append(self.session_starts[1:], len(self))
-        lengths = ends - self.session_starts
-        last = ends[np.argsort(-lengths, kind="stable")] - 1  # of the longest session first
-        n_longer = len(lengths) - np.cumsum(np.bincount(lengths))  # by length: how many sessions are longer
-        returns = self.rewards.astype(np.float64)
-        for before_last in range(1, lengths.max(initial=0)):
-            steps = last[: n_longer[before_last]] - before_last
-            returns[steps] += gamma * returns[steps + 1]
-        return returns
+        return discounted_returns(self.rewards, self.session_starts, gamma)
 
 
 @dataclass(frozen=True)
