@@ -53,6 +53,7 @@ def memo_parts(case: Case, row: DecisionRow | None) -> Iterator[tuple[str, list[
         [
             f"{case.algo}, {one.steps:,} gradient steps: {one.candidate}, {one.policy.path:.4f} from the first "
             f"baseline, {one.policy.share_at_wall:.1%} of its explored weights at a wall of the bounds.",
+            *_signal(case),
             (
                 ("gain over the round's baseline", "95 % interval"),
                 [(n, text(e, f)) for n, e, f in _gains(case)],
@@ -94,6 +95,13 @@ def _bounds(case: Case) -> list[tuple[str, ...]]:
         for of, box in boxes
         for i, (low, high) in enumerate(zip(box.lower, box.upper, strict=True))
     ]
+
+
+def _signal(case: Case) -> Iterator[str]:
+    """Yields what the log that was trained on can teach, where that is known."""
+    if found := case.round.signal:
+        chi2 = f"chi2 {found.chi2:.1f} with {found.df} degrees of freedom, p {found.p_value:.3g}"
+        yield f"{found.sentence.removesuffix('.')} ({chi2}, {found.sessions:,} explored sessions)."
 
 
 def _gains(case: Case) -> list[tuple[str, Estimate, str]]:

@@ -15,6 +15,7 @@ from mtf_engine.evaluation.abtest import Effect
 from mtf_engine.evaluation.bootstrap import interval, poisson_bootstrap
 from mtf_engine.evaluation.deviation import WALL_SHARE
 from mtf_engine.evaluation.disagreement import Critics
+from mtf_engine.exploration.signal import Signal
 from mtf_engine.logs.datasets import CONTROL, Dataset
 from mtf_engine.spec import BoundsPlan, Spec
 
@@ -74,7 +75,7 @@ class Round(Spec):
     """One round: who explored around whom, what was found, what was decided and why.
 
     `runs` names the round's runs by kind. `steps` are gradient steps. `effects` are those of an A/B test against
-    the baseline of the round, where there was one.
+    the baseline of the round, where there was one. `signal` is that of the log trained on, where it can tell.
     """
 
     number: int
@@ -89,6 +90,7 @@ class Round(Spec):
     log: LogFigures
     policy: PolicyFigures
     effects: tuple[Effect, ...] = ()
+    signal: Signal | None = None
     synthetic: bool
     promoted: bool
     why: str

@@ -6,14 +6,16 @@ import yaml
 from streamlit.runtime.scriptrunner import RerunData, get_script_run_ctx
 
 from mtf_engine import aggregates
+from mtf_engine.exploration import signal
 from mtf_engine.jobs import estimates, executor, submissions
 from mtf_engine.jobs.configs import CollectConfig
+from mtf_engine.jobs.storage import open_dataset
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.next_day import NextDay
 from mtf_engine.registry import RunRow, RunState, Workspace
 from mtf_engine.reward import Correlation
-from mtf_engine.spec import BoundsPlan, RewardSpec
-from pages.shared import dataset_charts
+from mtf_engine.spec import BoundsPlan, Refusal, RewardSpec
+from pages.shared import dataset_charts, loaders
 from tests.fixtures import logs
 from tests.test_explore_pages import address, tiles, widget
 from tests.test_pages import button, checked, opened, tables, texts
@@ -151,6 +153,77 @@ def test_the_quality_of_a_log_is_measured_once_and_shown(filled):
         name: weights.get(name, 0) for name in row.meta["signals"]
     }
     assert f"dataset quality {row.id}" in texts(app)
+
+
+@pytest.fixture
+def few_will_do(monkeypatch):
+    """Segments of a dozen sessions may tell."""
+    monkeypatch.setattr(signal, "FEWEST", 11)
+    monkeypatch.setattr(signal, "FEWEST_EACH", 1)
+
+
+@pytest.fixture
+def forgotten():
+    """What pages keep of a log's signal is forgotten before and after."""
+    loaders._signal.clear()
+    yield
+    loaders._signal.clear()
+
+
+def test_what_a_log_can_teach_is_measured_once_and_shown(filled, few_will_do):
+    row = filled.dataset("explored")
+    app = opened("datasets", dataset=row.id)
+    found = aggregates.stored_signal(filled.dataset_path(row.id), row.content_hash)
+    assert found is not None and "Can it teach?" in [header.value for header in app.header]
+    assert found.everybody.sentence in {said.value.replace("\\", "") for said in [*app.warning, *app.success]}
+    assert f"dataset signal {row.id} --by-segment" in texts(app)
+    shown = next(table for table in tables(app) if "slope" in table)
+    assert list(shown["dimension"]) == [one.dimension for one in found.everybody.slopes]
+    segments = next(table for table in tables(app) if "sessions needed" in table)
+    assert list(segments["segment"]) == ["everybody", *(one.segment for one in found.segments)]
+    widget(app.selectbox, "Slopes of").set_value(found.segments[0].segment)
+    checked(app.run())
+    shown = next(table for table in tables(app) if "slope" in table)
+    assert list(shown["slope"]) == [one.slope for one in found.segments[0].slopes]
+
+
+def test_segments_that_cannot_tell_are_named(filled):
+    app = opened("datasets", dataset=filled.dataset("explored").id)
+    assert "Segments that cannot tell by themselves: 25_to_44/heavy" in texts(app).replace("\\", "")
+
+
+def test_only_an_explored_log_is_asked_what_it_can_teach(filled):
+    app = opened("datasets", dataset=filled.dataset("test").id)
+    assert "Can it teach?" not in [header.value for header in app.header]
+
+
+def test_a_log_that_cannot_tell_says_why(filled, monkeypatch, forgotten):
+    def refuse(*_):
+        raise Refusal("signal: 9 explored sessions are too few for 10 slopes; collect 30 or more")
+
+    monkeypatch.setattr(aggregates, "signals", refuse)
+    for page in ("datasets", "start"):
+        app = opened(page, dataset=filled.dataset("explored").id)
+        assert "9 explored sessions are too few" in texts(app) and not app.error
+
+
+def test_a_training_is_told_before_it_starts_what_its_log_can_teach(filled, monkeypatch, forgotten):
+    row = filled.dataset("explored")
+    found = aggregates.signal(open_dataset(filled, row.id)).everybody
+    aggregates.signal_path(filled.dataset_path(row.id)).unlink()
+    assert found.sentence in texts(opened("start", dataset=row.id)).replace("\\", "")
+    monkeypatch.setattr(loaders, "MOST_REQUESTS", 10)
+    aggregates.signal_path(filled.dataset_path(row.id)).unlink(missing_ok=True)
+    assert "is not measured yet" in texts(opened("start", dataset=row.id)).replace("\\", "")
+
+
+def test_the_figure_of_slopes_shows_which_are_told_without_colour():
+    frame = pd.DataFrame(
+        {"dimension": ["a", "b"], "slope": [2.0, 1.0], "low": [1.0, -1.0], "high": [3.0, 3.0]}
+    )
+    (dots,) = dataset_charts.slopes(frame).data
+    assert dict(zip(dots.y, dots.marker.symbol, strict=True)) == {"a": "diamond", "b": "circle"}
+    assert dict(zip(dots.y, dots.error_x.array, strict=True)) == {"a": 1, "b": 2}
 
 
 def test_drift_from_another_log_is_told_in_words_and_by_link(filled):

@@ -87,6 +87,7 @@ def test_a_memo_says_it_all_and_needs_nothing(team: Workspace, write) -> None:
         "42.00 (41.90 to 42.10)",
         "-0.80%",
         "25.0%",
+        "This log holds 1.4 times the signal of none: expect nothing; 10 times as many sessions would do (chi2 2.8",
     ):
         assert said in text
     for said in (

@@ -4,8 +4,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from mtf_engine import aggregates
 from mtf_engine.environments import draws
 from mtf_engine.evaluation.abtest import Effect
+from mtf_engine.exploration.signal import Signal
 from mtf_engine.jobs import parts
 from mtf_engine.jobs.configs import ProgressiveConfig
 from mtf_engine.jobs.executor import submit
@@ -14,7 +16,9 @@ from mtf_engine.jobs.submissions import submit_abtest, submit_collect, submit_ev
 from mtf_engine.jobs.worker import Job, Stop
 from mtf_engine.registry import BASELINE, RunRow
 from mtf_engine.review import decision_of
+from mtf_engine.reward import GAMMA
 from mtf_engine.rounds import Round, log_figures, policy_figures, share_of, verdict
+from mtf_engine.spec import Refusal
 
 ROUNDS = 6  # channel of the seed
 COLLECT, TRAIN, ABTEST = range(3)  # channels of a round
@@ -185,7 +189,16 @@ class _Rounds:
             log=log_figures(log, baseline, self.config.training.get("gamma", 1.0)),
             policy=figures,
             effects=effects,
+            signal=self._signal(runs.get("join", runs["collect"])),
             synthetic=log.meta.synthetic,
             promoted=promoted,
             why=why,
         )
+
+    def _signal(self, trained_on: RunRow) -> Signal | None:
+        """Returns what the log trained on tells of the return; None where it is too short to tell."""
+        log = open_dataset(self.job.workspace, str(trained_on.dataset_id))
+        try:
+            return aggregates.signal(log, gamma=self.config.training.get("gamma", GAMMA)).everybody
+        except Refusal:
+            return None

@@ -10,7 +10,7 @@ from mtf_engine.jobs import dependents
 from mtf_engine.logs.quality import LONGEST, Quality
 from mtf_engine.logs.shift import drift
 from mtf_engine.registry import DatasetRow
-from pages.shared import dataset_charts, follow, links, loaders, log_tables, needed, words
+from pages.shared import dataset_charts, follow, links, loaders, log_tables, needed, teaching, words
 from pages.shared.counting import Aggregate, counted
 from pages.shared.exhibit import csv_download, described, exhibit, shares
 
@@ -181,6 +181,8 @@ def main() -> None:
     show_spread(quality)
     show_columns(row, quality)
     show_command(row)
+    if loaders.explored([row]):
+        teaching.show(row)
     show_drift(row, quality, {i: other for i, other in by_id.items() if i != row.id})
 
 

@@ -33,12 +33,23 @@ def counted(row: DatasetRow, aggregate: Aggregate[Counts]) -> Counts | None:
         return stored
     if st.session_state.get("count cancelled") == row.id:
         st.info(f"The {row.n_requests:,} requests of this log are not counted yet.")
-        st.button("Count them", type="primary", key=f"count {row.id}", on_click=_remember, args=(None,))
+        st.button(
+            "Count them",
+            type="primary",
+            key=f"count {row.id} {aggregate.count.__name__}",
+            on_click=_remember,
+            args=(None,),
+        )
         return None
     place = st.empty()
     with place.container():
         bar = st.progress(0.0)
-        st.button("Cancel", key=f"cancel count {row.id}", on_click=_remember, args=(row.id,))
+        st.button(
+            "Cancel",
+            key=f"cancel count {row.id} {aggregate.count.__name__}",
+            on_click=_remember,
+            args=(row.id,),
+        )
     counts = aggregate.count(open_dataset(workspace, row.id), _telling(bar, aggregate.unit))
     place.empty()
     return counts

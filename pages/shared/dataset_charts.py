@@ -27,29 +27,38 @@ def bars(frame: pd.DataFrame, across: str, upwards: str) -> go.Figure:
 
 
 def correlations(frame: pd.DataFrame) -> go.Figure:
-    """Returns the correlation of each signal with the next day, with its interval: signal, correlation, low, high.
+    """Returns the correlation of each signal with the next day, with its interval: signal, correlation, low, high."""
+    return _estimates(
+        frame, "signal", "correlation", "correlation with the watch time of the user's next day"
+    )
 
-    A signal whose interval leaves out 0 has a filled diamond, another a circle.
-    """
+
+def slopes(frame: pd.DataFrame) -> go.Figure:
+    """Returns what the return gains with each dimension, with its interval: dimension, slope, low, high."""
+    return _estimates(frame, "dimension", "slope", "gain in the return per unit of the action, 95 % interval")
+
+
+def _estimates(frame: pd.DataFrame, name: str, value: str, title: str) -> go.Figure:
+    """Returns the `value` of each row with its interval; a filled diamond where that leaves out 0, else a circle."""
     rows = frame.iloc[::-1]
     sure = (rows["low"] > 0) | (rows["high"] < 0)
     figure = go.Figure(
         go.Scatter(
-            x=rows["correlation"],
-            y=rows["signal"].map(escape),
+            x=rows[value],
+            y=rows[name].map(escape),
             mode="markers",
             marker={
                 "size": np.where(sure, 12, 8),
                 "symbol": np.where(sure, "diamond", "circle"),
                 "color": np.where(sure, INSIDE, BASELINE),
             },
-            error_x=interval(rows, "correlation"),
+            error_x=interval(rows, value),
             customdata=rows[["low", "high"]],
             hovertemplate="%{y}: %{x:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]<extra></extra>",
         )
     )
     figure.add_vline(x=0, line={"color": BOUND, "dash": "dash", "width": 1})
-    figure.update_xaxes(title="correlation with the watch time of the user's next day", zeroline=False)
+    figure.update_xaxes(title=title, zeroline=False)
     figure.update_yaxes(automargin=True)
     return sized(figure, 110 + 30 * len(rows))
 

@@ -124,6 +124,11 @@ TERMS = {
     "effective_sample_size": "Equal weights that would tell as much as these, over the batch: 1 is all alike.",
     "policy_std": "Standard deviation of the policy that is trained, over dimensions; its mean is served.",
     "v_mean": "Mean of V, the value of the state, in standard deviations of the return.",
+    "t": "The slope over its standard error; beyond 2, either way, it is told from none.",
+    "chi2": "Wald's, of all slopes of the return on the explored deviations, errors clustered by session.",
+    "degrees of freedom": "Dimensions that move; chi2 is about as large where no action matters.",
+    "times the signal of none": "chi2 over its degrees of freedom.",
+    "sessions needed": "For a chi2 that tells each slope; empty where chi2 shows no effect at all.",
     "live runs": "Runs that work or wait for their turn.",
 }
 

@@ -13,8 +13,9 @@ import pandas as pd
 import streamlit as st
 from pydantic import ValidationError
 
-from mtf_engine.aggregates import Population
+from mtf_engine.aggregates import Population, stored_signal
 from mtf_engine.aggregates import population as count_population
+from mtf_engine.aggregates import signal as measure_signal
 from mtf_engine.exploration.cost import (
     CandidateLists,
     ExplorationCost,
@@ -22,6 +23,7 @@ from mtf_engine.exploration.cost import (
     read_candidate_lists,
 )
 from mtf_engine.exploration.drift import DriftBounds, bounds_from_drift
+from mtf_engine.exploration.signal import Signal
 from mtf_engine.jobs import files
 from mtf_engine.jobs.metrics import read as read_metrics
 from mtf_engine.jobs.storage import open_dataset, open_policy
@@ -29,13 +31,16 @@ from mtf_engine.learning.sentinels import Sentinel
 from mtf_engine.learning.sentinels import sentinels as find_sentinels
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.registry import DatasetRow, RunRow, RunState, Workspace
-from mtf_engine.spec import BoundsPlan, FusionSpec
+from mtf_engine.spec import BoundsPlan, FusionSpec, Refusal
 
 if TYPE_CHECKING:
     from mtf_engine.evaluation import EvaluationResult
     from mtf_engine.evaluation.explain import Explanation, LoggedRequest
     from mtf_engine.evaluation.what_if import WhatIf
     from mtf_engine.jobs.exploring import PolicyActions
+
+MOST_REQUESTS = 200_000
+"""Of a log that is measured while a visitor waits for something else: some 5 seconds."""
 
 
 def workspace() -> Workspace:
@@ -71,6 +76,22 @@ def population(row: DatasetRow) -> Population:
 @st.cache_data(show_spinner="Counting users and sessions…", max_entries=100)
 def _population(dataset_id: str, content_hash: str) -> Population:
     return count_population(open_dataset(workspace(), dataset_id))
+
+
+def signal(row: DatasetRow) -> Signal | str | None:
+    """Returns what the log can teach, or why it cannot tell; None of a large log that was never measured."""
+    stored = stored_signal(workspace().dataset_path(row.id), row.content_hash)
+    if stored is not None:
+        return stored.everybody
+    return _signal(row.id, row.content_hash) if row.n_requests <= MOST_REQUESTS else None
+
+
+@st.cache_data(show_spinner="Measuring what this log can teach…", max_entries=100)
+def _signal(dataset_id: str, content_hash: str) -> Signal | str:
+    try:
+        return measure_signal(open_dataset(workspace(), dataset_id)).everybody
+    except Refusal as refusal:
+        return str(refusal)
 
 
 def policy_actions(run_id: str, row: DatasetRow) -> "PolicyActions":

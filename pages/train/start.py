@@ -5,6 +5,7 @@ from typing import NamedTuple
 import streamlit as st
 
 from mtf_engine.algos import ALGOS
+from mtf_engine.exploration.signal import Signal
 from mtf_engine.jobs import estimates, executor, seeds
 from mtf_engine.learning.config import TrainerConfig
 from mtf_engine.registry import DatasetRow, RunRow, RunState
@@ -54,6 +55,16 @@ def choose_dataset(rows: list[DatasetRow], earlier: RunRow | None) -> DatasetRow
     if earlier and earlier.dataset_id not in by_id:
         st.warning("The log that it learned from is no longer here; choose another.")
     return by_id[links.choice("Learn from", titles, "dataset")]
+
+
+def show_signal(row: DatasetRow) -> None:
+    """Says what to expect of learning from the log."""
+    found = loaders.signal(row)
+    if isinstance(found, Signal):
+        (st.warning if found.verdict == "nothing" else st.caption)(words.plain(found.sentence))
+    else:
+        st.caption(words.plain(found or "Whether this log can teach is not measured yet."))
+    st.page_link("pages/logs/datasets.py", label="Can it teach? →", query_params={"dataset": row.id})
 
 
 def choose_start(earlier: RunRow | None) -> tuple[str, Start]:
@@ -163,6 +174,7 @@ def main() -> None:
         return
     earlier = earlier_run()
     dataset = choose_dataset(rows, earlier)
+    show_signal(dataset)
     algo, begin = choose_start(earlier)
     placeholder = f"{algo} on {dataset.name}"
     name = st.text_input("Name (optional)", placeholder=placeholder, key="name")
