@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import resume_rounds
+from mtf_engine import aggregates
 from mtf_engine.evaluation.abtest import Effect
 from mtf_engine.jobs import executor, submissions
 from mtf_engine.jobs.storage import open_dataset, open_policy
@@ -106,6 +107,8 @@ def test_a_cumulative_round_learns_from_all_logs_so_far(workspace: Workspace, to
     for column in ("observations", "actions", "baseline_actions", "lower", "upper", "rewards", "terminals"):
         expected = np.concatenate([getattr(part, column) for part in parts])
         np.testing.assert_array_equal(getattr(both, column), expected, err_msg=column)
+    assert told[1].signal == aggregates.signal(pooled).everybody
+    assert told[0].signal == aggregates.signal(logs[0]).everybody != told[1].signal
 
 
 def test_the_scale_of_rewards_is_fixed_by_the_first_round(workspace: Workspace, told: list[Round]) -> None:

@@ -135,7 +135,8 @@ def signal(log: ExploredReturns, names: Sequence[str], segment: str | None = Non
     own distribution for many, and honest for few. `wished` is `df (1 + PER_DIMENSION)`: were the
     effect spread evenly, each slope would be told from none at 5 % with 80 % power.
 
-    Too few sessions, returns that are all alike, and dimensions that move as one are refused.
+    Slopes are means over the requests: an action that helps some and harms as many others does not show, but by
+    segment. Too few sessions, returns that are all alike, and dimensions that move as one are refused.
     """
     _refuse(log, len(names))
     left = residuals(_covariates(log), np.column_stack([log.offsets, log.returns]), log.sessions)

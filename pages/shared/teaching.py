@@ -70,6 +70,7 @@ def show_signal(found: Signals) -> None:
     table = slope_table(one)
     alt = f"Slope of the return in each of {len(table)} dimensions, with 95 % intervals: {one.sentence}"
     exhibit(dataset_charts.slopes(table), table, f"slopes {titles[name]}", alt, **MEANINGS)
+    st.caption("Means over the requests: what helps some and harms as many others does not show here.")
     if one.dead:
         st.caption(words.plain(f"Dimensions that never move on their own: {', '.join(one.dead)}."))
     if found.segments:
@@ -89,11 +90,21 @@ def show_sentence(one: Signal) -> None:
 
 def show_figures(one: Signal) -> None:
     """Says what the sentence rests on."""
-    gain = one.relative_gain
-    shown = "" if gain is None else f" A gain of {gain:.1%} of a session's return or more would show in it."
-    cut = f" {one.sessions_cut:,} sessions are cut off: slopes are understated." if one.sessions_cut else ""
-    text = (
+    gain, cut = one.relative_gain, one.sessions_cut
+    parts = (
         f"chi2 {one.chi2:.1f} with {one.df} degrees of freedom, p {one.p_value:.3g}, on {one.sessions:,} explored "
-        f"sessions; {one.wished:.0f} would tell each slope.{shown}{cut}"
+        f"sessions; {one.wished:.0f} would tell each slope, for which it takes {_sessions(one)}.",
+        "" if gain is None else f"A gain of {gain:.1%} of a session's return or more would show here.",
+        f"{cut:,} sessions are cut off by the log: slopes are understated." if cut else "",
     )
-    st.caption(words.plain(text))
+    st.caption(words.plain(" ".join(parts)))
+
+
+def _sessions(one: Signal) -> str:
+    """Returns how many sessions are needed, with the 95 % interval as far as it is known."""
+    low, needed, high = one.sessions_needed_low, one.sessions_needed, one.sessions_needed_high
+    if low is None:
+        return "more sessions than can be said"
+    if needed is None:
+        return f"more than {low:,} explored sessions"
+    return f"{needed:,} explored sessions ({low:,} to {'any number' if high is None else f'{high:,}'})"
