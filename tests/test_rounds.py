@@ -108,7 +108,7 @@ def test_a_cumulative_round_learns_from_all_logs_so_far(workspace: Workspace, to
         expected = np.concatenate([getattr(part, column) for part in parts])
         np.testing.assert_array_equal(getattr(both, column), expected, err_msg=column)
     assert told[1].signal == aggregates.signal(pooled).everybody
-    assert told[0].signal == aggregates.signal(logs[0]).everybody != told[1].signal
+    assert told[0].signal is None, "its sessions are too few to tell"
 
 
 def test_the_scale_of_rewards_is_fixed_by_the_first_round(workspace: Workspace, told: list[Round]) -> None:

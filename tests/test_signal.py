@@ -130,19 +130,20 @@ def test_errors_know_that_a_session_has_a_luck_of_its_own():
 
 def slow_sandwich(x: NDArray, y: NDArray, clusters: NDArray) -> tuple[NDArray, NDArray]:
     """The definition, a row at a time."""
-    n, d = x.shape
-    design = np.column_stack([np.ones(n), x])
-    bread = np.linalg.inv(sum(np.outer(row, row) for row in design))
-    b = bread @ sum(row * value for row, value in zip(design, y, strict=True))
-    meat = np.zeros((d + 1, d + 1))
-    for cluster in set(clusters.tolist()):
-        score = np.zeros(d + 1)
+    d = x.shape[1]
+    x, y = x - x.mean(axis=0), y - y.mean()
+    gram = sum(np.outer(row, row) for row in x)
+    b = np.linalg.inv(gram) @ sum(row * value for row, value in zip(x, y, strict=True))
+    names = sorted(set(clusters.tolist()))
+    covariance = np.zeros((d, d))
+    for cluster in names:
+        own, score = np.zeros((d, d)), np.zeros(d)
         for i in np.flatnonzero(clusters == cluster):
-            score += design[i] * (y[i] - design[i] @ b)
-        meat += np.outer(score, score)
-    g = len(set(clusters.tolist()))
-    whole = bread @ meat @ bread * g / (g - 1) * (n - 1) / (n - 1 - d)
-    return b[1:], whole[1:, 1:]
+            own += np.outer(x[i], x[i])
+            score += x[i] * (y[i] - x[i] @ b)
+        lost = np.linalg.inv(gram - own) @ score
+        covariance += np.outer(lost, lost)
+    return b, covariance * (len(names) - 1) / len(names)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -155,10 +156,28 @@ def test_the_sandwich_is_that_of_its_definition(seed):
         np.testing.assert_allclose(fast, slow, rtol=1e-9)
 
 
+def test_the_sandwich_is_what_leaving_out_a_session_does():
+    """The jackknife: slopes without each session in turn, x and y about the means of all."""
+    rows = log(8, 40, (1.0, 0.0, 2.0))
+    x, y = rows.offsets - rows.offsets.mean(axis=0, dtype=float), rows.returns - rows.returns.mean()
+    slopes, covariance = clustered_slopes(x, y, rows.sessions)
+    without = [
+        np.linalg.lstsq(x[rows.sessions != c], y[rows.sessions != c], rcond=None)[0] for c in range(40)
+    ]
+    moved = slopes - np.array(without)
+    np.testing.assert_allclose(covariance, moved.T @ moved * 39 / 40, rtol=1e-6)
+
+
+def test_few_sessions_and_many_dimensions_do_not_make_a_signal():
+    names = tuple(f"pow_{i}" for i in range(10))
+    p_values = np.array([signal(log(seed, 60, (0.0,) * 10), names).p_value for seed in range(300)])
+    assert np.mean(p_values < ALPHA) < 0.09
+
+
 def test_chi2_and_its_p_value_are_those_of_the_sandwich():
     rows = log(3, 60, (1.0, 0.0, 0.0))
-    left = residuals(rows.observations, np.column_stack([rows.offsets, rows.returns]), rows.sessions)
-    b, covariance = slow_sandwich(left[:, :3], left[:, 3], rows.sessions)
+    x, y = residuals(rows.observations, rows.offsets, rows.returns, rows.sessions)
+    b, covariance = slow_sandwich(x, y, rows.sessions)
     chi2 = b @ np.linalg.inv(covariance) @ b
     one = found(rows)
     assert one.chi2 == pytest.approx(chi2) and one.ratio == pytest.approx(chi2 / 3)
@@ -173,25 +192,28 @@ def test_the_interval_of_the_sessions_inverts_the_noncentral_chi2():
         assert ncx2.cdf(one.chi2, one.df, noncentrality) == pytest.approx(share, abs=1e-3)
 
 
-def test_what_a_fit_leaves_is_that_of_a_ridge_on_the_other_sessions():
+def test_what_fits_leave_is_that_of_ridges_and_of_v_on_the_other_sessions():
     rows = log(5, 60)
     targets = np.column_stack([rows.offsets, rows.returns])
     design = rows.observations[:, :5].astype(np.float64)  # the sixth is constant
     design = (design - design.mean(axis=0)) / design.std(axis=0)
     design = np.column_stack([np.ones(len(design)), design])
-    left = residuals(rows.observations, targets, rows.sessions)
+    left = np.column_stack(residuals(rows.observations, rows.offsets, rows.returns, rows.sessions))
+    fold = rows.sessions % FOLDS
     for target in range(4):
+        y = targets[:, target]
         errors = {}
         for ridge in RIDGES:
             pull = ridge * np.diag([0.0, *np.ones(5)])
-            fold = rows.sessions % FOLDS
             errors[ridge] = np.empty(len(rows))
             for k in range(FOLDS):
-                z, y = design[fold != k], targets[fold != k, target]
-                w = np.linalg.solve(z.T @ z + pull, z.T @ y)
-                errors[ridge][fold == k] = targets[fold == k, target] - design[fold == k] @ w
-        best = min(errors.values(), key=lambda e: (e**2).sum())
-        np.testing.assert_allclose(left[:, target], best, atol=1e-6)
+                z = design[fold != k]
+                w = np.linalg.solve(z.T @ z + pull, z.T @ y[fold != k])
+                errors[ridge][fold == k] = y[fold == k] - design[fold == k] @ w
+        best = min(errors, key=lambda ridge: (errors[ridge] ** 2).sum())
+        pull = best * np.diag([0.0, *np.ones(5)])
+        on_all = y - design @ np.linalg.solve(design.T @ design + pull, design.T @ y)
+        np.testing.assert_allclose(left[:, target], errors[best] if target == 3 else on_all, atol=1e-6)
 
 
 def test_segments_are_told_apart_and_small_ones_left_out():

@@ -9,35 +9,41 @@ FOLDS = 5
 RIDGES = 10.0 ** np.arange(8)
 """Tried of each fit, in rows: how strongly the slope of a standardised covariate is pulled to 0."""
 CHUNK = 65_536
+CLUSTERS = 8_192
+"""Clusters at a time."""
 CONSTANT = 1e-6
 
 
 def residuals(
-    covariates: NDArray[np.float32], targets: NDArray[np.float64], clusters: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Returns targets [n, t] minus their linear fit on covariates [n, f] and a constant, float64 [n, t].
+    covariates: NDArray[np.float32],
+    x: NDArray[np.floating],
+    y: NDArray[np.float64],
+    clusters: NDArray[np.int64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns x [n, d] and y [n] minus their linear fits on covariates [n, f] and a constant.
 
-    A row is left out of the fit that it is compared with, and so is all of its fold: `clusters` [n], numbered
-    from 0, are dealt to FOLDS. So what is left of a row owes nothing to its own error, however many covariates
-    there are. Each target gets the ridge of RIDGES with the least squared error on the folds left out.
-    Covariates that are constant count for nothing. The normal equations are summed a chunk at a time, float64.
+    The fit of y that a row is compared with is made without its fold: `clusters` [n], numbered from 0, are
+    dealt to FOLDS. So what is left of y owes nothing to the row's own error, however many covariates there are.
+    The fit of x is made on all rows, so what is left of x meets nothing that is linear in the covariates. Each
+    column gets the ridge of RIDGES with the least squared error on folds left out. Covariates that are constant
+    count for nothing. The normal equations are summed a chunk at a time, float64.
     """
     folds, mean = clusters % FOLDS, covariates.mean(axis=0, dtype=np.float64)
-    first = 1 + len(mean)
-    grams = np.zeros((FOLDS, first + targets.shape[1], first + targets.shape[1]))
-    for rows in _chunks(len(targets)):
-        block = np.column_stack([_design(covariates[rows], mean), targets[rows]])
+    left, first = np.column_stack([x, y]), 1 + len(mean)
+    grams = np.zeros((FOLDS, first + left.shape[1], first + left.shape[1]))
+    for rows in _chunks(len(left)):
+        block = np.column_stack([_design(covariates[rows], mean), left[rows]])
         for fold in range(FOLDS):
             own = block[folds[rows] == fold]
             grams[fold] += own.T @ own
-    weights = _cross_fitted(grams, first, CONSTANT * (1 + np.abs(mean)))
-    left = targets.copy()
-    for rows in _chunks(len(targets)):
+    on_others, on_all = _fits(grams, first, CONSTANT * (1 + np.abs(mean)))
+    on_others[:, :, :-1] = on_all[:, :-1]
+    for rows in _chunks(len(left)):
         block = _design(covariates[rows], mean)
         for fold in range(FOLDS):
             own = folds[rows] == fold
-            left[rows][own] -= block[own] @ weights[fold]
-    return left
+            left[rows][own] -= block[own] @ on_others[fold]
+    return left[:, :-1], left[:, -1]
 
 
 def clustered_slopes(
@@ -45,19 +51,27 @@ def clustered_slopes(
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Returns the least-squares slopes of y [n] on x [n, d] beside a constant [d], and their covariance [d, d].
 
-    The covariance is the sandwich `A^-1 M A^-1` with `A = x'x`, x about its means, and `M` the sum over
-    clusters of `s s'`, `s = sum_i x_i e_i` over the rows of a cluster: errors e may be correlated within a
-    cluster, and differ in size. It is multiplied by `g / (g - 1) * (n - 1) / (n - 1 - d)` for g clusters, as
-    Stata does. Slopes that cannot be told apart raise LinAlgError.
+    Errors may be correlated within `clusters` [n], numbered from 0, and differ in size. The covariance is the
+    sandwich `(g - 1) / g * sum_c b_c b_c'` over g clusters, `b_c = (A - A_c)^-1 s_c` with `A = x'x`, x about its
+    means, `A_c` the part of the cluster's rows, and `s_c = sum_i x_i e_i` over them, e the errors. `b_c` is what
+    the slopes lose without the cluster (the jackknife, also called CR3); with `A` alone in its place the errors
+    of few clusters are too small. Slopes that cannot be told apart raise LinAlgError.
     """
     x, y = x - x.mean(axis=0), y - y.mean()
-    (n, d), g = x.shape, int(clusters.max()) + 1
-    gram = x.T @ x
+    gram, g = x.T @ x, int(clusters.max()) + 1
     slopes = np.linalg.solve(gram, x.T @ y)
     errors = y - x @ slopes
-    scores = np.stack([np.bincount(clusters, column * errors, g) for column in x.T])  # [d, g]
-    half = np.linalg.solve(gram, scores)
-    return slopes, half @ half.T * (g / (g - 1) * (n - 1) / (n - 1 - d))
+    order = np.argsort(clusters, kind="stable")
+    starts = np.searchsorted(clusters[order], np.arange(g + 1))
+    spread = np.zeros_like(gram)
+    for first in range(0, g, CLUSTERS):
+        ends = starts[first : first + CLUSTERS + 1]
+        rows, own = order[ends[0] : ends[-1]], ends[:-1] - ends[0]
+        grams = np.add.reduceat(x[rows, :, None] * x[rows, None, :], own)  # [clusters, d, d]
+        scores = np.add.reduceat(x[rows] * errors[rows, None], own)
+        lost = np.linalg.solve(gram - grams, scores[:, :, None])[:, :, 0]
+        spread += lost.T @ lost
+    return slopes, spread * (g - 1) / g
 
 
 def _chunks(n: int) -> Iterator[slice]:
@@ -69,12 +83,13 @@ def _design(covariates: NDArray[np.float32], mean: NDArray[np.float64]) -> NDArr
     return np.column_stack([np.ones(len(covariates)), covariates - mean])
 
 
-def _cross_fitted(
+def _fits(
     grams: NDArray[np.float64], first: int, least_std: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Returns the weights [folds, 1 + f, t] that the other folds give, from each fold's Gram matrix.
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns the weights without each fold [folds, 1 + f, t], and those on all folds [1 + f, t].
 
-    The matrices are of a constant, f covariates about their means, and t targets, which start at `first`.
+    `grams` [folds, 1 + f + t, 1 + f + t] are the Gram matrices of each fold's rows: a constant, f covariates
+    about their means, and t targets, which start at `first`.
     """
     total = grams.sum(axis=0)
     std = np.sqrt(total.diagonal()[1:first] / total[0, 0])
@@ -82,15 +97,14 @@ def _cross_fitted(
     own = grams.copy()
     own[:, :first] *= scale[:, None]
     own[:, :, :first] *= scale
-    others = own.sum(axis=0) - own
-    pulled = np.append(0.0, np.ones(first - 1))
+    total = own.sum(axis=0)
+    pull = np.diag(np.append(0.0, np.ones(first - 1)))
+    others = np.concatenate([total - own, total[None]])  # [folds + 1, 1 + f + t, 1 + f + t], all of them last
     fits = np.stack(
-        [
-            np.linalg.solve(others[:, :first, :first] + ridge * np.diag(pulled), others[:, :first, first:])
-            for ridge in RIDGES
-        ]
-    )  # [ridges, folds, 1 + f, t]
-    explained = 2 * fits * own[None, :, :first, first:] - fits * (own[:, :first, :first] @ fits)
+        [np.linalg.solve(others[:, :first, :first] + r * pull, others[:, :first, first:]) for r in RIDGES]
+    )  # [ridges, folds + 1, 1 + f, t]
+    left_out = fits[:, :-1]
+    explained = 2 * left_out * own[:, :first, first:] - left_out * (own[:, :first, :first] @ left_out)
     best = explained.sum(axis=(1, 2)).argmax(axis=0)  # [t]
-    chosen = np.take_along_axis(fits, best[None, None, None], axis=0)[0]
-    return chosen * scale[:, None]
+    chosen = np.take_along_axis(fits, best[None, None, None], axis=0)[0] * scale[:, None]
+    return chosen[:-1], chosen[-1]

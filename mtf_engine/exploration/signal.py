@@ -18,7 +18,7 @@ ALPHA, POWER = 0.05, 0.8
 Z = float(ndtri(1 - ALPHA / 2))
 PER_DIMENSION = (Z + float(ndtri(POWER))) ** 2
 """7.85: the noncentrality at which a test of one slope at ALPHA has POWER."""
-FEWEST, FEWEST_EACH = 30, 3
+FEWEST, FEWEST_EACH = 30, 5
 """Sessions that a regression needs at least, in all and for each dimension."""
 MOVED, OWN_SHARE = 1e-6, 1e-2
 """A dimension is dead whose offsets spread by MOVED or less, or by this share of that or less on their own."""
@@ -128,7 +128,8 @@ def signal(log: ExploredReturns, names: Sequence[str], segment: str | None = Non
 
     The return minus a linear V of the observation is regressed on the deviations action - baseline action,
     each minus its own linear fit on the observation, which takes out what boxes off centre or cut at an edge
-    bring in. Both fits are made on other sessions, so they favour no effect. Errors are clustered by session.
+    bring in. V of a request is fitted on other sessions, so it favours no effect. Errors are clustered by
+    session.
 
     `chi2 = b' C^-1 b` of the slopes b with covariance C; where no action matters its expectation is its degrees
     of freedom df. `p_value` is that of `chi2 (g - df) / (df (g - 1))` in F(df, g - df) for g sessions: chi2's
@@ -139,11 +140,11 @@ def signal(log: ExploredReturns, names: Sequence[str], segment: str | None = Non
     segment. Too few sessions, returns that are all alike, and dimensions that move as one are refused.
     """
     _refuse(log, len(names))
-    left = residuals(_covariates(log), np.column_stack([log.offsets, log.returns]), log.sessions)
-    live = np.flatnonzero(_moves(log.offsets, left[:, :-1]))
-    free, moves = tuple(name for i, name in enumerate(names) if i in live), left[:, live]
+    moves, left = residuals(_covariates(log), log.offsets, log.returns, log.sessions)
+    live = np.flatnonzero(_moves(log.offsets, moves))
+    free, moves = tuple(name for i, name in enumerate(names) if i in live), moves[:, live]
     _refuse_together(moves, free)
-    slopes, covariance = clustered_slopes(moves, left[:, -1], log.sessions)
+    slopes, covariance = clustered_slopes(moves, left, log.sessions)
     chi2, df, g = float(slopes @ np.linalg.solve(covariance, slopes)), len(live), log.n_sessions
     half_widths = (log.upper[:, live] - log.lower[:, live]).mean(axis=0, dtype=np.float64) / 2
     mean_return, gain = float(log.returns[log.steps == 0].mean()), _gain(log, half_widths, covariance)
@@ -155,7 +156,7 @@ def signal(log: ExploredReturns, names: Sequence[str], segment: str | None = Non
         sessions=g,
         sessions_cut=int(log.cut[log.steps == 0].sum()),
         mean_return=mean_return,
-        explained=max(0.0, 1 - float(left[:, -1].var() / log.returns.var())),
+        explained=max(0.0, 1 - float(left.var() / log.returns.var())),
         chi2=chi2,
         df=df,
         p_value=float(fdtrc(df, g - df, chi2 * (g - df) / (df * (g - 1)))),
