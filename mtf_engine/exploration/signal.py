@@ -133,8 +133,8 @@ def signal(log: ExploredReturns, names: Sequence[str], segment: str | None = Non
 
     `chi2 = b' C^-1 b` of the slopes b with covariance C; where no action matters its expectation is its degrees
     of freedom df. `p_value` is that of `chi2 (g - df) / (df (g - 1))` in F(df, g - df) for g sessions: chi2's
-    own distribution for many, and honest for few. `wished` is `df (1 + PER_DIMENSION)`: were the
-    effect spread evenly, each slope would be told from none at 5 % with 80 % power.
+    own distribution for many, and close to honest for few. `wished` is `df (1 + PER_DIMENSION)`: were the effect
+    spread evenly, each slope would be told from none at 5 % with 80 % power.
 
     Slopes are means over the requests: an action that helps some and harms as many others does not show, but by
     segment. Too few sessions, returns that are all alike, and dimensions that move as one are refused.
