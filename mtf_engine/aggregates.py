@@ -1,12 +1,14 @@
-"""What is counted once a dataset and kept beside its file: coverage, quality, signal, the next day, its users."""
+"""What is counted once a dataset and kept beside it: coverage, quality, signal, pilot, the next day, its users."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
+from mtf_engine.exploration.cost import read_candidate_lists
 from mtf_engine.exploration.coverage_counts import (
     CHUNK,
     CoverageCounts,
@@ -14,6 +16,8 @@ from mtf_engine.exploration.coverage_counts import (
     read_logged_actions,
 )
 from mtf_engine.exploration.explored_returns import explored_returns, read_sessions
+from mtf_engine.exploration.pilot import CHURN_REQUESTS, Pilot, dimension_churn, read_arms
+from mtf_engine.exploration.pilot import pilot as measure_pilot
 from mtf_engine.exploration.signal import Signals, signals
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.next_day import NextDay
@@ -68,6 +72,11 @@ def signal_path(dataset_path: Path) -> Path:
     return dataset_path.with_suffix(".signal.json")
 
 
+def pilot_path(dataset_path: Path) -> Path:
+    """Returns where what the dataset at that path tells of exploring lies; it is deleted with it."""
+    return dataset_path.with_suffix(".pilot.json")
+
+
 def population_path(dataset_path: Path) -> Path:
     """Returns where the population of the dataset at that path lies; it is deleted with it."""
     return dataset_path.with_suffix(".population.json")
@@ -91,6 +100,11 @@ def stored_next_day(dataset_path: Path, content_hash: str) -> NextDay | None:
 def stored_signal(dataset_path: Path, content_hash: str) -> Signals | None:
     """Returns the signal beside a dataset, None where it was not measured."""
     return _stored(signal_path(dataset_path), content_hash, Signals)
+
+
+def stored_pilot(dataset_path: Path, content_hash: str) -> Pilot | None:
+    """Returns what a dataset tells of exploring, None where it was not measured."""
+    return _stored(pilot_path(dataset_path), content_hash, Pilot)
 
 
 def coverage(dataset: Dataset, progress: Progress = lambda done, of: None) -> CoverageCounts:
@@ -126,6 +140,39 @@ def signal(dataset: Dataset, progress: Progress = lambda done, of: None, gamma: 
     parts = _told(read_sessions(dataset.arrays, dataset.n_requests), dataset.n_requests, progress)
     found = signals(explored_returns(parts, dataset.n_requests, gamma), dataset.meta.fusion.names)
     return _store(dataset, signal_path(dataset.path), found) if gamma == GAMMA else found
+
+
+def pilot(dataset: Dataset, progress: Progress = lambda done, of: None) -> Pilot:
+    """Returns what an explored log tells of exploring: what is stored beside it, else measured and stored.
+
+    A log that cannot tell, such as one without exploration, is refused. A caller that raises in `progress` leaves
+    nothing behind.
+    """
+    if (stored := stored_pilot(dataset.path, dataset.content_hash)) is not None:
+        return stored
+    parts = _told(read_sessions(dataset.arrays, dataset.n_requests), dataset.n_requests, progress)
+    log = explored_returns(parts, dataset.n_requests, GAMMA)
+    fusion, users = dataset.meta.fusion, population(dataset)
+    found = measure_pilot(
+        log,
+        read_arms(dataset.arrays, GAMMA),
+        _churn(dataset),
+        fusion.names,
+        users.baseline_action,
+        round(dataset.n_requests / users.requests_per_session),
+    )
+    return _store(dataset, pilot_path(dataset.path), found)
+
+
+def _churn(dataset: Dataset) -> NDArray[np.float64]:
+    """Returns the churn of each dimension [d] among as many places as requests show; 0 where nothing is shown.
+
+    Of a log that keeps no candidates the shown ones are ranked anew, and the upper half of them counts.
+    """
+    lists = read_candidate_lists(dataset.arrays, CHURN_REQUESTS)
+    shown = dataset.n_impressions / dataset.n_requests
+    k = max(1, round(shown if lists.source == "candidates" else shown / 2))
+    return dimension_churn(dataset.meta.fusion, lists, k)
 
 
 def next_day(dataset: Dataset, progress: Progress = lambda done, of: None) -> NextDay:

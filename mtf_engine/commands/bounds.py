@@ -189,3 +189,63 @@ def coverage(
     opened = open_dataset(shell.workspace, dataset)
     found = certify_coverage(counts_of(opened), opened.meta.fusion.names)
     shell.show(found.model_dump(mode="json"))
+
+
+@command(app, "bounds teach explored --sessions 100000 --loss .005 --save taught")
+def teach(
+    shell: Session,
+    dataset: Annotated[
+        str,
+        typer.Argument(metavar="DATASET", help="An explored log, of uniform or Gaussian noise: the pilot."),
+    ],
+    sessions: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Of the log to come, all users; default: the pilot's."),
+    ] = None,
+    loss: Annotated[
+        float | None, typer.Option(metavar="X", help="Accepted: share of a session's return, .005 for .5 %.")
+    ] = None,
+    information: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Wished: precision of the slopes, in times the pilot's own."),
+    ] = None,
+    each: Annotated[
+        bool, typer.Option("--each", help="One standard error for all slopes, not the least mean square.")
+    ] = False,
+    widest: Annotated[float, typer.Option(help="Half width that no dimension exceeds.")] = 0.4,
+    sigma: Annotated[float, typer.Option(help="Of the Gaussian noise compared with.")] = 0.2,
+    save: Annotated[
+        str | None, typer.Option("--save", "--name", metavar="NAME", help="Store the plan under this name.")
+    ] = None,
+) -> None:
+    """Find the box that teaches most for what it costs users, beside Gaussian noise, by a pilot log."""
+    from mtf_engine.aggregates import pilot
+    from mtf_engine.exploration.teaching import origin
+    from mtf_engine.exploration.teaching import teach as find
+    from mtf_engine.jobs.storage import open_dataset
+
+    opened = open_dataset(shell.workspace, dataset)
+    measured = pilot(opened)
+    found = find(
+        measured,
+        sessions or measured.sessions,
+        loss=loss,
+        information=information,
+        each=each,
+        widest=widest,
+        sigma=sigma,
+    )
+    if save:
+        shell.workspace.registry.save_plan(save, found.plan, origin(opened.meta.name, found))
+    document = {
+        "sentence": found.sentence,
+        **found.model_dump(mode="json"),
+        "pilot": measured.model_dump(mode="json"),
+    }
+    if not shell.as_json:
+        document = {
+            name: document[name]
+            for name in ("sentence", "sessions", "learned", "basis", "dimensions", "fixed")
+        }
+        document["ways"] = [way.model_dump() for way in found.ways]
+    shell.show(document)

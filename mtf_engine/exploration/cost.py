@@ -145,6 +145,27 @@ def exploration_cost(
     )
 
 
+def top_changed(
+    fusion: FusionSpec,
+    lists: CandidateLists,
+    plan: BoundsPlan,
+    generator: np.random.Generator,
+    *,
+    k: int,
+    n_draws: int = 2,
+) -> float:
+    """Returns the share of the top k that uniform noise in `plan` replaces, of requests with more to choose from.
+
+    0 where there are none.
+    """
+    kept = np.flatnonzero(np.diff(lists.first) > k)
+    if not len(kept):
+        return 0.0
+    luck = generator.random((n_draws, *lists.baseline_actions.shape))
+    changed, _ = _replay(fusion, lists, _explored("uniform", lists, plan, 1.0, luck), kept, k)
+    return float(changed.mean())
+
+
 def _explored(
     kind: Literal["uniform", "gaussian"], lists: CandidateLists, plan: BoundsPlan, sigma: float, luck: NDArray
 ) -> NDArray[np.float32]:

@@ -139,11 +139,8 @@ def signal(log: ExploredReturns, names: Sequence[str], segment: str | None = Non
     Slopes are means over the requests: an action that helps some and harms as many others does not show, but by
     segment. Too few sessions, returns that are all alike, and dimensions that move as one are refused.
     """
-    _refuse(log, len(names))
-    moves, left = residuals(_covariates(log), log.offsets, log.returns, log.sessions)
-    live = np.flatnonzero(_moves(log.offsets, moves))
-    free, moves = tuple(name for i, name in enumerate(names) if i in live), moves[:, live]
-    _refuse_together(moves, free)
+    live, moves, left = explained_away(log, names)
+    free = tuple(names[int(i)] for i in live)
     slopes, covariance = clustered_slopes(moves, left, log.sessions)
     chi2, df, g = float(slopes @ np.linalg.solve(covariance, slopes)), len(live), log.n_sessions
     half_widths = (log.upper[:, live] - log.lower[:, live]).mean(axis=0, dtype=np.float64) / 2
@@ -168,6 +165,20 @@ def signal(log: ExploredReturns, names: Sequence[str], segment: str | None = Non
         slopes=_rows(free, slopes, np.sqrt(covariance.diagonal()), half_widths),
         dead=tuple(name for name in names if name not in free),
     )
+
+
+def explained_away(
+    log: ExploredReturns, names: Sequence[str]
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Returns the dimensions that move [m], and what the request explains of neither moves [n, m] nor returns [n].
+
+    Refuses what `signal` refuses.
+    """
+    _refuse(log, len(names))
+    moves, left = residuals(covariates(log), log.offsets, log.returns, log.sessions)
+    live = np.flatnonzero(_moves(log.offsets, moves))
+    _refuse_together(moves[:, live], [names[int(i)] for i in live])
+    return live, moves[:, live], left
 
 
 def _gain(log: ExploredReturns, half_widths: NDArray[np.floating], covariance: NDArray[np.floating]) -> float:
@@ -222,7 +233,7 @@ def _rows(
     )
 
 
-def _covariates(log: ExploredReturns) -> NDArray[np.float32]:
+def covariates(log: ExploredReturns) -> NDArray[np.float32]:
     """Returns what the fits see of each request: its observation, and the middle of its box where that varies."""
     middle = (log.lower + log.upper) / 2
     varies = np.ptp(middle, axis=0) > MOVED

@@ -1,0 +1,302 @@
+"""What a pilot log tells of exploring: how well a session tells each slope, and what deviations cost its users.
+
+The return of a request is taken as `V(s) + b'd - sum_i k_i d_i^2 / 2` in its deviation d from the live action.
+Its slopes b are those of `signal`. Curvatures k come from the same regression, errors clustered by session, on the
+squares of the deviations beside the deviations. A log tells slopes long before it tells curvatures: the square of
+a uniform deviation within +-w has a standard deviation of .30 w^2, the deviation itself one of .58 w. So where the
+log does not tell each curvature, only their common scale is asked of it. The shape is then that of churn: a small
+deviation replaces a share of the top k in proportion to its size, and what it brings in is worse by the live score in
+proportion to it too, so the loss goes as the square of the churn. Two measurements tell the scale: the estimated
+curvatures, and the return of control users above that of explored ones.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy.special import log_ndtr, ndtr, ndtri
+
+from mtf_engine.exploration.clustered import clustered_slopes, residuals
+from mtf_engine.exploration.cost import CandidateLists, top_changed
+from mtf_engine.exploration.coverage_counts import Arrays
+from mtf_engine.exploration.explored_returns import ExploredReturns
+from mtf_engine.exploration.signal import PER_DIMENSION, covariates, explained_away
+from mtf_engine.spec import BoundsPlan, FusionSpec, Refusal, Spec
+
+REFERENCE = 0.15
+"""Half width at which the churn of each dimension is measured."""
+CHURN_REQUESTS, CHURN_SEED = 2_000, 0
+SURE = 0.05
+"""One-sided: a loss is told from none, or told at most, with 95 % confidence."""
+
+Array = NDArray[np.float64]
+Basis = Literal["curvature", "churn", "even"]
+
+
+class PilotDimension(Spec):
+    """What the pilot tells of one dimension; per unit of the action, which lies in [-1, 1]."""
+
+    dimension: str
+    baseline: float = Field(description="mean baseline action")
+    moved: bool = Field(description="the pilot explored it; the figures of others are 0")
+    rate: float = Field(description="precision of the slope, a learned session and a unit of variance")
+    error: float = Field(description="standard error of the slope in the pilot")
+    variance: float = Field(description="of the pilot's deviations")
+    estimated: float = Field(description="curvature as the regression has it, of either sign")
+    estimated_error: float
+    churn: float = Field(
+        description="share of the top k that uniform deviations within +-REFERENCE in it replace"
+    )
+    curvature: float = Field(description="that losses are reckoned with, at least 0")
+
+
+class ControlLoss(Spec):
+    """What explored sessions brought less than those of control users, which need not be their first order."""
+
+    sessions: int = Field(description="of control users")
+    loss: float = Field(description="share of a session's return")
+    error: float = Field(description="standard error, clustered by user")
+
+
+class Pilot(Spec):
+    """What a pilot log tells of exploring, see this module's first lines; returns are discounted by `gamma`."""
+
+    gamma: float
+    sessions: int = Field(description="of the whole log")
+    learned: int = Field(description="sessions that are explored and trained on")
+    mean_return: float = Field(description="of an explored session")
+    requests: float = Field(description="mean of sum_t gamma^t over a session")
+    basis: Basis = Field(description="what gives the curvatures of dimensions their proportions")
+    loss: float = Field(description="of the pilot's own exploration by these, share of a session's return")
+    loss_low: float = Field(
+        description="of the 95 % interval by the measurements, which may hold less than 0"
+    )
+    loss_high: float
+    loss_told: bool = Field(description="else curvatures are such that no greater loss is likely, at 95 %")
+    control: ControlLoss | None
+    dimensions: tuple[PilotDimension, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(one.dimension for one in self.dimensions)
+
+    @property
+    def share(self) -> float:
+        """The share of a session's return that a loss of 1 a request is."""
+        return self.requests / abs(self.mean_return)
+
+
+@dataclass(frozen=True)
+class Arms:
+    """The discounted returns of sessions, summed by user: explored throughout, or kept at the baseline."""
+
+    explored: NDArray[np.bool_]  # [u]
+    sessions: NDArray[np.int64]  # [u]
+    returns: Array  # [u]
+
+
+def read_arms(arrays: Arrays, gamma: float) -> Arms:
+    """Returns the sessions of explored and of control users; those that are part one, part the other are left out."""
+    rows = arrays(
+        "WITH placed AS (SELECT user_id, session_id, reward, action IS NOT NULL AS acted, "
+        "action IS NOT NULL AND pscore IS NOT NULL AS explored, "
+        "row_number() OVER (PARTITION BY session_id ORDER BY step) - 1 AS place FROM requests), "
+        "played AS (SELECT user_id, bool_and(explored) AS explored, sum(reward * pow(?, place)) AS value "
+        "FROM placed GROUP BY user_id, session_id "
+        "HAVING bool_and(acted) AND bool_and(explored) = bool_or(explored)) "
+        "SELECT explored, count(*) AS sessions, sum(value) AS returns FROM played "
+        "GROUP BY user_id, explored ORDER BY user_id, explored",
+        [gamma],
+    )
+    return Arms(rows["explored"].astype(bool), rows["sessions"], rows["returns"].astype(np.float64))
+
+
+def dimension_churn(fusion: FusionSpec, lists: CandidateLists, k: int) -> Array:
+    """Returns the share of the top k that moving each dimension by itself replaces [d], on the same requests."""
+    widths = REFERENCE * np.eye(fusion.n_actions)
+    return np.array(
+        [
+            top_changed(fusion, lists, BoundsPlan(lower=-w, upper=w), np.random.default_rng(CHURN_SEED), k=k)
+            for w in widths
+        ]
+    )
+
+
+def pilot(
+    log: ExploredReturns,
+    arms: Arms,
+    churn: Array,
+    names: tuple[str, ...],
+    baseline: tuple[float, ...],
+    sessions: int,
+) -> Pilot:
+    """Returns what a log of so many `sessions` in all tells of exploring around its mean `baseline` action [d].
+
+    Refuses what `signal` refuses, and returns of mean 0, of which no share can be told.
+    """
+    live, moves, left = explained_away(log, names)
+    mean_return = float(log.returns[log.steps == 0].mean())
+    if mean_return == 0:
+        raise Refusal(
+            "pilot: the mean return of a session is 0, so no share of it can be told; shift the reward"
+        )
+    slopes, covariance = clustered_slopes(moves, left, log.sessions)
+    variances, errors = moves.var(axis=0), np.sqrt(covariance.diagonal())
+    estimated, its_covariance = _curvatures(log, moves, left)
+    requests = float((log.gamma**log.steps).sum() / log.n_sessions)
+    shape = _shape(churn[live])
+    middles = log.offsets[:, live].mean(axis=0, dtype=np.float64)
+    control = _control(arms, log.offsets[:, live], slopes, covariance, requests)
+    scale = _Scale.of(shape, estimated, its_covariance, control, variances - middles**2)
+    if estimated @ np.linalg.solve(its_covariance, estimated) >= len(live) * (1 + PER_DIMENSION):
+        basis: Basis = "curvature"
+        used = _not_below_0(estimated, np.sqrt(its_covariance.diagonal()))
+        total = float(estimated @ variances) / 2
+        error, told = float(np.sqrt(variances @ its_covariance @ variances)) / 2, True
+    else:
+        basis = "churn" if churn[live].any() else "even"
+        used = scale.used * shape
+        unit = float(shape @ variances) / 2
+        total, error, told = scale.value * unit, scale.error * unit, scale.is_told
+    share = requests / abs(mean_return)
+    figures = {
+        "rate": 1 / (errors**2 * variances * log.n_sessions),
+        "error": errors,
+        "variance": variances,
+        "estimated": estimated,
+        "estimated_error": np.sqrt(its_covariance.diagonal()),
+        "churn": churn[live],
+        "curvature": used,
+    }
+    z = float(ndtri(0.975))
+    return Pilot(
+        gamma=log.gamma,
+        sessions=sessions,
+        learned=log.n_sessions,
+        mean_return=mean_return,
+        requests=requests,
+        basis=basis,
+        loss=share * float(used @ variances) / 2,
+        loss_low=share * (total - z * error),
+        loss_high=share * (total + z * error),
+        loss_told=told,
+        control=arms_loss(arms),
+        dimensions=_rows(names, baseline, live, figures),
+    )
+
+
+def arms_loss(arms: Arms) -> ControlLoss | None:
+    """Returns what explored sessions brought less than control users'; None without either.
+
+    The mean of a session is sum_u y_u / sum_u n_u over users with n_u sessions and returns y_u in all; its
+    variance is sum_u (y_u - mean n_u)^2 / (sum_u n_u)^2.
+    """
+    found = _difference(arms)
+    if found is None:
+        return None
+    loss, error, explored = found
+    return ControlLoss(
+        sessions=int(arms.sessions[~arms.explored].sum()),
+        loss=loss / abs(explored),
+        error=error / abs(explored),
+    )
+
+
+def _difference(arms: Arms) -> tuple[float, float, float] | None:
+    """Returns the mean return of control sessions above that of explored ones, its error, and the latter mean."""
+    if min(int(arms.explored.sum()), int((~arms.explored).sum())) < 2:
+        return None
+    means, variances = [], []
+    for own in (~arms.explored, arms.explored):
+        n, y = arms.sessions[own], arms.returns[own]
+        means.append(float(y.sum() / n.sum()))
+        variances.append(float(np.square(y - means[-1] * n).sum() / n.sum() ** 2))
+    return means[0] - means[1], float(np.sqrt(sum(variances))), means[1]
+
+
+def _curvatures(log: ExploredReturns, moves: Array, left: Array) -> tuple[Array, Array]:
+    """Returns the curvature of the return in each dimension [m], and its covariance [m, m]."""
+    squares, _ = residuals(covariates(log), moves**2, log.returns, log.sessions)
+    slopes, covariance = clustered_slopes(np.column_stack([moves, squares]), left, log.sessions)
+    m = moves.shape[1]
+    return -2 * np.asarray(slopes[m:], np.float64), 4 * np.asarray(covariance[m:, m:], np.float64)
+
+
+def _shape(churn: Array) -> Array:
+    """Returns the curvatures of dimensions in proportion to each other, their mean 1: the squares of the churn."""
+    return churn**2 / np.mean(churn**2) if churn.any() else np.ones(len(churn))
+
+
+def _control(
+    arms: Arms, offsets: NDArray[np.float32], slopes: NDArray, covariance: NDArray, requests: float
+) -> tuple[float, float] | None:
+    """Returns the second order of what control users have a request above explored ones, and its variance.
+
+    To the baseline's own return it is `c'b + diff`, c the middle of the deviations: `sum_i k_i (v_i - c_i^2) / 2`.
+    """
+    found = _difference(arms)
+    if found is None:
+        return None
+    middles = offsets.mean(axis=0, dtype=np.float64)
+    difference, error = found[0] / requests, found[1] / requests
+    return float(difference + middles @ slopes), float(error**2 + middles @ covariance @ middles)
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """The factor on a shape of curvatures."""
+
+    value: float
+    error: float
+
+    @classmethod
+    def of(
+        cls,
+        shape: Array,
+        estimated: Array,
+        covariance: Array,
+        control: tuple[float, float] | None,
+        spread: Array,
+    ) -> "_Scale":
+        """Returns the scale that fits the estimated curvatures and the control users best, by least squares."""
+        weighed = np.linalg.solve(covariance, shape)
+        told, known = float(weighed @ estimated), float(weighed @ shape)
+        if control is not None:
+            unit = float(shape @ spread) / 2
+            told, known = told + unit * control[0] / control[1], known + unit**2 / control[1]
+        return cls(told / known, known**-0.5)
+
+    @property
+    def is_told(self) -> bool:
+        return self.value > float(ndtri(1 - SURE)) * self.error
+
+    @property
+    def used(self) -> float:
+        """The scale, or where it is not told from 0 what it is at most: the 95 % point of its normal above 0."""
+        if self.is_told:
+            return self.value
+        z = max(self.value / self.error, -10.0)
+        return self.error * (z - float(ndtri(SURE * ndtr(z))))
+
+
+def _not_below_0(values: Array, errors: Array) -> Array:
+    """Returns the means of the normals of these means and errors, each given that it is not below 0."""
+    z = values / errors
+    return values + errors * np.exp(-(z**2) / 2 - np.log(2 * np.pi) / 2 - log_ndtr(z))
+
+
+def _rows(
+    names: tuple[str, ...], baseline: tuple[float, ...], live: NDArray[np.int64], figures: dict[str, Array]
+) -> tuple[PilotDimension, ...]:
+    place = {int(i): j for j, i in enumerate(live)}
+    return tuple(
+        PilotDimension(
+            dimension=name,
+            baseline=baseline[i],
+            moved=i in place,
+            **{key: float(values[place[i]]) if i in place else 0.0 for key, values in figures.items()},
+        )
+        for i, name in enumerate(names)
+    )
