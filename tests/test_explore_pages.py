@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
-from mtf_engine.aggregates import coverage_path
+from mtf_engine.aggregates import coverage_path, pilot_path
+from mtf_engine.aggregates import pilot as measure_pilot
 from mtf_engine.jobs.storage import open_dataset
 from mtf_engine.registry import Workspace
 from mtf_engine.spec import BoundsPlan, Box, Refusal
@@ -124,6 +125,77 @@ def test_a_link_shows_the_same_plan(filled):
     assert plan_of(app) == plans.from_text(text)
     assert widget(app.slider, "pow_click").value == 0.3
     assert "from drift of mine" in texts(app).replace("\\", "")
+
+
+def test_the_box_that_teaches_most_is_measured_drawn_and_one_click_from_the_plan(filled):
+    app = opened("bounds")
+    assert not any("half width" in table for table in tables(app))
+    button(app, "Measure the pilot").click()
+    checked(app.run())
+    pilot = filled.dataset("explored")
+    assert pilot_path(filled.dataset_path(pilot.id)).exists()
+    table = next(table for table in tables(app) if "half width" in table)
+    assert list(table.columns) == [
+        "dimension",
+        "half width",
+        "widest",
+        "information",
+        "standard error",
+        "loss, %",
+    ]
+    assert table["loss, %"].sum() <= 1.0001 and len(table) == 10
+    said = texts(app).replace("\\", "")
+    assert "times what the pilot told" in said and "less than the" in said
+    assert f"bounds teach {pilot.id} --sessions {pilot_of(app)} --loss 0.01 --widest 0.4 --save NAME" in said
+    button(app, "Make it the plan").click()
+    checked(app.run())
+    assert plan_of(app).upper == tuple(table["half width"].round(4))
+    assert address(app, "from").startswith("teaches most by explored")
+    assert "under Stored plans" in app.toast[0].value
+    widget(app.text_input, "Name").set_value("taught")
+    checked(app.run())
+    button(app, "Store").click()
+    checked(app.run())
+    (row,) = filled.registry.plans()
+    assert row.plan == plan_of(app) and row.note.startswith("teaches most by explored")
+
+
+def pilot_of(app: AppTest) -> int:
+    return widget(app.number_input, "Sessions of the log to come").value
+
+
+def test_what_teaches_most_follows_what_is_stated(filled):
+    measure_pilot(open_dataset(filled, "explored"))
+    app = opened("bounds", given="an information", wished="1", each="true", widest="0.3")
+    table = next(table for table in tables(app) if "half width" in table)
+    assert np.ptp(table["standard error"]) < 1e-9 and table["half width"].max() <= 0.3
+    assert "--information 1 --widest 0.3 --each" in texts(app)
+    widget(app.number_input, "Information wished, times the pilot's").set_value(1_000.0)
+    app = checked(app.run())
+    assert any("times the sessions" in info.value for info in app.info)
+
+
+def test_without_a_pilot_the_planner_says_what_to_collect(empty):
+    app = opened("bounds")
+    assert any("Collect a small one first" in info.value for info in app.info)
+
+
+def test_the_chart_of_teaching_names_its_marks_and_the_line():
+    frontier = pd.DataFrame({"loss, %": [0.0, 5.0], "information": [0.0, 4.0]})
+    ways = pd.DataFrame(
+        {
+            "way": ["Uniform", "matched", "sigma"],
+            "noise": ["uniform", "gaussian", "gaussian"],
+            "loss, %": [1.0, 1.0, 6.0],
+            "information": [0.8, 0.8, 4.2],
+            "beyond 0.4, %": [0.0, 16.1, 37.2],
+        }
+    )
+    figure = bounds_charts.teaching(frontier, ways, 0.4)
+    named = [note.text for note in figure.layout.annotations]
+    assert named[0] == "best boxes" and named[1] == "Uniform: none beyond ±0.4"
+    assert named[2:] == ["matched: beyond ±0.4 in 16 %", "sigma: beyond ±0.4 in 37 %"]
+    assert len(figure.data) == 4 and figure.layout.xaxis.range[1] > 6
 
 
 def test_an_unreadable_link_is_refused_in_a_sentence(filled):

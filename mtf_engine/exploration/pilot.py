@@ -22,7 +22,7 @@ from mtf_engine.exploration.clustered import clustered_slopes, residuals
 from mtf_engine.exploration.cost import CandidateLists, top_changed
 from mtf_engine.exploration.coverage_counts import Arrays
 from mtf_engine.exploration.explored_returns import ExploredReturns
-from mtf_engine.exploration.signal import PER_DIMENSION, covariates, explained_away
+from mtf_engine.exploration.signal import PER_DIMENSION, Z, covariates, explained_away
 from mtf_engine.spec import BoundsPlan, FusionSpec, Refusal, Spec
 
 REFERENCE = 0.15
@@ -146,21 +146,9 @@ def pilot(
     variances, errors = moves.var(axis=0), np.sqrt(covariance.diagonal())
     estimated, its_covariance = _curvatures(log, moves, left)
     requests = float((log.gamma**log.steps).sum() / log.n_sessions)
-    shape = _shape(churn[live])
-    middles = log.offsets[:, live].mean(axis=0, dtype=np.float64)
     control = _control(arms, log.offsets[:, live], slopes, covariance, requests)
-    scale = _Scale.of(shape, estimated, its_covariance, control, variances - middles**2)
-    if estimated @ np.linalg.solve(its_covariance, estimated) >= len(live) * (1 + PER_DIMENSION):
-        basis: Basis = "curvature"
-        used = _not_below_0(estimated, np.sqrt(its_covariance.diagonal()))
-        total = float(estimated @ variances) / 2
-        error, told = float(np.sqrt(variances @ its_covariance @ variances)) / 2, True
-    else:
-        basis = "churn" if churn[live].any() else "even"
-        used = scale.used * shape
-        unit = float(shape @ variances) / 2
-        total, error, told = scale.value * unit, scale.error * unit, scale.is_told
-    share = requests / abs(mean_return)
+    middles = log.offsets[:, live].mean(axis=0, dtype=np.float64)
+    bend = _bend(churn[live], estimated, its_covariance, control, variances, middles)
     figures = {
         "rate": 1 / (errors**2 * variances * log.n_sessions),
         "error": errors,
@@ -168,23 +156,57 @@ def pilot(
         "estimated": estimated,
         "estimated_error": np.sqrt(its_covariance.diagonal()),
         "churn": churn[live],
-        "curvature": used,
+        "curvature": bend.used,
     }
-    z = float(ndtri(0.975))
+    share = requests / abs(mean_return)
     return Pilot(
         gamma=log.gamma,
         sessions=sessions,
         learned=log.n_sessions,
         mean_return=mean_return,
         requests=requests,
-        basis=basis,
-        loss=share * float(used @ variances) / 2,
-        loss_low=share * (total - z * error),
-        loss_high=share * (total + z * error),
-        loss_told=told,
+        basis=bend.basis,
+        loss=share * float(bend.used @ variances) / 2,
+        loss_low=share * (bend.loss - Z * bend.error),
+        loss_high=share * (bend.loss + Z * bend.error),
+        loss_told=bend.is_told,
         control=arms_loss(arms),
         dimensions=_rows(names, baseline, live, figures),
     )
+
+
+@dataclass(frozen=True)
+class _Bend:
+    """The curvatures that losses are reckoned with, and the loss a request of the pilot as it was measured."""
+
+    basis: Basis
+    used: Array
+    loss: float
+    error: float
+    is_told: bool
+
+
+def _bend(
+    churn: Array,
+    estimated: Array,
+    covariance: Array,
+    control: tuple[float, float] | None,
+    variances: Array,
+    middles: Array,
+) -> _Bend:
+    """Returns each dimension's own curvature where the log tells each, else that of churn, scaled.
+
+    It tells each by the rule of `signal`: chi2 is at least `m (1 + PER_DIMENSION)` in m dimensions.
+    """
+    if estimated @ np.linalg.solve(covariance, estimated) >= len(estimated) * (1 + PER_DIMENSION):
+        used = _not_below_0(estimated, np.sqrt(covariance.diagonal()))
+        error = float(np.sqrt(variances @ covariance @ variances)) / 2
+        return _Bend("curvature", used, float(estimated @ variances) / 2, error, is_told=True)
+    shape = _shape(churn)
+    scale = _Scale.of(shape, estimated, covariance, control, variances - middles**2)
+    unit = float(shape @ variances) / 2
+    basis: Basis = "churn" if churn.any() else "even"
+    return _Bend(basis, scale.used * shape, scale.value * unit, scale.error * unit, scale.is_told)
 
 
 def arms_loss(arms: Arms) -> ControlLoss | None:

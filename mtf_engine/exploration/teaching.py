@@ -218,7 +218,7 @@ class _Traffic:
             side = ndtr(-far / np.sqrt(variances))
         at = np.array([one.baseline for one in self.free])
         sides = (at + far < 1).astype(int) + (at - far > -1)
-        return 1 - float(np.prod(1 - sides * side))
+        return 0.0 - float(np.expm1(np.log1p(-sides * side).sum()))
 
     def plan(self, half_widths: Array) -> BoundsPlan:
         """Returns the symmetric box of these half widths [m], rounded, and fixed in what is not free."""

@@ -11,7 +11,7 @@ from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.exploration.traffic import BoxSize, Traffic, plan_size
 from mtf_engine.registry import DatasetRow, PlanRow
 from mtf_engine.spec import BoundsPlan, Box, FusionSpec
-from pages.shared import bounds_charts, densities, links, loaders, plans, stored_plans, words
+from pages.shared import bounds_charts, densities, links, loaders, plans, stored_plans, teach_panel, words
 from pages.shared.bounds_editor import BoundsEditor
 from pages.shared.exhibit import csv_download, exhibit
 
@@ -241,6 +241,7 @@ def main() -> None:
     log = choose_log(rows)
     plans.linked_draft(len(log.names))  # refuses a broken link here: a fragment would swallow that
     st.fragment(planner)(log)
+    st.fragment(teach_panel.panel)(log.names, log.row, rows)
 
 
 main()

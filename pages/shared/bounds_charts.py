@@ -145,6 +145,57 @@ def penalties(
     return drawn.figure()
 
 
+def teaching(frontier: pd.DataFrame, ways: pd.DataFrame, far: float) -> go.Figure:
+    """Returns information against the users' loss: the line of the best boxes, and three ways to explore.
+
+    `frontier` has the columns loss and information; `ways` has the columns way, noise, `loss, %` and information,
+    and the chance to move beyond `far`: uniform in a box, Gaussian of the same variances, Gaussian of one sigma.
+    """
+    x, y = "loss, %", "information"
+    most, top = max(frontier[x].max(), ways[x].max()), max(frontier[y].max(), ways[y].max())
+    marks = ways.head(3)
+    traces = [
+        {
+            "type": "scatter",
+            "x": frontier[x],
+            "y": frontier[y],
+            "mode": "lines",
+            "line": {"color": UNIFORM, "width": 2},
+            "hovertemplate": "best box: %{y:.2f} times for %{x:.3g} %<extra></extra>",
+        }
+    ]
+    texts = [_mark_name("best boxes", frontier[x].iloc[-1], frontier[y].iloc[-1], UNIFORM, 14)]
+    looks = (("circle", 14, UNIFORM, -8), ("x-thin", 9, GAUSSIAN, -24), ("x-thin", 12, GAUSSIAN, -8))
+    for row, (symbol, size, colour, shift) in zip(marks.to_dict("records"), looks, strict=True):
+        reach = row[f"beyond {far:g}, %"]
+        reaches = f"beyond ±{far:g} in {reach:.2g} %" if reach else f"none beyond ±{far:g}"
+        marker = {"symbol": symbol, "size": size, "color": colour, "line": {"color": colour, "width": 2.5}}
+        hover = f"{escape(row['way'])}: %{{y:.2f}} times for %{{x:.3g}} %, {reaches}<extra></extra>"
+        point = {"x": [row[x]], "y": [row[y]], "mode": "markers", "marker": marker, "hovertemplate": hover}
+        traces.append({"type": "scatter", **point})
+        texts.append(_mark_name(f"{row['way']}: {reaches}", row[x], row[y], colour, shift))
+    return go.Figure(
+        traces,
+        {
+            "height": PICTURE_HEIGHT,
+            "showlegend": False,
+            "margin": {"l": 10, "r": 24, "t": 20, "b": 10},
+            "xaxis": {
+                "title": {"text": "users' loss, % of a session's return"},
+                "range": [0, 1.6 * most or 1],
+            },
+            "yaxis": {"title": {"text": "information, times the pilot's"}, "range": [0, 1.12 * top]},
+            "annotations": texts,
+        },
+    )
+
+
+def _mark_name(text: str, x: float, y: float, colour: str, shift: float) -> dict[str, Any]:
+    """Returns a name to the right of a point, `shift` pixels above it."""
+    place = {"x": x, "y": y, "xanchor": "left", "xshift": 12, "yshift": shift, "showarrow": False}
+    return {"text": escape(text), "font": {"color": colour, "size": 12}, **place}
+
+
 def _window(values: pd.DataFrame) -> tuple[float, float]:
     """Returns the range that is shown: that of all forms but the farthest one, widened by half."""
     lows, highs = sorted(values.min()), sorted(values.max(), reverse=True)
