@@ -76,47 +76,6 @@ class Ledger(Spec):
 
 
 @dataclass(frozen=True)
-class Transitions:
-    """The steps of logged sessions, for training; float32 arrays of n rows unless said otherwise.
-
-    `lower` and `upper` are offsets from the baseline action. Rewards are unscaled. `terminals` is bool.
-    """
-
-    observations: np.ndarray  # [n, f]
-    actions: np.ndarray  # [n, d]
-    rewards: np.ndarray  # [n]
-    next_observations: np.ndarray  # [n, f], zeros after a terminal step
-    terminals: np.ndarray  # [n]
-    baseline_actions: np.ndarray  # [n, d]
-    lower: np.ndarray  # [n, d]
-    upper: np.ndarray  # [n, d]
-    next_baseline_actions: np.ndarray  # [n, d]
-    next_lower: np.ndarray  # [n, d]
-    next_upper: np.ndarray  # [n, d]
-    session_starts: np.ndarray  # [s] int, first row of each session; rows of a session are in step order
-    fusion: FusionSpec
-    feature_names: tuple[str, ...]
-    numeric_mask: tuple[bool, ...]
-    n_left_out: int = 0
-    n_profile: int | None = None  # features of the user's profile, the first ones; None where none are marked
-
-    def __len__(self) -> int:
-        return len(self.rewards)
-
-    def returns(self, gamma: float) -> np.ndarray:
-        """Returns the discounted return of every step to the end of its session, float64 [n]."""
-        ends = np.append(self.session_starts[1:], len(self))
-        lengths = ends - self.session_starts
-        last = ends[np.argsort(-lengths, kind="stable")] - 1  # of the longest session first
-        n_longer = len(lengths) - np.cumsum(np.bincount(lengths))  # by length: how many sessions are longer
-        returns = self.rewards.astype(np.float64)
-        for before_last in range(1, lengths.max(initial=0)):
-            steps = last[: n_longer[before_last]] - before_last
-            returns[steps] += gamma * returns[steps + 1]
-        return returns
-
-
-@dataclass(frozen=True)
 class EvaluationRows:
     """Logged requests with their impressions, for scoring by any policy.
 
