@@ -145,7 +145,7 @@ def test_the_box_that_teaches_most_is_measured_drawn_and_one_click_from_the_plan
     ]
     assert table["loss, %"].sum() <= 1.0001 and len(table) == 10
     said = texts(app).replace("\\", "")
-    assert "times what the pilot told" in said and "less than the" in said
+    assert "times as much as the pilot" in said and "less than the" in said
     assert f"bounds teach {pilot.id} --sessions {pilot_of(app)} --loss 0.01 --widest 0.4 --save NAME" in said
     button(app, "Make it the plan").click()
     checked(app.run())
@@ -166,7 +166,7 @@ def pilot_of(app: AppTest) -> int:
 
 def test_what_teaches_most_follows_what_is_stated(filled):
     measure_pilot(open_dataset(filled, "explored"))
-    app = opened("bounds", given="an information", wished="1", each="true", widest="0.3")
+    app = opened("bounds", given="information", wished="1", each="true", widest="0.3")
     table = next(table for table in tables(app) if "half width" in table)
     assert np.ptp(table["standard error"]) < 1e-9 and table["half width"].max() <= 0.3
     assert "--information 1 --widest 0.3 --each" in texts(app)
@@ -193,8 +193,11 @@ def test_the_chart_of_teaching_names_its_marks_and_the_line():
     )
     figure = bounds_charts.teaching(frontier, ways, 0.4)
     named = [note.text for note in figure.layout.annotations]
-    assert named[0] == "best boxes" and named[1] == "Uniform: none beyond ±0.4"
-    assert named[2:] == ["matched: beyond ±0.4 in 16 %", "sigma: beyond ±0.4 in 37 %"]
+    assert named[0] == "best boxes" and named[1] == "Uniform<br>none beyond ±0.4"
+    assert named[2:] == ["matched<br>16 % beyond ±0.4", "sigma<br>37 % beyond ±0.4"]
+    assert figure.layout.annotations[1].xanchor == "left"  # there is no room to the left of it
+    ways.loc[:1, "loss, %"] = 4.0
+    assert bounds_charts.teaching(frontier, ways, 0.4).layout.annotations[1].xanchor == "right"
     assert len(figure.data) == 4 and figure.layout.xaxis.range[1] > 6
 
 

@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 from mtf_engine.aggregates import pilot as pilot_of
 from mtf_engine.aggregates import pilot_path
-from mtf_engine.exploration.pilot import Arms, Pilot, arms_loss, pilot, read_arms
+from mtf_engine.exploration.pilot import Arms, Pilot, PilotDimension, arms_loss, pilot, read_arms
 from mtf_engine.exploration.teaching import teach
 from mtf_engine.jobs.storage import open_dataset
 from mtf_engine.spec import BoundsPlan, Refusal
@@ -101,6 +101,53 @@ def test_equal_variances_tell_and_cost_the_same_and_reach_differently():
     wide = teach(measured(0, seen=arms(2.0)), 4_000, information=50, each=True, far=0.3)
     inside = [min(1, 0.3 / row.half_width) for row in wide.dimensions]
     assert wide.uniform.beyond == pytest.approx(1 - np.prod(inside)) and wide.uniform.beyond > 0
+
+
+@pytest.mark.parametrize("way", ["uniform", "matched", "gaussian"])
+def test_what_a_way_tells_costs_and_reaches_is_that_of_logs_drawn_so(way):
+    """Of 400 logs with returns `b'd + noise`: their slopes, losses `sum_i k_i d_i^2 / 2`, and farthest deviations."""
+    k, b, noise, n = np.array([40.0, 10.0, 5.0]), np.array([1.0, 0.0, -1.0]), 2.0, 500
+    rows = [
+        PilotDimension(
+            dimension=name,
+            baseline=0.0,
+            moved=True,
+            rate=noise**-2,
+            error=noise / math.sqrt(1_000 * 0.0075),
+            variance=0.0075,
+            estimated=curvature,
+            estimated_error=0.1,
+            churn=0.0,
+            curvature=curvature,
+        )
+        for name, curvature in zip(NAMES, k, strict=True)
+    ]
+    known = Pilot(
+        gamma=0.9,
+        sessions=1_000,
+        learned=1_000,
+        mean_return=20.0,
+        requests=1.0,
+        basis="curvature",
+        loss=0.0,
+        loss_low=0.0,
+        loss_high=0.0,
+        loss_told=True,
+        control=None,
+        dimensions=rows,
+    )
+    one = teach(known, n, loss=0.03, widest=0.6)
+    told, generator = getattr(one, way), np.random.default_rng(0)
+    widths = np.array([row.half_width for row in one.dimensions])
+    sigmas = np.full(3, 0.2) if way == "gaussian" else widths / math.sqrt(3)
+    d = widths * generator.uniform(-1, 1, (400, n, 3))
+    d = d if way == "uniform" else sigmas * generator.standard_normal((400, n, 3))
+    assert told.beyond == pytest.approx((np.abs(d) > 0.4).any(axis=2).mean(), abs=0.005)
+    assert told.loss == pytest.approx(np.square(d).mean(axis=(0, 1)) @ k / 2 / 20, rel=0.02)
+    returns = d @ b + noise * generator.standard_normal((400, n))
+    missed = np.array([np.linalg.lstsq(x, y, rcond=None)[0] - b for x, y in zip(d, returns, strict=True)])
+    assert told.information == pytest.approx(rows[0].error ** 2 / told.error**2)
+    assert told.error == pytest.approx(math.sqrt(np.square(missed).mean()), rel=0.08)
 
 
 def test_the_best_box_costs_less_than_a_cube_that_tells_as_much():

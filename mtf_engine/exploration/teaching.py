@@ -5,7 +5,8 @@ of the slope of the return in it is `r_i v_i`, with `r_i` the precision for each
 traffic: sessions / residual variance, which the pilot's own standard errors tell. Where the live action is the
 best, the return bends down around it, and a request loses `k_i v_i / 2` on average, `k_i` the curvature. Uniform
 deviations within +-w have variance `w^2 / 3`, Gaussian ones `sigma^2`: to second order nothing else of the noise
-matters, so at equal variance both tell as much for as much; they differ in how far they reach.
+matters, so at equal variance both tell as much for as much; they differ in how far they reach. What clipping at the
+ends of the range takes off Gaussian noise is not counted.
 
 The information of a box is the precision of an average slope, 1 / (mean over dimensions of `1 / (r_i v_i)`).
 """
@@ -87,19 +88,19 @@ class Teaching(Spec):
         box, gaussian, most = self.uniform, self.gaussian, "at most " if self.at_most else ""
         price = f", at {gaussian.loss / box.loss:.2g} times the price" if box.loss > 0 else ""
         return (
-            f"The box tells {box.information:.2g} times what the pilot told, for {most}{box.loss:.2%} of a "
-            f"session's return, and moves {_reach(box, self.far)}. Gaussian noise of the same variances tells and "
+            f"The box tells {box.information:.2g} times as much as the pilot, costs users {most}{box.loss:.2%} of a "
+            f"session's return, and moves {_reach(box, self.far)}. Gaussian noise of equal variance tells and "
             f"costs the same on average, and moves {_reach(self.matched, self.far)}. {gaussian.name} tells "
-            f"{gaussian.information / box.information:.2g} times as much{price}, and moves "
+            f"{gaussian.information / box.information:.2g} times as much as the box{price}, and moves "
             f"{_reach(gaussian, self.far)}."
         )
 
 
 def _reach(way: Way, far: float) -> str:
     return (
-        f"a weight beyond {far:g} in {100 * way.beyond:.2g}% of requests"
+        f"some weight beyond {far:g} in {100 * way.beyond:.2g}% of requests"
         if way.beyond > 0
-        else f"none beyond {far:g}"
+        else f"no weight beyond {far:g}"
     )
 
 
@@ -138,7 +139,7 @@ def teach(
         dimensions=traffic.rows(variances),
         fixed=tuple(name for name in pilot.names if name not in free),
         uniform=uniform,
-        matched=traffic.way("Gaussian, the box's variances", "gaussian", variances, far),
+        matched=traffic.way("Gaussian, equal variance", "gaussian", variances, far),
         gaussian=traffic.way(f"Gaussian, sigma {sigma:g}", "gaussian", np.full(len(rates), sigma**2), far),
         cube=traffic.cube(uniform.information, far),
         frontier=tuple(traffic.frontier(each)),

@@ -14,6 +14,8 @@ UNIFORM, GAUSSIAN = INSIDE, OUTSIDE
 DRAWS = 150
 """Of either kind, in the picture of a plan."""
 PICTURE_HEIGHT, PANEL_HEIGHT = 430, 270
+ROOM, LOW = 0.35, 0.15
+"""Shares of a chart's width and height that names to the left of a point and below it take, on a phone."""
 
 Edges = tuple[float, float]
 
@@ -164,16 +166,28 @@ def teaching(frontier: pd.DataFrame, ways: pd.DataFrame, far: float) -> go.Figur
             "hovertemplate": "best box: %{y:.2f} times for %{x:.3g} %<extra></extra>",
         }
     ]
-    texts = [_mark_name("best boxes", frontier[x].iloc[-1], frontier[y].iloc[-1], UNIFORM, 14)]
-    looks = (("circle", 14, UNIFORM, -8), ("x-thin", 9, GAUSSIAN, -24), ("x-thin", 12, GAUSSIAN, -8))
-    for row, (symbol, size, colour, shift) in zip(marks.to_dict("records"), looks, strict=True):
+    end = 1.6 * most or 1
+    texts = [_mark_name("best boxes", frontier[x].iloc[-1], frontier[y].iloc[-1], UNIFORM, shift=14)]
+    box = marks.iloc[0]
+    if box[x] > ROOM * end:  # above the line, where nothing else is
+        beside = {"shift": 12, "aside": -12}, {"shift": -24}
+    elif box[y] > LOW * top:
+        beside = {"shift": 0}, {"shift": -34}
+    else:  # between the line and the axis
+        beside = {"shift": 26, "aside": 70}, {"shift": -4, "aside": 70}
+    looks = (
+        ("circle", 14, UNIFORM, beside[0]),
+        ("x-thin", 9, GAUSSIAN, beside[1]),
+        ("x-thin", 12, GAUSSIAN, {"shift": -12}),
+    )
+    for row, (symbol, size, colour, place) in zip(marks.to_dict("records"), looks, strict=True):
         reach = row[f"beyond {far:g}, %"]
-        reaches = f"beyond ±{far:g} in {reach:.2g} %" if reach else f"none beyond ±{far:g}"
+        reaches = f"{reach:.2g} % beyond ±{far:g}" if reach else f"none beyond ±{far:g}"
         marker = {"symbol": symbol, "size": size, "color": colour, "line": {"color": colour, "width": 2.5}}
         hover = f"{escape(row['way'])}: %{{y:.2f}} times for %{{x:.3g}} %, {reaches}<extra></extra>"
         point = {"x": [row[x]], "y": [row[y]], "mode": "markers", "marker": marker, "hovertemplate": hover}
         traces.append({"type": "scatter", **point})
-        texts.append(_mark_name(f"{row['way']}: {reaches}", row[x], row[y], colour, shift))
+        texts.append(_mark_name(f"{row['way']}\n{reaches}", row[x], row[y], colour, **place))
     return go.Figure(
         traces,
         {
@@ -182,7 +196,7 @@ def teaching(frontier: pd.DataFrame, ways: pd.DataFrame, far: float) -> go.Figur
             "margin": {"l": 10, "r": 24, "t": 20, "b": 10},
             "xaxis": {
                 "title": {"text": "users' loss, % of a session's return"},
-                "range": [0, 1.6 * most or 1],
+                "range": [0, end],
             },
             "yaxis": {"title": {"text": "information, times the pilot's"}, "range": [0, 1.12 * top]},
             "annotations": texts,
@@ -190,10 +204,12 @@ def teaching(frontier: pd.DataFrame, ways: pd.DataFrame, far: float) -> go.Figur
     )
 
 
-def _mark_name(text: str, x: float, y: float, colour: str, shift: float) -> dict[str, Any]:
-    """Returns a name to the right of a point, `shift` pixels above it."""
-    place = {"x": x, "y": y, "xanchor": "left", "xshift": 12, "yshift": shift, "showarrow": False}
-    return {"text": escape(text), "font": {"color": colour, "size": 12}, **place}
+def _mark_name(text: str, x: float, y: float, colour: str, shift: float, aside: float = 12) -> dict[str, Any]:
+    """Returns a name of one line or more, `shift` pixels above a point and `aside` right of it, or left below 0."""
+    side = "left" if aside > 0 else "right"
+    place = {"x": x, "y": y, "xshift": aside, "yshift": shift, "xanchor": side, "align": side}
+    lines = "<br>".join(escape(line) for line in text.split("\n"))
+    return {"text": lines, "font": {"color": colour, "size": 12}, "showarrow": False, **place}
 
 
 def _window(values: pd.DataFrame) -> tuple[float, float]:

@@ -15,13 +15,13 @@ from pages.shared.counting import Aggregate, counted
 from pages.shared.exhibit import csv_download, described, exhibit
 
 PILOT = Aggregate(aggregates.stored_pilot, aggregates.pilot, "requests")
-GIVEN = LOSS, INFORMATION = ("a loss", "an information")
+GIVEN = LOSS, INFORMATION = ("loss", "information")
 HEADER = "What teaches most for what it costs"
 BASES = {
-    "curvature": "Losses follow the curvature of the return that the pilot tells of each dimension",
-    "churn": "The pilot cannot tell the curvature of each dimension: losses follow how much of the shown list a "
-    "dimension changes",
-    "even": "The pilot cannot tell the curvature of each dimension and shows no items: losses are alike in all",
+    "curvature": "The pilot tells what moving each dimension costs",
+    "churn": "The pilot does not tell what moving each dimension costs: the loss is shared out by how much of the "
+    "shown list each changes",
+    "even": "The pilot does not tell what moving each dimension costs and lists no items: the loss is shared evenly",
 }
 MEANINGS = {
     "standard error": "Of the slope of the return, as the log to come will have it: return per unit of action.",
@@ -40,6 +40,10 @@ WAYS = {
 def panel(names: tuple[str, ...], chosen: DatasetRow | None, rows: list[DatasetRow]) -> None:
     """Draws the panel for plans of the dimensions `names`; `chosen` is the log whose users are planned for."""
     st.header(HEADER, anchor=False)
+    st.caption(
+        "The farther a dimension is explored, the better the log tells its slope, what the return gains with it, and "
+        "the more its users lose meanwhile. From a pilot log this finds how far each is best explored."
+    )
     pilots = [
         row for row in loaders.explored(rows) if FusionSpec.model_validate(row.meta["fusion"]).names == names
     ]
@@ -111,7 +115,7 @@ def _option(name: str, value: Any) -> tuple[Any, ...]:
 
 def _wish(pilot: Pilot) -> dict[str, Any]:
     """Draws what is asked for and returns it as `teach` takes it."""
-    first, second, third, fourth, fifth = st.columns([3, 4, 3, 3, 4], vertical_alignment="bottom")
+    first, second, third, fourth, fifth = st.columns([4, 5, 4, 4, 4], vertical_alignment="bottom")
     bound = {"bind": "query-params"}
     sessions = first.number_input(
         "Sessions of the log to come",
@@ -122,7 +126,9 @@ def _wish(pilot: Pilot) -> dict[str, Any]:
         help=f"Of all users; {pilot.learned / pilot.sessions:.0%} of them explored and trained on, as in the pilot.",
         **bound,
     )
-    given = second.segmented_control("I state", GIVEN, default=GIVEN[0], required=True, key="given", **bound)
+    given = second.segmented_control(
+        "I state the", GIVEN, default=GIVEN[0], required=True, key="given", **bound
+    )
     if given == LOSS:
         label = "Loss accepted, % of a session's return"
         percent = third.number_input(label, 0.001, 100.0, 1.0, 0.1, format="%g", key="accepted", **bound)
@@ -132,12 +138,13 @@ def _wish(pilot: Pilot) -> dict[str, Any]:
         asked = {
             "information": third.number_input(label, 0.001, 1e6, 1.0, 0.5, format="%g", key="wished", **bound)
         }
+    limit = "Of the action, which lies in [-1, 1]; no dimension is explored farther."
     widest = fourth.number_input(
-        "Widest half width", 0.01, 2.0, WIDEST, 0.05, format="%g", key="widest", **bound
+        "Widest half width", 0.01, 2.0, WIDEST, 0.05, format="%g", key="widest", help=limit, **bound
     )
-    text = "The same standard error for the slopes of all dimensions. Else their mean square counts, so that one "
-    text += "which costs little is told better than one which costs much."
-    each = fifth.toggle("Tell all slopes alike", key="each", help=text, **bound)
+    text = "All slopes are told with the same standard error. Else the mean square of their errors counts, so that a "
+    text += "dimension which costs little is told better than one which costs much."
+    each = fifth.toggle("Equal errors", key="each", help=text, **bound)
     return {"sessions": sessions, **asked, "widest": widest, "each": each}
 
 
@@ -181,16 +188,18 @@ def rests_on(pilot: Pilot) -> str:
     """Says what the losses rest on, and what was measured."""
     control = pilot.control
     parts = [
-        f"{BASES[pilot.basis]}. By all it tells, the pilot's own exploration took "
-        f"{pilot.loss_low:.2%} to {pilot.loss_high:.2%} of a session's return (95 % interval)."
+        f"{BASES[pilot.basis]}. The pilot's own exploration took "
+        f"{pilot.loss_low:.2%} to {pilot.loss_high:.2%} of a session's return, by all measurements (95 % interval)."
     ]
     if control:
         parts.append(
             f"Explored sessions brought {control.loss:.2%} (± {1.96 * control.error:.2%}) less than the "
-            f"{control.sessions:,} of control users."
+            f"{control.sessions:,} sessions of control users."
         )
     if not pilot.loss_told:
-        parts.append("That is not told from none, so losses are reckoned as large as they may well be.")
+        parts.append(
+            "The loss may be none, so every one here is an upper end: the true one is smaller with 95 % confidence."
+        )
     return " ".join(parts)
 
 
