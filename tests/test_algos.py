@@ -49,11 +49,14 @@ TOLERANCE = {"grid_search": 1 / 6, "iql": 0.02}
 
 
 def best_found(name, log, half_width) -> np.ndarray:
-    """Returns where a method ends on the one-step problem: at its optimum, but IQL imitates.
+    """Returns where a method ends on the one-step problem: at its optimum, but IQL imitates and floors do not search.
 
-    IQL's policy is the mean of logged actions, uniform here, weighed by exp(temperature * scaled reward);
+    The linear step goes to the corner of the box that the optimum lies
+    towards. IQL's policy is the mean of logged actions, uniform here, weighed by exp(temperature * scaled reward);
     V is the same for all and cancels, and no weight reaches the cap.
     """
+    if name == "linear_one_step":
+        return half_width * np.sign(OPTIMUM)
     if name != "iql":
         return np.array(OPTIMUM)
     action = np.linspace(-half_width, half_width, 2_001)

@@ -13,6 +13,7 @@ from mtf_engine.algos.evolution_strategy import EvolutionStrategy
 from mtf_engine.algos.grid_search import GridSearch
 from mtf_engine.algos.integrated_rl import IntegratedRL
 from mtf_engine.algos.iql import IQL
+from mtf_engine.algos.linear_one_step import LinearOneStep
 from mtf_engine.learning.config import TrainerConfig
 from mtf_engine.logs.schema import Transitions
 from mtf_engine.networks import CriticEnsemble
@@ -77,5 +78,6 @@ ALGOS: dict[str, type[Algorithm]] = {
     "evolution_strategy": EvolutionStrategy,
     "grid_search": GridSearch,
     "bayesian_optimization": BayesianOptimization,
+    "linear_one_step": LinearOneStep,
 }
 """By the name that commands, forms and run rows use."""

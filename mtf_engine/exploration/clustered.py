@@ -29,36 +29,45 @@ def residuals(
     count for nothing. The normal equations are summed a chunk at a time, float64.
     """
     folds, mean = clusters % FOLDS, covariates.mean(axis=0, dtype=np.float64)
-    left, first = np.column_stack([x, y]), 1 + len(mean)
-    grams = np.zeros((FOLDS, first + left.shape[1], first + left.shape[1]))
-    for rows in _chunks(len(left)):
-        block = np.column_stack([_design(covariates[rows], mean), left[rows]])
-        for fold in range(FOLDS):
-            own = block[folds[rows] == fold]
-            grams[fold] += own.T @ own
-    on_others, on_all = _fits(grams, first, CONSTANT * (1 + np.abs(mean)))
+    left = np.column_stack([x, y])
+    on_others, on_all = _fits(covariates, left, folds, mean)
     on_others[:, :, :-1] = on_all[:, :-1]
-    for rows in _chunks(len(left)):
-        block = _design(covariates[rows], mean)
-        for fold in range(FOLDS):
-            own = folds[rows] == fold
-            left[rows][own] -= block[own] @ on_others[fold]
+    left -= _predicted(covariates, folds, mean, on_others)
     return left[:, :-1], left[:, -1]
 
 
+def values(
+    covariates: NDArray[np.float32],
+    later: NDArray[np.float32],
+    y: NDArray[np.float64],
+    clusters: NDArray[np.int64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns the linear fit of y [n] on covariates [n, f] and a constant, and the same of `later` [n, f].
+
+    Both are by the fit without the row's fold, as in `residuals`.
+    """
+    folds, mean = clusters % FOLDS, covariates.mean(axis=0, dtype=np.float64)
+    on_others, _ = _fits(covariates, y[:, None], folds, mean)
+    here, after = (_predicted(rows, folds, mean, on_others)[:, 0] for rows in (covariates, later))
+    return here, after
+
+
 def clustered_slopes(
-    x: NDArray[np.float64], y: NDArray[np.float64], clusters: NDArray[np.int64]
+    x: NDArray[np.float64], y: NDArray[np.float64], clusters: NDArray[np.int64], ridge: float = 0.0
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Returns the least-squares slopes of y [n] on x [n, d] beside a constant [d], and their covariance [d, d].
 
+    With a `ridge`, in rows, each slope is pulled to 0 as by so many rows of no effect and of x's own variance.
+
     Errors may be correlated within `clusters` [n], numbered from 0, and differ in size. The covariance is the
     sandwich `(g - 1) / g * sum_c b_c b_c'` over g clusters, `b_c = (A - A_c)^-1 s_c` with `A = x'x`, x about its
-    means, `A_c` the part of the cluster's rows, and `s_c = sum_i x_i e_i` over them, e the errors. `b_c` is what
-    the slopes lose without the cluster (the jackknife, also called CR3); with `A` alone in its place the errors
-    of few clusters are too small. Slopes that cannot be told apart raise LinAlgError.
+    means, the ridge on its diagonal, `A_c` the part of the cluster's rows, and `s_c = sum_i x_i e_i` over them,
+    e the errors. `b_c` is what the slopes lose without the cluster (the jackknife, also called CR3); with `A`
+    alone in its place the errors of few clusters are too small. Slopes that cannot be told apart raise LinAlgError.
     """
     x, y = x - x.mean(axis=0), y - y.mean()
     gram, g = x.T @ x, int(clusters.max()) + 1
+    gram += ridge / len(x) * np.diag(gram.diagonal())
     slopes = np.linalg.solve(gram, x.T @ y)
     errors = y - x @ slopes
     order = np.argsort(clusters, kind="stable")
@@ -83,7 +92,40 @@ def _design(covariates: NDArray[np.float32], mean: NDArray[np.float64]) -> NDArr
     return np.column_stack([np.ones(len(covariates)), covariates - mean])
 
 
+def _predicted(
+    covariates: NDArray[np.float32],
+    folds: NDArray[np.int64],
+    mean: NDArray[np.float64],
+    on_others: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Returns what the fits without each fold [folds, 1 + f, t] make of the rows of that fold: [n, t]."""
+    found = np.empty((len(folds), on_others.shape[2]))
+    for rows in _chunks(len(folds)):
+        block = _design(covariates[rows], mean)
+        for fold in range(FOLDS):
+            own = folds[rows] == fold
+            found[rows][own] = block[own] @ on_others[fold]
+    return found
+
+
 def _fits(
+    covariates: NDArray[np.float32],
+    targets: NDArray[np.float64],
+    folds: NDArray[np.int64],
+    mean: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns the weights without each fold [folds, 1 + f, t] of the linear fits of targets, and those on all."""
+    first = 1 + len(mean)
+    grams = np.zeros((FOLDS, first + targets.shape[1], first + targets.shape[1]))
+    for rows in _chunks(len(targets)):
+        block = np.column_stack([_design(covariates[rows], mean), targets[rows]])
+        for fold in range(FOLDS):
+            own = block[folds[rows] == fold]
+            grams[fold] += own.T @ own
+    return _solved(grams, first, CONSTANT * (1 + np.abs(mean)))
+
+
+def _solved(
     grams: NDArray[np.float64], first: int, least_std: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Returns the weights without each fold [folds, 1 + f, t], and those on all folds [1 + f, t].

@@ -141,7 +141,7 @@ def signal(log: ExploredReturns, names: Sequence[str], segment: str | None = Non
     """
     _refuse(log, len(names))
     moves, left = residuals(_covariates(log), log.offsets, log.returns, log.sessions)
-    live = np.flatnonzero(_moves(log.offsets, moves))
+    live = np.flatnonzero(moving(log.offsets, moves))
     free, moves = tuple(name for i, name in enumerate(names) if i in live), moves[:, live]
     _refuse_together(moves, free)
     slopes, covariance = clustered_slopes(moves, left, log.sessions)
@@ -224,12 +224,19 @@ def _rows(
 
 def _covariates(log: ExploredReturns) -> NDArray[np.float32]:
     """Returns what the fits see of each request: its observation, and the middle of its box where that varies."""
-    middle = (log.lower + log.upper) / 2
-    varies = np.ptp(middle, axis=0) > MOVED
-    return np.column_stack([log.observations, middle[:, varies]]) if varies.any() else log.observations
+    return np.column_stack([log.observations, varying_middles(log.lower, log.upper)[0]])
 
 
-def _moves(offsets: NDArray[np.float32], left: NDArray[np.float64]) -> NDArray[np.bool_]:
+def varying_middles(
+    lower: NDArray[np.float32], upper: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Returns the middles of boxes [n, v] in the dimensions where they vary, and which [d] those are."""
+    middles = np.asarray((lower + upper) / 2, np.float32)
+    varies: NDArray[np.bool_] = np.ptp(middles, axis=0) > MOVED
+    return middles[:, varies], varies
+
+
+def moving(offsets: NDArray[np.float32], left: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Returns which dimensions [d] have a variance that the observation and the box do not explain."""
     spread, own = offsets.std(axis=0, dtype=np.float64), left.std(axis=0)
     return (spread > MOVED) & (own > OWN_SHARE * spread)
