@@ -7,6 +7,7 @@ import torch
 
 from mtf_engine.algos.batchrl_mtf import BatchRLMTF
 from mtf_engine.algos.bayesian_optimization import BayesianOptimization
+from mtf_engine.algos.best_single_head import BestSingleHead
 from mtf_engine.algos.cql_sac import CQLSAC
 from mtf_engine.algos.ddpg import DDPG
 from mtf_engine.algos.evolution_strategy import EvolutionStrategy
@@ -79,5 +80,6 @@ ALGOS: dict[str, type[Algorithm]] = {
     "grid_search": GridSearch,
     "bayesian_optimization": BayesianOptimization,
     "linear_one_step": LinearOneStep,
+    "best_single_head": BestSingleHead,
 }
 """By the name that commands, forms and run rows use."""

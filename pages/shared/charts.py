@@ -25,6 +25,7 @@ METHODS = {
     "grid_search": "#6b8f3a",
     "bayesian_optimization": "#338f95",
     "linear_one_step": "#8a7a55",
+    "best_single_head": "#c5664f",
 }
 """One fixed colour a method, readable on light and dark."""
 NEW_METHODS = ("#b0615f", "#5b7fc7", "#7d8560", "#b06a9a")
