@@ -11,10 +11,12 @@ from mtf_engine.algos.linear_one_step import Explored
 from mtf_engine.environments.collect import Collection, collect
 from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.exploration.clustered import clustered_slopes
+from mtf_engine.jobs import estimates
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.schema import Transitions
 from mtf_engine.networks import Actor, ConstantAction, LinearPolicy, OffsetPolicy
 from mtf_engine.policy import Policy
+from mtf_engine.registry import Workspace
 from mtf_engine.spec import BoundsPlan, Refusal
 from mtf_engine.training import fit, make_config
 from tests.problems import N_FEATURES, sessions, transitions
@@ -150,3 +152,15 @@ def test_of_a_log_of_sessions_it_takes_what_was_explored_and_stays_in_the_box(tm
     assert len(explored.rewards) / len(rows) == pytest.approx(with_pscore, abs=0.02)
     offset = step(rows, baseline).network.offset.numpy()
     assert 0 < np.abs(offset).mean() < HALF and np.abs(offset).max() <= HALF + 1e-6
+
+
+def test_a_step_over_the_whole_log_is_estimated_by_its_rows(small_workspace, tmp_path) -> None:
+    row = small_workspace.dataset("explored")
+    config = make_config("linear_one_step", "laptop", {}, seed=0).model_dump(mode="json")
+    little, much = (
+        estimates.estimate(
+            Workspace(tmp_path), "linear_one_step", config, row.model_copy(update={"n_requests": n})
+        )
+        for n in (2_000, 200_000)
+    )
+    assert little.seconds < 1 < much.seconds < 100

@@ -112,11 +112,15 @@ def _guess(config: dict[str, Any], dataset: DatasetRow) -> float:
 
 
 def _multiplications(config: dict[str, Any], dataset: DatasetRow) -> float:
-    """Returns the multiplications of one step, by the critics, which do nearly all of it."""
+    """Returns the multiplications of one step, by the critics, which do nearly all of it.
+
+    A method that looks at the whole log in a step is guessed as one with two critics.
+    """
     n_features, n_actions = _widths(dataset)
     widths = np.array([n_features + 2 * n_actions, *config.get("hidden", (64, 64)), 1])
     weights = (widths[:-1] * widths[1:]).sum()
-    return float(PASSES * config.get("n_critics", 2) * config["batch_size"] * weights)
+    rows = min(config["batch_size"], max(dataset.n_requests, 1))
+    return float(PASSES * config.get("n_critics", 2) * rows * weights)
 
 
 def _memory(dataset: DatasetRow) -> float:
