@@ -41,7 +41,7 @@ def engine(hidden: int) -> Callable[[], object]:
 
     problems.N_FEATURES = N_FEATURES
     log = problems.sessions(n=20_001, n_actions=N_ACTIONS)
-    assert log.observations.dtype == np.float32
+    assert log[:].observations.dtype == np.float32
     trainer = IntegratedRL(IntegratedRLConfig(n_critics=N_CRITICS, hidden=(hidden, hidden)), log)
     data = trainer.prepare(log)
     return lambda: trainer.update(data.draw(BATCH, trainer.generator))

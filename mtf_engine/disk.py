@@ -1,9 +1,11 @@
 """What is written appears whole or not at all; what the machine has no room for is told in a sentence."""
 
 import errno
+import fcntl
 import os
+import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,6 +55,65 @@ def write_atomically(path: Path, content: bytes, temp: Path | None = None) -> No
         temp.replace(path)
     finally:
         temp.unlink(missing_ok=True)
+
+
+def fill_atomically(path: Path, temp: Path, fill: Callable[[Path], None]) -> None:
+    """Makes the folder `path` with what `fill` writes to the folder it is given; all of it or nothing.
+
+    It is `temp` until it is whole, and held by whoever fills it: another process waits, and finds it made.
+    """
+    while not path.exists():
+        temp.mkdir(exist_ok=True)
+        with _held(temp, fcntl.LOCK_EX) as is_held:
+            if is_held and not path.exists():
+                _empty(temp)
+                try:
+                    fill(temp)
+                    temp.rename(path)
+                except BaseException:
+                    shutil.rmtree(temp)
+                    raise
+            elif is_held:  # it was made between our look and our folder
+                temp.rmdir()
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder and all that is in it, unless a live process fills it."""
+    with _held(path, fcntl.LOCK_EX | fcntl.LOCK_NB) as is_held:
+        if is_held:
+            shutil.rmtree(path)
+
+
+@contextmanager
+def _held(folder: Path, how: int) -> Iterator[bool]:
+    """Yields whether this process now holds `folder`; not where another does, or has moved it meanwhile."""
+    descriptor = _hold(folder, how)
+    try:
+        yield descriptor is not None
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _hold(folder: Path, how: int) -> int | None:
+    """Returns a descriptor that holds `folder` until it is closed, by its process's end at the latest; or None."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, how)
+        if os.path.samestat(os.fstat(descriptor), folder.stat()):
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(descriptor)
+    return None
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @contextmanager

@@ -30,9 +30,8 @@ class Standardise(nn.Module):
         self.register_buffer("std", std.clone())
 
     @classmethod
-    def fit(cls, observations: np.ndarray, numeric: Sequence[bool]) -> "Standardise":
+    def of(cls, mean: np.ndarray, std: np.ndarray, numeric: Sequence[bool]) -> "Standardise":
         """Returns the scaling of `numeric` columns to mean 0, std 1; others, and constants, keep theirs."""
-        mean, std = observations.mean(0, dtype=np.float64), observations.std(0, dtype=np.float64)
         scaled = np.asarray(numeric) & (std > 1e-6 * np.maximum(1, abs(mean)))
         mean, std = np.where(numeric, mean, 0), np.where(scaled, std, 1)
         return cls(torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32))

@@ -391,7 +391,7 @@ class Workspace:
             raise Refusal(f"dataset {row.id} is used by {', '.join(users)}; wait for it or cancel it first")
         self.registry.delete_dataset(row.id)
         for path in self.datasets_dir.glob(f"{row.id}.*"):
-            path.unlink(missing_ok=True)
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return row
 
     def delete_run(self, run_id: str) -> None:

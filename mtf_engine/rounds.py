@@ -17,6 +17,7 @@ from mtf_engine.evaluation.deviation import WALL_SHARE
 from mtf_engine.evaluation.disagreement import Critics
 from mtf_engine.exploration.signal import Signal
 from mtf_engine.logs.datasets import CONTROL, Dataset
+from mtf_engine.logs.transitions import Requests
 from mtf_engine.spec import BoundsPlan, Spec
 
 if TYPE_CHECKING:
@@ -210,10 +211,15 @@ def _predicted(log: Dataset, policy: "Policy", critics: Critics) -> Estimate | N
     """Returns the critics' mean Q of the policy where validation users' sessions start; None without any."""
     if VALIDATION not in log.splits or not len(seen := log.known_steps(VALIDATION)):
         return None
-    first = seen.session_starts
-    context = (seen.baseline_actions[first], seen.lower[first], seen.upper[first])
-    q = np.asarray(critics.q(seen.observations[first], *context, policy.act(seen.observations[first])), float)
-    return _mean(q.mean(0) / policy.info["reward_scale"], np.arange(len(first)))
+
+    def predicted(first: Requests) -> NDArray:
+        context = (first.baseline_actions, first.lower, first.upper)
+        return np.asarray(
+            critics.q(first.observations, *context, policy.act(first.observations)), float
+        ).mean(0)
+
+    q = np.concatenate([*map(predicted, seen.blocks(seen.session_starts))])
+    return _mean(q / policy.info["reward_scale"], np.arange(len(q)))
 
 
 def _share_at_wall(offsets: NDArray, lower: NDArray, upper: NDArray) -> float:

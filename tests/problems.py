@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mtf_engine.logs.schema import Transitions
+from mtf_engine.logs.transitions import Layout, Transitions, known_steps
 from mtf_engine.spec import FusionSpec
 
 N_FEATURES = 4
@@ -33,31 +33,39 @@ def worth(optimum, half_width, observations):
     return fitness
 
 
-def transitions(observations, actions, rewards, terminals, half_width, baseline_actions=None) -> Transitions:
+def transitions(
+    observations, actions, rewards, terminals, half_width, baseline_actions=None, n_profile=None
+) -> Transitions:
     """Returns a log whose sessions end where `terminals` says; within one, the next row follows."""
     n, d = actions.shape
     baseline = np.zeros((n, d)) if baseline_actions is None else baseline_actions
     bounds = np.broadcast_to(half_width, (n, d))
-    after = np.where(terminals, 0, np.minimum(np.arange(n) + 1, n - 1))
-    arrays = {
-        "observations": observations,
-        "actions": actions,
-        "rewards": rewards,
-        "next_observations": observations[after],
-        "baseline_actions": baseline,
+    columns = {
+        "observation": observations,
+        "action": actions,
+        "baseline_action": baseline,
         "lower": -bounds,
         "upper": bounds,
-        "next_baseline_actions": baseline[after],
-        "next_lower": -bounds[after],
-        "next_upper": bounds[after],
+        "reward": rewards,
     }
+    columns = {name: np.ascontiguousarray(values, np.float32) for name, values in columns.items()}
+    columns |= {"session_id": np.cumsum(np.append(True, terminals[:-1])), "terminal": terminals}
+    return held(
+        columns,
+        FusionSpec.default([f"behaviour_{i}" for i in range(d)]),
+        tuple(f"feature_{i}" for i in range(observations.shape[1])),
+        n_profile,
+    )
+
+
+def held(columns, fusion, feature_names, n_profile=None) -> Transitions:
+    """Returns the transitions of requests that lie in memory, by session and step."""
+    layout = Layout.of([columns])
+    rows = layout.pack(columns)
+    steps, left_out = zip(*known_steps(rows, layout), strict=True)
+    mask = (True,) * len(feature_names)
     return Transitions(
-        **{name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()},
-        terminals=terminals,
-        session_starts=np.flatnonzero(np.append(True, terminals[:-1])),
-        fusion=FusionSpec.default([f"behaviour_{i}" for i in range(d)]),
-        feature_names=tuple(f"feature_{i}" for i in range(observations.shape[1])),
-        numeric_mask=(True,) * observations.shape[1],
+        rows, np.concatenate(steps), layout, fusion, feature_names, mask, sum(left_out), n_profile
     )
 
 

@@ -64,7 +64,7 @@ def best_found(name, log, half_width) -> np.ndarray:
     if name != "iql":
         return np.array(OPTIMUM)
     action = np.linspace(-half_width, half_width, 2_001)
-    temperature = 3 / log.rewards.std()
+    temperature = 3 / log[:].rewards.std()
     weights = [np.exp(-temperature * (action - optimum) ** 2 / half_width**2) for optimum in OPTIMUM]
     return np.array([np.average(action, weights=weight) for weight in weights])
 
@@ -76,7 +76,7 @@ def trainer(name, log, seed=0, baseline=None, **changes):
 
 def learn(algo, log, *rest):
     """Trains on what the method learns from: the log, or for a search method what a policy is worth."""
-    source = worth(OPTIMUM, HALF_WIDTH, log.observations) if "fitness" in algo.Config.model_fields else log
+    source = worth(OPTIMUM, HALF_WIDTH, log[:].observations) if "fitness" in algo.Config.model_fields else log
     return fit(algo, source, *rest)
 
 
@@ -113,9 +113,9 @@ def test_metrics_are_finite_and_actions_in_range_and_deterministic(name):
     rows = list(learn(algo, log))
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
     assert all(math.isfinite(value) for row in rows for value in row.values())
-    actions = algo.policy.act(1e4 * log.observations)
+    actions = algo.policy.act(1e4 * log[:].observations)
     assert actions.dtype == np.float32 and np.abs(actions).max() <= 1
-    np.testing.assert_array_equal(actions, algo.policy.act(1e4 * log.observations))
+    np.testing.assert_array_equal(actions, algo.policy.act(1e4 * log[:].observations))
 
 
 def test_same_seed_same_weights(name):
@@ -152,11 +152,11 @@ def test_a_saved_policy_and_its_critics_answer_as_the_trained_ones(name, tmp_pat
     list(learn(algo, log))
     algo.policy.save(tmp_path / "policy.safetensors")
     loaded = Policy.load(tmp_path / "policy.safetensors")
-    np.testing.assert_array_equal(loaded.act(log.observations), algo.policy.act(log.observations))
+    np.testing.assert_array_equal(loaded.act(log[:].observations), algo.policy.act(log[:].observations))
     assert loaded.info["algo"] == name
     if algo.critics is not None:
         save_critics(algo.critics, tmp_path / "critics.safetensors")
-        context = (log.observations, log.baseline_actions, log.lower, log.upper, log.actions)
+        context = (log[:].observations, log[:].baseline_actions, log[:].lower, log[:].upper, log[:].actions)
         again = load_critics(tmp_path / "critics.safetensors").q(*context)
         np.testing.assert_array_equal(again, algo.critics.q(*context))
 
@@ -166,8 +166,8 @@ def test_its_graph_answers_as_the_policy(name):
     algo = trainer(name, log, n_steps="3")
     list(learn(algo, log))
     session = onnxruntime.InferenceSession(policy_graph(algo.policy, None))
-    (actions,) = session.run(None, {"observations": log.observations})
-    np.testing.assert_allclose(actions, algo.policy.act(log.observations), atol=1e-6)
+    (actions,) = session.run(None, {"observations": log[:].observations})
+    np.testing.assert_allclose(actions, algo.policy.act(log[:].observations), atol=1e-6)
 
 
 def test_it_starts_as_a_baseline_of_its_own_kind(name):
@@ -175,15 +175,17 @@ def test_it_starts_as_a_baseline_of_its_own_kind(name):
     first = trainer(name, log, n_steps="3")
     list(learn(first, log))
     second = trainer(name, log, baseline=first.policy)
-    np.testing.assert_array_equal(second.policy.act(log.observations), first.policy.act(log.observations))
+    np.testing.assert_array_equal(
+        second.policy.act(log[:].observations), first.policy.act(log[:].observations)
+    )
 
 
 def test_it_finds_the_optimum_of_a_one_step_problem(name):
     log = one_step(OPTIMUM, HALF_WIDTH)
     best = best_found(name, log, HALF_WIDTH)
     algo = ALGOS[name](make_config(name, "laptop", FINDS_IT.get(name, {}), seed=0), log)
-    assert np.abs(algo.policy.act(log.observations) - best).max() > 0.1, "the start may not be the answer"
+    assert np.abs(algo.policy.act(log[:].observations) - best).max() > 0.1, "the start may not be the answer"
     list(learn(algo, log))
-    actions = algo.policy.act(log.observations)
+    actions = algo.policy.act(log[:].observations)
     np.testing.assert_allclose(actions.mean(axis=0), best, atol=TOLERANCE.get(name, 0.05))
     assert actions.std(axis=0).max() < 0.05

@@ -1,7 +1,5 @@
 """The best single head: each prediction alone, and their regression, inside the ranges of the weights."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -62,7 +60,7 @@ def test_the_regression_weighs_predictions_by_what_they_tell_of_the_reward() -> 
 def head(rows: EvaluationRows, **settings: str):
     """Returns the best single head after its training on the weighted GAUC of `rows`."""
     log = sessions(n_actions=4)
-    log = replace(log, fusion=MIXED)
+    log.fusion = MIXED
     algo = ALGOS["best_single_head"](make_config("best_single_head", "laptop", settings, seed=0), log)
     list(fit(algo, Ranking(rows)))
     return algo

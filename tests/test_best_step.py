@@ -71,7 +71,7 @@ def test_the_policy_of_the_highest_score_is_kept_with_its_step(tmp_path):
     found = []
     for row in fit(algo, LOG, validation=validation):
         found.append(row)
-        policies[row["step"]] = algo.policy.act(LOG.observations)
+        policies[row["step"]] = algo.policy.act(LOG[:].observations)
     trained = {step: score for step, score in scores(found).items() if step > 0}
     assert len(set(trained.values())) > 1, "all steps score alike, so this shows nothing"
     assert validation.best_step == max(trained, key=trained.get) < 12
@@ -79,7 +79,7 @@ def test_the_policy_of_the_highest_score_is_kept_with_its_step(tmp_path):
     assert validation.start_score == found[0][SCORE]
     validation.save_best(tmp_path / "best.safetensors")
     best = Policy.load(tmp_path / "best.safetensors")
-    np.testing.assert_array_equal(best.act(LOG.observations), policies[validation.best_step])
+    np.testing.assert_array_equal(best.act(LOG[:].observations), policies[validation.best_step])
     assert best.info == algo.policy.info | {"step": validation.best_step}
 
 

@@ -37,7 +37,7 @@ def test_a_box_that_reaches_beyond_the_range_is_cut_and_its_density_with_it():
 def test_a_fixed_dimension_has_no_density():
     log = sessions()
     width = np.tile([0.15, 0.0], (len(log), 1))
-    fixed = transitions(log.observations, log.actions * [1, 0], log.rewards, log.terminals, width)
+    fixed = transitions(log[:].observations, log[:].actions * [1, 0], log[:].rewards, log[:].terminals, width)
     algo = trainer(fixed)
     batch = batch_of(algo, fixed)
     _, log_density = algo._random(batch, 3)
@@ -54,11 +54,13 @@ def test_a_fixed_dimension_has_no_density():
 @pytest.mark.parametrize("baseline", [0.0, -0.8])
 def test_its_actions_start_as_wide_as_the_logged_ones(baseline):
     log, around = sessions(), np.full((600, 2), baseline)
-    log = transitions(log.observations, log.actions + around, log.rewards, log.terminals, 0.15, around)
+    log = transitions(
+        log[:].observations, log[:].actions + around, log[:].rewards, log[:].terminals, 0.15, around
+    )
     algo = trainer(log)
     batch = batch_of(algo, log)
     actions, _ = algo._sample(batch.observations, batch.explored, 4_000)
-    assert float(actions.detach().std()) == pytest.approx((log.actions - baseline).std(), rel=0.1)
+    assert float(actions.detach().std()) == pytest.approx((log[:].actions - baseline).std(), rel=0.1)
 
 
 def test_a_learned_alpha_follows_the_gap():

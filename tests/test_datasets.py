@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import tracemalloc
-from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -17,6 +16,7 @@ from mtf_engine.logs import datasets
 from mtf_engine.logs.datasets import STORAGE_VERSION, Dataset, write_dataset
 from mtf_engine.logs.schema import DatasetMeta, Tables
 from mtf_engine.spec import FusionSpec, Refusal, RewardSpec
+from tests import problems
 
 N_FEATURES, SHOWN = 3, 2
 FUSION = FusionSpec.default(("click", "like"))
@@ -246,16 +246,14 @@ def test_transitions_follow_their_sessions(tmp_path_factory, lengths, data):
     expected = slow_transitions(batch)
     assert len(found) == sum(lengths) - len(truncated)
     assert found.n_left_out == len(truncated)
-    np.testing.assert_array_equal(found.observations, np.reshape(expected["observation"], (-1, N_FEATURES)))
-    np.testing.assert_array_equal(found.actions, np.reshape(expected["action"], (-1, FUSION.n_actions)))
-    np.testing.assert_array_equal(found.rewards, np.float32(expected["reward"]))
-    np.testing.assert_array_equal(found.terminals, expected["terminal"])
-    np.testing.assert_array_equal(
-        found.next_observations, np.reshape(expected["next_observation"], (-1, N_FEATURES))
-    )
-    np.testing.assert_array_equal(
-        found.next_upper, np.reshape(expected["next_upper"], (-1, FUSION.n_actions))
-    )
+    here, after = found[:], found.after(slice(None))
+    np.testing.assert_array_equal(here.observations, np.reshape(expected["observation"], (-1, N_FEATURES)))
+    np.testing.assert_array_equal(here.actions, np.reshape(expected["action"], (-1, FUSION.n_actions)))
+    np.testing.assert_array_equal(here.rewards, np.float32(expected["reward"]))
+    np.testing.assert_array_equal(here.terminals, expected["terminal"])
+    following = np.reshape(expected["next_observation"], (-1, N_FEATURES))
+    np.testing.assert_array_equal(after.observations, following)
+    np.testing.assert_array_equal(after.upper, np.reshape(expected["next_upper"], (-1, FUSION.n_actions)))
 
 
 @settings(max_examples=10, deadline=None)
@@ -272,10 +270,11 @@ def test_returns_are_discounted_to_the_end_of_the_session(tmp_path_factory, leng
 
 
 @pytest.mark.parametrize("longest", [10, 3_000])
-def test_returns_need_memory_for_the_rows_however_long_a_session_is(tmp_path, longest):
-    some = written(tmp_path, tables([2])).transitions()
-    starts = np.append(0, longest + np.arange(20_000))  # one long session before many of one request
-    log = replace(some, rewards=np.ones(longest + 20_000, np.float32), session_starts=starts)
+def test_returns_need_memory_for_the_rows_however_long_a_session_is(longest):
+    n = longest + 20_000  # one long session before many of one request
+    log = problems.transitions(
+        np.zeros((n, 1)), np.zeros((n, 1)), np.ones(n), np.arange(n) >= longest - 1, half_width=1
+    )
     tracemalloc.start()
     returns = log.returns(0.5)
     _, peak = tracemalloc.get_traced_memory()

@@ -124,10 +124,10 @@ def test_a_terminal_step_ends_what_counts_and_a_truncated_one_bootstraps(tmp_pat
     (tmp_path / "cut").mkdir()
     ended = collected(corridor(end=4, cut=10), tmp_path, 6)[0].transitions()
     cut = collected(corridor(end=10, cut=4), tmp_path / "cut", 6)[0].transitions()
-    assert ended.terminals.reshape(-1, 4).tolist() == [[False] * 3 + [True]] * (len(ended) // 4)
-    assert ended.n_left_out == 0 and not ended.next_observations[3::4].any()
-    assert not cut.terminals.any() and cut.n_left_out == len(cut) / 3
-    assert cut.next_observations[2::3, 2].tolist() == [3] * (len(cut) // 3)
+    assert ended[:].terminals.reshape(-1, 4).tolist() == [[False] * 3 + [True]] * (len(ended) // 4)
+    assert ended.n_left_out == 0 and not ended.after(slice(3, None, 4)).observations.any()
+    assert not cut[:].terminals.any() and cut.n_left_out == len(cut) / 3
+    assert cut.after(slice(2, None, 3)).observations[:, 2].tolist() == [3] * (len(cut) // 3)
 
 
 def test_a_log_has_no_impressions_and_says_where_it_is_from(tmp_path):

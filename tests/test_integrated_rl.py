@@ -96,7 +96,7 @@ def test_a_trained_actor_stays_in_the_box_unless_the_penalty_is_as_printed(form)
         log, penalty=form, n_steps=600, gamma=0.0, actor_learning_rate=3e-3, hidden=(16,), batch_size=64
     )
     list(fit(algo, log))
-    action = algo.policy.act(log.observations)
+    action = algo.policy.act(log[:].observations)
     assert (action > 0.16).all() if form == "printed" else ((action > 0.1) & (action < 0.156)).all()
 
 
@@ -177,8 +177,8 @@ def test_both_losses_equal_loops_over_critics_and_transitions(switches):
 
 def test_the_discount_stops_at_terminal_steps():
     algo = trainer(gamma=0.8)
-    data = algo.prepare(sessions())
-    np.testing.assert_allclose(data.discounts, np.where(sessions().terminals, 0, 0.8), rtol=1e-6)
+    data = algo.prepare(sessions()).at(torch.arange(600))
+    np.testing.assert_allclose(data.discounts, np.where(sessions()[:].terminals, 0, 0.8), rtol=1e-6)
 
 
 def test_the_actor_step_leaves_the_critics_alone():
@@ -216,14 +216,14 @@ def test_diagnosis_changes_nothing_and_names_each_dimension():
 
 def test_the_actor_starts_exactly_as_a_constant_baseline():
     log = sessions()
-    assert np.abs(trainer(log).policy.act(log.observations)).max() == 0
+    assert np.abs(trainer(log).policy.act(log[:].observations)).max() == 0
 
 
 def test_the_actor_takes_over_the_weights_of_a_baseline_of_its_shape():
     log = sessions()
     baseline = moved_out(trainer(log)).policy
     algo = trainer(log, baseline)
-    np.testing.assert_array_equal(algo.policy.act(log.observations), baseline.act(log.observations))
+    np.testing.assert_array_equal(algo.policy.act(log[:].observations), baseline.act(log[:].observations))
 
 
 def test_the_actor_is_fitted_to_a_baseline_of_another_shape():
@@ -239,7 +239,7 @@ def test_the_actor_is_fitted_to_a_baseline_of_another_shape():
     )
     with pytest.warns(UserWarning, match=r"starts up to .* from the baseline"):
         actor = starting_actor(log, (16, 16), None, torch.Generator().manual_seed(0))
-    error = np.abs(actor(torch.as_tensor(log.observations)).detach().numpy() - log.baseline_actions)
+    error = np.abs(actor(torch.as_tensor(log[:].observations)).detach().numpy() - log[:].baseline_actions)
     assert np.quantile(error, 0.99) < 5e-3
 
 

@@ -166,7 +166,7 @@ def test_only_numeric_features_that_vary_are_standardised():
     g = np.random.default_rng(0)
     numeric, one_hot, constant = g.normal(50, 9, 500), g.integers(0, 2, 500), np.full(500, 7.0)
     observations = np.stack([numeric, one_hot, constant], axis=1).astype(np.float32)
-    standard = Standardise.fit(observations, [True, False, True])
+    standard = Standardise.of(observations.mean(0), observations.std(0), [True, False, True])
     scaled = standard(torch.as_tensor(observations)).numpy()
     assert scaled[:, 0].mean() == pytest.approx(0, abs=1e-5) and scaled[:, 0].std() == pytest.approx(
         1, abs=1e-5

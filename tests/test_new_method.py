@@ -58,7 +58,8 @@ class EliteMean:
     def __init__(self, config, transitions, baseline=None) -> None:
         self.config, self.step = config, 0
         self.generator = torch.Generator().manual_seed(config.seed)
-        start = transitions.baseline_actions if baseline is None else baseline.act(transitions.observations)
+        log = transitions[:]
+        start = log.baseline_actions if baseline is None else baseline.act(log.observations)
         self.policy = Policy(
             ConstantAction.of(len(transitions.feature_names), start.mean(axis=0, dtype=np.float64)),
             transitions.fusion,
@@ -68,7 +69,7 @@ class EliteMean:
         )
 
     def prepare(self, transitions) -> Elite:
-        return Elite(transitions.actions, transitions.rewards)
+        return Elite(transitions[:].actions, transitions[:].rewards)
 
     def update(self, batch: Elite) -> dict[str, float]:
         best = np.argsort(-batch.rewards)[: max(1, int(self.config.elite * len(batch.rewards)))]

@@ -1,7 +1,5 @@
 """Search methods: the fitness they are handed, what it costs, and what each makes of it."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -22,7 +20,7 @@ from mtf_engine.registry import Workspace
 from mtf_engine.spec import FusionSpec, Refusal
 from mtf_engine.training import fit, make_config
 from pages.shared import results
-from tests.problems import sessions, worth
+from tests.problems import sessions, transitions, worth
 from tests.workspaces import copy_workspace
 
 SEARCHES = [
@@ -30,7 +28,13 @@ SEARCHES = [
 ]
 """All but the best single head, which needs no more than one for each prediction."""
 LOG = sessions()
-FITNESS = worth((0.2, -0.3), 0.5, LOG.observations)
+FITNESS = worth((0.2, -0.3), 0.5, LOG[:].observations)
+
+
+def changed(**columns):
+    """Returns the log with other columns."""
+    names = ("observations", "actions", "rewards", "terminals", "baseline_actions")
+    return transitions(half_width=0.15, **{name: getattr(LOG[:], name) for name in names} | columns)
 
 
 def searcher(name, log=LOG, baseline=None, **settings):
@@ -74,18 +78,12 @@ def test_the_grid_tries_every_level_of_each_dimension_and_keeps_the_best():
     for part in (tried[:7], tried[7:]):
         (moved,) = np.flatnonzero(np.ptp(part, axis=0))
         np.testing.assert_allclose(part[:, moved], levels)
-    np.testing.assert_allclose(algo.policy.act(LOG.observations[:1]), [[1 / 3, -1 / 3]], atol=1e-6)
+    np.testing.assert_allclose(algo.policy.act(LOG[:].observations[:1]), [[1 / 3, -1 / 3]], atol=1e-6)
 
 
 def test_a_wide_profile_is_reduced_to_what_300_parameters_can_weigh():
     generator = np.random.default_rng(0)
-    wide = replace(
-        LOG,
-        observations=generator.normal(size=(len(LOG), 400)).astype(np.float32),
-        feature_names=tuple(f"feature_{i}" for i in range(400)),
-        numeric_mask=(True,) * 400,
-        n_profile=350,
-    )
+    wide = changed(observations=generator.normal(size=(len(LOG), 400)), n_profile=350)
     network = searcher("evolution_strategy", wide, n_parameters="300").policy.network
     assert sum(p.numel() for p in network.parameters()) == 300
     assert not network.components[350:].any() and network.components[:350].any()
@@ -95,22 +93,22 @@ def test_a_wide_profile_is_reduced_to_what_300_parameters_can_weigh():
 
 def test_the_evolution_strategy_starts_as_a_baseline_that_is_linear_in_the_profile():
     slope = np.float32([[0.1, 0], [0, -0.1], [0, 0], [0, 0]])
-    log = replace(LOG, baseline_actions=np.clip(LOG.observations, -3, 3) @ slope * 0.5)
-    actions = searcher("evolution_strategy", log).policy.act(LOG.observations)
-    np.testing.assert_allclose(actions, log.baseline_actions, atol=1e-3)
+    log = changed(baseline_actions=np.clip(LOG[:].observations, -3, 3) @ slope * 0.5)
+    actions = searcher("evolution_strategy", log).policy.act(LOG[:].observations)
+    np.testing.assert_allclose(actions, log[:].baseline_actions, atol=1e-3)
     with pytest.warns(UserWarning, match="the policy starts up to .* from the baseline policy"):
-        searcher("evolution_strategy", replace(LOG, baseline_actions=np.abs(LOG.observations[:, :2]) / 9))
+        searcher("evolution_strategy", changed(baseline_actions=np.abs(LOG[:].observations[:, :2]) / 9))
 
 
 def test_the_evolution_strategy_tells_users_apart():
-    wanted = np.where(LOG.observations[:, :1] > 0, np.float32([[0.4, 0]]), np.float32([[-0.4, 0]]))
+    wanted = np.where(LOG[:].observations[:, :1] > 0, np.float32([[0.4, 0]]), np.float32([[-0.4, 0]]))
 
     def fitness(policy) -> float:
-        return -float(np.square(policy.act(LOG.observations) - wanted).mean())
+        return -float(np.square(policy.act(LOG[:].observations) - wanted).mean())
 
     algo: EvolutionStrategy = searcher("evolution_strategy", n_steps="40", population="10")
     list(fit(algo, fitness))
-    actions = algo.policy.act(LOG.observations)
+    actions = algo.policy.act(LOG[:].observations)
     assert actions[wanted[:, 0] > 0, 0].mean() > 0.2 > -0.2 > actions[wanted[:, 0] < 0, 0].mean()
 
 

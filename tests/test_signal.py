@@ -288,12 +288,13 @@ def test_a_log_without_exploration_is_refused(small_workspace):
 def test_explored_returns_are_those_of_the_transitions(small_workspace, chunk):
     dataset = open_dataset(small_workspace, "explored")
     rows = explored_returns(read_sessions(dataset.arrays, dataset.n_requests, chunk), dataset.n_requests, 0.9)
-    steps = dataset.transitions()
+    log = dataset.transitions()
+    steps = log[:]
     explored = (steps.actions != steps.baseline_actions).any(axis=1)
     assert len(rows) == explored.sum() and not rows.cut.any()
     by_offset = np.lexsort(rows.offsets.T)
     same = np.lexsort((steps.actions - steps.baseline_actions)[explored].T)
-    np.testing.assert_allclose(rows.returns[by_offset], steps.returns(0.9)[explored][same])
+    np.testing.assert_allclose(rows.returns[by_offset], log.returns(0.9)[explored][same])
     np.testing.assert_array_equal(rows.observations[by_offset], steps.observations[explored][same])
     np.testing.assert_array_equal(np.bincount(rows.sessions)[:3] > 0, True)
     assert (rows.steps == 0).sum() == rows.n_sessions

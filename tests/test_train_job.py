@@ -60,6 +60,17 @@ def test_a_like_training_is_estimated_as_it_went(small_workspace, training):
     assert wide.seconds > same.seconds and "scaled from" in wide.basis
 
 
+def test_a_large_log_takes_no_more_memory_than_the_largest_that_is_held(small_workspace, training):
+    dataset = small_workspace.dataset(training.dataset_id)
+    small, large, larger = (
+        estimates.estimate(
+            small_workspace, training.algo, training.config, dataset.model_copy(update={"n_requests": n})
+        ).memory_mb
+        for n in (1_000, 10**7, 10**8)
+    )
+    assert small < large == larger == estimates.PROCESS_MB + estimates.LOG_MB
+
+
 def test_without_a_like_training_the_estimate_says_it_is_a_guess(tmp_path, small_workspace, training):
     dataset = small_workspace.dataset(training.dataset_id)
     found = estimates.estimate(Workspace(tmp_path), training.algo, training.config, dataset)

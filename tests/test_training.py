@@ -65,7 +65,7 @@ def test_a_finished_training_yields_nothing_more(tmp_path):
     again = trainer(n_steps="3")
     assert list(fit(again, sessions(), path)) == []
     np.testing.assert_array_equal(
-        again.policy.act(sessions().observations), done.policy.act(sessions().observations)
+        again.policy.act(sessions()[:].observations), done.policy.act(sessions()[:].observations)
     )
 
 

@@ -387,7 +387,7 @@ def test_sessions_that_interleave_are_built_alike_by_both_importers(tmp_path):
     assert (np.diff(rows["session_id"]) != 0).sum() > 20
     transitions = tables.transitions()
     lengths = np.diff(np.append(transitions.session_starts, len(transitions)))
-    assert set(lengths) == {3} and transitions.terminals.reshape(-1, 3).tolist() == [
+    assert set(lengths) == {3} and transitions[:].terminals.reshape(-1, 3).tolist() == [
         [False, False, True]
     ] * len(lengths)
     when = log.requests[["request_id", "session_id", "user_id", "timestamp"]]

@@ -21,7 +21,7 @@ def copy_workspace(source: Workspace, path: Path) -> Workspace:
 
     The registry is copied as SQLite copies a live database; temp files, locks and stored aggregates stay behind.
     """
-    transient = shutil.ignore_patterns(".*", "*.lock", "dataset-*.json", "dataset-*.parquet", f"{REGISTRY}*")
+    transient = shutil.ignore_patterns(".*", "*.lock", "dataset-*.[!d]*", f"{REGISTRY}*")
     shutil.copytree(source.path, path, ignore=transient, dirs_exist_ok=True)
     with (
         closing(sqlite3.connect(source.path / REGISTRY)) as live,

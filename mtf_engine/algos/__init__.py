@@ -16,7 +16,7 @@ from mtf_engine.algos.integrated_rl import IntegratedRL
 from mtf_engine.algos.iql import IQL
 from mtf_engine.algos.linear_one_step import LinearOneStep
 from mtf_engine.learning.config import TrainerConfig
-from mtf_engine.logs.schema import Transitions
+from mtf_engine.logs.transitions import Transitions
 from mtf_engine.networks import CriticEnsemble
 from mtf_engine.policy import Policy
 

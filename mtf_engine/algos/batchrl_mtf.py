@@ -23,20 +23,21 @@ from pydantic import Field
 from torch import Tensor
 
 from mtf_engine.candidates import LATENT_CLIP, CandidatePolicy
-from mtf_engine.learning.batches import Batch, prepare
+from mtf_engine.learning.batches import Batch, Batches
 from mtf_engine.learning.config import OffPolicyConfig, TrainerConfig
 from mtf_engine.learning.start import (
     RewardScale,
     baseline_network,
     mean_bounds,
     policy_in_training,
+    standardisation,
     starting_critics,
     starting_encoder,
 )
 from mtf_engine.learning.steps import adam, descend, restore, state_of, target_of
 from mtf_engine.learning.watch import watched
-from mtf_engine.logs.schema import Transitions
-from mtf_engine.networks import Standardise, deviation, soft_update
+from mtf_engine.logs.transitions import Transitions
+from mtf_engine.networks import deviation, soft_update
 from mtf_engine.policy import Policy
 from mtf_engine.spec import Count
 
@@ -90,7 +91,7 @@ class BatchRLMTF:
         self.generator = torch.Generator().manual_seed(config.seed)
         self.reward_scale = RewardScale.of(transitions, config.gamma, config.reward_scale)
         network = baseline_network(transitions, config.hidden, baseline, self.generator)
-        standardise = Standardise.fit(transitions.observations, transitions.numeric_mask)
+        standardise = standardisation(transitions)
         self.critics = starting_critics(
             config.n_critics, config, transitions, standardise, self.reward_scale, self.generator
         )
@@ -107,9 +108,9 @@ class BatchRLMTF:
         self.actor_optimiser = adam(self.actor.shift.parameters(), config.actor_learning_rate)
         self.policy = policy_in_training("batchrl_mtf", self.actor, transitions, self.reward_scale)
 
-    def prepare(self, transitions: Transitions) -> Batch:
-        """Returns the transitions as `update` takes them, all at once."""
-        return prepare(transitions, self.critics, self.config.gamma, self.reward_scale.scale)
+    def prepare(self, transitions: Transitions) -> Batches:
+        """Returns the transitions as `update` takes them, batch by batch."""
+        return Batches(transitions, self.critics, self.config.gamma, self.reward_scale.scale)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """Returns the losses of one step on `batch`: autoencoder, critics, perturbation, targets."""

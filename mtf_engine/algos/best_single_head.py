@@ -23,7 +23,8 @@ from pydantic import Field
 from mtf_engine.fusion import PREDICTION_FLOOR
 from mtf_engine.learning.config import TrainerConfig
 from mtf_engine.learning.search import Fitness, SameFitness, SearchConfig, TrialSearch
-from mtf_engine.logs.schema import EvaluationRows, Transitions
+from mtf_engine.logs.schema import EvaluationRows
+from mtf_engine.logs.transitions import Transitions
 from mtf_engine.policy import Policy
 from mtf_engine.spec import Count, FusionSpec, Refusal
 

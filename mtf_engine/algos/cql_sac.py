@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mtf_engine.learning.batches import Batch, prepare
+from mtf_engine.learning.batches import Batch, Batches
 from mtf_engine.learning.config import OffPolicyConfig, TrainerConfig
 from mtf_engine.learning.start import (
     RewardScale,
@@ -33,7 +33,7 @@ from mtf_engine.learning.start import (
 )
 from mtf_engine.learning.steps import adam, descend, restore, state_of, target_of
 from mtf_engine.learning.watch import watched
-from mtf_engine.logs.schema import Transitions
+from mtf_engine.logs.transitions import Transitions
 from mtf_engine.networks import soft_update
 from mtf_engine.policy import Policy
 from mtf_engine.spec import Count
@@ -125,13 +125,14 @@ class CQLSAC:
         layer = nn.Linear(self.config.hidden[-1], transitions.fusion.n_actions, device="meta")
         layer.to_empty(device=self.config.device)
         nn.init.zeros_(layer.weight)
-        slope = 1 - torch.as_tensor(transitions.baseline_actions).square().mean(dim=0)  # [d]
+        squares = transitions.mean(lambda block: torch.as_tensor(block.baseline_actions).square())
+        slope = 1 - torch.as_tensor(squares, dtype=torch.float32)  # [d]
         layer.bias.copy_((logged_std(transitions) / slope.clamp(min=LEAST_SLOPE)).log())
         return layer
 
-    def prepare(self, transitions: Transitions) -> Batch:
-        """Returns the transitions as `update` takes them, all at once."""
-        return prepare(transitions, self.critics, self.config.gamma, self.reward_scale.scale)
+    def prepare(self, transitions: Transitions) -> Batches:
+        """Returns the transitions as `update` takes them, batch by batch."""
+        return Batches(transitions, self.critics, self.config.gamma, self.reward_scale.scale)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """Returns the losses of one step on `batch`: multiplier, critics, temperature, actor, targets."""

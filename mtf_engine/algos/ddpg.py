@@ -17,12 +17,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mtf_engine.learning.batches import Batch, prepare
+from mtf_engine.learning.batches import Batch, Batches
 from mtf_engine.learning.config import OffPolicyConfig, TrainerConfig
 from mtf_engine.learning.start import RewardScale, policy_in_training, starting_actor, starting_critics
 from mtf_engine.learning.steps import adam, descend, restore, state_of, target_of
 from mtf_engine.learning.watch import watched
-from mtf_engine.logs.schema import Transitions
+from mtf_engine.logs.transitions import Transitions
 from mtf_engine.networks import soft_update
 from mtf_engine.policy import Policy
 
@@ -66,9 +66,9 @@ class DDPG:
         )
         self.policy = policy_in_training("ddpg", self.actor, transitions, self.reward_scale)
 
-    def prepare(self, transitions: Transitions) -> Batch:
-        """Returns the transitions as `update` takes them, all at once."""
-        return prepare(transitions, self.critics, self.config.gamma, self.reward_scale.scale)
+    def prepare(self, transitions: Transitions) -> Batches:
+        """Returns the transitions as `update` takes them, batch by batch."""
+        return Batches(transitions, self.critics, self.config.gamma, self.reward_scale.scale)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """Returns the losses of one step on `batch`: critic, actor, targets."""

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mtf_engine.learning.batches import Batch, prepare
+from mtf_engine.learning.batches import Batch, Batches
 from mtf_engine.learning.config import OffPolicyConfig, TrainerConfig
 from mtf_engine.learning.start import (
     RewardScale,
@@ -30,7 +30,7 @@ from mtf_engine.learning.start import (
 )
 from mtf_engine.learning.steps import adam, descend, restore, state_of, target_of
 from mtf_engine.learning.watch import watched
-from mtf_engine.logs.schema import Transitions
+from mtf_engine.logs.transitions import Transitions
 from mtf_engine.networks import soft_update
 from mtf_engine.policy import Policy
 from mtf_engine.spec import Count
@@ -91,9 +91,9 @@ class IQL:
         self.critic_optimiser = adam(self.critics.parameters(), config.critic_learning_rate)
         self.policy = policy_in_training("iql", self.actor, transitions, self.reward_scale)
 
-    def prepare(self, transitions: Transitions) -> Batch:
-        """Returns the transitions as `update` takes them, all at once."""
-        return prepare(transitions, self.critics, self.config.gamma, self.reward_scale.scale)
+    def prepare(self, transitions: Transitions) -> Batches:
+        """Returns the transitions as `update` takes them, batch by batch."""
+        return Batches(transitions, self.critics, self.config.gamma, self.reward_scale.scale)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """Returns the losses of one step on `batch`, each of which sees what the one before it learned."""

@@ -10,15 +10,21 @@ baseline action itself (control users) are left out.
 - The target is the TD residual `r + gamma V(s') - V(s)` or, with `target=return`, the discounted return minus V.
   V is linear in the observation, fitted to the returns of other sessions. Where V is right both have the same
   slope; the TD residual is free of the luck of all later requests, and of what a cut session lacks. Where the
-  observation does not tell what an action did to later requests, the return alone sees it. Measured in the
-  session environment, see docs/benchmarks.md: the TD residual gains more, most where data is short.
+  observation does not tell what an action did to later requests, the return alone sees it.
 - A step deals the sessions to the folds of V anew. Slopes and variances are means over the steps: steps take
   out the luck of the deal, they do not converge to anything else, and one would do.
-- One offset cannot tell users apart: what helps some and harms as many others is not found.
+- A dimension that never moves on its own stays at the baseline, and all do where every return is the same. Of a log
+  without any effect t is noise: an offset is 0 in the mean, and .4 of the way to one edge or the other in size.
+- One offset cannot tell users apart: what helps some and harms as many others is not found. Where boxes differ
+  it is cut at their mean, beyond the box of those who have a narrower one.
+- Observations are read from the log a chunk at a time; what is held of each request are its action, its rewards and
+  what the fits leave of them.
 """
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -27,10 +33,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from mtf_engine.exploration.clustered import FOLDS, clustered_slopes, residuals, values
-from mtf_engine.exploration.signal import moving, varying_middles
+from mtf_engine.exploration.signal import moving, varying
 from mtf_engine.learning.config import TrainerConfig
 from mtf_engine.learning.start import baseline_network
-from mtf_engine.logs.schema import Transitions
+from mtf_engine.logs.transitions import Requests, Transitions
 from mtf_engine.networks import OffsetPolicy
 from mtf_engine.policy import Policy
 from mtf_engine.reward import GAMMA
@@ -70,49 +76,74 @@ class LinearOneStepConfig(TrainerConfig):
 
 
 @dataclass(frozen=True)
-class Explored:
-    """The explored requests of a log, n of them, as the regression takes them."""
+class LoggedCovariates:
+    """Observation of n requests, and middle of the box where that varies: float32 [n, c], read a slice at a time."""
 
-    covariates: NDArray[np.float32]  # [n, c], observation and middle of the box
-    later: NDArray[np.float32]  # [n, c], those of the next request
+    requests: Callable[[NDArray[np.int64]], Requests]
+    steps: NDArray[np.int64]  # [n]
+    varies: NDArray[np.bool_]  # [d]
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
+        asked = self.requests(self.steps[rows])
+        return np.column_stack([asked.observations, _middles(asked)[:, self.varies]])
+
+
+@dataclass(frozen=True)
+class Explored:
+    """The explored steps of a log, n of them, as the regression takes them."""
+
+    steps: NDArray[np.int64]  # [n], among those of the log
     offsets: NDArray[np.float32]  # [n, d], action minus baseline action
-    rewards: NDArray[np.float64]  # [n]
+    rewards: NDArray[np.float32]  # [n]
     returns: NDArray[np.float64]  # [n], discounted
     discounts: NDArray[np.float64]  # [n], gamma, or 0 where the step is terminal
     sessions: NDArray[np.int64]  # [n], numbered from 0
+    log: Transitions
+    varies: NDArray[np.bool_]  # [d], whether the middles of their boxes differ
 
     @classmethod
-    def of(cls, transitions: Transitions, gamma: float) -> "Explored":
-        """Returns the requests whose action is not the baseline action itself; a Refusal of too few sessions."""
-        lengths = np.diff(transitions.session_starts, append=len(transitions))
-        sessions = np.repeat(np.arange(len(lengths)), lengths)
-        middles, varies = varying_middles(transitions.lower, transitions.upper)
-        next_middles = (transitions.next_lower + transitions.next_upper)[:, varies] / 2
-        every = cls(
-            covariates=np.column_stack([transitions.observations, middles]),
-            later=np.column_stack([transitions.next_observations, next_middles]),
-            offsets=transitions.actions - transitions.baseline_actions,
-            rewards=transitions.rewards.astype(np.float64),
-            returns=transitions.returns(gamma),
-            discounts=gamma * ~transitions.terminals,
-            sessions=sessions,
-        )
-        explored = every[np.asarray(every.offsets.any(axis=1))]
-        numbered = np.unique(explored.sessions, return_inverse=True)[1]
-        if numbered.max(initial=-1) + 1 < FOLDS:
+    def of(cls, log: Transitions, gamma: float) -> "Explored":
+        """Returns the steps whose action is not the baseline action itself; a Refusal of too few sessions."""
+        kept: dict[str, list[NDArray[Any]]] = defaultdict(list)
+        first = 0
+        for block in log.blocks():
+            offsets = block.actions - block.baseline_actions
+            own = np.flatnonzero(offsets.any(axis=1))
+            columns = {"steps": first + own, "offsets": offsets[own], "rewards": block.rewards[own]}
+            columns |= {"discounts": gamma * ~block.terminals[own], "sessions": block.sessions[own]}
+            columns["edges"] = _edges(_middles(block)[own])
+            for name, column in columns.items():
+                kept[name].append(column)
+            first += len(block)
+        found = {name: np.concatenate(parts) for name, parts in kept.items()}
+        found["sessions"] = np.unique(found["sessions"], return_inverse=True)[1]
+        if found["sessions"].max(initial=-1) + 1 < FOLDS:
             raise Refusal(
                 f"the log has fewer than {FOLDS} sessions with explored actions: collect more with --explore uniform"
             )
-        return replace(explored, sessions=numbered)
+        varies = varying(found.pop("edges"))
+        return cls(**found, returns=log.returns(gamma)[found["steps"]], log=log, varies=varies)
 
-    def __getitem__(self, rows: NDArray[np.bool_]) -> "Explored":
-        return Explored(**{name: values[rows] for name, values in vars(self).items()})
+    @property
+    def covariates(self) -> LoggedCovariates:
+        return LoggedCovariates(self.log.__getitem__, self.steps, self.varies)
+
+    @property
+    def later(self) -> LoggedCovariates:
+        """Those of the next request, 0 where there is none."""
+        return LoggedCovariates(self.log.after, self.steps, self.varies)
 
     def draw(self, n: int, generator: torch.Generator) -> "Explored":
         """Returns the requests of n sessions at most, drawn without replacement and numbered as they were drawn."""
         order = torch.randperm(int(self.sessions.max()) + 1, generator=generator).numpy()
         dealt = replace(self, sessions=order[self.sessions])
-        return dealt if n >= len(order) else dealt[dealt.sessions < n]
+        if n >= len(order):
+            return dealt
+        drawn, whole = dealt.sessions < n, ("log", "varies")
+        return replace(dealt, **{name: of[drawn] for name, of in vars(dealt).items() if name not in whole})
 
     def target(self, of: Literal["td_residual", "return"]) -> NDArray[np.float64]:
         """Returns what the slopes are of, [n]; V is taken from the return where the fits are taken out."""
@@ -120,6 +151,16 @@ class Explored:
             return self.returns
         here, after = values(self.covariates, self.later, self.returns, self.sessions)
         return self.rewards + self.discounts * after - here
+
+
+def _middles(requests: Requests) -> NDArray[np.float32]:
+    """Returns the middles of the boxes [n, d], as offsets from the baseline action."""
+    return (requests.lower + requests.upper) / np.float32(2)
+
+
+def _edges(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns the smallest and the largest of values [n, d], [2, d]; of none, none."""
+    return np.stack([values.min(axis=0), values.max(axis=0)]) if len(values) else values
 
 
 class LinearOneStep:
@@ -139,7 +180,7 @@ class LinearOneStep:
         self.fusion, self.feature_names = transitions.fusion, transitions.feature_names
         self.numeric_mask = transitions.numeric_mask
         self.box = tuple(
-            edge.mean(axis=0, dtype=np.float64) for edge in (transitions.lower, transitions.upper)
+            transitions.mean(edge, np.float64) for edge in (attrgetter("lower"), attrgetter("upper"))
         )
         self.slope_sum, self.covariance_sum = np.zeros(d), np.zeros((d, d))
 
@@ -178,7 +219,8 @@ class LinearOneStep:
         deviations, target = residuals(
             batch.covariates, batch.offsets, batch.target(self.config.target), batch.sessions
         )
-        live = np.flatnonzero(moving(batch.offsets, deviations))
+        told = np.ptp(batch.returns) > 0
+        live = np.flatnonzero(moving(batch.offsets, deviations) & told)
         slopes, covariance = clustered_slopes(deviations[:, live], target, batch.sessions, self.config.ridge)
         self.slope_sum[live] += slopes
         self.covariance_sum[np.ix_(live, live)] += covariance

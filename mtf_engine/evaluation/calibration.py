@@ -4,7 +4,7 @@ import numpy as np
 
 from mtf_engine.evaluation.bootstrap import interval, poisson_bootstrap
 from mtf_engine.evaluation.disagreement import Critics
-from mtf_engine.logs.schema import Transitions
+from mtf_engine.logs.transitions import Transitions
 from mtf_engine.spec import Spec
 
 BINS = 10
@@ -63,15 +63,11 @@ def calibration(
     """
     generator = np.random.default_rng(seed)
     steps = np.sort(generator.permutation(len(transitions))[:MAX_STEPS])
-    seen = ("observations", "baseline_actions", "lower", "upper", "actions")
-    q = (
-        np.asarray(critics.q(*(getattr(transitions, name)[steps] for name in seen)), np.float64)
-        / reward_scale
-    )
+    asked = transitions[steps]
+    seen = (asked.observations, asked.baseline_actions, asked.lower, asked.upper, asked.actions)
+    q = np.asarray(critics.q(*seen), np.float64) / reward_scale
     returns = transitions.returns(gamma)[steps]
-    session = np.unique(
-        np.searchsorted(transitions.session_starts, steps, side="right"), return_inverse=True
-    )[1]
+    session = np.unique(asked.sessions, return_inverse=True)[1]
     return Calibration(
         dataset_id=dataset_id,
         split=split,

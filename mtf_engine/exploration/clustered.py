@@ -1,6 +1,7 @@
 """What a linear fit on covariates leaves, and regressions whose errors are correlated within clusters."""
 
 from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,15 @@ CLUSTERS = 8_192
 CONSTANT = 1e-6
 
 
+class Covariates(Protocol):
+    """Numbers [n, f] of which a slice at a time is read: an array, or what reads them from a log."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: slice, /) -> NDArray[Any]: ...
+
+
 def residuals(
-    covariates: NDArray[np.float32],
+    covariates: Covariates,
     x: NDArray[np.floating],
     y: NDArray[np.float64],
     clusters: NDArray[np.int64],
@@ -28,7 +36,7 @@ def residuals(
     column gets the ridge of RIDGES with the least squared error on folds left out. Covariates that are constant
     count for nothing. The normal equations are summed a chunk at a time, float64.
     """
-    folds, mean = clusters % FOLDS, covariates.mean(axis=0, dtype=np.float64)
+    folds, mean = clusters % FOLDS, _mean(covariates)
     left = np.column_stack([x, y])
     on_others, on_all = _fits(covariates, left, folds, mean)
     on_others[:, :, :-1] = on_all[:, :-1]
@@ -37,8 +45,8 @@ def residuals(
 
 
 def values(
-    covariates: NDArray[np.float32],
-    later: NDArray[np.float32],
+    covariates: Covariates,
+    later: Covariates,
     y: NDArray[np.float64],
     clusters: NDArray[np.int64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -46,7 +54,7 @@ def values(
 
     Both are by the fit without the row's fold, as in `residuals`.
     """
-    folds, mean = clusters % FOLDS, covariates.mean(axis=0, dtype=np.float64)
+    folds, mean = clusters % FOLDS, _mean(covariates)
     on_others, _ = _fits(covariates, y[:, None], folds, mean)
     here, after = (_predicted(rows, folds, mean, on_others)[:, 0] for rows in (covariates, later))
     return here, after
@@ -87,13 +95,18 @@ def _chunks(n: int) -> Iterator[slice]:
     return (slice(first, first + CHUNK) for first in range(0, n, CHUNK))
 
 
+def _mean(covariates: Covariates) -> NDArray[np.float64]:
+    sums = [covariates[rows].sum(axis=0, dtype=np.float64) for rows in _chunks(len(covariates))]
+    return np.asarray(sum(sums) / len(covariates))
+
+
 def _design(covariates: NDArray[np.float32], mean: NDArray[np.float64]) -> NDArray[np.float64]:
     """Returns a constant and the covariates about their means [n, 1 + f]."""
     return np.column_stack([np.ones(len(covariates)), covariates - mean])
 
 
 def _predicted(
-    covariates: NDArray[np.float32],
+    covariates: Covariates,
     folds: NDArray[np.int64],
     mean: NDArray[np.float64],
     on_others: NDArray[np.float64],
@@ -109,7 +122,7 @@ def _predicted(
 
 
 def _fits(
-    covariates: NDArray[np.float32],
+    covariates: Covariates,
     targets: NDArray[np.float64],
     folds: NDArray[np.int64],
     mean: NDArray[np.float64],

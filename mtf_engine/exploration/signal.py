@@ -224,16 +224,15 @@ def _rows(
 
 def _covariates(log: ExploredReturns) -> NDArray[np.float32]:
     """Returns what the fits see of each request: its observation, and the middle of its box where that varies."""
-    return np.column_stack([log.observations, varying_middles(log.lower, log.upper)[0]])
+    middles = (log.lower + log.upper) / 2
+    varies = varying(middles)
+    return np.column_stack([log.observations, middles[:, varies]]) if varies.any() else log.observations
 
 
-def varying_middles(
-    lower: NDArray[np.float32], upper: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Returns the middles of boxes [n, v] in the dimensions where they vary, and which [d] those are."""
-    middles = np.asarray((lower + upper) / 2, np.float32)
-    varies: NDArray[np.bool_] = np.ptp(middles, axis=0) > MOVED
-    return middles[:, varies], varies
+def varying(middles: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Returns in which dimensions [d] the middles of boxes [n, d] differ."""
+    differ: NDArray[np.bool_] = np.ptp(middles, axis=0) > MOVED
+    return differ
 
 
 def moving(offsets: NDArray[np.float32], left: NDArray[np.float64]) -> NDArray[np.bool_]:

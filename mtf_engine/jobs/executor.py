@@ -6,7 +6,6 @@ workers and starts what is queued. Registry and run folder are all that the proc
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from mtf_engine.disk import remove_folder
 from mtf_engine.jobs import files, lock
 from mtf_engine.registry import WRITES_DATASET, Kind, RunRow, RunState, Workspace, new_id, now
 from mtf_engine.spec import Defect, Refusal
@@ -296,7 +296,7 @@ def _remove_leavings(workspace: Workspace, run: RunRow) -> None:
 
 
 def _sweep(workspace: Workspace, owners: set[str | None]) -> None:
-    """Removes temp files `.<dataset id>.tmp*` of datasets that no live worker is writing."""
+    """Removes temp files `.<dataset id>.tmp*` of datasets that no live worker is writing, and folders alike."""
     for path in workspace.datasets_dir.glob(".*.tmp*"):
         if path.name.split(".")[1] not in owners:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            remove_folder(path) if path.is_dir() else path.unlink()

@@ -1,12 +1,14 @@
-"""Transitions as the networks read them: computed once, drawn from at every step."""
+"""Transitions as the networks read them: drawn at every step, and computed of what is drawn."""
 
-from dataclasses import dataclass, fields
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from mtf_engine.logs.schema import Transitions
+from mtf_engine.logs.transitions import Requests as Logged
+from mtf_engine.logs.transitions import Transitions
 from mtf_engine.networks import CriticEnsemble, box, deviation
 
 
@@ -65,35 +67,43 @@ class Batch:
     def following(self) -> Requests:
         return Requests(self.next_state, self.next_centre, self.next_half_width)
 
-    def draw(self, n: int, generator: torch.Generator) -> "Batch":
-        """Returns n of the transitions, drawn with replacement."""
-        indices = torch.randint(len(self), (n,), generator=generator).to(self.rewards.device)
-        return Batch(*(getattr(self, field.name).index_select(0, indices) for field in fields(self)))
-
     def __len__(self) -> int:
         return len(self.rewards)
 
 
-def prepare(transitions: Transitions, critics: CriticEnsemble, gamma: float, reward_scale: float) -> Batch:
-    """Returns all transitions as one batch, on the device of the critics that will read it."""
-    device = critics.explored.device
+@dataclass(frozen=True)
+class Batches:
+    """A log as critics read it: what is drawn comes to their device, the rest stays where it is."""
 
-    def tensor(name: str) -> Tensor:
-        return torch.as_tensor(getattr(transitions, name), device=device)
+    transitions: Transitions
+    critics: CriticEnsemble
+    gamma: float
+    reward_scale: float
 
-    def context(prefix: str) -> tuple[Tensor, Tensor, Tensor]:
-        baseline = tensor(f"{prefix}baseline_actions")
-        state = torch.cat([critics.standardise(tensor(f"{prefix}observations")), baseline], dim=1)
-        return state, *box(baseline, tensor(f"{prefix}lower"), tensor(f"{prefix}upper"))
+    def draw(self, n: int, generator: torch.Generator) -> Batch:
+        """Returns n of the transitions, drawn with replacement."""
+        return self.at(torch.randint(len(self.transitions), (n,), generator=generator))
 
-    state, centre, half_width = context("")
-    return Batch(
-        state,
-        critics.action_inputs(tensor("actions"), deviation(tensor("actions"), centre, half_width)),
-        tensor("actions"),
-        centre,
-        half_width,
-        tensor("rewards") * reward_scale,
-        gamma * (~tensor("terminals")).float(),
-        *context("next_"),
-    )
+    def at(self, steps: Tensor) -> Batch:
+        """Returns the transitions with those numbers."""
+        here, after = self.transitions[steps.numpy()], self.transitions.after(steps.numpy())
+        state, centre, half_width = self._context(here)
+        actions = self._tensor(here.actions)
+        return Batch(
+            state,
+            self.critics.action_inputs(actions, deviation(actions, centre, half_width)),
+            actions,
+            centre,
+            half_width,
+            self._tensor(here.rewards) * self.reward_scale,
+            self.gamma * (~self._tensor(here.terminals)).float(),
+            *self._context(after),
+        )
+
+    def _context(self, requests: Logged) -> tuple[Tensor, Tensor, Tensor]:
+        baseline = self._tensor(requests.baseline_actions)
+        state = torch.cat([self.critics.standardise(self._tensor(requests.observations)), baseline], dim=1)
+        return state, *box(baseline, self._tensor(requests.lower), self._tensor(requests.upper))
+
+    def _tensor(self, values: NDArray[Any]) -> Tensor:
+        return torch.as_tensor(values, device=self.critics.explored.device)

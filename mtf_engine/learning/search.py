@@ -12,7 +12,8 @@ from pydantic import Field
 
 from mtf_engine.environments import Acting
 from mtf_engine.learning.config import TrainerConfig
-from mtf_engine.logs.schema import Transitions
+from mtf_engine.learning.start import baseline_actions
+from mtf_engine.logs.transitions import Transitions
 from mtf_engine.networks import ConstantAction
 from mtf_engine.policy import Policy
 from mtf_engine.spec import Count
@@ -169,8 +170,6 @@ class TrialSearch(ABC):
 
 def mean_action(transitions: Transitions, baseline: Policy | None) -> NDArray[np.float32]:
     """Returns the mean action [d] of the baseline policy in the log, as logged where no policy is given."""
-    actions = transitions.baseline_actions
     if baseline is not None:
         baseline.check(transitions.fusion, transitions.feature_names)
-        actions = baseline.act(transitions.observations)
-    return actions.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return transitions.mean(lambda block: baseline_actions(block, baseline), np.float64).astype(np.float32)

@@ -1,16 +1,19 @@
 """Where training starts: the actor as the baseline policy, the critics at the mean return, rewards scaled."""
 
 import copy
+import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
 from mtf_engine.learning.config import OffPolicyConfig
-from mtf_engine.logs.schema import Transitions
+from mtf_engine.logs.transitions import Requests, Transitions
 from mtf_engine.networks import Actor, CriticEnsemble, Standardise, initialise, mlp
 from mtf_engine.policy import Policy
 from mtf_engine.spec import Refusal
@@ -38,19 +41,29 @@ class RewardScale:
     @classmethod
     def of(cls, transitions: Transitions, gamma: float, scale: float | None = None) -> "RewardScale":
         """Returns `scale`, or 1 / std of the discounted return (1 where the return never varies)."""
-        returns = transitions.returns(gamma)
-        std = float(returns.std())
+        n = len(transitions)
+        mean = sum(returns.sum() for returns in transitions.returns_backwards(gamma)) / n
+        squares = sum(np.square(returns - mean).sum() for returns in transitions.returns_backwards(gamma))
+        std = math.sqrt(squares / n)
         scale = scale or (1 / std if std > 0 else 1.0)
-        starts = np.append(transitions.session_starts, len(transitions))
-        whole = transitions.terminals[starts[1:] - 1].all()
+        starts = np.append(transitions.session_starts, n)
+        whole = all(block.terminals.all() for block in transitions.blocks(starts[1:] - 1))
         longest = np.diff(starts).max() if whole else np.inf
-        largest = np.abs(transitions.rewards).max() * (1 - gamma**longest) / (1 - gamma)
-        return cls(scale, scale * float(returns.mean()), scale * float(largest))
+        reward = max(np.abs(block.rewards).max() for block in transitions.blocks())
+        return cls(scale, scale * float(mean), scale * float(reward * (1 - gamma**longest) / (1 - gamma)))
+
+
+def standardisation(transitions: Transitions, numeric: Sequence[bool] | None = None) -> Standardise:
+    """Returns the scaling of the `numeric` features (those of the log) to mean 0, std 1."""
+    mean = transitions.mean(lambda block: block.observations, np.float64)
+    variance = transitions.mean(lambda block: np.square(block.observations - mean))
+    return Standardise.of(mean, np.sqrt(variance), numeric or transitions.numeric_mask)
 
 
 def explored_dimensions(transitions: Transitions) -> list[int]:
     """Returns the action dimensions whose bounds have a width somewhere in the log; a Refusal if none has."""
-    explored = np.flatnonzero((transitions.upper > transitions.lower).any(axis=0)).tolist()
+    wide = [(block.upper > block.lower).any(axis=0) for block in transitions.blocks()]
+    explored = np.flatnonzero(np.any(wide, axis=0)).tolist()
     if not explored:
         raise Refusal("the log explores no dimension of the action: collect it with bounds wider than 0")
     return explored
@@ -96,8 +109,14 @@ def starting_encoder(
 
 def mean_bounds(transitions: Transitions) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns centre, as offset from the baseline action, and half width of the log's mean bounds, [d] each."""
-    lower, upper = (torch.as_tensor(edge.mean(axis=0)) for edge in (transitions.lower, transitions.upper))
+    edges = transitions.mean(lambda block: block.lower), transitions.mean(lambda block: block.upper)
+    lower, upper = (torch.as_tensor(edge, dtype=torch.float32) for edge in edges)
     return (lower + upper) / 2, (upper - lower) / 2
+
+
+def baseline_actions(requests: Requests, baseline: Policy | None) -> NDArray[np.float32]:
+    """Returns the actions [n, d] of the baseline policy, those logged where no policy is given."""
+    return requests.baseline_actions if baseline is None else baseline.act(requests.observations)
 
 
 def baseline_network(
@@ -112,8 +131,11 @@ def baseline_network(
 
 def logged_std(transitions: Transitions) -> torch.Tensor:
     """Returns the std [d] of the logged actions about the centre of their bounds; 1 where they never vary."""
-    centre = transitions.baseline_actions + (transitions.lower + transitions.upper) / 2
-    std = np.sqrt(np.square(transitions.actions - centre).mean(axis=0))
+
+    def squares(block: Requests) -> NDArray[np.float32]:
+        return np.square(block.actions - (block.baseline_actions + (block.lower + block.upper) / 2))
+
+    std = np.sqrt(transitions.mean(squares).astype(np.float32))
     return torch.as_tensor(np.where(std > 0, std, 1), dtype=torch.float32)
 
 
@@ -126,7 +148,7 @@ def starting_actor(
     baseline action is met exactly. Else the actor is fitted to the logged baseline actions until the largest
     error is 1e-3, with a warning where that is not reached in 2,000 steps.
     """
-    standardise = Standardise.fit(transitions.observations, transitions.numeric_mask)
+    standardise = standardisation(transitions)
     actor = Actor(len(transitions.feature_names), transitions.fusion.n_actions, hidden)
     actor.initialise(standardise, generator)
     if baseline is not None:
@@ -134,9 +156,11 @@ def starting_actor(
         if isinstance(baseline.network, Actor) and baseline.network.architecture == actor.architecture:
             actor.load_state_dict(baseline.network.state_dict())
             return actor
-    actions = transitions.baseline_actions
-    if np.ptp(actions, axis=0).max() <= CONSTANT:
-        _make_constant(actor, actions.mean(axis=0))
+    low = np.min([block.baseline_actions.min(axis=0) for block in transitions.blocks()], axis=0)
+    high = np.max([block.baseline_actions.max(axis=0) for block in transitions.blocks()], axis=0)
+    if (high - low).max() <= CONSTANT:
+        mean = transitions.mean(lambda block: block.baseline_actions)
+        _make_constant(actor, mean.astype(np.float32))
     else:
         _fit(actor, transitions, generator)
     return actor
@@ -163,22 +187,26 @@ def _make_constant(actor: Actor, action: np.ndarray) -> None:
 
 def _fit(actor: Actor, transitions: Transitions, generator: torch.Generator) -> None:
     """Regresses the actor onto the logged baseline actions, with a learning rate that falls to 0."""
-    observations = actor.standardise(torch.as_tensor(transitions.observations))
-    actions = torch.as_tensor(transitions.baseline_actions)
     optimiser = torch.optim.Adam(actor.head.parameters(), lr=3e-3, betas=(0.9, 0.99), fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, FIT_STEPS)
     for step in range(1, FIT_STEPS + 1):
-        rows = torch.randint(len(actions), (FIT_BATCH,), generator=generator)
-        loss = functional.mse_loss(actor.head(observations[rows]), actions[rows])
+        rows = torch.randint(len(transitions), (FIT_BATCH,), generator=generator)
+        loss = functional.mse_loss(*_acted(actor, transitions[rows.numpy()]))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
-        if step % 100 == 0 and (error := _largest_error(actor, observations, actions)) <= FIT_ERROR:
+        if step % 100 == 0 and (error := _largest_error(actor, transitions)) <= FIT_ERROR:
             return
     warnings.warn(f"the actor starts up to {error:.1e} from the baseline policy", stacklevel=2)
 
 
 @torch.no_grad()
-def _largest_error(actor: Actor, observations: torch.Tensor, actions: torch.Tensor) -> float:
-    return float((actor.head(observations) - actions).abs().max())
+def _largest_error(actor: Actor, transitions: Transitions) -> float:
+    pairs = (_acted(actor, block) for block in transitions.blocks())
+    return max(float((acted - logged).abs().max()) for acted, logged in pairs)
+
+
+def _acted(actor: Actor, requests: Requests) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the actor's and the baseline's actions."""
+    return actor(torch.as_tensor(requests.observations)), torch.as_tensor(requests.baseline_actions)

@@ -11,7 +11,6 @@ import pyarrow as pa
 from pydantic import Field
 
 from mtf_engine.observation import ObservationEncoder
-from mtf_engine.reward import discounted_returns
 from mtf_engine.spec import BoundsPlan, FusionSpec, RewardSpec, Spec
 
 Columns = Mapping[str, np.ndarray]
@@ -74,39 +73,6 @@ class Ledger(Spec):
     n_requests: int
     n_impressions: int
     content_hash: str
-
-
-@dataclass(frozen=True)
-class Transitions:
-    """The steps of logged sessions, for training; float32 arrays of n rows unless said otherwise.
-
-    `lower` and `upper` are offsets from the baseline action. Rewards are unscaled. `terminals` is bool.
-    """
-
-    observations: np.ndarray  # [n, f]
-    actions: np.ndarray  # [n, d]
-    rewards: np.ndarray  # [n]
-    next_observations: np.ndarray  # [n, f], zeros after a terminal step
-    terminals: np.ndarray  # [n]
-    baseline_actions: np.ndarray  # [n, d]
-    lower: np.ndarray  # [n, d]
-    upper: np.ndarray  # [n, d]
-    next_baseline_actions: np.ndarray  # [n, d]
-    next_lower: np.ndarray  # [n, d]
-    next_upper: np.ndarray  # [n, d]
-    session_starts: np.ndarray  # [s] int, first row of each session; rows of a session are in step order
-    fusion: FusionSpec
-    feature_names: tuple[str, ...]
-    numeric_mask: tuple[bool, ...]
-    n_left_out: int = 0
-    n_profile: int | None = None  # features of the user's profile, the first ones; None where none are marked
-
-    def __len__(self) -> int:
-        return len(self.rewards)
-
-    def returns(self, gamma: float) -> np.ndarray:
-        """Returns the discounted return of every step to the end of its session, float64 [n]."""
-        return discounted_returns(self.rewards, self.session_starts, gamma)
 
 
 @dataclass(frozen=True)
