@@ -218,10 +218,11 @@ def test_of_a_log_of_sessions_it_takes_what_was_explored_and_stays_in_the_box(tm
 def test_a_step_over_the_whole_log_is_estimated_by_its_rows(small_workspace, tmp_path) -> None:
     row = small_workspace.dataset("explored")
     config = make_config("linear_one_step", "laptop", {}, seed=0).model_dump(mode="json")
-    little, much = (
+    little, much, most = (
         estimates.estimate(
             Workspace(tmp_path), "linear_one_step", config, row.model_copy(update={"n_requests": n})
         )
-        for n in (2_000, 200_000)
+        for n in (2_000, 200_000, 8_000_000)
     )
     assert little.seconds < 1 < much.seconds < 100
+    assert little.memory_mb < much.memory_mb < 1_000 and 2_500 < most.memory_mb < 5_000

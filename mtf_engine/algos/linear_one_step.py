@@ -51,7 +51,7 @@ class LinearOneStepConfig(TrainerConfig):
 
     n_steps: Count = Field(default=10, description="deals of the sessions to folds, averaged over (ours)")
     batch_size: Count = Field(
-        default=1_000_000, ge=FOLDS, description="sessions that a step looks at, at most (ours)"
+        default=10_000_000, ge=FOLDS, description="sessions that a step looks at, at most (ours)"
     )
     checkpoint_every: Count = Field(
         default=1, description="steps between checkpoints, from which a run resumes"

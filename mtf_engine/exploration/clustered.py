@@ -40,7 +40,8 @@ def residuals(
     left = np.column_stack([x, y])
     on_others, on_all = _fits(covariates, left, folds, mean)
     on_others[:, :, :-1] = on_all[:, :-1]
-    left -= _predicted(covariates, folds, mean, on_others)
+    for rows, predicted in _predicted(covariates, folds, mean, on_others):
+        left[rows] -= predicted
     return left[:, :-1], left[:, -1]
 
 
@@ -56,7 +57,10 @@ def values(
     """
     folds, mean = clusters % FOLDS, _mean(covariates)
     on_others, _ = _fits(covariates, y[:, None], folds, mean)
-    here, after = (_predicted(rows, folds, mean, on_others)[:, 0] for rows in (covariates, later))
+    here, after = (
+        np.concatenate([fit[:, 0] for _, fit in _predicted(seen, folds, mean, on_others)])
+        for seen in (covariates, later)
+    )
     return here, after
 
 
@@ -110,15 +114,15 @@ def _predicted(
     folds: NDArray[np.int64],
     mean: NDArray[np.float64],
     on_others: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Returns what the fits without each fold [folds, 1 + f, t] make of the rows of that fold: [n, t]."""
-    found = np.empty((len(folds), on_others.shape[2]))
+) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """Yields rows, and what the fits without each fold [folds, 1 + f, t] make of those of that fold: [m, t]."""
     for rows in _chunks(len(folds)):
         block = _design(covariates[rows], mean)
+        predicted = np.empty((len(block), on_others.shape[2]))
         for fold in range(FOLDS):
             own = folds[rows] == fold
-            found[rows][own] = block[own] @ on_others[fold]
-    return found
+            predicted[own] = block[own] @ on_others[fold]
+        yield rows, predicted
 
 
 def _fits(
