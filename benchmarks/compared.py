@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from mtf_engine.algos import ALGOS
 from mtf_engine.commands.foreground import finish
-from mtf_engine.comparison import Cell, Comparison, Difference
+from mtf_engine.comparison import Cell, Comparison, Difference, marked
 from mtf_engine.evaluation.deviation import Deviation
 from mtf_engine.evaluation.result import EvaluationResult
 from mtf_engine.factorial import Factorial, OverSeeds, gain_split, values_of
@@ -174,6 +174,11 @@ def named(metric: str) -> str:
     return metric.replace("_", " ").replace("gauc", "GAUC")
 
 
+def code(method: str) -> str:
+    """Returns a method as code, marked where it is a floor."""
+    return marked(method, f"`{method}`")
+
+
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Returns a table."""
     lines = [head, ["---"] * len(head), *rows]
@@ -202,7 +207,7 @@ def grid(cells: Sequence[Cell], metric: str, form: Format) -> str:
     methods = list(dict.fromkeys(cell.method for cell in cells))
     head = ["method", *("own five rounds" if d == "rounds" else f"dataset {d}" for d in datasets)]
     rows = (
-        [f"`{m}`", *(told(of_seeds(known[m, d]), form) if (m, d) in known else "" for d in datasets)]
+        [code(m), *(told(of_seeds(known[m, d]), form) if (m, d) in known else "" for d in datasets)]
         for m in methods
     )
     return markdown(head, rows)
@@ -213,7 +218,7 @@ def effects(found: Factorial, form: Format, kinds: Sequence[str]) -> str:
     body = (
         [
             one.of,
-            f"`{one.method}`" if one.method else "all",
+            code(one.method) if one.method else "all",
             one.dataset or "all",
             told(one.found, form, True),
         ]
@@ -236,7 +241,7 @@ def splits(cells: Sequence[Cell], found: Factorial, form: Format) -> str:
             split = gain_split(cells, found.metric, (OURS, dataset), (method, BASE[1]))
             if method != OURS and split:
                 parts = (split.total, split.data, split.method, split.both)
-                body.append([f"`{method}`", dataset, *(told(part, form) for part in parts)])
+                body.append([code(method), dataset, *(told(part, form) for part in parts)])
     head = ["over, on dataset 1", f"{OURS} on", "total", "the data's", "the method's", "both together"]
     return f"Which part of a gain is the data's:\n\n{markdown(head, body)}" if body else ""
 
@@ -257,7 +262,7 @@ def reach(cells: Sequence[Cell], workspace: Workspace) -> str:
             shares.setdefault(key, {})[cell.seed] = statistics.mean(beyond)
     body = (
         [
-            f"`{method}`",
+            code(method),
             dataset,
             told(of_seeds(mean), plain),
             f"{statistics.mean(shares[method, dataset].values()):.0%}",
@@ -287,7 +292,7 @@ def against_baseline(cells: Sequence[Cell]) -> str:
         return signed(statistics.mean(getattr(one, name) for one in of))
 
     body = (
-        [f"`{method}`", dataset, f"{mean(of, 'value')} ({mean(of, 'ci_low')} to {mean(of, 'ci_high')})"]
+        [code(method), dataset, f"{mean(of, 'value')} ({mean(of, 'ci_low')} to {mean(of, 'ci_high')})"]
         for (method, dataset), of in found.items()
     )
     return markdown(["method", "trained on", "minus the baseline"], body)
@@ -298,7 +303,7 @@ def searches(cells: Sequence[Cell]) -> str:
     first = {cell.method: cell for cell in cells if cell.search}
     body = (
         [
-            f"`{method}`",
+            code(method),
             cell.fitness or "",
             ", ".join(f"{n:,} {named(what)}" for what, n in (cell.search or {}).items()),
         ]

@@ -63,7 +63,7 @@ def personalised(cells: Sequence[Cell]) -> str:
     kinds = ("mean action", "mean per segment")
     body = (
         [
-            f"`{method}`",
+            made.code(method),
             dataset,
             *(made.told(made.of_seeds(by_kind[kind]), made.percent, True) for kind in kinds),
         ]

@@ -35,6 +35,7 @@ from mtf_engine.environments.collect import Collection, collect
 from mtf_engine.environments.play import play
 from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.jobs import submissions
+from mtf_engine.learning.config import OffPolicyConfig
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.policy import Policy
 from mtf_engine.spec import BoundsPlan, Refusal
@@ -43,7 +44,7 @@ from mtf_engine.training import fit, make_config
 HALF_WIDTH = 0.15
 EXPLORED_SEED, TEST_SEED = 11, 12
 WORKERS = 2
-LEARNING = [name for name in ALGOS if "fitness" not in ALGOS[name].Config.model_fields]
+LEARNING = [name for name in ALGOS if issubclass(ALGOS[name].Config, OffPolicyConfig)]
 
 
 class Case(NamedTuple):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mtf_engine.networks import POLICY_NETWORKS, CriticEnsemble, initialise, mlp
+from mtf_engine.networks import POLICY_NETWORKS, CriticEnsemble, described, initialise, mlp, policy_network
 
 LATENT_CLIP = 0.5
 """Latents are cut here, so that candidates stay where most logged actions are."""
@@ -37,7 +37,7 @@ class CandidatePolicy(nn.Module):
     ) -> None:
         """Takes the networks, or the descriptions of them that `architecture` has."""
         super().__init__()
-        self.baseline = _built(baseline) if isinstance(baseline, dict) else baseline
+        self.baseline = policy_network(baseline) if isinstance(baseline, dict) else baseline
         self.critics = CriticEnsemble(**critics) if isinstance(critics, dict) else critics
         self.hidden, self.perturbation = tuple(hidden), perturbation
         n_features, n_actions = (self.critics.architecture[name] for name in ("n_features", "n_actions"))
@@ -51,9 +51,8 @@ class CandidatePolicy(nn.Module):
     @property
     def architecture(self) -> dict[str, Any]:
         """The constructor's arguments, JSON-able."""
-        inner = {"kind": type(self.baseline).__name__, "architecture": self.baseline.architecture}
         return {
-            "baseline": inner, "critics": self.critics.architecture, "hidden": list(self.hidden),
+            "baseline": described(self.baseline), "critics": self.critics.architecture, "hidden": list(self.hidden),
             "n_candidates": len(self.latents), "perturbation": self.perturbation,
         }  # fmt: skip
 
@@ -130,10 +129,6 @@ def _through(layers: nn.Sequential, inputs: Tensor) -> Tensor:
             linear = cast("nn.Linear", layer)
             inputs = functional.linear(inputs, linear.weight.to(inputs), linear.bias.to(inputs))
     return inputs
-
-
-def _built(described: dict[str, Any]) -> nn.Module:
-    return POLICY_NETWORKS[described["kind"]](**described["architecture"])
 
 
 POLICY_NETWORKS[CandidatePolicy.__name__] = CandidatePolicy

@@ -13,8 +13,15 @@ from mtf_engine.spec import Spec
 
 ROUNDS = "rounds"
 """The dataset of a method that collected its own five rounds."""
+FLOORS = ("linear_one_step", "best_single_head")
+"""Methods without a network that every other has to beat; tables mark them."""
 SCORE = "weighted_gauc"
 LEVEL = 0.95
+
+
+def marked(method: str, name: str | None = None) -> str:
+    """Returns the name of a method as a table says it (its own), marked where it is a floor."""
+    return f"{name or method} (floor)" if method in FLOORS else name or method
 
 
 class Difference(Spec):

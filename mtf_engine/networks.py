@@ -138,10 +138,39 @@ class LinearPolicy(nn.Module):
         return (self.standardise(observations) @ self.components @ self.weight + self.bias).clamp(-1, 1)
 
 
+class OffsetPolicy(nn.Module):
+    """Raw observations [n, f] -> the actions [n, d] of another policy network, all moved by one offset [d]."""
+
+    offset: Tensor
+
+    def __init__(self, base: nn.Module | dict[str, Any], n_actions: int) -> None:
+        """Takes the other network, or the description of it that `architecture` has."""
+        super().__init__()
+        self.base = policy_network(base) if isinstance(base, dict) else base
+        self.register_buffer("offset", torch.zeros(n_actions))
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        return {"base": described(self.base), "n_actions": len(self.offset)}
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return (self.base(observations).clamp(-1, 1) + self.offset).clamp(-1, 1)
+
+
 POLICY_NETWORKS: dict[str, type[nn.Module]] = {
-    network.__name__: network for network in (Actor, ConstantAction, LinearPolicy)
+    network.__name__: network for network in (Actor, ConstantAction, LinearPolicy, OffsetPolicy)
 }
 """What a policy file may hold; each kind is rebuilt from its `architecture` and its tensors."""
+
+
+def described(network: nn.Module) -> dict[str, Any]:
+    """Returns kind and architecture of a policy network, JSON-able."""
+    return {"kind": type(network).__name__, "architecture": network.architecture}
+
+
+def policy_network(description: dict[str, Any]) -> nn.Module:
+    """Returns a policy network as `described`, its tensors not set yet."""
+    return POLICY_NETWORKS[description["kind"]](**description["architecture"])
 
 
 class CriticEnsemble(nn.Module):

@@ -6,7 +6,7 @@ five rounds. Its Table 2 has no row without PTM and no weighted GAUC; what it do
 
 from collections.abc import Iterable, Sequence
 
-from mtf_engine.comparison import ROUNDS, Cell
+from mtf_engine.comparison import ROUNDS, Cell, marked
 from mtf_engine.factorial import GAUC, OverSeeds, over_seeds, values_of
 from mtf_engine.spec import Spec
 
@@ -89,14 +89,14 @@ def order_said(rows: Sequence[Row], metric: str) -> str:
 
 
 def _rows(cells: Sequence[Cell]) -> Iterable[tuple]:
-    """Yields the paper's rows, then one for each other method, on dataset 1."""
+    """Yields the paper's rows, then one for each other method, on dataset 1; floors are marked."""
     there = {(cell.method, cell.dataset) for cell in cells}
     for method, dataset, *published in PAPER:
         pooled = dataset == ROUNDS and (method, ROUNDS) not in there and (method, "3") in there
         yield (method, "3" if pooled else dataset, *published)
     others = dict.fromkeys(cell.method for cell in cells if cell.method not in {row[0] for row in PAPER})
     for method in others:
-        yield (method, "1", method.replace("_", " "), None, None, None)
+        yield (method, "1", marked(method, method.replace("_", " ")), None, None, None)
 
 
 def _relative(cells: Iterable[Cell], ours: tuple[str, str], metric: str) -> OverSeeds | None:

@@ -5,9 +5,12 @@ import sys
 import numpy as np
 
 from benchmarks import compared, table1, table2
-from mtf_engine.comparison import Cell
+from mtf_engine.algos import ALGOS
+from mtf_engine.comparison import FLOORS, Cell, marked
 from mtf_engine.jobs.storage import open_dataset, open_policy
+from mtf_engine.paper_tables import table_1, table_2
 from mtf_engine.registry import BASELINE, Workspace
+from pages.shared.factorial_tables import factorial_table
 from tests.fixtures.comparison import a_comparison, add_comparison
 
 FOUND = a_comparison()
@@ -68,3 +71,23 @@ def test_a_section_of_the_results_takes_the_place_of_its_like(tmp_path, monkeypa
     for section in ("## One\n\nfirst", "## Two\n\nkept", "## One\n\nsecond"):
         compared.put(section)
     assert compared.RESULTS.read_text() == "# Results\n\n## One\n\nsecond\n\n## Two\n\nkept\n"
+
+
+def test_floors_are_methods_and_marked_in_every_table() -> None:
+    assert set(FLOORS) < set(ALGOS)
+    assert marked("iql") == "iql" and marked("best_single_head") == "best_single_head (floor)"
+    cells = [
+        Cell(method=method, dataset="1", seed=seed, gauc=0.5 + seed / 10)
+        for seed in (0, 1)
+        for method in ("iql", *FLOORS)
+    ]
+    names = {row.method: row.name for row in table_1(cells)}
+    assert names["linear_one_step"] == "linear one step (floor)" and names["iql"] == "IQL"
+    assert [row.name for row in table_2(cells)][-2:] == [
+        "linear one step (floor)", "best single head (floor)",
+    ]  # fmt: skip
+    grid = compared.grid(cells, "weighted_gauc", compared.plain)
+    assert "| `best_single_head` (floor) |" in grid and "| `iql` |" in grid
+    kinds = factorial_table(cells, "weighted_gauc", False).set_index("method")["kind"]
+    assert kinds.dropna().to_dict() == dict.fromkeys(FLOORS, "floor")
+    assert "kind" not in factorial_table(cells[:1], "weighted_gauc", False)

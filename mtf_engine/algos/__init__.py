@@ -7,12 +7,14 @@ import torch
 
 from mtf_engine.algos.batchrl_mtf import BatchRLMTF
 from mtf_engine.algos.bayesian_optimization import BayesianOptimization
+from mtf_engine.algos.best_single_head import BestSingleHead
 from mtf_engine.algos.cql_sac import CQLSAC
 from mtf_engine.algos.ddpg import DDPG
 from mtf_engine.algos.evolution_strategy import EvolutionStrategy
 from mtf_engine.algos.grid_search import GridSearch
 from mtf_engine.algos.integrated_rl import IntegratedRL
 from mtf_engine.algos.iql import IQL
+from mtf_engine.algos.linear_one_step import LinearOneStep
 from mtf_engine.learning.config import TrainerConfig
 from mtf_engine.logs.transitions import Transitions
 from mtf_engine.networks import CriticEnsemble
@@ -77,5 +79,7 @@ ALGOS: dict[str, type[Algorithm]] = {
     "evolution_strategy": EvolutionStrategy,
     "grid_search": GridSearch,
     "bayesian_optimization": BayesianOptimization,
+    "linear_one_step": LinearOneStep,
+    "best_single_head": BestSingleHead,
 }
 """By the name that commands, forms and run rows use."""

@@ -1,6 +1,7 @@
 """What a linear fit on covariates leaves, and regressions whose errors are correlated within clusters."""
 
 from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,15 @@ CLUSTERS = 8_192
 CONSTANT = 1e-6
 
 
+class Covariates(Protocol):
+    """Numbers [n, f] of which a slice at a time is read: an array, or what reads them from a log."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: slice, /) -> NDArray[Any]: ...
+
+
 def residuals(
-    covariates: NDArray[np.float32],
+    covariates: Covariates,
     x: NDArray[np.floating],
     y: NDArray[np.float64],
     clusters: NDArray[np.int64],
@@ -28,37 +36,50 @@ def residuals(
     column gets the ridge of RIDGES with the least squared error on folds left out. Covariates that are constant
     count for nothing. The normal equations are summed a chunk at a time, float64.
     """
-    folds, mean = clusters % FOLDS, covariates.mean(axis=0, dtype=np.float64)
-    left, first = np.column_stack([x, y]), 1 + len(mean)
-    grams = np.zeros((FOLDS, first + left.shape[1], first + left.shape[1]))
-    for rows in _chunks(len(left)):
-        block = np.column_stack([_design(covariates[rows], mean), left[rows]])
-        for fold in range(FOLDS):
-            own = block[folds[rows] == fold]
-            grams[fold] += own.T @ own
-    on_others, on_all = _fits(grams, first, CONSTANT * (1 + np.abs(mean)))
+    folds, mean = clusters % FOLDS, _mean(covariates)
+    left = np.column_stack([x, y])
+    on_others, on_all = _fits(covariates, left, folds, mean)
     on_others[:, :, :-1] = on_all[:, :-1]
-    for rows in _chunks(len(left)):
-        block = _design(covariates[rows], mean)
-        for fold in range(FOLDS):
-            own = folds[rows] == fold
-            left[rows][own] -= block[own] @ on_others[fold]
+    for rows, predicted in _predicted(covariates, folds, mean, on_others):
+        left[rows] -= predicted
     return left[:, :-1], left[:, -1]
 
 
+def values(
+    covariates: Covariates,
+    later: Covariates,
+    y: NDArray[np.float64],
+    clusters: NDArray[np.int64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns the linear fit of y [n] on covariates [n, f] and a constant, and the same of `later` [n, f].
+
+    Both are by the fit without the row's fold, as in `residuals`.
+    """
+    folds, mean = clusters % FOLDS, _mean(covariates)
+    on_others, _ = _fits(covariates, y[:, None], folds, mean)
+    here, after = (
+        np.concatenate([fit[:, 0] for _, fit in _predicted(seen, folds, mean, on_others)])
+        for seen in (covariates, later)
+    )
+    return here, after
+
+
 def clustered_slopes(
-    x: NDArray[np.float64], y: NDArray[np.float64], clusters: NDArray[np.int64]
+    x: NDArray[np.float64], y: NDArray[np.float64], clusters: NDArray[np.int64], ridge: float = 0.0
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Returns the least-squares slopes of y [n] on x [n, d] beside a constant [d], and their covariance [d, d].
 
+    With a `ridge`, in rows, each slope is pulled to 0 as by so many rows of no effect and of x's own variance.
+
     Errors may be correlated within `clusters` [n], numbered from 0, and differ in size. The covariance is the
     sandwich `(g - 1) / g * sum_c b_c b_c'` over g clusters, `b_c = (A - A_c)^-1 s_c` with `A = x'x`, x about its
-    means, `A_c` the part of the cluster's rows, and `s_c = sum_i x_i e_i` over them, e the errors. `b_c` is what
-    the slopes lose without the cluster (the jackknife, also called CR3); with `A` alone in its place the errors
-    of few clusters are too small. Slopes that cannot be told apart raise LinAlgError.
+    means, the ridge on its diagonal, `A_c` the part of the cluster's rows, and `s_c = sum_i x_i e_i` over them,
+    e the errors. `b_c` is what the slopes lose without the cluster (the jackknife, also called CR3); with `A`
+    alone in its place the errors of few clusters are too small. Slopes that cannot be told apart raise LinAlgError.
     """
     x, y = x - x.mean(axis=0), y - y.mean()
     gram, g = x.T @ x, int(clusters.max()) + 1
+    gram += ridge / len(x) * np.diag(gram.diagonal())
     slopes = np.linalg.solve(gram, x.T @ y)
     errors = y - x @ slopes
     order = np.argsort(clusters, kind="stable")
@@ -78,12 +99,50 @@ def _chunks(n: int) -> Iterator[slice]:
     return (slice(first, first + CHUNK) for first in range(0, n, CHUNK))
 
 
+def _mean(covariates: Covariates) -> NDArray[np.float64]:
+    sums = [covariates[rows].sum(axis=0, dtype=np.float64) for rows in _chunks(len(covariates))]
+    return np.asarray(sum(sums) / len(covariates))
+
+
 def _design(covariates: NDArray[np.float32], mean: NDArray[np.float64]) -> NDArray[np.float64]:
     """Returns a constant and the covariates about their means [n, 1 + f]."""
     return np.column_stack([np.ones(len(covariates)), covariates - mean])
 
 
+def _predicted(
+    covariates: Covariates,
+    folds: NDArray[np.int64],
+    mean: NDArray[np.float64],
+    on_others: NDArray[np.float64],
+) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """Yields rows, and what the fits without each fold [folds, 1 + f, t] make of those of that fold: [m, t]."""
+    for rows in _chunks(len(folds)):
+        block = _design(covariates[rows], mean)
+        predicted = np.empty((len(block), on_others.shape[2]))
+        for fold in range(FOLDS):
+            own = folds[rows] == fold
+            predicted[own] = block[own] @ on_others[fold]
+        yield rows, predicted
+
+
 def _fits(
+    covariates: Covariates,
+    targets: NDArray[np.float64],
+    folds: NDArray[np.int64],
+    mean: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns the weights without each fold [folds, 1 + f, t] of the linear fits of targets, and those on all."""
+    first = 1 + len(mean)
+    grams = np.zeros((FOLDS, first + targets.shape[1], first + targets.shape[1]))
+    for rows in _chunks(len(targets)):
+        block = np.column_stack([_design(covariates[rows], mean), targets[rows]])
+        for fold in range(FOLDS):
+            own = block[folds[rows] == fold]
+            grams[fold] += own.T @ own
+    return _solved(grams, first, CONSTANT * (1 + np.abs(mean)))
+
+
+def _solved(
     grams: NDArray[np.float64], first: int, least_std: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Returns the weights without each fold [folds, 1 + f, t], and those on all folds [1 + f, t].

@@ -176,7 +176,7 @@ def explained_away(
     """
     _refuse(log, len(names))
     moves, left = residuals(covariates(log), log.offsets, log.returns, log.sessions)
-    live = np.flatnonzero(_moves(log.offsets, moves))
+    live = np.flatnonzero(moving(log.offsets, moves))
     _refuse_together(moves[:, live], [names[int(i)] for i in live])
     return live, moves[:, live], left
 
@@ -235,12 +235,18 @@ def _rows(
 
 def covariates(log: ExploredReturns) -> NDArray[np.float32]:
     """Returns what the fits see of each request: its observation, and the middle of its box where that varies."""
-    middle = (log.lower + log.upper) / 2
-    varies = np.ptp(middle, axis=0) > MOVED
-    return np.column_stack([log.observations, middle[:, varies]]) if varies.any() else log.observations
+    middles = (log.lower + log.upper) / 2
+    varies = varying(middles)
+    return np.column_stack([log.observations, middles[:, varies]]) if varies.any() else log.observations
 
 
-def _moves(offsets: NDArray[np.float32], left: NDArray[np.float64]) -> NDArray[np.bool_]:
+def varying(middles: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Returns in which dimensions [d] the middles of boxes [n, d] differ."""
+    differ: NDArray[np.bool_] = np.ptp(middles, axis=0) > MOVED
+    return differ
+
+
+def moving(offsets: NDArray[np.float32], left: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Returns which dimensions [d] have a variance that the observation and the box do not explain."""
     spread, own = offsets.std(axis=0, dtype=np.float64), left.std(axis=0)
     return (spread > MOVED) & (own > OWN_SHARE * spread)

@@ -24,6 +24,8 @@ METHODS = {
     "evolution_strategy": "#c2568f",
     "grid_search": "#6b8f3a",
     "bayesian_optimization": "#338f95",
+    "linear_one_step": "#8a7a55",
+    "best_single_head": "#c5664f",
 }
 """One fixed colour a method, readable on light and dark."""
 NEW_METHODS = ("#b0615f", "#5b7fc7", "#7d8560", "#b06a9a")
@@ -59,6 +61,10 @@ KNOWN_METRICS = (
     ("Temperature", "weight of the entropy", r"temperature"),
     ("Spread of the candidates", "half widths", r"candidate_spread"),
     ("Perturbations at their limit", "share of candidates", r"share_saturated"),
+    ("Chi2 of the slopes", "about 1 a dimension: nothing", r"chi2"),
+    ("Slope of the target", "reward per unit of the action", r"slope/.*"),
+    ("t of the slope", "slope / standard error", r"t/.*"),
+    ("Offset from the baseline", "action", r"offset/.*"),
     ("Weights at their cap", "share of requests", r"share_capped"),
     ("Effective sample size of the weights", "share of the batch", r"effective_sample_size"),
     ("Std of the policy in training", "action", r"policy_std"),

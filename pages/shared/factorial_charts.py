@@ -3,6 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
+from mtf_engine.comparison import marked
 from pages.shared.charts import (
     BASELINE,
     BOUND,
@@ -27,7 +28,8 @@ def dots(frame: pd.DataFrame, labels: list[str], unit: str, percent: bool, zero:
     """
     rows = frame[frame["mean"].notna()].iloc[::-1]
     names = [
-        escape(" · ".join(said for said in row if said != ALL)) for row in rows[labels].astype(str).values
+        escape(" · ".join(marked(said) for said in row if said != ALL))
+        for row in rows[labels].astype(str).values
     ]
     form = "+.2%" if percent else ("+.4f" if zero else ".4f")
     drawn = go.Figure(
@@ -58,7 +60,7 @@ def lines(frame: pd.DataFrame, unit: str, percent: bool) -> go.Figure:
             go.Scatter(
                 x=rows[ON],
                 y=rows["mean"],
-                name=escape(method),
+                name=escape(marked(method)),
                 mode="lines+markers",
                 line={"color": method_colour(str(method)), "width": 2},
                 marker={"size": 9, "symbol": SYMBOLS[i % len(SYMBOLS)]},
@@ -103,7 +105,7 @@ def agreement(frame: pd.DataFrame, metric: str) -> go.Figure:
             go.Scatter(
                 x=rows["weighted GAUC"],
                 y=rows["gain"],
-                name=escape(method),
+                name=escape(marked(method)),
                 mode="markers",
                 marker={
                     "size": 9,

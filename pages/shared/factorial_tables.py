@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from mtf_engine.comparison import ROUNDS, Cell
+from mtf_engine.comparison import FLOORS, ROUNDS, Cell
 from mtf_engine.evaluation.what_if import WhatIf
 from mtf_engine.factorial import GAUC, METRICS, Factorial, GainSplit, OverSeeds, RankAgreement, over_seeds
 from mtf_engine.paper_tables import Row
@@ -68,7 +68,7 @@ def _said(value: float, percent: bool) -> str:
 
 
 def factorial_table(cells: Sequence[Cell], metric: str, single: bool) -> pd.DataFrame:
-    """Returns a row for each method and what it was trained on."""
+    """Returns a row for each method and what it was trained on; where there are floors they are marked."""
     by_pair: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
         if cell.n_critics is None:
@@ -76,6 +76,7 @@ def factorial_table(cells: Sequence[Cell], metric: str, single: bool) -> pd.Data
     return _frame(
         {
             "method": method,
+            "kind": "floor" if method in FLOORS else "",
             ON: DATASETS[dataset],
             **_told(_over(own, metric), single),
             **_search(own[0]),
