@@ -16,8 +16,9 @@ from scipy.stats import norm
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from mtf_engine.environments.play import play
-from mtf_engine.environments.session import SessionEnvironment
+from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 from mtf_engine.evaluation.abtest import METRICS, relative_effect, users_live
+from mtf_engine.jobs.configs import FIRST_WORLD
 
 ACTIONS = {"candidate": 0.3, "base": 0.0}
 """Of all ten weights: the two policies differ by a few per cent of session reward."""
@@ -70,7 +71,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--users", type=int, default=400, help="of each sample")
     asked = parser.parse_args()
-    env = SessionEnvironment()
+    env = SessionEnvironment(SessionConfig(world=FIRST_WORLD))
     visits = env.visits(0, asked.samples * asked.users, seed=9)
     outcomes = {
         name: play(env, Constant(value, env.fusion.n_actions), *visits) for name, value in ACTIONS.items()

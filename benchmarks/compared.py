@@ -21,11 +21,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from mtf_engine.algos import ALGOS
 from mtf_engine.commands.foreground import finish
 from mtf_engine.comparison import Cell, Comparison, Difference, marked
+from mtf_engine.environments.world import DEFAULT_WORLD, names
 from mtf_engine.evaluation.deviation import Deviation
 from mtf_engine.evaluation.result import EvaluationResult
 from mtf_engine.factorial import Factorial, OverSeeds, gain_split, values_of
 from mtf_engine.factorial import over_seeds as of_seeds
 from mtf_engine.jobs import files, submissions
+from mtf_engine.jobs.configs import session_of, world_of
 from mtf_engine.jobs.seeds import parse_seeds
 from mtf_engine.paper_tables import BASE, OURS, Row
 from mtf_engine.registry import RunRow, RunState, Workspace
@@ -47,6 +49,7 @@ def arguments(description: str | None, envs: Sequence[str]) -> argparse.Namespac
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--env", choices=envs, default=envs[0], help="replay: of the KuaiRand folder")
+    parser.add_argument("--world", choices=names(), default=DEFAULT_WORLD, help="of synthetic users")
     parser.add_argument("--methods", default="all")
     parser.add_argument("--datasets", default="1,1b,2,3")
     parser.add_argument("--seeds", default="3")
@@ -86,7 +89,7 @@ def compared(workspace: Workspace, options: argparse.Namespace) -> RunRow:
         source=kuairand(workspace) if options.env == "replay" else None,
         datasets=tuple(options.datasets.split(",")),
         seeds=parse_seeds(options.seeds),
-        env=options.env,
+        env=options.env if options.env == "replay" else session_of(options.world),
         sessions=options.sessions,
         rounds=True,
         n_critics=tuple(filter(None, options.n_critics.split(","))),
@@ -114,7 +117,9 @@ def introduced(workspace: Workspace, run: RunRow, found: Comparison) -> str:
     commits = sorted({_commit(part) for part in (run, *parts)})
     longest = max(found.cells, key=lambda cell: (cell.dataset != "rounds", cell.seconds or 0))
     where = (
-        "Synthetic users: the session environment." if found.synthetic else "Replayed KuaiRand, test days."
+        f"Synthetic users of the world {world_of(found.env)}."
+        if found.synthetic
+        else "Replayed KuaiRand, test days."
     )
     return (
         f"`{command}`. {where} {len(config['training'])} methods, {len(config['seeds'])} seeds, "

@@ -27,7 +27,8 @@ from peers import peer_python
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 
-from mtf_engine.environments.session import SessionEnvironment
+from mtf_engine.environments.session import SessionConfig, SessionEnvironment
+from mtf_engine.jobs.configs import FIRST_WORLD
 
 ROOT = Path(__file__).parent.parent
 PEER_SECONDS = 10
@@ -37,7 +38,7 @@ TARGET = 30_000
 
 def measure(n_sessions: int, n_threads: int) -> dict[str, float]:
     """Returns requests, seconds and peak memory (MB) of playing `n_sessions` under the default weights."""
-    env = SessionEnvironment(n_threads=n_threads)
+    env = SessionEnvironment(SessionConfig(world=FIRST_WORLD), n_threads)
     requests, start = 0, time.perf_counter()
     for first in range(0, n_sessions, env.batch):
         env.reset(*env.visits(first, min(env.batch, n_sessions - first), seed=0))

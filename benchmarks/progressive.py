@@ -1,13 +1,14 @@
-"""What explored data and rounds bring: the paper's datasets, trained on and A/B tested, in the session environment.
+"""What explored data and rounds bring: the paper's datasets, trained on and A/B tested with synthetic users.
 
-    python benchmarks/progressive.py [--sessions 20000] [--steps 2000] [--seeds 5] [--users 20000]
+    python benchmarks/progressive.py [--world feed] [--sessions 20000] [--steps 2000] [--seeds 5] [--users 20000]
 
 For each seed `paper-data` makes datasets 1 (Gaussian noise), 1b (of the variance of uniform), 2 (uniform) and 3
 (five rounds), of equal sessions and disjoint users. IntegratedRL (`laptop`, 24 critics) is trained on 1, 1b and
-2; the policy of 3 is what its fifth round promotes, after as many gradient steps in all. All are A/B tested
-against the default weights on users that no log has seen, beside the best weights that a search found; so is
-exploring itself, which tells what a log costs while it is collected. Prints the tables of README (100,000 sessions,
-5,000 steps); with `--workspace DIR` a second call does only what is missing. Intervals are Student's, over seeds.
+2; the policy of 3 is what its fifth round promotes, after as many gradient steps in all. Both floors are trained
+on 2. All are A/B tested against the live policy on users that no log has seen, and scored by weighted GAUC on a
+log of the live policy, beside the best offsets within the box and anywhere that `benchmarks/premises.py` found; so
+is exploring itself, which tells what a log costs while it is collected. The signal of each log is told, too.
+With `--workspace DIR` a second call does only what is missing. Intervals are Student's, over seeds.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,41 +28,50 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from mtf_engine.aggregates import signal
 from mtf_engine.environments import Acting
-from mtf_engine.environments.optima import NAMES
-from mtf_engine.environments.properties import Properties
-from mtf_engine.environments.session import SessionEnvironment
-from mtf_engine.environments.world import Floats
+from mtf_engine.environments.session import SessionConfig, SessionEnvironment
+from mtf_engine.environments.world import DEFAULT_WORLD, Floats, f32, names
 from mtf_engine.evaluation.abtest import METRICS, ab_test
+from mtf_engine.evaluation.premises import stored
+from mtf_engine.evaluation.weighted_gauc import weighted_gauc
 from mtf_engine.exploration.policies import explore
+from mtf_engine.factorial import GAUC
+from mtf_engine.fusion import log_final_score
 from mtf_engine.jobs import executor, submissions
-from mtf_engine.jobs.storage import open_dataset, open_policy
+from mtf_engine.jobs.configs import session_of
+from mtf_engine.jobs.storage import live_policy, open_dataset, open_policy
 from mtf_engine.logs.schema import DatasetMeta
 from mtf_engine.registry import BASELINE, RunRow, Workspace
 
 AB_SEED = 1_000
 """Of the first test users; those of the logs have the seeds of trainings and rounds."""
-DATASETS = {
+ARMS = {
     "1": "Gaussian, sigma .2 (dataset 1)",
     "1b": "Gaussian of the variance of uniform (1b)",
     "2": "uniform within ±.15 (dataset 2)",
     "3": "uniform, five rounds (dataset 3)",
+    "linear_one_step": "`linear_one_step` on dataset 2, floor",
+    "best_single_head": "`best_single_head` on dataset 2, floor",
+    "box": "best within ±.15, by search",
+    "anywhere": "best anywhere, by search",
 }
-FOUND = ("box", "everywhere", "segments")
+FLOORS = ("linear_one_step", "best_single_head")
 
 Gains = dict[str, pd.DataFrame]
-"""By arm, the relative gain over the default weights: a row a seed, a column a metric."""
+"""By arm, the gain over the live policy: a row a seed, a column a metric."""
 
 
-class FoundWeights:
-    """Acts as a search on the environment found best; it alone may look up whom it serves."""
+class Offset:
+    """Acts as the live policy, moved by one vector."""
 
-    def __init__(self, env: SessionEnvironment, name: str) -> None:
-        self.env, self.optima, self.name = env, Properties.stored().optima, name
+    def __init__(self, live: Acting, offset: Sequence[float]) -> None:
+        self.live, self.offset = live, f32(offset)
 
     def act(self, observations: Floats) -> Floats:
-        """Returns the weights [n, d] of the sessions that wait."""
-        return self.optima.actions(self.name, self.env.active.segments)
+        """Returns actions [n, d]."""
+        moved: Floats = np.clip(self.live.act(observations) + self.offset, -1, 1)
+        return moved
 
 
 class Exploring:
@@ -112,6 +122,7 @@ def made(workspace: Workspace, options: argparse.Namespace) -> list[RunRow]:
                 workspace,
                 name=f"seed {seed}",
                 sessions=options.sessions,
+                env=session_of(options.world),
                 algo="integrated_rl",
                 preset="laptop",
                 settings={"n_steps": str(options.steps)},
@@ -130,28 +141,30 @@ def rounds_of(workspace: Workspace, made_by: RunRow) -> dict[str, Any]:
 
 
 def trained(workspace: Workspace, data: list[RunRow], n_steps: int) -> dict[str, list[str]]:
-    """Returns the policies of each dataset, one a seed; those of one round are trained two at a time."""
-    begun = {
-        dataset: [
+    """Returns the policies of each arm that learns, one a seed."""
+
+    def begun(arm: str, dataset: str, algo: str, settings: dict[str, str]) -> list[RunRow]:
+        return [
             started(
                 workspace,
                 "train",
-                f"dataset {dataset}, seed {seed}",
-                lambda seed=seed, run=run, dataset=dataset: submissions.submit_train(
+                f"{arm}, seed {seed}",
+                lambda seed=seed, run=run: submissions.submit_train(
                     workspace,
-                    name=f"dataset {dataset}, seed {seed}",
+                    name=f"{arm}, seed {seed}",
                     dataset=(run.result or {})["datasets"][dataset],
-                    algo="integrated_rl",
+                    algo=algo,
                     preset="laptop",
-                    settings={"n_steps": str(n_steps)},
+                    settings=settings,
                     seed=seed,
                 ),
             )
             for seed, run in enumerate(data)
         ]
-        for dataset in ("1", "1b", "2")
-    }
-    in_one = {dataset: [finished(workspace, run).id for run in runs] for dataset, runs in begun.items()}
+
+    arms = {name: begun(name, name, "integrated_rl", {"n_steps": str(n_steps)}) for name in ("1", "1b", "2")}
+    arms |= {floor: begun(floor, "2", floor, {}) for floor in FLOORS}
+    in_one = {arm: [finished(workspace, run).id for run in runs] for arm, runs in arms.items()}
     return in_one | {"3": [rounds_of(workspace, run)["promoted"] for run in data]}
 
 
@@ -168,14 +181,41 @@ def gains(env: SessionEnvironment, of_seeds: list[dict[str, Acting]], n_users: i
 def policies_of(
     workspace: Workspace, env: SessionEnvironment, policies: dict[str, list[str]]
 ) -> list[dict[str, Acting]]:
-    """Returns for each seed the policy of each arm, the best weights found, and the baseline."""
-    found: dict[str, Acting] = {name: FoundWeights(env, name) for name in FOUND}
+    """Returns for each seed the policy of each arm, the best offsets found, and the live policy."""
+    live, found = live_policy(env), stored(env.config.world)[env.config.seed]
+    searched: dict[str, Acting] = {arm: Offset(live, getattr(found, arm)) for arm in ("box", "anywhere")}
     return [
         {arm: open_policy(workspace, run_id, env) for arm, run_id in zip(policies, ids, strict=True)}
-        | found
-        | {BASELINE: open_policy(workspace, BASELINE, env)}
+        | searched
+        | {BASELINE: live}
         for ids in zip(*policies.values(), strict=True)
     ]
+
+
+def gauc_gains(workspace: Workspace, data: list[RunRow], of_seeds: list[dict[str, Acting]]) -> Gains:
+    """Returns the weighted GAUC of each arm minus that of live, on what live showed to the seed's test users."""
+    rows: dict[str, list[float]] = {arm: [] for arm in of_seeds[0]}
+    for run, arms in zip(data, of_seeds, strict=True):
+        log = open_dataset(workspace, (run.result or {})["datasets"]["test"]).evaluation_rows()
+        found = {}
+        for arm, policy in arms.items():
+            actions = policy.act(log.observations)[log.request]
+            scores = log_final_score(log.fusion, actions, log.predictions[:, None])[:, 0]
+            found[arm] = weighted_gauc(scores, log.label, 1 + log.reward, log.impression_user).value or np.nan
+        for arm, value in found.items():
+            rows[arm].append(value - found[BASELINE])
+    return {arm: pd.DataFrame({GAUC: values}) for arm, values in rows.items() if arm != BASELINE}
+
+
+def signals_of(workspace: Workspace, data: list[RunRow]) -> str:
+    """Returns chi2 of each log, and the gain that would show, means over seeds, as markdown."""
+    lines = ["| log | chi2 | degrees of freedom | smallest gain that shows |", "| --- " * 4 + "|"]
+    for name in ("1", "1b", "2", "3"):
+        logs = (open_dataset(workspace, (run.result or {})["datasets"][name]) for run in data)
+        told = [signal(log).everybody for log in logs]
+        chi2, shows = (np.mean([getattr(one, of) for one in told]) for of in ("chi2", "relative_gain"))
+        lines.append(f"| {ARMS[name]} | {chi2:.0f} | {told[0].df} | {shows:.1%} |")
+    return "\n".join(lines)
 
 
 def collections_of(
@@ -204,35 +244,50 @@ def with_rounds_averaged(collecting: Gains) -> Gains:
     return {**collecting, "3": sum(rounds[1:], rounds[0]) / len(rounds)}
 
 
-def over_seeds(values: pd.Series) -> str:
+def over_seeds(values: pd.Series, form: str) -> str:
     """Returns the mean, its 95 % interval by Student's t, and the p-value against 0."""
     test = stats.ttest_1samp(values, 0)
     low, high = test.confidence_interval()
-    return f"{values.mean():+.2%} ({low:+.2%} to {high:+.2%}), p {test.pvalue:.2g}"
+    return f"{values.mean():{form}} ({low:{form}} to {high:{form}}), p {test.pvalue:.2g}"
 
 
 def table(rows: dict[str, pd.DataFrame]) -> str:
-    """Returns rows of relative differences as a markdown table, a column a metric."""
-    lines = [f"| | {' | '.join(METRICS)} |".replace("_", " "), "| --- " * (1 + len(METRICS)) + "|"]
-    lines += [
-        f"| {name} | {' | '.join(over_seeds(frame[metric]) for metric in METRICS)} |"
-        for name, frame in rows.items()
-    ]
+    """Returns rows of differences as a markdown table, a column a metric."""
+    metrics = list(next(iter(rows.values())).columns)
+    lines = [f"| | {' | '.join(metrics)} |".replace("_", " "), "| --- " * (1 + len(metrics)) + "|"]
+    for name, frame in rows.items():
+        cells = [over_seeds(frame[metric], "+.4f" if metric == GAUC else "+.2%") for metric in metrics]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def report(learned: Gains, collecting: Gains) -> str:
+def bought(learned: Gains, collecting: Gains) -> str:
+    """Returns what was learned for what exploring cost, as markdown."""
+    lines = ["| log | learned | cost | learned for each 1 % of cost |", "| --- " * 4 + "|"]
+    for name in ("1", "1b", "2", "3"):
+        gain, cost = learned[name]["session_reward"].mean(), -collecting[name]["session_reward"].mean()
+        ratio = f"{gain / cost:+.1f} %" if cost > 0 else "it cost nothing"
+        lines.append(f"| {ARMS[name]} | {gain:+.2%} | {cost:.2%} | {ratio} |")
+    return "\n".join(lines)
+
+
+def report(learned: Gains, collecting: Gains, signals: str) -> str:
     """Returns the tables of what was learned, how that compares, and what collecting cost."""
-    named = {DATASETS.get(arm) or NAMES[arm]: frame for arm, frame in learned.items()}
+    named = {ARMS[arm]: learned[arm] for arm in ARMS}
     pairs = {
-        f"{DATASETS[a]}, minus {DATASETS[b]}": learned[a] - learned[b]
-        for a, b in (("3", "2"), ("2", "1"), ("2", "1b"))
+        f"{ARMS[a]}, minus {ARMS[b]}": learned[a] - learned[b]
+        for a, b in (("3", "2"), ("2", "1"), ("2", "1b"), ("2", "linear_one_step"), ("2", "best_single_head"))
     }
-    spent = {f"{DATASETS.get(arm) or arm}": frame for arm, frame in with_rounds_averaged(collecting).items()}
+    collecting = with_rounds_averaged(collecting)
+    spent = {ARMS.get(arm) or arm: frame for arm, frame in collecting.items()}
+    share = learned["2"]["session_reward"].mean() / learned["box"]["session_reward"].mean()
     return (
-        f"Policies trained, against the default weights:\n\n{table(named)}\n\n"
+        f"Policies against live:\n\n{table(named)}\n\n"
+        f"One round of IntegratedRL on dataset 2 reaches {share:.0%} of the best within the box.\n\n"
         f"Differences between them:\n\n{table(pairs)}\n\n"
-        f"Exploring itself, while the log is collected, against the default weights:\n\n{table(spent)}"
+        f"Exploring itself, while the log is collected, against live:\n\n{table(spent)}\n\n"
+        f"What was learned for what exploring cost, session reward:\n\n{bought(learned, collecting)}\n\n"
+        f"What the logs can teach:\n\n{signals}"
     )
 
 
@@ -242,20 +297,28 @@ def main(workspace: Workspace, options: argparse.Namespace) -> None:
     data = made(workspace, options)
     policies = trained(workspace, data, options.steps)
     minutes = (time.monotonic() - start) / 60
-    env = SessionEnvironment(n_threads=os.cpu_count() or 1)
-    learned = gains(env, policies_of(workspace, env, policies), options.users)
+    env = SessionEnvironment(SessionConfig(world=options.world), n_threads=os.cpu_count() or 1)
+    arms = policies_of(workspace, env, policies)
+    scores = gauc_gains(workspace, data, arms)
+    learned = {
+        arm: frame.assign(**{GAUC: scores[arm][GAUC]})
+        for arm, frame in gains(env, arms, options.users).items()
+    }
     collecting = gains(env, collections_of(workspace, env, data), options.users)
     print(
-        f"Synthetic. {options.sessions:,} sessions, {options.steps:,} steps, {options.seeds} seeds, made and "
-        f"trained in {minutes:.0f} minutes; A/B on {options.users:,} users a seed; {platform.machine()}, "
-        f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB. Relative to the default "
-        f"weights, 95 % interval over seeds.\n\n{report(learned, collecting)}"
+        f"Synthetic, world {options.world}. {options.sessions:,} sessions, {options.steps:,} steps, "
+        f"{options.seeds} seeds, made and trained in {minutes:.0f} minutes, {executor.MAX_WORKING} at a time; A/B "
+        f"on {options.users:,} users a seed; {platform.machine()}, {os.cpu_count()} cores, "
+        f"{psutil.virtual_memory().total / 2**30:.0f} GiB. Against the live policy, 95 % interval over seeds; "
+        f"{', '.join(METRICS).replace('_', ' ')} relative, weighted GAUC a difference.\n\n"
+        f"{report(learned, collecting, signals_of(workspace, data))}"
     )
 
 
 def parsed(doc: str | None) -> argparse.Namespace:
     """Returns the options of this command."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--world", choices=names(), default=DEFAULT_WORLD)
     parser.add_argument("--sessions", type=int, default=20_000)
     parser.add_argument("--steps", type=int, default=2_000)
     parser.add_argument("--seeds", type=int, default=5)

@@ -1,6 +1,7 @@
 """The search behind every figure of the session environment: its best weights, and how far apart they are.
 
-    python benchmarks/session_optima.py [--users 1500] [--generations 30] [--test-users 50000] [--write]
+    python benchmarks/session_optima.py [--world clickbait] [--users 1500] [--generations 30]
+        [--test-users 50000] [--write]
 
 Searches on some users, measures on others, and prints the tables of docs/session.md, the weighted GAUC of the
 same weights on a log of the default ones among them. With `--write` what was found is kept beside the
@@ -17,10 +18,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from mtf_engine.environments.collect import Collection, collect
 from mtf_engine.environments.optima import NAMES, Optima, find_optima
-from mtf_engine.environments.properties import STORED, Properties, landscape_dimensions, measure
-from mtf_engine.environments.session import DEFAULT, FUSION, SessionEnvironment
+from mtf_engine.environments.properties import Properties, landscape_dimensions, measure
+from mtf_engine.environments.session import SessionConfig, SessionEnvironment
+from mtf_engine.environments.world import World, names
 from mtf_engine.evaluation import weighted_gauc
 from mtf_engine.fusion import log_final_score
+from mtf_engine.jobs.configs import FIRST_WORLD
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.policy import Policy
 from mtf_engine.spec import BoundsPlan
@@ -28,11 +31,11 @@ from mtf_engine.spec import BoundsPlan
 GAUC_REQUESTS, GAUC_SEED = 30_000, 3
 
 
-def found(n_users: int, generations: int, n_test_users: int) -> Properties:
+def found(world: str, n_users: int, generations: int, n_test_users: int) -> Properties:
     """Returns what the search found and what it is worth; tells on standard error how far it is."""
     start = time.monotonic()
     optima = find_optima(
-        DEFAULT,
+        SessionConfig(world=world),
         n_users,
         generations,
         lambda what: print(f"{time.monotonic() - start:.0f} s: {what}", file=sys.stderr, flush=True),
@@ -74,7 +77,7 @@ def tables(properties: Properties) -> str:
         lines.append(f"| {NAMES[gain.name]} | {NAMES[gain.base]} | {interval} |")
     lines += ["", "| dimension | best anywhere | " + " | ".join(properties.optima.segments) + " |"]
     lines.append("| --- " * (2 + len(properties.optima.segments)) + "|")
-    for i, name in enumerate(FUSION.names):
+    for i, name in enumerate(World.named(properties.optima.config.world).fusion.names):
         cells = [properties.optima.everywhere[i], *(w[i] for w in properties.optima.segments.values())]
         lines.append(f"| {name} | " + " | ".join(f"{cell:+.2f}" for cell in cells) + " |")
     lines += ["", f"Effective dimensions around the best weights: {properties.effective_dimensions:.1f}."]
@@ -85,6 +88,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--world", choices=names(), default=FIRST_WORLD)
     parser.add_argument("--users", type=int, default=1_500)
     parser.add_argument("--generations", type=int, default=30)
     parser.add_argument("--test-users", type=int, default=50_000)
@@ -92,10 +96,12 @@ if __name__ == "__main__":
     parser.add_argument("--stored", action="store_true", help="tell what is kept, search nothing")
     options = parser.parse_args()
     properties = (
-        Properties.stored()
+        Properties.stored(options.world)
         if options.stored
-        else found(options.users, options.generations, options.test_users)
+        else found(options.world, options.users, options.generations, options.test_users)
     )
+    if properties is None:
+        sys.exit(f"nothing is stored of the world {options.world}; call this without --stored")
     if options.write:
-        STORED.write_text(properties.model_dump_json(indent=1) + "\n")
+        properties.store()
     print(tables(properties))

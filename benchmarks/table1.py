@@ -1,10 +1,10 @@
 """The paper's Table 1 at laptop scale: weighted GAUC of every method, beside the published numbers.
 
-    python benchmarks/table1.py [--env session|replay] [--methods all] [--datasets 1,1b,2,3] [--seeds 3]
+    python benchmarks/table1.py [--env session|replay] [--world feed] [--methods all] [--datasets 1,1b,2,3] [--seeds 3]
         [--sessions 20000] [--users 10000] [--preset laptop] [--set NAME=VALUE] [--n-critics 2,4,8,24]
         [--workspace DIR] [--write]
 
-In the session environment, or by replay of the KuaiRand log, whose test days then score. Beside the table every
+In a world of synthetic users, or by replay of the KuaiRand log, whose test days then score. Beside the table every
 method on every dataset, which part of a gain is the data's, and what the searches consumed. `--write` puts it
 into docs/results.md.
 """
@@ -21,7 +21,7 @@ from mtf_engine.factorial import GAUC, factorial
 from mtf_engine.paper_tables import order_said, table_1
 from mtf_engine.registry import Workspace
 
-TITLES = {"session": "Table 1 in the session environment", "replay": "Table 1 on KuaiRand, by replay"}
+TITLES = {"session": "Table 1 in the world {world}", "replay": "Table 1 on KuaiRand, by replay"}
 
 
 def sections(found: Comparison, workspace: Workspace) -> Iterator[str]:
@@ -42,4 +42,4 @@ def sections(found: Comparison, workspace: Workspace) -> Iterator[str]:
 
 if __name__ == "__main__":
     options = made.arguments(__doc__, list(TITLES))
-    made.report(options, TITLES[options.env], sections)
+    made.report(options, TITLES[options.env].format(world=options.world), sections)

@@ -1,6 +1,6 @@
-"""The paper's Table 2 at laptop scale: what users consume under each policy, by A/B test in the session environment.
+"""The paper's Table 2 at laptop scale: what users consume under each policy, by A/B test of synthetic users.
 
-    python benchmarks/table2.py [--methods all] [--datasets 1,1b,2,3] [--seeds 3] [--sessions 20000]
+    python benchmarks/table2.py [--world feed] [--methods all] [--datasets 1,1b,2,3] [--seeds 3] [--sessions 20000]
         [--users 10000] [--preset laptop] [--set NAME=VALUE] [--n-critics 2,4,8,24] [--workspace DIR] [--write]
 
 Beside the table the session reward of every method on every dataset and its effects, how well weighted GAUC
@@ -86,4 +86,5 @@ def critics(cells: Sequence[Cell]) -> str:
 
 
 if __name__ == "__main__":
-    made.report(made.arguments(__doc__, ["session"]), "Table 2 in the session environment", sections)
+    options = made.arguments(__doc__, ["session"])
+    made.report(options, f"Table 2 in the world {options.world}", sections)

@@ -33,8 +33,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from mtf_engine.algos import ALGOS
 from mtf_engine.environments.collect import Collection, collect
 from mtf_engine.environments.play import play
-from mtf_engine.environments.session import SessionEnvironment
+from mtf_engine.environments.session import SessionConfig, SessionEnvironment
+from mtf_engine.environments.world import DEFAULT_WORLD, names
 from mtf_engine.jobs import submissions
+from mtf_engine.jobs.storage import live_policy
 from mtf_engine.learning.config import OffPolicyConfig
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.policy import Policy
@@ -61,14 +63,14 @@ def settings(method: str, factor: float) -> dict[str, str]:
     return {name: f"{rate * factor:.3g}" for name, rate in config.items() if name.endswith("learning_rate")}
 
 
-def session_rewards(policy: Policy, n_sessions: int) -> NDArray[np.float64]:
+def session_rewards(policy: Policy, world: str, n_sessions: int) -> NDArray[np.float64]:
     """Returns the total reward of each of `n_sessions` sessions, the same users for any `policy`."""
-    env = SessionEnvironment()
+    env = SessionEnvironment(SessionConfig(world=world))
     return play(env, policy, *env.visits(0, n_sessions, TEST_SEED)).rewards
 
 
 def trained(
-    path: Path, steps: Sequence[int], n_sessions: int, changed: dict[str, str], case: Case
+    path: Path, world: str, steps: Sequence[int], n_sessions: int, changed: dict[str, str], case: Case
 ) -> tuple[list[NDArray[np.float64]], float]:
     """Returns the session rewards after each of `steps`, and seconds; fewer where the training diverged."""
     own = settings(case.method, case.factor)
@@ -79,7 +81,7 @@ def trained(
     try:
         for metrics in fit(algo, transitions):
             if metrics["step"] in steps:
-                rewards.append(session_rewards(algo.policy, n_sessions))
+                rewards.append(session_rewards(algo.policy, world, n_sessions))
     except Refusal as refusal:
         print(f"{case}: {refusal}", file=sys.stderr)
     return rewards, time.perf_counter() - start
@@ -103,8 +105,8 @@ def cells(
 
 def main(options: argparse.Namespace) -> None:
     """Prints the gain of each method and factor after each number of steps as a markdown table."""
-    env, steps = SessionEnvironment(), sorted(options.steps)
-    baseline = Policy.baseline(env.fusion, env.feature_names, env.numeric_mask)
+    env, steps = SessionEnvironment(SessionConfig(world=options.world)), sorted(options.steps)
+    baseline = live_policy(env)
     plan = BoundsPlan.symmetric(HALF_WIDTH, env.fusion.n_actions)
     collection = Collection(plan=plan, n_requests=options.requests, seed=EXPLORED_SEED)
     cases = [Case(*one) for one in itertools.product(options.methods, options.factors, range(options.seeds))]
@@ -116,12 +118,12 @@ def main(options: argparse.Namespace) -> None:
             Path(folder), "log", collection.meta(env, "log", "session"), collect(env, baseline, collection)
         )
         changed = submissions.parse_settings(options.set)
-        work = partial(trained, Path(folder) / "log.duckdb", steps, options.sessions, changed)
+        work = partial(trained, Path(folder) / "log.duckdb", options.world, steps, options.sessions, changed)
         found = dict(zip(cases, pool.map(work, cases), strict=True))
-    base = session_rewards(baseline, options.sessions)
+    base = session_rewards(baseline, options.world, options.sessions)
     print(
-        f"Synthetic sessions: {options.requests:,} explored requests, {options.seeds} seeds, {options.sessions:,} "
-        f"test sessions; {platform.machine()}, {os.cpu_count()} cores, "
+        f"Synthetic sessions, world {options.world}: {options.requests:,} explored requests, {options.seeds} "
+        f"seeds, {options.sessions:,} test sessions; {platform.machine()}, {os.cpu_count()} cores, "
         f"{psutil.virtual_memory().total / 2**30:.0f} GiB, one thread a training. Baseline: {base.mean():.2f} a "
         "session. Interval: 95 %, paired by user; each seed in brackets.\n"
     )
@@ -139,6 +141,7 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--methods", nargs="+", choices=LEARNING, default=LEARNING)
+    parser.add_argument("--world", choices=names(), default=DEFAULT_WORLD)
     parser.add_argument("--requests", type=int, default=140_000)
     parser.add_argument("--factors", type=float, nargs="+", default=[1 / 3, 1.0, 3.0])
     parser.add_argument("--steps", type=int, nargs="+", default=[500, 1_000, 2_000])

@@ -200,7 +200,7 @@ def _population(dataset: Dataset) -> Population:
     return Population(
         shares={str(s): n / sessions for s, n in zip(counted["segment"], counted["sessions"], strict=True)},
         requests_per_session=counted["requests"].sum() / sessions,
-        baseline_action=tuple(np.nan_to_num(actions["baseline_action"]).mean(axis=0).tolist()),
+        baseline_action=tuple(np.nan_to_num(actions["baseline_action"]).mean(axis=0, dtype=float).tolist()),
     )
 
 

@@ -1,6 +1,6 @@
 """Policy: the thing that is trained, evaluated, reviewed, promoted and exported."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -13,7 +13,7 @@ from torch import nn
 import mtf_engine.candidates  # noqa: F401 (a kind of policy network)
 from mtf_engine.disk import write_atomically
 from mtf_engine.network_files import network_bytes, read_network
-from mtf_engine.networks import CHUNK, POLICY_NETWORKS, ConstantAction
+from mtf_engine.networks import CHUNK, POLICY_NETWORKS, ConstantAction, LinearPolicy
 from mtf_engine.spec import FusionSpec, Refusal
 
 BLOCK = 64
@@ -38,6 +38,25 @@ class Policy:
     def baseline(cls, fusion: FusionSpec, feature_names: Sequence[str], numeric_mask: Sequence[bool]) -> Self:
         """Returns the default live policy: action 0, the middle of every range, for everybody."""
         network = ConstantAction(len(feature_names), fusion.n_actions)
+        return cls(
+            network, fusion, tuple(feature_names), tuple(map(bool, numeric_mask)), {"algo": "baseline"}
+        )
+
+    @classmethod
+    def linear(
+        cls,
+        fusion: FusionSpec,
+        feature_names: Sequence[str],
+        numeric_mask: Sequence[bool],
+        bias: Sequence[float],
+        weights: Mapping[str, Sequence[float]],
+    ) -> Self:
+        """Returns a live policy linear in features as they are: `bias` [d], and `weights` [d] by feature name."""
+        network = LinearPolicy(len(feature_names), fusion.n_actions, len(weights)).requires_grad_(False)
+        for component, name in enumerate(weights):
+            network.components[tuple(feature_names).index(name), component] = 1
+        network.weight.copy_(torch.tensor(list(weights.values())))
+        network.bias.copy_(torch.tensor(bias))
         return cls(
             network, fusion, tuple(feature_names), tuple(map(bool, numeric_mask)), {"algo": "baseline"}
         )

@@ -77,7 +77,7 @@ def fill(workspace: Workspace) -> None:
     def done(run_id: str) -> str:
         return executor.completed(workspace, executor.wait(workspace, run_id)).dataset_id or ""
 
-    collect = partial(submissions.submit_collect, workspace, env="session", n_requests=600)
+    collect = partial(submissions.submit_collect, workspace, env="session:feed", n_requests=1000)
     collected = [
         collect(explore="uniform", seed=1, name="explored"),
         collect(explore="baseline", seed=2, name="test"),
@@ -87,7 +87,7 @@ def fill(workspace: Workspace) -> None:
     train = partial(submissions.submit_train, workspace, explored, algo="integrated_rl", preset="demo")
     run_id = train(settings=settings, name="small")
     done(run_id)
-    abtest = partial(submissions.submit_abtest, workspace, [run_id], against="baseline", env="session")
+    abtest = partial(submissions.submit_abtest, workspace, [run_id], against="baseline", env="session:feed")
     compared = [
         submissions.submit_evaluate(workspace, ["baseline", run_id], test),
         abtest(n_users=50, seeds=(0, 1)),

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mtf_engine.environments.session import SessionEnvironment
+from mtf_engine.environments.session import SessionConfig, SessionEnvironment
+from mtf_engine.environments.world import World
 from mtf_engine.evaluation.abtest import ABTest, ab_test, relative_effect, users_live
+from mtf_engine.jobs.configs import FIRST_WORLD
 
 N_USERS = 400
 
@@ -14,20 +16,20 @@ class Constant:
     """A policy that always serves the same action."""
 
     def __init__(self, **weights):
-        self.action = np.float32([weights.get(name, 0) for name in SessionEnvironment.fusion.names])
+        self.action = np.float32([weights.get(name, 0) for name in World.named(FIRST_WORLD).fusion.names])
 
     def act(self, observations):
         return np.tile(self.action, (len(observations), 1))
 
 
 LIVE = Constant()
-WORSE = Constant(**dict.fromkeys(SessionEnvironment.fusion.names, -1.0) | {"pow_skip": 1.0})
+WORSE = Constant(**dict.fromkeys(World.named(FIRST_WORLD).fusion.names, -1.0) | {"pow_skip": 1.0})
 """All weights 0: it does not rank."""
 
 
 @pytest.fixture(scope="module")
 def env():
-    return SessionEnvironment()
+    return SessionEnvironment(SessionConfig(world=FIRST_WORLD))
 
 
 @pytest.fixture(scope="module")

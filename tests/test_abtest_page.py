@@ -37,7 +37,9 @@ def test_the_page_shows_what_was_measured(filled, result):
 def test_the_form_is_its_command_line(filled):
     (training,) = filled.registry.runs(kind="train")
     app = opened("abtest", users="20000", samples="5")
-    command = f"abtest {training.id} --against baseline --env session --users 20000 --seed 0 --seeds 5"
+    command = (
+        f"abtest {training.id} --against baseline --env session --world feed --users 20000 --seed 0 --seeds 5"
+    )
     assert command in texts(app)
     app.selectbox(key="against").set_value(training.id)
     assert "Choose a policy" in texts(checked(app.run()))

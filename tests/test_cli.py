@@ -1,6 +1,7 @@
 """The command line says one JSON document, exits 0, 1 or 2, and helps with an example."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -227,6 +228,14 @@ def test_policies_are_scored_against_each_other(filled: Shell) -> None:
     assert ours["value"] == pytest.approx(-theirs["value"])
     collected, *_ = filled.workspace.registry.runs(kind="collect")
     assert "it has no policy" in filled.refused("evaluate", collected.id, "--on", "test")
+
+
+def test_a_number_of_workers_that_is_none_is_refused(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mtf_engine", "--workspace", str(tmp_path), "runs", "list"]
+    asked = {"capture_output": True, "text": True, "cwd": ROOT}
+    done = subprocess.run(command, env=os.environ | {"MTF_WORKERS": "many"}, **asked)
+    assert done.returncode == 1 and done.stderr.startswith("MTF_WORKERS is 'many'; give the number of runs")
+    assert subprocess.run(command, env=os.environ | {"MTF_WORKERS": "8"}, **asked).returncode == 0
 
 
 def test_policies_are_tested_on_the_same_users(filled: Shell) -> None:

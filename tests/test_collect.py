@@ -78,15 +78,16 @@ def test_observations_rebuilt_from_the_log_equal_the_environments_bit_for_bit(en
     impressions = log.arrays("SELECT * FROM impressions ORDER BY user_id, request_id, position")
     _, user = np.unique(requests["user_id"], return_inverse=True)
     starts = np.flatnonzero(np.diff(user, prepend=-1))
-    stop = np.arange(len(user)) * 6
+    shown = env.config.n_shown
+    stop = np.arange(len(user)) * shown
     history, counts = log_history(
-        np.stack([impressions[s] for s in env.signals], axis=1), first=starts[user] * 6, stop=stop
+        np.stack([impressions[s] for s in env.signals], axis=1), first=starts[user] * shown, stop=stop
     )
     elapsed = np.diff(requests["seconds"], prepend=np.nan)
     elapsed[starts] = np.nan
     profile = requests["observation"][:, : len(env.encoder.profile_names)]
     step = requests["step"]
-    rebuilt = env.encoder.observe(profile, history, counts, elapsed, step, 19 - step)
+    rebuilt = env.encoder.observe(profile, history, counts, elapsed, step, env.config.n_requests - 1 - step)
     assert (rebuilt == requests["observation"]).all()
     assert counts.max() == 100
 
@@ -149,7 +150,7 @@ def test_all_candidates_are_kept_for_the_first_requests_only(env, log, tmp_path,
         "SELECT count(*) AS n FROM impressions i JOIN candidates c USING (request_id, item_id) "
         "WHERE i.predictions = c.predictions"
     )
-    assert same["n"][0] == 600
+    assert same["n"][0] == 100 * env.config.n_shown
     assert log.query("SELECT count(*) AS n FROM candidates")["n"][0] == log.n_requests * 60
 
 

@@ -22,7 +22,7 @@ from tests.waiting import wait_until
 from tests.workspaces import stop_all
 
 SMALL = {"n_steps": "20", "batch_size": "16", "n_critics": "3", "hidden": "8", "validate_every": "20"}
-DESIGN = {"datasets": ("2",), "seeds": (4,), "env": "session", "sessions": 40, "users": 30}
+DESIGN = {"datasets": ("2",), "seeds": (4,), "env": "session:feed", "sessions": 40, "users": 30}
 
 
 def design(**changes: Any) -> CompareConfig:

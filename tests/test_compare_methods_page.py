@@ -91,7 +91,7 @@ def test_the_form_is_its_command_line(workspace):
     app.checkbox(key="compare rounds").set_value(True)
     checked(app.run())
     assert (
-        "compare --methods integrated_rl --datasets 1,2 --seeds 3 --env session --preset laptop "
+        "compare --methods integrated_rl --datasets 1,2 --seeds 3 --env session --world feed --preset laptop "
         "--sessions 20000 --users 10000 --rounds --n-critics 2,8 --background"
     ) in texts(app)
     checked(button(app, "Start the comparison").click().run())

@@ -62,7 +62,7 @@ def an_import(workspace: Workspace) -> str:
 
 
 def a_collection(workspace: Workspace) -> str:
-    return submissions.submit_collect(workspace, env="session", n_requests=300)
+    return submissions.submit_collect(workspace, env="session:feed", n_requests=300)
 
 
 def a_training(workspace: Workspace) -> str:

@@ -221,6 +221,9 @@ def test_a_collected_log_that_was_written_to_parquet_comes_back(tmp_path):
     ):
         rows, expected = (d.arrays(f"SELECT * FROM {table} ORDER BY {order}") for d in (dataset, collected))
         for column in expected.keys() - {"request_id", "session_id"}:
+            if column == "reward" and table == "requests":  # sums of the same terms, in another order
+                np.testing.assert_allclose(rows[column], expected[column], rtol=1e-13)
+                continue
             np.testing.assert_array_equal(rows[column], expected[column], err_msg=column)
     assert dataset.meta.fusion == meta.fusion
 

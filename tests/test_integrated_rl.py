@@ -237,7 +237,7 @@ def test_the_actor_is_fitted_to_a_baseline_of_another_shape():
         half_width=0.15,
         baseline_actions=0.1 * np.tanh(observations[:, :2] / 2),
     )
-    with pytest.warns(UserWarning, match=r"starts up to .* from the baseline"):
+    with pytest.warns(UserWarning, match=r"starts .* from the baseline"):
         actor = starting_actor(log, (16, 16), None, torch.Generator().manual_seed(0))
     error = np.abs(actor(torch.as_tensor(log[:].observations)).detach().numpy() - log[:].baseline_actions)
     assert np.quantile(error, 0.99) < 5e-3

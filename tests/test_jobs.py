@@ -157,6 +157,20 @@ def test_a_killed_import_leaves_at_most_a_temp_file(workspace: Workspace, log: P
     assert open_dataset(workspace, str(completed.dataset_id)).n_requests == 24
 
 
+def test_what_is_computed_of_a_log_is_swept_once_its_writer_is_gone(workspace: Workspace) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    row = workspace.registry.datasets()[0]
+    live, dead = (
+        workspace.datasets_dir / f".{row.id}.tmp.{pid}.7.signal.json" for pid in (os.getpid(), ended.pid)
+    )
+    live.touch()
+    dead.touch()
+    executor.reconcile(workspace)
+    assert live.exists() and not dead.exists()
+    live.unlink()
+
+
 def test_a_refused_import_is_forgotten_by_whoever_reads_its_report(workspace: Workspace, log: Path) -> None:
     (log / "requests.csv").write_text("")
     before = contents(workspace)

@@ -52,7 +52,7 @@ def test_a_log_is_collected_as_the_form_says_and_leads_on(filled, in_process):
     app = opened("collect", plan="narrow", baseline=training.id)
     ask(app, requests=300, control=25, seed=7)
     command = f"--bounds narrow --baseline {training.id} --control-share 0.25 --requests 300 --seed 7"
-    assert f"--env session --explore uniform {command}" in texts(app)
+    assert f"--env session --world feed --explore uniform {command}" in texts(app)
     meta = collected(app, filled).meta
     assert meta.plan == BoundsPlan.symmetric(0.05, 10)
     assert (meta.baseline, meta.control_share, meta.seed) == (training.id, 0.25, 7)
@@ -110,11 +110,11 @@ def test_gaussian_noise_has_a_sigma_and_the_default_box_no_option(filled):
 def test_a_collection_is_estimated_by_the_pace_of_the_largest_so_far(filled, tmp_path):
     logged = {run.id: (run.result or {})["requests"] for run in filled.registry.runs(kind="collect")}
     most = max(logged.values())
-    as_it = estimates.collection(filled, "session", most)
+    as_it = estimates.collection(filled, "session:feed", most)
     (by,) = [run_id for run_id in logged if run_id in as_it.basis]
     assert logged[by] == most
     assert as_it.seconds == pytest.approx(filled.registry.run(by).seconds)
-    assert estimates.collection(filled, "session", 10 * most).seconds > as_it.seconds
+    assert estimates.collection(filled, "session:feed", 10 * most).seconds > as_it.seconds
     assert "a guess" in estimates.collection(filled, "replay", 100).basis
 
 

@@ -27,7 +27,7 @@ PARENTS = ("DATASET", "OTHER", "POLICY", "RUN", "NAME|FILE")
 """What help calls the values that name what can be deleted."""
 SMALL = {
     "background": "", "users": "20", "requests": "40", "preset": "demo", "settings": "n_steps=5", "seeds": "1",
-    "explore": "uniform", "where": "up", "decision": "promote", "env": "session",
+    "explore": "uniform", "where": "up", "decision": "promote", "env": "session:feed",
 }  # fmt: skip
 """What to write for other parameters, by their names, so that the work is short."""
 
@@ -58,7 +58,7 @@ def lineage(small_workspace, tmp_path_factory) -> Workspace:
         patch.setattr(executor, "watch", work_here)
         (train,) = workspace.registry.runs(kind="train")
         log = write(clean(), tmp_path_factory.mktemp("log"))
-        around = {"env": "session", "explore": "uniform", "baseline": train.id, "n_requests": 40}
+        around = {"env": "session:feed", "explore": "uniform", "baseline": train.id, "n_requests": 40}
         for run_id in (
             submissions.submit_import(workspace, log, mapping=log / "mapping.yaml", name="imported"),
             submissions.submit_collect(workspace, **around, name="next"),

@@ -210,7 +210,7 @@ def test_rounds_by_hand_wait_for_people_and_go_on_as_they_decide(tmp_path: Path)
     workspace = Workspace(tmp_path / "workspace")
     settings = {"n_steps": "40", "n_critics": "3", "hidden": "8", "batch_size": "16"}
     run_id = submissions.submit_progressive(
-        workspace, env="session", rounds=2, sessions_per_round=60, algo="integrated_rl", preset="demo",
+        workspace, env="session:feed", rounds=2, sessions_per_round=60, algo="integrated_rl", preset="demo",
         settings=settings, promote="by-hand",
     )  # fmt: skip
     for number, choice in ((1, "reject"), (2, "promote")):

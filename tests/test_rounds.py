@@ -15,7 +15,7 @@ from mtf_engine.evaluation.abtest import Effect
 from mtf_engine.jobs import executor, submissions
 from mtf_engine.jobs.storage import open_dataset, open_policy
 from mtf_engine.logs.joining import joined_meta
-from mtf_engine.registry import RunRow, RunState, Workspace
+from mtf_engine.registry import BASELINE, RunRow, RunState, Workspace
 from mtf_engine.rounds import Estimate, Round, share_of, verdict
 from mtf_engine.spec import BoundsPlan, Refusal
 from tests.fixtures import kuairand as sample
@@ -27,7 +27,14 @@ SMALL |= {"batch_size": "16", "n_critics": "3", "hidden": "8"}
 
 
 def submit(workspace: Workspace, **changes: Any) -> str:
-    values = {"env": "session", "rounds": 2, "sessions_per_round": 60, "seed": 3, "name": "small", **changes}
+    values = {
+        "env": "session:feed",
+        "rounds": 2,
+        "sessions_per_round": 60,
+        "seed": 3,
+        "name": "small",
+        **changes,
+    }
     settings = SMALL | values.pop("settings", {})
     return submissions.submit_progressive(
         workspace, algo="integrated_rl", preset="demo", settings=settings, **values
@@ -130,8 +137,12 @@ def test_what_a_round_tells_is_what_its_log_says(workspace: Workspace, told: lis
     assert one.log.control_return.value == pytest.approx(control["discounted"].mean())
     assert one.log.explored_reward.value == pytest.approx(by_session[~by_session["control"]]["total"].mean())
     rows = log.evaluation_rows("validation")
-    policy = open_policy(workspace, one.candidate, log.meta)
-    np.testing.assert_allclose(one.policy.walked, np.abs(policy.act(rows.observations)).mean(0), rtol=1e-5)
+    policy, first = (open_policy(workspace, name, log.meta) for name in (one.candidate, BASELINE))
+    np.testing.assert_allclose(
+        one.policy.walked,
+        np.abs(policy.act(rows.observations) - first.act(rows.observations)).mean(0),
+        rtol=1e-5,
+    )
     assert one.policy.gauc.value == pytest.approx(
         workspace.registry.run(one.runs["evaluate"]).result["policies"][0]["weighted_gauc"]
     )

@@ -13,7 +13,7 @@ from mtf_engine.fusion import LogPredictions, log_final_score
 from mtf_engine.jobs import estimates, submissions
 from mtf_engine.jobs.executor import completed, wait
 from mtf_engine.jobs.fitness import open_fitness
-from mtf_engine.jobs.storage import open_dataset, open_policy
+from mtf_engine.jobs.storage import live_policy, open_dataset, open_policy
 from mtf_engine.learning.search import BUDGET
 from mtf_engine.policy import Policy
 from mtf_engine.registry import Workspace
@@ -140,7 +140,7 @@ def test_the_fitness_is_the_mean_reward_of_a_request_in_the_logs_environment(wor
     config = {"fitness": "reward", "batch_size": 40, "seed": 3, "n_threads": 1}
     fitness = open_fitness(workspace, "explored", config)
     log, env = open_dataset(workspace, "explored"), SessionEnvironment()
-    policy = Policy.baseline(env.fusion, env.feature_names, env.numeric_mask)
+    policy = live_policy(env)
     outcome = play(env, policy, *fitness.visits)
     assert fitness(policy) == outcome.rewards.sum() / outcome.requests.sum()
     assert fitness.size == {"sessions": 40}

@@ -222,4 +222,4 @@ def test_a_log_is_measured_once_with_its_control_users(small_workspace, tmp_path
     assert seen.sessions[~seen.explored].sum() == control.sum() == one.control.sessions
     assert seen.returns[~seen.explored].sum() == pytest.approx(returns[control].sum())
     churn = {row.dimension: row.churn for row in one.dimensions}
-    assert churn["pow_like"] > churn["bias_watching_time"] >= 0
+    assert churn["pow_like"] > churn["bias_play_finish_rate"] >= 0

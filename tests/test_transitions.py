@@ -80,7 +80,7 @@ def all_at_once(dataset: Dataset, algo: IntegratedRL) -> Batch:
 
 def test_a_batch_from_the_map_is_that_of_all_arrays_in_memory_to_the_bit(log):
     steps = log.transitions()
-    with pytest.warns(UserWarning, match="the actor starts up to"):
+    with pytest.warns(UserWarning, match="the actor starts"):
         algo = IntegratedRL(IntegratedRLConfig(n_critics=2, hidden=(4,)), steps)
     generator = torch.Generator().manual_seed(7)
     drawn = algo.prepare(steps).draw(64, generator)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from mtf_engine.commands.frame import Session, command
-from mtf_engine.commands.options import Background, Seed
+from mtf_engine.commands.options import DEFAULT_WORLD, Background, Seed, environment
 
 app = typer.Typer()
 
@@ -23,6 +23,10 @@ def abtest(
     env: Annotated[
         str, typer.Option(metavar="ENV", help="Where users come from: session, or gym:ID.")
     ] = "session",
+    world: Annotated[
+        str | None,
+        typer.Option(metavar="W", help="Whose users (--env session); by default those of the policies' log."),
+    ] = None,
     users: Annotated[int, typer.Option(metavar="N", min=2, help="Users of each seed.")] = 10_000,
     seed: Seed = 0,
     seeds: Annotated[
@@ -47,7 +51,9 @@ def abtest(
         shell.workspace,
         policies,
         against=against,
-        env=env,
+        env=environment(
+            env, world or submissions.world_of_policies(shell.workspace, policies) or DEFAULT_WORLD
+        ),
         n_users=users,
         seeds=(seed,) if seeds is None else parse_seeds(seeds, first=seed),
         personalisation=personalisation,

@@ -6,23 +6,31 @@ from typing import Any
 
 from mtf_engine.commands.foreground import finish_all
 from mtf_engine.commands.models import scores
+from mtf_engine.commands.options import DEFAULT_WORLD, environment
 from mtf_engine.jobs import executor, submissions
 from mtf_engine.jobs.demo import LOGS, TRAININGS
 from mtf_engine.registry import BASELINE, Kind, RunRow, Workspace
 
-N_REQUESTS, N_USERS = 20_000, 10_000
+N_REQUESTS, N_TEST_REQUESTS, N_USERS = 100_000, 20_000, 10_000
 
 
-def fill(workspace: Workspace) -> dict[str, Any]:
+def fill(workspace: Workspace, world: str = DEFAULT_WORLD) -> dict[str, Any]:
     """Returns the ids of the demonstration's datasets and trainings, and their scores; makes what is missing.
 
     A log is explored uniformly and one with Gaussian noise, a policy is trained on each, and both are
     compared with the baseline on a log that the baseline made, and A/B tested against it. A second call finds
     everything there.
     """
-    collect = partial(submissions.submit_collect, workspace, env="session", n_requests=N_REQUESTS)
+    from mtf_engine.evaluation import ABTest
+    from mtf_engine.evaluation.agreement import agreement
+    from mtf_engine.evaluation.result import PairedDifference
+
+    collect = partial(submissions.submit_collect, workspace, env=environment("session", world))
+    sizes = {"baseline": N_TEST_REQUESTS}
     collections = {
-        name: partial(collect, explore=explore, seed=seed, name=name)
+        name: partial(
+            collect, explore=explore, seed=seed, name=name, n_requests=sizes.get(explore, N_REQUESTS)
+        )
         for seed, (explore, name) in enumerate(LOGS.items(), start=1)
     }
     *explored, test = (run.dataset_id or "" for run in _finished(workspace, "collect", collections))
@@ -41,15 +49,20 @@ def fill(workspace: Workspace) -> dict[str, Any]:
         workspace,
         policies,
         against=BASELINE,
-        env="session",
+        env=environment("session", world),
         n_users=N_USERS,
         name="demo A/B test",
     )
-    _finished(workspace, "abtest", {"demo A/B test": test_all})
+    (tested,) = _finished(workspace, "abtest", {"demo A/B test": test_all})
+    beside = agreement(
+        map(PairedDifference.model_validate, (evaluation.result or {})["differences"]),
+        ABTest.model_validate(tested.result),
+    )
     return {
         "datasets": [*explored, test],
         "trainings": policies,
         "scores": scores(evaluation.result or {}),
+        "beside_the_ab_test": beside and {**beside.model_dump(), "said": beside.sentence},
     }
 
 

@@ -6,7 +6,19 @@ from typing import Annotated
 import typer
 
 from mtf_engine.commands.frame import Session, command
-from mtf_engine.commands.options import Algo, Background, Bounds, Env, Name, Preset, Seed, Source
+from mtf_engine.commands.options import (
+    DEFAULT_WORLD,
+    Algo,
+    Background,
+    Bounds,
+    Env,
+    Name,
+    Preset,
+    Seed,
+    Source,
+    World,
+    environment,
+)
 
 Settings = Annotated[
     list[str] | None,
@@ -37,6 +49,7 @@ def progressive(
     env: Env,
     sessions_per_round: Annotated[int, typer.Option(metavar="N", min=1, help="Sessions a round collects.")],
     rounds: Annotated[int, typer.Option(metavar="K", min=1, help="How many.")] = 5,
+    world: World = DEFAULT_WORLD,
     source: Source = None,
     algo: Algo = "integrated_rl",
     preset: Preset = "laptop",
@@ -70,7 +83,7 @@ def progressive(
 
     run_id = submissions.submit_progressive(
         shell.workspace,
-        env=env,
+        env=environment(env, world),
         source=source,
         rounds=rounds,
         sessions_per_round=sessions_per_round,
@@ -93,6 +106,7 @@ def progressive(
 def paper_data(
     shell: Session,
     sessions: Annotated[int, typer.Option(metavar="N", min=5, help="Of each dataset; a multiple of 5.")],
+    world: World = DEFAULT_WORLD,
     algo: Algo = "integrated_rl",
     preset: Preset = "laptop",
     settings: Settings = None,
@@ -105,6 +119,7 @@ def paper_data(
 
     run_id = submissions.submit_paper_data(
         shell.workspace,
+        env=environment("session", world),
         sessions=sessions,
         algo=algo,
         preset=preset,

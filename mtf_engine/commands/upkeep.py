@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from mtf_engine.commands.frame import Session, command
+from mtf_engine.commands.options import DEFAULT_WORLD, World
 
 app = typer.Typer()
 
@@ -43,11 +44,11 @@ def dashboard(
 
 
 @command(app, "--workspace data/demo demo")
-def demo(shell: Session) -> None:
+def demo(shell: Session, world: World = DEFAULT_WORLD) -> None:
     """Fill the workspace with a demonstration: logs, two trained policies and their comparison."""
     from mtf_engine.commands.demo import fill
 
-    shell.show(fill(shell.workspace))
+    shell.show(fill(shell.workspace, world))
 
 
 @command(app, "run-job train-1f00ba77", hidden=True)

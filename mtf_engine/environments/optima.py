@@ -55,15 +55,15 @@ NAMES = {
 
 def played(
     env: SessionEnvironment, users: NDArray[np.int64], actions: Floats
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Returns reward and number of requests [n] of the first session of each user under weights [n, d]."""
-    rewards, requests = np.zeros(len(users)), np.zeros(len(users), np.int64)
+    rewards, requests = np.zeros(len(users)), np.zeros(len(users))
     for start in range(0, len(users), PLAYED_AT_ONCE):
         part = slice(start, start + PLAYED_AT_ONCE)
         env.reset(users[part], np.zeros(len(users[part]), np.int64))
         while len(who := env.active.sessions + start):
+            requests[who] += env.reach
             rewards[who] += env.step(actions[who]).rewards
-            requests[who] += 1
     return rewards, requests
 
 
@@ -133,7 +133,7 @@ def best_corner(glance: Values, values: Values, d: int) -> Floats:
 def users_by_segment(env: SessionEnvironment, n_users: int) -> dict[str, NDArray[np.int64]]:
     """Returns up to `n_users` users of each segment."""
     users, _ = env.visits(0, 8 * n_users, SEARCH_SEED)
-    traits, _ = world.draw_users(users, env.catalogue, env.config.seed)
+    traits, _ = env.world.draw_users(users, env.catalogue, env.config.seed)
     return {name: users[traits.segment == i][:n_users] for i, name in enumerate(world.SEGMENTS.tolist())}
 
 

@@ -1,6 +1,5 @@
 """What the session environment is like: how far apart its best weights are, measured on users no search has seen."""
 
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -8,9 +7,10 @@ from numpy.typing import NDArray
 
 from mtf_engine.environments.optima import NAMES, Optima, effective_dimensions, played, session_reward
 from mtf_engine.environments.session import SessionEnvironment
+from mtf_engine.environments.world import WORLDS
 from mtf_engine.spec import Spec
 
-STORED = Path(__file__).with_name("session_properties.json")
+STORED = WORLDS / "properties"
 """Written by `benchmarks/session_optima.py`."""
 STEPS = (
     ("box", "default"),
@@ -53,9 +53,15 @@ class Properties(Spec):
     effective_dimensions: float | None = None
 
     @classmethod
-    def stored(cls) -> Self:
-        """Returns the properties of the default environment, as they were measured once."""
-        return cls.model_validate_json(STORED.read_text())
+    def stored(cls, world: str) -> Self | None:
+        """Returns the properties of a world, as they were measured once; None where they were not."""
+        path = STORED / f"{world}.json"
+        return cls.model_validate_json(path.read_text()) if path.exists() else None
+
+    def store(self) -> None:
+        """Keeps the properties where `stored` finds them."""
+        path = STORED / f"{self.optima.config.world}.json"
+        path.write_text(self.model_dump_json(indent=1) + "\n")
 
     def gain(self, name: str, base: str) -> Gain:
         """Returns the gain of one of the `STEPS`."""

@@ -14,36 +14,12 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from mtf_engine.environments import Active, Candidates, Impressions, Step, best, draws, world
-from mtf_engine.environments.world import Catalogue, Floats, Pairs, Users
+from mtf_engine.environments.world import DEFAULT_WORLD, Catalogue, Floats, Pairs, Users, World, f32
 from mtf_engine.fusion import log_final_score
 from mtf_engine.observation import HISTORY, ObservationEncoder, push
 from mtf_engine.reward import impression_rewards
-from mtf_engine.spec import FusionDimension, FusionSpec, RewardSpec, Seed, Spec
+from mtf_engine.spec import Seed, Spec
 
-NEGATIVE = ("skip",)
-BIASES = ("valid_consumption", "watching_time")
-WIDE_POW = -1.0, 3.0
-"""The walls lie where they are clearly wrong, so that the best weights are inside; 1 is the default."""
-FUSION = FusionSpec(
-    predictions=world.PREDICTIONS,
-    dimensions=(
-        *(FusionDimension.power(p, WIDE_POW, negative=p in NEGATIVE) for p in world.PREDICTIONS),
-        *(FusionDimension.bias(p) for p in BIASES),
-    ),
-)
-REWARD = RewardSpec(
-    weights={
-        "watch_time": 0.01,
-        "valid": 0.2,
-        "finish": 0.3,
-        "click": 0.15,
-        "like": 1.0,
-        "share": 1.5,
-        "comment": 0.5,
-        "skip": -0.3,
-    },
-    valid_seconds=world.VALID_SECONDS,
-)
 SLICE = 256
 """Sessions computed together: their candidates' predictions (0.5 MB) stay in a core's cache."""
 FIRST_SECOND, DAY = 1_704_067_200.0, 86_400  # 2024-01-01
@@ -52,22 +28,28 @@ PROFILE_SAMPLE = (1 << 62) + np.arange(10_000)
 USERS_PER_SEED = 1 << 32
 SESSIONS, WALK, CLOCK = 2, 1 << 40, (1 << 40) + 1  # channels of the seed and of a session's key
 
-# Dynamics.
-DECAY = np.float32(0.75)  # of exposure, satisfaction and disappointment, per request
-POSITION_FATIGUE = np.float32(0.08)
-REPETITION_FATIGUE = np.float32(1.0)
 PAUSE_SECONDS = 2  # between requests
-LEAVING = {"level": -1.7, "satisfaction": -1.2, "disappointment": 1.9, "boredom": 1.2}
 
 
 class SessionConfig(Spec):
     """The size of the synthetic world; its users and items are drawn from the seed."""
 
-    n_candidates: int = Field(default=60, ge=1, description="items a request chooses from")
-    n_shown: int = Field(default=6, ge=1, description="items shown a request")
-    n_requests: int = Field(default=20, ge=1, description="cap on the length of a session")
+    world: str = Field(default=DEFAULT_WORLD, description="name of the world")
+    n_candidates: int = Field(
+        default=0, ge=1, description="items a request chooses from; the world's own by default"
+    )
+    n_shown: int = Field(default=0, ge=1, description="items shown a request; the world's own by default")
+    n_requests: int = Field(
+        default=0, ge=1, description="cap on the length of a session; the world's own by default"
+    )
     n_items: int = Field(default=6000, ge=1, description="items in the catalogue")
     seed: Seed = Field(default=0, description="of the world; a collection has its own")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sizes_of_the_world(cls, values: dict[str, Any]) -> dict[str, Any]:
+        of = World.named(values.get("world", DEFAULT_WORLD))
+        return {name: getattr(of, name) for name in ("n_candidates", "n_shown", "n_requests")} | values
 
     @model_validator(mode="after")
     def _large_enough(self) -> Self:
@@ -99,6 +81,7 @@ class State:
     disappointment: Floats
     history: Floats
     counts: NDArray[np.int64]
+    reach: Floats  # chance of being still there, 1 where leaving is drawn
 
     def __getitem__(self, rows: slice | NDArray[np.bool_]) -> "State":
         return State(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
@@ -126,17 +109,29 @@ class Offer:
 class SessionEnvironment:
     """Synthetic sessions; see `Environment` for the interface and the module for what happens in them."""
 
-    name = "session"
     synthetic = True
     batch = 2048
-    fusion = FUSION
-    reward = REWARD
     signals: tuple[str, ...] = world.SIGNALS
 
-    def __init__(self, config: SessionConfig = DEFAULT, n_threads: int = 1) -> None:
+    def __init__(
+        self,
+        config: SessionConfig = DEFAULT,
+        n_threads: int = 1,
+        parameters: World | None = None,
+        weigh_leaving: bool = False,
+    ) -> None:
+        """`parameters` are of another world than that of the config.
+
+        With `weigh_leaving` nobody leaves before the cap: the reward of a request counts with the chance that its
+        user is still there, which is what chance would bring in the mean, from a tenth of the users.
+        """
         self.config = config
+        self.world = parameters or World.named(config.world)
+        self._weigh_leaving = weigh_leaving
+        self.name = f"session:{config.world}"
+        self.fusion, self.reward = self.world.fusion, self.world.reward
         self.catalogue = Catalogue.draw(config.n_items, config.seed)
-        _, profiles = world.draw_users(PROFILE_SAMPLE, self.catalogue, config.seed)
+        _, profiles = self.world.draw_users(PROFILE_SAMPLE, self.catalogue, config.seed)
         self.encoder = ObservationEncoder.fit(
             profiles, self.signals, numeric=world.NUMERIC, categorical=world.CATEGORICAL
         )
@@ -156,7 +151,7 @@ class SessionEnvironment:
     def reset(self, users: NDArray[np.int64], sessions: NDArray[np.int64]) -> None:
         """Starts one session for each user code and session number."""
         n, seed = len(users), self.config.seed
-        traits, profiles = world.draw_users(users, self.catalogue, seed)
+        traits, profiles = self.world.draw_users(users, self.catalogue, seed)
         key = draws.child(draws.child(draws.child(draws.root(seed), SESSIONS), users), sessions)
         zeros = np.zeros(n, np.float32)
         self._step = 0
@@ -175,6 +170,7 @@ class SessionEnvironment:
             disappointment=zeros,
             history=np.zeros((n, HISTORY, len(self.signals)), np.float32),
             counts=np.zeros(n, np.int64),
+            reach=np.ones(n, np.float32),
         )
 
     @property
@@ -188,6 +184,11 @@ class SessionEnvironment:
             step=self._step,
         )
 
+    @property
+    def reach(self) -> Floats:
+        """The chance that each active session has come this far: 1 where leaving is drawn."""
+        return self._state.reach
+
     def observe(self) -> Floats:
         """Returns the observations of the active sessions, [n, n_features]."""
         return np.concatenate(self._map(self._observe))
@@ -199,12 +200,13 @@ class SessionEnvironment:
 
     def step(self, actions: Floats) -> Step:
         """Returns what happens when the active sessions are served with `actions` [n, d] in [-1, 1]."""
+        reach = self.reach
         parts = self._map(lambda rows: self._serve(self._state[rows], actions[rows]))
         impressions, ended, states = (_concatenate(part) for part in zip(*parts, strict=True))
         self._step += 1
         self._state = states
         return Step(
-            rewards=impressions.reward.sum(axis=1),
+            rewards=impressions.reward.sum(axis=1) * reach,
             terminals=ended,
             truncated=np.zeros(len(ended), bool),
             impressions=impressions,
@@ -231,7 +233,7 @@ class SessionEnvironment:
         items = self._strata[:-1] + (draws.below(starts, sizes) + self._step) % sizes
         keys = draws.child(draws.child(state.key, self._step)[:, None], items)
         pairs = Pairs.of(state.users, self.catalogue, items)
-        predictions = world.predictions(state.users, pairs, self.catalogue.kind.take(items), keys)
+        predictions = self.world.predictions(state.users, pairs, self.catalogue.kind.take(items), keys)
         return Offer(items, keys, pairs, predictions)
 
     def _serve(self, state: State, actions: Floats) -> tuple[Impressions, NDArray[np.bool_], State]:
@@ -254,10 +256,9 @@ class SessionEnvironment:
         """Returns signals [n, k, 8] for what is shown, who leaves [n], and the state after it."""
         topics = self.catalogue.topic.take(shown.items)
         repetition = np.take_along_axis(state.exposure, topics, axis=1) * state.users.boredom[:, None]
-        fatigue = REPETITION_FATIGUE * repetition + POSITION_FATIGUE * np.arange(
-            topics.shape[1], dtype=np.float32
-        )
-        signals = world.feedback(state.users, shown.pairs, fatigue, shown.keys)
+        by_repetition, by_position = f32((self.world.repetition_fatigue, self.world.position_fatigue))
+        fatigue = by_repetition * repetition + by_position * np.arange(topics.shape[1], dtype=np.float32)
+        signals = self.world.feedback(state.users, shown.pairs, fatigue, shown.keys)
         valid = signals[..., 1]
         history, counts = push(state.history, state.counts, signals)
         elapsed = np.ceil(signals[..., 0].sum(axis=1, dtype=np.float64)) + PAUSE_SECONDS
@@ -265,23 +266,30 @@ class SessionEnvironment:
             state,
             seconds=state.seconds + elapsed,
             elapsed=elapsed,
-            exposure=_blend(state.exposure, _shares(topics)),
-            satisfaction=_blend(state.satisfaction, (valid * shown.pairs.pleasure(state.users)).mean(axis=1)),
-            disappointment=_blend(state.disappointment, (valid * shown.pairs.bait).mean(axis=1)),
+            exposure=self._blend(state.exposure, _shares(topics)),
+            satisfaction=self._blend(
+                state.satisfaction, (valid * shown.pairs.pleasure(state.users)).mean(axis=1)
+            ),
+            disappointment=self._blend(state.disappointment, (valid * shown.pairs.bait).mean(axis=1)),
             history=history,
             counts=counts,
         )
+        weigh = self.world.leaving
         leaving = (
-            LEAVING["level"] + state.users.impatience + LEAVING["satisfaction"] * after.satisfaction
-            + LEAVING["disappointment"] * after.disappointment + LEAVING["boredom"] * repetition.mean(axis=1)
+            weigh.level + state.users.impatience + weigh.satisfaction * after.satisfaction
+            + weigh.disappointment * after.disappointment + weigh.boredom * repetition.mean(axis=1)
+            + weigh.tired * self._step
         )  # fmt: skip
         luck = draws.uniform(draws.child(draws.child(state.key, self._step), self.config.n_items))
         last = self._step + 1 == self.config.n_requests
-        return signals, (luck < world.sigmoid(leaving)) | last, after
+        leaves = np.float32(weigh.interruption) + np.float32(1 - weigh.interruption) * world.sigmoid(leaving)
+        if self._weigh_leaving:
+            return signals, np.full(len(leaves), last), replace(after, reach=state.reach * (1 - leaves))
+        return signals, (luck < leaves) | last, after
 
-
-def _blend(old: Floats, new: Floats) -> Floats:
-    return DECAY * old + (1 - DECAY) * new
+    def _blend(self, old: Floats, new: Floats) -> Floats:
+        decay = np.float32(self.world.decay)
+        return decay * old + (1 - decay) * new
 
 
 def _shares(topics: NDArray[np.int64]) -> Floats:

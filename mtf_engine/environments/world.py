@@ -1,18 +1,24 @@
-"""The synthetic world of the session environment: its catalogue, its users, and what they would do.
+"""The synthetic worlds of the session environment: catalogue, users, and what they would do.
 
 Every probability is logistic in four properties of a user-item pair (the user's affinity, the item's quality,
 click-bait and log duration). Watch time is log-logistic with shape 2, cut at the item's duration, so "valid",
 "finish" and "skip" are thresholds of one draw, and its mean has a closed form.
 """
 
+import json
 from dataclasses import dataclass, fields
+from functools import cache, cached_property
+from hashlib import sha256
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
 
 from mtf_engine.environments import draws
+from mtf_engine.spec import FusionSpec, Refusal, RewardSpec, Spec
 
 Floats = NDArray[np.float32]
 
@@ -43,47 +49,6 @@ KINDS = 3
 VALID_SECONDS, SKIP_SECONDS = 10.0, 4.0
 SHORTEST, LONGEST = 12.0, 240.0
 """Durations of items, seconds."""
-
-# Logit (of watch: log median seconds) at an average pair; slopes: affinity, quality, bait, log duration.
-RESPONSES = {
-    "watch": (1.85, 0.65, 0.40, 0.12, 0.25),
-    "click": (-0.90, 0.70, 0.20, 0.35, 0.00),
-    "like": (-3.00, 0.50, 0.90, -0.60, 0.00),
-    "share": (-4.20, 0.25, 1.15, -0.35, 0.15),
-    "comment": (-4.00, 0.50, 0.30, 0.30, 0.00),
-}
-
-# Below, one row a segment: what its users are like, and how the ranking model errs on them.
-
-TASTE = f32([[0.1, 0.9], [0.2, 0.8], [0.4, 0.6], [0.4, 0.5], [0.7, 0.25], [0.7, 0.2]])
-"""Pleasure in affinity and in quality."""
-GENEROSITY = f32([0.7, 0.9, 0.0, 0.2, -1.0, -0.7])
-"""Inclination to like, share and comment."""
-SUSCEPTIBILITY = f32([1.35, 1.2, 1.0, 0.9, 0.75, 0.6])
-"""How strongly click-bait works."""
-
-# A prediction is sigmoid(slope * logit + offset + noise), watching_time exp(...); columns are PREDICTIONS.
-NOISE = f32([
-    [2.4, 0.5, 0.5, 1.8, 1.0, 0.8, 1.1, 2.4],
-    [2.4, 0.5, 0.7, 1.4, 1.5, 1.0, 0.6, 2.3],
-    [2.0, 0.7, 1.1, 0.9, 2.0, 1.4, 1.0, 1.8],
-    [1.6, 1.0, 0.9, 0.7, 1.3, 1.8, 0.7, 1.5],
-    [1.2, 1.4, 1.1, 2.2, 1.9, 2.2, 1.4, 1.2],
-    [1.0, 1.6, 0.7, 2.2, 2.0, 2.2, 0.9, 1.0],
-])  # fmt: skip
-SLOPE = f32([
-    [1.7, 0.6, 0.6, 1.5, 1.0, 0.6, 1.0, 1.7],
-    [1.7, 0.6, 0.6, 1.0, 1.0, 1.0, 0.6, 1.7],
-    [1.5, 0.6, 1.0, 0.6, 1.5, 1.0, 1.0, 1.5],
-    [1.5, 1.0, 0.6, 0.6, 1.0, 1.5, 0.6, 1.0],
-    [1.0, 1.0, 1.0, 1.5, 1.5, 1.5, 1.0, 1.0],
-    [1.0, 1.5, 0.6, 1.5, 1.5, 1.5, 0.6, 1.0],
-])  # fmt: skip
-OFFSET = f32([  # by item type, not by segment: short, middle, long
-    [0.2, -0.1, 0.3, 0.1, 0.0, 0.1, -0.2, 0.2],
-    [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
-    [-0.2, 0.1, -0.3, 0.0, 0.2, -0.2, 0.2, -0.1],
-])  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -132,44 +97,6 @@ class Users:
         return Users(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
-def draw_users(codes: NDArray[np.int64], catalogue: Catalogue, seed: int) -> tuple[Users, pd.DataFrame]:
-    """Returns the users of `codes` and their observable profiles, each a function of (seed, code) alone."""
-    keys, centroids = draws.child(draws.child(draws.root(seed), USERS), codes), catalogue.centroids
-
-    def channel(index: int) -> Floats:
-        return draws.normal(draws.child(keys, index))
-
-    age, busy = np.digitize(channel(0), [-0.4, 0.6]), channel(1)
-    heavy = (busy + 0.3 * channel(2) > 0).astype(np.int64)
-    segment = age * len(ACTIVITIES) + heavy
-    gender = (channel(3) > 0).astype(np.int64)
-    lean = centroids[(age * 2 + gender) * 2] * np.float32(0.8)
-    interests = _unit(np.stack([channel(10 + i) for i in range(N_INTERESTS)], axis=1) * 0.6 + lean)
-    users = Users(
-        segment=segment,
-        interests=interests * np.float32(np.sqrt(N_INTERESTS)),
-        taste=TASTE[segment],
-        susceptibility=SUSCEPTIBILITY[segment] * np.exp(0.2 * channel(4)),
-        generosity=GENEROSITY[segment] + np.float32(0.5) * channel(5),
-        impatience=np.float32(-0.35) * busy + np.float32(0.3) * channel(6),
-        boredom=np.exp(0.3 * channel(7) - 0.2 * heavy).astype(np.float32),
-    )
-    liking = np.einsum("nd,td->nt", users.interests, centroids)
-    slips = np.stack([channel(30 + i) for i in range(len(TOPICS))], axis=1)
-    stated = np.argsort(liking + np.float32(0.5) * slips, axis=1)
-    profile = pd.DataFrame(
-        {
-            "daily_minutes": np.round(np.exp(3.2 + 0.8 * busy + 0.4 * channel(8)), 1),
-            "age_band": np.array(AGES)[age],
-            "gender": pd.Series(np.array(GENDERS)[gender]).mask(channel(9) > 1.3),
-            "activity": np.array(ACTIVITIES)[heavy],
-            "top_interest": np.array(TOPICS)[stated[:, -1]],
-            "second_interest": np.array(TOPICS)[stated[:, -2]],
-        }
-    )
-    return users, profile
-
-
 @dataclass(frozen=True)
 class Pairs:
     """What the world knows of each user with each of k items: arrays [n, k]."""
@@ -199,77 +126,214 @@ class Pairs:
         """Returns how much the users enjoy each item once they watch it, [n, k]."""
         return users.taste[:, :1] * self.affinity + users.taste[:, 1:] * self.quality
 
-    def respond(self, behaviour: str) -> Floats:
+
+Row = tuple[float, ...]
+WORLDS = Path(__file__).with_name("worlds")
+DEFAULT_WORLD = "feed"
+
+
+class Leaving(Spec):
+    """What makes a user leave after a request: weights in the logit of leaving, and chance."""
+
+    level: float
+    satisfaction: float
+    disappointment: float
+    boredom: float
+    tired: float = Field(description="of the request's number in the session, from 0")
+    interruption: float = Field(
+        default=0, ge=0, lt=1, description="chance that something else ends the session after a request"
+    )
+
+
+class Generation(Spec):
+    """What the generation before worked with: the noise of an older ranking model, and its own ranges."""
+
+    noise: tuple[Row, ...]
+    fusion: FusionSpec
+
+
+class Live(Spec):
+    """The live policy: actions linear in 0/1 features of the observation, as its generation learned them."""
+
+    bias: Row
+    weights: dict[str, Row] = Field(description="by feature name")
+
+
+class World(Spec):
+    """The parameters of a synthetic world; a table has a row a segment of users, or a column a prediction.
+
+    A response is the logit (of "watch" the log of the median seconds) at an average pair and its slopes in the
+    user's affinity, the item's quality, click-bait and log duration. A prediction is
+    sigmoid(slope * logit + offset + noise), watching_time exp(...).
+    """
+
+    name: str
+    what: str = Field(description="in a sentence")
+    n_candidates: int = Field(ge=1, description="items a request chooses from")
+    n_shown: int = Field(ge=1, description="items shown a request")
+    n_requests: int = Field(ge=1, description="cap on the length of a session")
+    responses: dict[str, Row]
+    taste: tuple[Row, ...] = Field(description="pleasure in affinity and in quality, by segment")
+    generosity: Row = Field(description="inclination to like, share and comment, by segment")
+    susceptibility: Row = Field(description="how strongly click-bait works, by segment")
+    noise: tuple[Row, ...] = Field(description="of the predictions: segments x PREDICTIONS")
+    slope: tuple[Row, ...] = Field(description="of the predictions: segments x PREDICTIONS")
+    offset: tuple[Row, ...] = Field(description="of the predictions: item kinds x PREDICTIONS")
+    decay: float = Field(description="of exposure, satisfaction and disappointment, per request")
+    position_fatigue: float
+    repetition_fatigue: float
+    leaving: Leaving
+    fusion: FusionSpec
+    reward: RewardSpec
+    generation: Generation | None = Field(default=None, description="that learned the live policy")
+    live: Live | None = Field(default=None, description="none: action 0 for everybody")
+
+    @classmethod
+    def named(cls, name: str) -> "World":
+        """Returns the world of that name; a Refusal lists those there are."""
+        if name not in names():
+            raise Refusal(f"there is no world {name!r}; take one of {', '.join(names())}")
+        return _read(name)
+
+    @property
+    def hash(self) -> str:
+        """Names the parameters: what was measured under another hash is of another world."""
+        return sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+    def draw_users(
+        self, codes: NDArray[np.int64], catalogue: "Catalogue", seed: int
+    ) -> tuple["Users", pd.DataFrame]:
+        """Returns the users of `codes` and their observable profiles, each a function of (seed, code) alone."""
+        keys, centroids = draws.child(draws.child(draws.root(seed), USERS), codes), catalogue.centroids
+
+        def channel(index: int) -> Floats:
+            return draws.normal(draws.child(keys, index))
+
+        age, busy = np.digitize(channel(0), [-0.4, 0.6]), channel(1)
+        heavy = (busy + 0.3 * channel(2) > 0).astype(np.int64)
+        segment = age * len(ACTIVITIES) + heavy
+        gender = (channel(3) > 0).astype(np.int64)
+        lean = centroids[(age * 2 + gender) * 2] * np.float32(0.8)
+        interests = _unit(np.stack([channel(10 + i) for i in range(N_INTERESTS)], axis=1) * 0.6 + lean)
+        users = Users(
+            segment=segment,
+            interests=interests * np.float32(np.sqrt(N_INTERESTS)),
+            taste=f32(self.taste)[segment],
+            susceptibility=f32(self.susceptibility)[segment] * np.exp(0.2 * channel(4)),
+            generosity=f32(self.generosity)[segment] + np.float32(0.5) * channel(5),
+            impatience=np.float32(-0.35) * busy + np.float32(0.3) * channel(6),
+            boredom=np.exp(0.3 * channel(7) - 0.2 * heavy).astype(np.float32),
+        )
+        liking = np.einsum("nd,td->nt", users.interests, centroids)
+        slips = np.stack([channel(30 + i) for i in range(len(TOPICS))], axis=1)
+        stated = np.argsort(liking + np.float32(0.5) * slips, axis=1)
+        profile = pd.DataFrame(
+            {
+                "daily_minutes": np.round(np.exp(3.2 + 0.8 * busy + 0.4 * channel(8)), 1),
+                "age_band": np.array(AGES)[age],
+                "gender": pd.Series(np.array(GENDERS)[gender]).mask(channel(9) > 1.3),
+                "activity": np.array(ACTIVITIES)[heavy],
+                "top_interest": np.array(TOPICS)[stated[:, -1]],
+                "second_interest": np.array(TOPICS)[stated[:, -2]],
+            }
+        )
+        return users, profile
+
+    def respond(self, behaviour: str, pairs: "Pairs") -> Floats:
         """Returns the logit of a behaviour, or for "watch" the log of the median seconds, [n, k]."""
-        level, affinity, quality, bait, duration = map(np.float32, RESPONSES[behaviour])
-        logit = affinity * self.affinity
-        logit += quality * self.quality
-        logit += bait * self.bait
+        level, affinity, quality, bait, duration = map(np.float32, self.responses[behaviour])
+        logit = affinity * pairs.affinity
+        logit += quality * pairs.quality
+        logit += bait * pairs.bait
         if duration:
-            logit += duration * (self.log_duration - np.float32(np.log(30)))
+            logit += duration * (pairs.log_duration - np.float32(np.log(30)))
         logit += level
         return logit
 
+    def predictions(
+        self, users: "Users", pairs: "Pairs", kind: NDArray[np.int64], keys: draws.Keys
+    ) -> Floats:
+        """Returns what the ranking model predicts of each pair, [8, n, k] in the order of PREDICTIONS.
 
-def predictions(users: Users, pairs: Pairs, kind: NDArray[np.int64], keys: draws.Keys) -> Floats:
-    """Returns what the ranking model predicts of each pair, [8, n, k] in the order of PREDICTIONS.
+        True probabilities, miscalibrated by segment and item type (`kind` [n, k]), with noise of `keys` [n, k].
+        """
+        scores = self.true_logits(users, pairs)
+        scores *= self._slope[:, users.segment][:, :, None]
+        scores += self._offset.take(kind, axis=1)
+        noise = np.concatenate([draws.four_normals(draws.child(keys, channel)) for channel in (0, 1)])
+        noise *= self._noise[:, users.segment][:, :, None]
+        scores += noise
+        watching_time = np.exp(scores[1])
+        np.negative(scores, out=scores)
+        np.exp(scores, out=scores)
+        scores += np.float32(1)
+        np.reciprocal(scores, out=scores)
+        scores[1] = watching_time
+        return scores
 
-    True probabilities, miscalibrated by segment and item type (`kind` [n, k]), with noise of `keys` [n, k].
-    """
-    scores = true_logits(users, pairs)
-    scores *= SLOPE.T[:, users.segment][:, :, None]
-    scores += OFFSET.T.take(kind, axis=1)
-    noise = np.concatenate([draws.four_normals(draws.child(keys, channel)) for channel in (0, 1)])
-    noise *= NOISE.T[:, users.segment][:, :, None]
-    scores += noise
-    watching_time = np.exp(scores[1])
-    np.negative(scores, out=scores)
-    np.exp(scores, out=scores)
-    scores += np.float32(1)
-    np.reciprocal(scores, out=scores)
-    scores[1] = watching_time
-    return scores
+    def true_logits(self, users: "Users", pairs: "Pairs") -> Floats:
+        """Returns the logits of what PREDICTIONS predict (of watching_time: log of mean minutes), [8, n, k]."""
+        watch = self.respond("watch", pairs)
+        likes, shares, comments = (
+            self.respond(b, pairs) + users.generosity[:, None] for b in ("like", "share", "comment")
+        )
+        odds_of_any = (1 + np.exp(likes)) * (1 + np.exp(shares)) * (1 + np.exp(comments)) - 1
+        mean_seconds = np.exp(watch) * np.arctan(np.exp(pairs.log_duration - watch))
+        return np.stack(
+            [
+                2 * (watch - np.float32(np.log(VALID_SECONDS))),
+                np.log(mean_seconds / 60),
+                2 * (watch - pairs.log_duration),
+                np.log(odds_of_any),
+                self.respond("click", pairs),
+                likes,
+                shares,
+                2 * (np.float32(np.log(SKIP_SECONDS)) - watch),
+            ]
+        )
 
+    def feedback(self, users: "Users", pairs: "Pairs", fatigue: Floats, keys: draws.Keys) -> Floats:
+        """Returns what the users do with what they are shown, float32 [n, k, 8] in the order of SIGNALS.
 
-def true_logits(users: Users, pairs: Pairs) -> Floats:
-    """Returns the logits of what PREDICTIONS predict (of watching_time: log of mean minutes), [8, n, k]."""
-    watch = pairs.respond("watch")
-    likes, shares, comments = (
-        pairs.respond(b) + users.generosity[:, None] for b in ("like", "share", "comment")
-    )
-    odds_of_any = (1 + np.exp(likes)) * (1 + np.exp(shares)) * (1 + np.exp(comments)) - 1
-    mean_seconds = np.exp(watch) * np.arctan(np.exp(pairs.log_duration - watch))
-    return np.stack(
-        [
-            2 * (watch - np.float32(np.log(VALID_SECONDS))),
-            np.log(mean_seconds / 60),
-            2 * (watch - pairs.log_duration),
-            np.log(odds_of_any),
-            pairs.respond("click"),
-            likes,
-            shares,
-            2 * (np.float32(np.log(SKIP_SECONDS)) - watch),
+        `fatigue` [n, k] is subtracted from the log of the watch time and from the logit of a click.
+        """
+        luck = [draws.uniform(draws.child(keys, channel)) for channel in range(2, 7)]
+        wanted = np.exp(self.respond("watch", pairs) - fatigue) * np.sqrt(luck[0] / (1 - luck[0]))
+        duration = np.exp(pairs.log_duration)
+        skip = wanted < SKIP_SECONDS
+        clicks = luck[1] < sigmoid(self.respond("click", pairs) - fatigue)
+        reactions = [
+            u < sigmoid(self.respond(behaviour, pairs) + users.generosity[:, None])
+            for behaviour, u in zip(("like", "share", "comment"), luck[2:], strict=True)
         ]
-    )
+        watched = np.minimum(wanted, duration)
+        signals = watched, watched > VALID_SECONDS, wanted >= duration, clicks, *reactions, skip
+        return np.stack(signals, axis=-1, dtype=np.float32, casting="unsafe")
+
+    @cached_property
+    def _slope(self) -> Floats:
+        return f32(self.slope).T
+
+    @cached_property
+    def _offset(self) -> Floats:
+        return f32(self.offset).T
+
+    @cached_property
+    def _noise(self) -> Floats:
+        return f32(self.noise).T
 
 
-def feedback(users: Users, pairs: Pairs, fatigue: Floats, keys: draws.Keys) -> Floats:
-    """Returns what the users do with what they are shown, float32 [n, k, 8] in the order of SIGNALS.
+@cache
+def names() -> tuple[str, ...]:
+    """Returns the names of the worlds there are."""
+    return tuple(sorted(path.stem for path in WORLDS.glob("*.json")))
 
-    `fatigue` [n, k] is subtracted from the log of the watch time and from the logit of a click.
-    """
-    luck = [draws.uniform(draws.child(keys, channel)) for channel in range(2, 7)]
-    wanted = np.exp(pairs.respond("watch") - fatigue) * np.sqrt(luck[0] / (1 - luck[0]))
-    duration = np.exp(pairs.log_duration)
-    skip = wanted < SKIP_SECONDS
-    clicks = luck[1] < sigmoid(pairs.respond("click") - fatigue)
-    reactions = [
-        u < sigmoid(pairs.respond(behaviour) + users.generosity[:, None])
-        for behaviour, u in zip(("like", "share", "comment"), luck[2:], strict=True)
-    ]
-    watched = np.minimum(wanted, duration)
-    signals = watched, watched > VALID_SECONDS, wanted >= duration, clicks, *reactions, skip
-    return np.stack(signals, axis=-1, dtype=np.float32, casting="unsafe")
+
+@cache
+def _read(name: str) -> World:
+    values = json.loads((WORLDS / f"{name}.json").read_text())
+    like = values.pop("like", None)
+    return World.model_validate((_read(like).model_dump() if like else {}) | values)
 
 
 def sigmoid(logits: Floats) -> Floats:

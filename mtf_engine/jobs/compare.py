@@ -13,12 +13,12 @@ from mtf_engine.comparison import ROUNDS, Cell, Comparison
 from mtf_engine.jobs import paper_data
 from mtf_engine.jobs.campaign import Campaign, Done, Order, Part
 from mtf_engine.jobs.configs import (
-    SESSION,
     ABTestConfig,
     CompareConfig,
     EvaluateConfig,
     JoinConfig,
     PaperDataConfig,
+    is_session,
 )
 from mtf_engine.jobs.worker import Job
 from mtf_engine.registry import BASELINE, RunRow
@@ -37,7 +37,7 @@ def compare(job: Job) -> dict[str, Any]:
     config = CompareConfig.model_validate(job.config)
     campaign = Campaign(job)
     wanted = list(cells(config))
-    record = Comparison(env=config.env, synthetic=config.env == SESSION, preset=config.preset)
+    record = Comparison(env=config.env, synthetic=is_session(config.env), preset=config.preset)
     for done in campaign.carry_out(parts(config)):
         told = tuple(filled(job, config, cell, done) for cell in wanted if _scores(config, cell) <= set(done))
         record = record.model_copy(update={"cells": told, "seconds_left": campaign.seconds_left()})
@@ -108,9 +108,9 @@ def _data(config: CompareConfig, seed: int) -> Iterator[Part]:
         name = _data_name(POOLED, seed)
         yield Part(name, "join", partial(_joined, name, rounds.name), needs=(rounds.name,))
     for dataset, how in paper_data.ways(paper).items():
-        if dataset in wanted or (dataset == TEST and config.env == SESSION):
+        if dataset in wanted or (dataset == TEST and is_session(config.env)):
             name = _data_name(dataset, seed)
-            collection = paper_data.collection(paper, name, how, config.env, config.source)
+            collection = paper_data.collection(paper, name, how)
             order = Order(collection.model_dump(mode="json"), seed=collection.seed, n_steps=paper.sessions)
             yield Part(name, "collect", partial(_always, order))
 
@@ -120,6 +120,8 @@ def _paper(config: CompareConfig, seed: int) -> PaperDataConfig:
 
     maker = config.training.get(MAKER) or make_config(MAKER, config.preset, {}, seed).model_dump(mode="json")
     return PaperDataConfig(
+        env=config.env,
+        source=config.source,
         sessions=config.sessions,
         half_width=config.half_width,
         algo=MAKER,
@@ -134,7 +136,7 @@ def _in_rounds(config: CompareConfig, method: str, seed: int) -> Part:
     paper = _paper(config, seed)
     own = config.training.get(method, paper.training)
     paper = paper.model_copy(update={"algo": method, "training": {**own, "seed": seed}})
-    rounds = paper_data.rounds_config(paper, config.env, config.source)
+    rounds = paper_data.rounds_config(paper)
     n_steps = len(rounds.stages) * rounds.rounds
     order = Order(rounds.model_dump(mode="json"), seed=rounds.seed, n_steps=n_steps)
     name = title(Cell(method=method, dataset=ROUNDS, seed=seed))
@@ -166,7 +168,7 @@ def _scoring(config: CompareConfig, cell: Cell) -> Iterator[Part]:
     trained, test = title(cell), _data_name(TEST, cell.seed)
 
     def evaluation(done: Done) -> Order:
-        dataset_id = str(done[test].dataset_id if config.env == SESSION else config.source)
+        dataset_id = str(done[test].dataset_id if is_session(config.env) else config.source)
         asked = EvaluateConfig(policies=(_policy(done[trained]), BASELINE), dataset_id=dataset_id)
         return Order(asked.model_dump(mode="json"), dataset_id, seed=asked.seed)
 
@@ -181,9 +183,9 @@ def _scoring(config: CompareConfig, cell: Cell) -> Iterator[Part]:
         )
         return Order(asked.model_dump(mode="json"), seed=asked.seeds[0], n_steps=asked.sessions)
 
-    needs = (trained, test) if config.env == SESSION else (trained,)
+    needs = (trained, test) if is_session(config.env) else (trained,)
     yield Part(f"score of {trained}", "evaluate", evaluation, needs)
-    if config.env == SESSION:
+    if is_session(config.env):
         yield Part(f"A/B test of {trained}", "abtest", test_users, (trained,))
 
 
@@ -208,7 +210,7 @@ def filled(job: Job, config: CompareConfig, cell: Cell, done: Done) -> Cell:
         for row in scored["differences"]
         if (row["run_id"], row["base"], row["group"]) == (policy, BASELINE, "user")
     )
-    tested = done[f"A/B test of {name}"].result or {} if config.env == SESSION else {}
+    tested = done[f"A/B test of {name}"].result or {} if is_session(config.env) else {}
     trained = job.workspace.registry.run(policy)
     figures = {
         "policy": policy,

@@ -9,11 +9,30 @@ from mtf_engine.registry import BASELINE
 from mtf_engine.spec import MOST, BoundsPlan, Count, HalfWidth, Seed, Spec, Threads
 
 SESSION, REPLAY, GYM = "session", "replay", "gym:"
-"""What the name of an environment is, or starts with."""
+"""What the name of an environment is, or starts with: "session:WORLD", "replay", "gym:ID"."""
+
+
+FIRST_WORLD = "clickbait"
+"""The world of a stored "session" that names none: there was no other."""
+
+
+def session_of(world: str) -> str:
+    """Returns the name of the environment of synthetic users in a world."""
+    return f"{SESSION}:{world}"
+
+
+def is_session(env: str) -> bool:
+    """Returns whether users of the environment are synthetic."""
+    return env.partition(":")[0] == SESSION
+
+
+def world_of(env: str) -> str | None:
+    """Returns the world of an environment's synthetic users; None where it has none."""
+    return env.partition(":")[2] or FIRST_WORLD if is_session(env) else None
 
 
 def _known(env: str) -> str:
-    if env in (SESSION, REPLAY) or (env.startswith(GYM) and env != GYM):
+    if is_session(env) or env == REPLAY or (env.startswith(GYM) and env != GYM):
         return env
     raise ValueError(f"there is no environment {env!r}; write session, replay or gym:ID")
 
@@ -151,6 +170,8 @@ class ProgressiveConfig(Spec):
 class PaperDataConfig(Spec):
     """Make the paper's datasets from four groups of users who are in none of the other groups."""
 
+    env: EnvName = SESSION
+    source: str | None = Field(default=None, description="id of the dataset to replay")
     sessions: Count = Field(
         ge=5, multiple_of=5, description="of each dataset; five rounds share those of one"
     )
@@ -168,7 +189,7 @@ class CompareConfig(Spec):
     `training` is the trainer's config of each method, without its seed.
     """
 
-    env: Literal["session", "replay"] = "session"
+    env: EnvName = SESSION
     source: str | None = Field(default=None, description="id of the log to replay, whose test days score")
     training: dict[str, dict[str, Any]] = Field(min_length=1, description="by method")
     preset: str
@@ -196,4 +217,6 @@ class CompareConfig(Spec):
     def _replay_has_a_source(self) -> "CompareConfig":
         if (self.env == REPLAY) != (self.source is not None):
             raise ValueError("replay needs the log to replay (--from), and nothing else takes one")
+        if self.env.startswith(GYM):
+            raise ValueError("methods are compared on synthetic users or by replay; take session or replay")
         return self

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from mtf_engine.jobs.configs import GYM, SESSION
+from mtf_engine.jobs.configs import GYM, world_of
 from mtf_engine.jobs.storage import open_dataset
 from mtf_engine.registry import Workspace
 
@@ -11,7 +11,11 @@ if TYPE_CHECKING:
 
 
 def check_environment(name: str) -> None:
-    """Refuses a Gymnasium environment that is not there, or whose actions cannot be explored."""
+    """Refuses a world or a Gymnasium environment that is not there, or whose actions cannot be explored."""
+    if world := world_of(name):
+        from mtf_engine.environments.world import World
+
+        World.named(world)
     if name.startswith(GYM):
         from mtf_engine.environments.gymnasium import GymnasiumEnvironment
 
@@ -22,10 +26,10 @@ def open_environment(
     workspace: Workspace, name: str, *, source: str | None = None, seed: int = 0, n_threads: int = 1
 ) -> "Environment":
     """Returns the environment `name`; `source` is the dataset to replay, `seed` draws where its sessions start."""
-    if name == SESSION:
-        from mtf_engine.environments.session import SessionEnvironment
+    if world := world_of(name):
+        from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 
-        return SessionEnvironment(n_threads=n_threads)
+        return SessionEnvironment(SessionConfig(world=world), n_threads)
     if name.startswith(GYM):
         from mtf_engine.environments.gymnasium import GymnasiumEnvironment
 

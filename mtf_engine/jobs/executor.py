@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock
 
 from mtf_engine.disk import remove_folder
@@ -22,7 +23,18 @@ from mtf_engine.jobs import files, lock
 from mtf_engine.registry import WRITES_DATASET, Kind, RunRow, RunState, Workspace, new_id, now
 from mtf_engine.spec import Defect, Refusal
 
-MAX_WORKING = 2
+WORKERS = "MTF_WORKERS"
+
+
+def _most_working() -> int:
+    """Returns how many runs work at once: the environment's MTF_WORKERS, else 2."""
+    asked = os.environ.get(WORKERS, "2")
+    if not asked.isdecimal() or int(asked) < 1:
+        raise Refusal(f"{WORKERS} is {asked!r}; give the number of runs that may work at once, 1 or more")
+    return int(asked)
+
+
+MAX_WORKING = _most_working()
 COORDINATES = ("compare",)
 """Kinds of run that only wait for their parts, which are queued and have processes of their own."""
 GRACE_SECONDS = 10.0
@@ -296,7 +308,12 @@ def _remove_leavings(workspace: Workspace, run: RunRow) -> None:
 
 
 def _sweep(workspace: Workspace, owners: set[str | None]) -> None:
-    """Removes temp files `.<dataset id>.tmp*` of datasets that no live worker is writing, and folders alike."""
+    """Removes temp files `.<dataset id>.tmp*` of datasets that no live worker is writing, and folders alike.
+
+    What is computed of a dataset is written by whoever asks, a page too: its temp file has the process's number.
+    """
     for path in workspace.datasets_dir.glob(".*.tmp*"):
-        if path.name.split(".")[1] not in owners:
-            remove_folder(path) if path.is_dir() else path.unlink()
+        _, dataset_id, _, *rest = path.name.split(".")
+        written = rest and rest[0].isdecimal() and psutil.pid_exists(int(rest[0]))
+        if dataset_id not in owners and not written:
+            remove_folder(path) if path.is_dir() else path.unlink(missing_ok=True)

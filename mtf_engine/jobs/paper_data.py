@@ -1,4 +1,4 @@
-"""The paper's datasets from the session environment: 1, 1b, 2, 3 and test, as parts of one run.
+"""The paper's datasets: 1, 1b, 2, 3 and test, as parts of one run.
 
 IntegratedRL-MTF (arXiv 2404.17589), section 4.1: four groups of users, one for each way to explore; 1b is ours,
 Gaussian noise of the variance of the uniform one, on the users of 1: the fair control.
@@ -11,7 +11,7 @@ from typing import Any
 from mtf_engine.criteria import Criteria
 from mtf_engine.environments import draws
 from mtf_engine.jobs import parts
-from mtf_engine.jobs.configs import SESSION, CollectConfig, PaperDataConfig, ProgressiveConfig
+from mtf_engine.jobs.configs import CollectConfig, PaperDataConfig, ProgressiveConfig
 from mtf_engine.jobs.submissions import submit_collect, submit_join, submit_rounds
 from mtf_engine.jobs.worker import Job
 
@@ -43,13 +43,11 @@ def ways(config: PaperDataConfig) -> dict[str, dict[str, Any]]:
     }
 
 
-def collection(
-    config: PaperDataConfig, name: str, how: dict[str, Any], env: str = SESSION, source: str | None = None
-) -> CollectConfig:
-    """Returns what collects the dataset that is explored as one of `ways` says; `source` is a log to replay."""
+def collection(config: PaperDataConfig, name: str, how: dict[str, Any]) -> CollectConfig:
+    """Returns what collects the dataset that is explored as one of `ways` says."""
     return CollectConfig(
-        env=env,
-        source=source,
+        env=config.env,
+        source=config.source,
         half_width=config.half_width,
         n_sessions=config.sessions,
         n_threads=config.n_threads,
@@ -58,18 +56,16 @@ def collection(
     )
 
 
-def rounds_config(
-    config: PaperDataConfig, env: str = SESSION, source: str | None = None
-) -> ProgressiveConfig:
+def rounds_config(config: PaperDataConfig) -> ProgressiveConfig:
     """Returns the five rounds that share the sessions and the steps of one; those of 3 train its policies."""
     return ProgressiveConfig(
-        env=env,
-        source=source,
+        env=config.env,
+        source=config.source,
         rounds=ROUNDS,
         sessions_per_round=config.sessions // ROUNDS,
         algo=config.algo,
         training=config.training,
-        criteria=Criteria.default(env, tested=False),
+        criteria=Criteria.default(config.env, tested=False),
         half_width=config.half_width,
         seed=group_seed(config.seed, 3),
         n_threads=config.n_threads,
@@ -82,7 +78,7 @@ def group_seed(seed: int, group: int) -> int:
 
 
 def _collected(job: Job, config: CollectConfig) -> str:
-    settings = {**dict(config), "source": None}
+    settings = dict(config)
     name = settings.pop("name")
     return str(parts.done(job, "collect", name, partial(submit_collect, **settings)).dataset_id)
 

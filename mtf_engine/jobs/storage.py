@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from mtf_engine.jobs import files
+from mtf_engine.jobs.configs import world_of
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.schema import DatasetMeta, Ledger
 from mtf_engine.registry import BASELINE, BEST, DatasetRow, Workspace, now, run_of
@@ -43,13 +44,25 @@ def open_policy(workspace: Workspace, name: str, like: "DatasetMeta | Environmen
 
     A Refusal where the training's policy takes other features, predictions or dimensions than `like`.
     """
-    from mtf_engine.policy import Policy
-
     if name == BASELINE:
-        return Policy.baseline(like.fusion, like.feature_names, like.numeric_mask)
+        return live_policy(like)
     policy = load_policy(workspace, name)
     policy.check(like.fusion, like.feature_names)
     return policy
+
+
+def live_policy(like: "DatasetMeta | Environment") -> "Policy":
+    """Returns the live policy of a world of synthetic users; elsewhere action 0, the middle of every range."""
+    from mtf_engine.policy import Policy
+
+    takes = like.fusion, like.feature_names, like.numeric_mask
+    env = like.details.get("env") if isinstance(like, DatasetMeta) else like.name
+    if world := world_of(env or ""):
+        from mtf_engine.environments.world import World
+
+        if live := World.named(world).live:
+            return Policy.linear(*takes, live.bias, live.weights)
+    return Policy.baseline(*takes)
 
 
 def load_policy(workspace: Workspace, name: str) -> "Policy":

@@ -19,6 +19,7 @@ from mtf_engine.jobs.configs import (
     JoinConfig,
     PaperDataConfig,
     ProgressiveConfig,
+    world_of,
 )
 from mtf_engine.jobs.environments import check_environment
 from mtf_engine.jobs.executor import enqueue, submit
@@ -198,6 +199,7 @@ def submit_paper_data(
     training = make_config(algo, preset=preset, settings=dict(settings), seed=seed).model_dump(mode="json")
     values = {"algo": algo, "training": training, "seed": seed, "n_threads": training["n_threads"], **sizes}
     config = _checked(PaperDataConfig, "the paper's data", values)
+    check_environment(config.env)
     return submit(
         workspace,
         "paper-data",
@@ -231,6 +233,7 @@ def submit_compare(
     source_id = workspace.dataset(source).id if source else None
     values = {"source": source_id, "training": training, "preset": preset, **design}
     checked = _checked(CompareConfig, "the comparison", values)
+    check_environment(checked.env)
     if settings and compare.MAKER not in methods and compare.needs_maker(checked):
         raise Refusal(
             f"dataset 3 and numbers of critics are made with {compare.MAKER}, which the settings would not reach; "
@@ -295,6 +298,16 @@ def submit_evaluate(
         seed=seed,
         parent_id=parent_id,
     )
+
+
+def world_of_policies(workspace: Workspace, policies: Sequence[str]) -> str | None:
+    """Returns the world that the log of the first of `policies` is from; None where none of them tells."""
+    learned = [
+        workspace.trained(name).dataset_id for name in map(workspace.policy, policies) if name != BASELINE
+    ]
+    details = {row.id: row.meta["details"] for row in workspace.registry.datasets()}
+    worlds = (world_of(details.get(log or "", {}).get("env") or "") for log in learned)
+    return next(filter(None, worlds), None)
 
 
 def submit_abtest(

@@ -145,8 +145,8 @@ def starting_actor(
     """Returns an actor that acts as the baseline did in the log; in a joined one, as that of its last part.
 
     Weights and standardisation are copied from `baseline` where it is an actor of the same shape. A constant
-    baseline action is met exactly. Else the actor is fitted to the logged baseline actions until the largest
-    error is 1e-3, with a warning where that is not reached in 2,000 steps.
+    baseline action is met exactly. Else the actor is fitted to the logged baseline actions until the root mean
+    square of the errors is 1e-3, with a warning where that is not reached in 2,000 steps.
     """
     standardise = standardisation(transitions)
     actor = Actor(len(transitions.feature_names), transitions.fusion.n_actions, hidden)
@@ -196,15 +196,20 @@ def _fit(actor: Actor, transitions: Transitions, generator: torch.Generator) -> 
         loss.backward()
         optimiser.step()
         schedule.step()
-        if step % 100 == 0 and (error := _largest_error(actor, transitions)) <= FIT_ERROR:
+        if step % 100 == 0 and (error := _error(actor, transitions)) <= FIT_ERROR:
             return
-    warnings.warn(f"the actor starts up to {error:.1e} from the baseline policy", stacklevel=2)
+    warnings.warn(f"the actor starts {error:.1e} from the baseline policy, root mean square", stacklevel=2)
 
 
 @torch.no_grad()
-def _largest_error(actor: Actor, transitions: Transitions) -> float:
-    pairs = (_acted(actor, block) for block in transitions.blocks())
-    return max(float((acted - logged).abs().max()) for acted, logged in pairs)
+def _error(actor: Actor, transitions: Transitions) -> float:
+    """Returns the root mean square difference of the actor's actions from the baseline's."""
+
+    def squares(block: Requests) -> NDArray[np.float32]:
+        acted, logged = _acted(actor, block)
+        return (acted - logged).square().numpy()
+
+    return math.sqrt(transitions.mean(squares).mean())
 
 
 def _acted(actor: Actor, requests: Requests) -> tuple[torch.Tensor, torch.Tensor]:

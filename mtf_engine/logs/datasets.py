@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
@@ -180,7 +181,8 @@ class Dataset:
     def keep(self, path: Path, content: bytes) -> None:
         """Keeps what was computed of the dataset in the file `path` beside it, where that can be written to."""
         if os.access(path.parent, os.W_OK):
-            temp = path.with_name(f".{self.path.stem}.tmp.{os.getpid()}{''.join(path.suffixes)}")
+            writer = f"{os.getpid()}.{threading.get_native_id()}"
+            temp = path.with_name(f".{self.path.stem}.tmp.{writer}{''.join(path.suffixes)}")
             write_atomically(path, content, temp)
 
     def query(self, sql: str, params: Sequence[Any] = ()) -> pd.DataFrame:

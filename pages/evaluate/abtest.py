@@ -6,16 +6,16 @@ from typing import Any, NamedTuple
 import pandas as pd
 import streamlit as st
 
-from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.evaluation import ABTest
 from mtf_engine.jobs import estimates, executor, submissions
+from mtf_engine.jobs.configs import session_of, world_of
 from mtf_engine.registry import BASELINE, RunRow, RunState
 from pages.shared import abtest_results, follow, glossary, links, loaders, results, words
 from pages.shared.exhibit import described, exhibit
 
 TEST = "test"
 """Name of the run in the address."""
-SESSION, GYM = "session", "gym:"
+GYM = "gym:"
 UNITS = {"duration_time": " s"}
 BOUND: dict[str, Any] = {"bind": "query-params"}
 
@@ -37,18 +37,19 @@ class Order(NamedTuple):
 
 def testable() -> dict[str, list[RunRow]]:
     """Returns the completed trainings by the environment that their policies can be tested in."""
-    session, found = SessionEnvironment(), dict[str, list[RunRow]]()
+    found = dict[str, list[RunRow]]()
     for run in loaders.trainings(RunState.COMPLETED):
-        if (takes := loaders.takes(run)) and (env := env_of(takes, session)):
+        if (takes := loaders.takes(run)) and (env := env_of(takes)):
             found.setdefault(env, []).append(run)
     return found
 
 
-def env_of(takes: loaders.Takes, session: SessionEnvironment) -> str | None:
-    """Returns the environment that offers what a policy takes: synthetic users, or the Gymnasium one it is from."""
-    if takes.fits(session.fusion, session.feature_names):
-        return SESSION
-    return takes.env if (takes.env or "").startswith(GYM) else None
+def env_of(takes: loaders.Takes) -> str | None:
+    """Returns the environment that the log of a policy is from, where its users can be met again."""
+    env = takes.env or ""
+    if world := world_of(env):
+        return session_of(world)
+    return env if env.startswith(GYM) else None
 
 
 def choose_test(tests: Mapping[str, RunRow], runs: results.Runs) -> RunRow:
@@ -124,11 +125,14 @@ def show_live(frame: pd.DataFrame, test: ABTest) -> None:
 
 def show_form(found: dict[str, list[RunRow]]) -> None:
     left, middle, right = st.columns([2, 3, 2])
-    worlds = {env: "synthetic users" if env == SESSION else env.removeprefix(GYM) for env in found}
+    worlds = {
+        env: f"synthetic users, {world}" if (world := world_of(env)) else env.removeprefix(GYM)
+        for env in found
+    }
     env = links.choice("In", worlds, "env", left)
     titles = words.policy_titles(found[env])
     policies = links.choices("Policies", titles, "policies", middle)
-    bases = {BASELINE: "baseline: action 0 for everybody"} | titles
+    bases = {BASELINE: "baseline: the live policy"} | titles
     against = links.choice("Against", bases, "against", right)
     first, second, third = st.columns(3)
     users = first.number_input("Users", 2, value=10_000, step=10_000, key="users", **BOUND)
@@ -159,7 +163,9 @@ def show_start(order: Order) -> None:
                 seeds=order.seeds,
             )
             st.rerun()
-    arguments = ("abtest", *order.policies, "--against", order.against, "--env", order.env)
+    kind, world = order.env.partition(":")[0], world_of(order.env)
+    where = ("--env", kind, "--world", world) if world else ("--env", order.env)
+    arguments = ("abtest", *order.policies, "--against", order.against, *where)
     drawn = (
         "--users",
         order.n_users,

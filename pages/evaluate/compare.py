@@ -3,7 +3,10 @@
 import pandas as pd
 import streamlit as st
 
-from pages.shared import charts, comparison, evaluation_charts, glossary, links, results, words
+from mtf_engine.evaluation import ABTest
+from mtf_engine.evaluation.agreement import agreement
+from mtf_engine.registry import RunState
+from pages.shared import charts, comparison, evaluation_charts, glossary, links, loaders, results, words
 from pages.shared.comparison import Comparison
 from pages.shared.exhibit import described, exhibit, shares
 
@@ -54,6 +57,42 @@ def show_differences(found: Comparison, base: str) -> None:
             )
             exhibit(figure, frame.drop(columns="algo"), f"difference {group}", alt)
             st.caption(resolved("In these rows", frame))
+
+
+def show_tested(found: Comparison) -> None:
+    """Draws what an A/B test says of the same policies, where there is one."""
+    ended = loaders.workspace().registry.runs(RunState.COMPLETED, kind="abtest")
+    for run in ended:
+        beside = agreement(found.result.differences, ABTest.model_validate(run.result))
+        if beside:
+            break
+    else:
+        return
+    st.header("Beside their A/B test", anchor=False)
+    st.markdown(beside.sentence)
+    table = pd.DataFrame(
+        {
+            "policy": words.policy_title(one.policy, found.runs),
+            "difference of weighted GAUC": one.gauc_difference,
+            "from": one.gauc_low,
+            "to": one.gauc_high,
+            "difference of session reward, %": _percent(one.reward_difference),
+            "from, %": _percent(one.reward_low),
+            "to, %": _percent(one.reward_high),
+        }
+        for one in beside.policies
+    )
+    numbers = {
+        name: st.column_config.NumberColumn(format="%+.1f" if "%" in name else "%+.4f")
+        for name in table.columns[1:]
+    }
+    said = f"Differences from {words.policy_title(beside.base, found.runs)} on the log and in the A/B test"
+    described(table, "beside the A/B test", said, **numbers)
+    st.page_link("pages/evaluate/abtest.py", label="The A/B test →", query_params={"test": run.id})
+
+
+def _percent(relative: float | None) -> float | None:
+    return None if relative is None else 100 * relative
 
 
 def resolved(where: str, frame: pd.DataFrame) -> str:
@@ -115,6 +154,7 @@ def main() -> None:
     st.header("Differences", anchor=False, help=glossary.TERMS["difference"])
     base = choose_base(found)
     show_differences(found, base)
+    show_tested(found)
     show_best(found)
     show_segments(found, base)
     show_searches(found)

@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from mtf_engine.aggregates import Population
-from mtf_engine.environments.session import SessionEnvironment
+from mtf_engine.environments.world import DEFAULT_WORLD, World
 from mtf_engine.exploration.traffic import BoxSize, Traffic, plan_size
 from mtf_engine.registry import DatasetRow, PlanRow
 from mtf_engine.spec import BoundsPlan, Box, FusionSpec
@@ -29,7 +29,7 @@ class Log(NamedTuple):
 def choose_log(rows: list[DatasetRow]) -> Log:
     """Returns the log chosen; the synthetic users where there is none."""
     if not rows:
-        names = SessionEnvironment.fusion.names
+        names = World.named(DEFAULT_WORLD).fusion.names
         nobody = Population(shares={}, requests_per_session=5, baseline_action=(0.0,) * len(names))
         return Log(None, names, nobody)
     by_id = {row.id: row for row in rows}

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from mtf_engine.environments.session import SessionEnvironment
+from mtf_engine.environments.world import DEFAULT_WORLD, World
 from mtf_engine.learning.penalties import FORMS, PenaltyForm
 from mtf_engine.learning.penalty_curves import Curve, actor_curves, critic_curves
 from mtf_engine.spec import FusionSpec
@@ -41,7 +41,7 @@ class Settings(NamedTuple):
 def choose_walls() -> tuple[str, float, float]:
     """Returns the dimension drawn and its bounds in the plan chosen."""
     rows = loaders.datasets()
-    fusion = FusionSpec.model_validate(rows[0].meta["fusion"]) if rows else SessionEnvironment.fusion
+    fusion = FusionSpec.model_validate(rows[0].meta["fusion"]) if rows else World.named(DEFAULT_WORLD).fusion
     if not rows:
         st.info("No log yet: these are the dimensions of the synthetic users. Import a log to see yours.")
     first, second, third = st.columns(3)

@@ -22,7 +22,7 @@ FOLLOWED = "collected"
 
 def choose_baseline(world: World, place: Any) -> str:
     """Draws the choice of the policy explored around: the default one, or a training that fits the users."""
-    titles = {BASELINE: "the default one: action 0 for everybody"} | words.policy_titles(
+    titles = {BASELINE: "the live policy; action 0 for everybody where there is none"} | words.policy_titles(
         worlds.fitting(world)
     )
     why = "The live policy. In a next round it is the policy that was promoted."

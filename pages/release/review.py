@@ -30,7 +30,7 @@ def show_live(runs: dict[str, RunRow]) -> None:
     lived = review.history(loaders.workspace())[-1]
     title = words.policy_title(lived["policy"], runs)
     if lived["policy"] == BASELINE:
-        title = "the default baseline, action 0 for everybody"
+        title = "the default baseline"
     since = f", since {lived['since']:%Y-%m-%d %H:%M} UTC, by {lived['name']}" if lived["since"] else ""
     st.markdown(f"**Live:** {words.plain(title + since)}.")
 

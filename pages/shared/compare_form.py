@@ -6,7 +6,7 @@ import streamlit as st
 
 from mtf_engine.algos import ALGOS
 from mtf_engine.jobs import submissions
-from mtf_engine.jobs.configs import SESSION
+from mtf_engine.jobs.configs import is_session
 from pages.shared import follow, links, loaders, words, worlds
 from pages.shared.factorial_tables import DATASETS
 
@@ -57,7 +57,7 @@ def design(world: worlds.World) -> dict[str, Any]:
         value=10_000,
         step=1_000,
         key="compare users",
-        disabled=world.env != SESSION,
+        disabled=not is_session(world.env),
         help="Replayed users cannot be met again: there the log's test days score, without an A/B test.",
     )
     preset = fourth.selectbox(
@@ -82,7 +82,7 @@ def options(world: worlds.World, asked: dict[str, Any]) -> tuple[Any, ...]:
     return (
         *("--methods", methods, "--datasets", ",".join(asked["datasets"]), "--seeds", len(asked["seeds"])),
         *(*world.options, "--preset", asked["preset"], "--sessions", asked["sessions"]),
-        *(("--users", asked["users"]) if world.env == SESSION else ()),
+        *(("--users", asked["users"]) if is_session(world.env) else ()),
         *(("--rounds",) if asked["rounds"] else ()),
         *(("--n-critics", ",".join(map(str, asked["n_critics"]))) if asked["n_critics"] else ()),
     )

@@ -116,7 +116,7 @@ def _ab_users(world: World, place: Any) -> int:
 
 def _baselines(world: World) -> dict[str, str]:
     """Returns what lists call the policies that rounds can start from: what is live, the default one, all others."""
-    titles = {BASELINE: "the default one: action 0 for everybody"}
+    titles = {BASELINE: "the live policy; action 0 for everybody where there is none"}
     titles |= words.policy_titles(worlds.fitting(world))
     live = loaders.workspace().live
     if live not in titles:

@@ -4,8 +4,10 @@ from typing import Any, NamedTuple
 
 import streamlit as st
 
-from mtf_engine.environments.session import SessionEnvironment
-from mtf_engine.jobs.configs import GYM, REPLAY, SESSION
+from mtf_engine.environments.session import SessionConfig, SessionEnvironment
+from mtf_engine.environments.world import DEFAULT_WORLD, names
+from mtf_engine.environments.world import World as SyntheticWorld
+from mtf_engine.jobs.configs import GYM, REPLAY, SESSION, world_of
 from mtf_engine.registry import DatasetRow, RunRow, RunState
 from mtf_engine.spec import FusionSpec, Refusal
 from pages.shared import links, loaders, words
@@ -25,7 +27,9 @@ class World(NamedTuple):
     @property
     def options(self) -> tuple[str, ...]:
         """What names it on a command line."""
-        return ("--env", self.env, *(("--from", self.log.id) if self.log else ()))
+        kind, world = self.env.partition(":")[0], world_of(self.env)
+        named = ("--env", kind, "--world", world) if world else ("--env", self.env)
+        return (*named, *(("--from", self.log.id) if self.log else ()))
 
 
 def choose(gymnasium: bool = True) -> World | None:
@@ -62,8 +66,16 @@ def _session(place: Any, any_log: bool) -> World:
         "Simulated users and feedback: figures of such a log are marked as synthetic."
         + ("" if any_log else " An imported log can be replayed instead.")
     )
-    env = SessionEnvironment()
-    return World(SESSION, None, env.fusion, env.feature_names)
+    env = SessionEnvironment(SessionConfig(world=choose_world(place)))
+    return World(env.name, None, env.fusion, env.feature_names)
+
+
+def choose_world(place: Any) -> str:
+    """Draws the choice of a world of synthetic users and returns its name."""
+    titles = {DEFAULT_WORLD: DEFAULT_WORLD, **{name: name for name in names()}}
+    chosen: str = links.choice("World", titles, "world", place)
+    place.caption(SyntheticWorld.named(chosen).what)
+    return chosen
 
 
 def _replay(place: Any, logs: dict[str, DatasetRow]) -> World:
