@@ -13,11 +13,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from mtf_engine.environments.generation import learn_live
+from mtf_engine.environments.generation import by_segment, learn_live
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
-from mtf_engine.environments.world import names
+from mtf_engine.environments.world import World, names
 from mtf_engine.evaluation.premises import PREMISES, Premises, measure, store, stored
 from mtf_engine.jobs.storage import live_policy
 
@@ -54,7 +56,12 @@ def main() -> None:
 
     if args.learn_live:
         config = SessionConfig(world=args.learn_live)
-        print(learn_live(config, LEARNERS, GENERATIONS, args.threads, tell).model_dump_json(indent=1))
+        learned = learn_live(config, LEARNERS, GENERATIONS, args.threads, tell)
+        print(learned.model_dump_json(indent=1))
+        own = World.named(config.world).live
+        assert own is not None
+        apart = np.abs(by_segment(learned) - by_segment(own)).max()
+        tell(f"an action is at most {apart:.4f} from that of the world's own live policy")
         return
     for name in args.worlds:
         found = []

@@ -58,12 +58,28 @@ def translated(actions: NDArray[np.floating], before: FusionSpec, now: FusionSpe
     return (2 * (low + (actions + 1) / 2 * (high - low)) - new_low - new_high) / (new_high - new_low)
 
 
-def linear(by_segment: NDArray[np.floating]) -> Live:
-    """Returns the live policy that comes nearest to actions [segments, d], by least squares."""
-    names = [f"age_band={age}" for age in world.AGES] + [
-        f"activity={activity}" for activity in world.ACTIVITIES
-    ]
-    told = [segment.split("/") for segment in world.SEGMENTS.tolist()]
-    terms = np.array([[1, *(name.partition("=")[2] in segment for name in names)] for segment in told], float)
-    rows: NDArray[np.float64] = np.linalg.lstsq(terms, by_segment, rcond=None)[0].round(DIGITS)
-    return Live(bias=rows[0].tolist(), weights=dict(zip(names, rows[1:].tolist(), strict=True)))
+FEATURES = tuple(
+    f"{name}={value}"
+    for name, values in (("age_band", world.AGES), ("activity", world.ACTIVITIES))
+    for value in values
+)
+TERMS = np.array(
+    [
+        [1, *(feature.partition("=")[2] in segment.split("/") for feature in FEATURES)]
+        for segment in world.SEGMENTS.tolist()
+    ],
+    float,
+)
+"""What a live policy is linear in, by segment: 1, then FEATURES."""
+
+
+def linear(actions: NDArray[np.floating]) -> Live:
+    """Returns the live policy that comes nearest to the `actions` [segments, d], by least squares."""
+    rows: NDArray[np.float64] = np.linalg.lstsq(TERMS, actions, rcond=None)[0].round(DIGITS)
+    return Live(bias=rows[0].tolist(), weights=dict(zip(FEATURES, rows[1:].tolist(), strict=True)))
+
+
+def by_segment(live: Live) -> NDArray[np.float64]:
+    """Returns the actions [segments, d] of such a live policy."""
+    acted: NDArray[np.float64] = TERMS @ np.array([live.bias, *(live.weights[name] for name in FEATURES)])
+    return acted
