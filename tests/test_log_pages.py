@@ -15,7 +15,7 @@ from mtf_engine.logs.next_day import NextDay
 from mtf_engine.registry import RunRow, RunState, Workspace
 from mtf_engine.reward import Correlation
 from mtf_engine.spec import BoundsPlan, Refusal, RewardSpec
-from pages.shared import dataset_charts, loaders
+from pages.shared import dataset_charts, loaders, words
 from tests.fixtures import logs
 from tests.test_explore_pages import address, tiles, widget
 from tests.test_pages import button, checked, opened, tables, texts
@@ -412,3 +412,9 @@ def test_rows_that_are_left_out_are_counted_by_the_import_and_on_its_dataset(fil
     assert "rows left out: 1 negative" in texts(app.run()).replace("\\", "")
     page = opened("datasets", dataset=filled.registry.datasets()[0].id)
     assert "Left out of impressions" in texts(page).replace("\\", "")
+
+
+def test_a_synthetic_log_names_its_world(small_workspace):
+    assert words.source(small_workspace.dataset("explored")) == "session, feed (synthetic)"
+    assert words.synthetic("session").startswith("Synthetic, world clickbait: ")
+    assert words.synthetic("gym:Pendulum-v1").startswith("Synthetic: ")

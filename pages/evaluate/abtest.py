@@ -84,7 +84,7 @@ def show_test(run: RunRow, runs: results.Runs) -> None:
 def introduce(test: ABTest, runs: results.Runs) -> None:
     base = words.plain(words.policy_title(test.base, runs))
     if test.synthetic:
-        st.warning("Synthetic: these users and their feedback are simulated.")
+        st.warning(words.synthetic(test.env))
     means = ", ".join(
         f"{abtest_results.metric_title(name)} {words.figure(mean)}{UNITS.get(name, '')}"
         for name, mean in test.base_means.items()

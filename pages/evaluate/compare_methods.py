@@ -49,7 +49,7 @@ def seconds_left(run: RunRow) -> float | None:
 def introduce(run: RunRow, found: Comparison) -> None:
     config = run.config
     if found.synthetic:
-        st.warning("Synthetic: these users and their feedback are simulated.")
+        st.warning(words.synthetic(found.env))
     tested = (
         f" A/B tests on {config['users']:,} users." if found.synthetic else " No A/B test on replayed users."
     )

@@ -102,7 +102,7 @@ def show_links(chosen: Chosen, here: str) -> None:
 
 def warn_if_synthetic(dataset: DatasetRow) -> None:
     if dataset.meta.get("synthetic"):
-        st.warning("Synthetic: these users and their feedback are simulated.")
+        st.warning(words.synthetic(dataset.meta.get("details", {}).get("env")))
 
 
 def _introduce(result: EvaluationResult, chosen: Chosen) -> None:

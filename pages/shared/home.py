@@ -80,7 +80,7 @@ def dataset_table(datasets: list[DatasetRow]) -> pd.DataFrame:
         {
             "Dataset": row.name,
             "Id": row.id,
-            "Source": row.source + (" (synthetic)" if row.meta.get("synthetic") else ""),
+            "Source": words.source(row),
             "Exploration": row.meta.get("exploration") or "none",
             "Requests": row.n_requests,
             "Impressions": row.n_impressions,

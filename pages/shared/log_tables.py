@@ -7,6 +7,7 @@ import pandas as pd
 from mtf_engine.logs.quality import Quality
 from mtf_engine.logs.shift import Drift
 from mtf_engine.registry import DatasetRow
+from pages.shared import words
 
 
 def datasets(rows: Sequence[DatasetRow]) -> pd.DataFrame:
@@ -14,7 +15,7 @@ def datasets(rows: Sequence[DatasetRow]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "Dataset": row.name,
-            "Source": row.source + (" (synthetic)" if row.meta.get("synthetic") else ""),
+            "Source": words.source(row),
             "Exploration": row.meta.get("exploration") or "none",
             "Requests": row.n_requests,
             "Impressions": row.n_impressions,

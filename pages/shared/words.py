@@ -6,7 +6,8 @@ import shlex
 from datetime import datetime
 from pathlib import Path
 
-from mtf_engine.registry import BEST, RunRow, RunState, now, run_of
+from mtf_engine.jobs.configs import world_of
+from mtf_engine.registry import BEST, DatasetRow, RunRow, RunState, now, run_of
 
 PROJECT = Path(__file__).parents[2]
 STATES = {
@@ -104,3 +105,17 @@ def policy_titles(runs: list[RunRow]) -> dict[str, str]:
         if policy == run.id or run.best_step not in (None, run.n_steps)
     ]
     return {policy: policy_title(policy, by_id) for policy in policies}
+
+
+def source(row: DatasetRow) -> str:
+    """Returns where a log is from: how it was made, and of which world's users where they are synthetic."""
+    if not row.meta.get("synthetic"):
+        return row.source
+    world = world_of(row.meta.get("details", {}).get("env") or "")
+    return f"{row.source}, {world} (synthetic)" if world else f"{row.source} (synthetic)"
+
+
+def synthetic(env: str | None) -> str:
+    """Returns the warning over figures of users who are none, with the world they are of."""
+    world = world_of(env or "")
+    return f"Synthetic{f', world {world}' if world else ''}: these users and their feedback are simulated."
