@@ -1,5 +1,7 @@
 """The worlds are what docs/session.md says of them, measured before any method was tried."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -35,6 +37,8 @@ MISSED = {
 
 def test_the_command_line_starts_from_the_same_world():
     assert options.DEFAULT_WORLD == DEFAULT_WORLD
+    (told,) = get_args(options.World)[1:]
+    assert all(name in told.help for name in names())
     with pytest.raises(Refusal, match="no world 'mars'; take one of clickbait, feed, noisy"):
         World.named("mars")
 

@@ -61,8 +61,10 @@ def show_differences(found: Comparison, base: str) -> None:
 
 def show_tested(found: Comparison) -> None:
     """Draws what an A/B test says of the same policies, where there is one."""
-    ended = loaders.workspace().registry.runs(RunState.COMPLETED, kind="abtest")
-    for run in ended:
+    chosen = set(found.chosen.policies)
+    for run in loaders.workspace().registry.runs(RunState.COMPLETED, kind="abtest"):
+        if run.config["base"] not in chosen or len(chosen.intersection(run.config["policies"])) < 2:
+            continue
         beside = agreement(found.result.differences, ABTest.model_validate(run.result))
         if beside:
             break
