@@ -36,6 +36,18 @@ def test_compare_shows_what_was_evaluated(filled, result):
     assert sum(best["by user (the paper's)"]) == pytest.approx(1)
 
 
+def test_an_ab_test_of_the_same_policies_stands_beside_their_scores(filled, result):
+    app = opened("compare")
+    (test,) = filled.registry.runs(kind="abtest")
+    (effect,) = (e for e in test.result["effects"] if e["metric"] == "session_reward")
+    told = table(app, "difference of session reward, %")
+    assert told["difference of session reward, %"][0] == pytest.approx(100 * effect["relative"])
+    pair = next(d for d in result.differences if (d.base, d.group) == ("baseline", "user"))
+    assert told["difference of weighted GAUC"][0] == pair.value
+    agree = pair.value * effect["relative"] > 0
+    assert f"Weighted GAUC and the A/B test order {'the policies' if agree else '0 of 1 pairs'}" in texts(app)
+
+
 def test_the_base_of_differences_is_chosen_and_linked(filled, result):
     (other,) = (policy.run_id for policy in result.policies if policy.run_id != "baseline")
     for base, compared in (("baseline", other), (other, "baseline")):

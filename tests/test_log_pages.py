@@ -6,6 +6,8 @@ import yaml
 from streamlit.runtime.scriptrunner import RerunData, get_script_run_ctx
 
 from mtf_engine import aggregates
+from mtf_engine.environments.world import World, names
+from mtf_engine.evaluation.premises import PREMISES, stored
 from mtf_engine.exploration import signal
 from mtf_engine.jobs import estimates, executor, submissions
 from mtf_engine.jobs.configs import CollectConfig
@@ -418,3 +420,12 @@ def test_a_synthetic_log_names_its_world(small_workspace):
     assert words.source(small_workspace.dataset("explored")) == "session, feed (synthetic)"
     assert words.synthetic("session").startswith("Synthetic, world clickbait: ")
     assert words.synthetic("gym:Pendulum-v1").startswith("Synthetic: ")
+
+
+@pytest.mark.parametrize("world", names())
+def test_the_page_of_synthetic_users_tells_what_a_world_misses(world, filled):
+    app = checked(opened("synthetic", world=world))
+    misses = sum(not premise.holds(p) for premise in PREMISES for p in stored(world))
+    assert f"the {misses} of {3 * len(PREMISES)} that are missed" in texts(app)
+    assert World.named(world).what in texts(app)
+    assert ("orders policies the other way" in texts(app)) == (world == "clickbait")
