@@ -141,7 +141,8 @@ def load_critics(path: Path) -> CriticEnsemble:
 def make_config(algo_name: str, preset: str, settings: Mapping[str, str], seed: int) -> TrainerConfig:
     """Returns the config of `algo_name`: its preset, with `settings` as strings over it.
 
-    Lists are separated by commas, an empty string is none. A Refusal names the field and what it allows.
+    Lists are separated by commas, an empty string is none. `n_steps` takes the place of a preset's passes. A
+    Refusal names the field and what it allows.
     """
     if algo_name not in ALGOS:
         raise Refusal(f"there is no algorithm {algo_name}; choose one of {', '.join(ALGOS)}")
@@ -153,10 +154,28 @@ def make_config(algo_name: str, preset: str, settings: Mapping[str, str], seed: 
     if unknown:
         raise Refusal(f"{algo_name} has no setting {unknown[0]}; its settings are {', '.join(fields)}")
     values = {name: _parsed(text, fields[name].annotation) for name, text in settings.items()}
+    start = {**algorithm.presets[preset], "seed": seed}
+    for given, other in (("n_steps", "passes"), ("passes", "n_steps")):
+        if values.get(given) and values.get(other):
+            raise Refusal("n_steps and passes both say how long to train; set one of them")
+        if values.get(given):
+            start.pop(other, None)
     try:
-        return algorithm.Config.model_validate({**algorithm.presets[preset], "seed": seed, **values})
+        return algorithm.Config.model_validate({**start, **values})
     except ValidationError as error:
         raise Refusal.invalid(f"the config of {algo_name}", error) from None
+
+
+def sized(config: Mapping[str, Any], n_requests: int) -> dict[str, Any]:
+    """Returns a config, JSON-able, with the steps that its passes make over a log of so many requests."""
+    passes = config.get("passes")
+    steps = {"n_steps": max(1, round(passes * n_requests / config["batch_size"]))} if passes else {}
+    return {**config, **steps}
+
+
+def unsized(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a config without the steps that its passes made over the log it was for."""
+    return {name: value for name, value in config.items() if name != "n_steps" or not config.get("passes")}
 
 
 def closest_preset(algo_name: str, config: TrainerConfig) -> str:

@@ -116,6 +116,29 @@ def test_misuse_exits_with_2_and_prints_nothing_on_stdout(arguments: list[str]) 
         (["dataset", "show", "x"], "there is no dataset 'x'"),
         (["dataset", "import", "/no/such/log"], "there is no file or folder /no/such/log"),
         (["dataset", "collect", "--env", "replay", "--explore", "uniform", "--requests", "9"], "--from"),
+        (
+            ["progressive", "--env", "replay", "--sessions-per-round", "9", "--world", "feed"],
+            "--world feed says nothing of --env replay; leave it out, or take --env session",
+        ),
+        (["compare", "--replay", "8/3/5"], "--replay 8/3/5 says nothing of --env session"),
+        (["abtest", "baseline", "--env", "gym:Pendulum-v1", "--world", "feed"], "--world feed says nothing"),
+        (
+            [
+                "dataset",
+                "collect",
+                "--env",
+                "replay",
+                "--replay",
+                "8",
+                "--from",
+                "x",
+                "--explore",
+                "uniform",
+                "--requests",
+                "9",
+            ],
+            "there is no dataset 'x'",
+        ),
         (["dataset", "collect", "--env", "car", "--explore", "uniform", "--requests", "9"], "env: "),
         (
             [
@@ -171,6 +194,8 @@ def test_a_dataset_is_collected_listed_shown_and_deleted(filled: Shell) -> None:
         "replay",
         "--from",
         "explored",
+        "--replay",
+        "2/1/3",
         "--explore",
         "gaussian",
         "--requests",
@@ -182,7 +207,12 @@ def test_a_dataset_is_collected_listed_shown_and_deleted(filled: Shell) -> None:
     assert listed[made["dataset_id"]]["requests"] == made["requests"]
     shown = filled("dataset", "show", made["dataset_id"])
     assert (shown["source"], shown["meta"]["exploration"]) == ("replay", "gaussian")
+    assert shown["meta"]["details"]["env"] == "replay:2/1/3"
+    assert made["impressions"] == made["requests"]
     assert filled("runs", "show", shown["run_id"])["dataset_id"] == made["dataset_id"]
+    replay = ("dataset", "collect", "--env", "replay", "--from", "explored", "--explore", "uniform")
+    assert "write replay:" in filled.refused(*replay, "--replay", "8", "--requests", "9")
+    assert "shows 3 of 2" in filled.refused(*replay, "--replay", "2/3/5", "--requests", "9")
 
     CliRunner().invoke(
         app, ["--workspace", str(filled.workspace.path), "dataset", "delete", made["dataset_id"]], input="n\n"

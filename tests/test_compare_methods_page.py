@@ -103,10 +103,21 @@ def test_the_form_is_its_command_line(workspace):
 def test_methods_are_compared_on_a_replayed_log(workspace):
     add_source(workspace)
     app = opened("compare_methods", env="replay", dataset="source")
-    assert "--env replay --from source" in texts(app) and "--users" not in texts(app)
+    assert "--env replay --replay 20/3/5 --from source" in texts(app) and "--users" not in texts(app)
     checked(button(app, "Start the comparison").click().run())
     (run,) = workspace.registry.runs(kind="compare")
-    assert (run.config["env"], run.config["source"]) == ("replay", "source")
+    assert (run.config["env"], run.config["source"]) == ("replay:20/3/5", "source")
+
+
+def test_what_a_replay_offers_and_shows_is_chosen_and_linked(workspace):
+    add_source(workspace)
+    app = opened(
+        "compare_methods", env="replay", dataset="source", replay_n_candidates="12", replay_n_shown="2"
+    )
+    assert "--replay 12/2/5" in texts(app)
+    app.number_input(key="replay_n_shown").set_value(13)
+    (said,) = checked(app.run()).error
+    assert "shows 13 of 12 candidates" in said.value and not [b for b in app.button if "Start" in b.label]
 
 
 def test_the_lines_of_the_factorial_are_the_methods_with_their_intervals():

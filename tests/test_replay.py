@@ -4,6 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mtf_engine.environments.replay import ReplayConfig, ReplayEnvironment
 from mtf_engine.jobs.storage import register_dataset
@@ -62,8 +64,13 @@ def add_source(workspace: Workspace) -> None:
 
 
 @pytest.fixture(scope="module")
-def env(tmp_path_factory):
-    return ReplayEnvironment(source(tmp_path_factory.mktemp("replay")))
+def log(tmp_path_factory):
+    return source(tmp_path_factory.mktemp("replay"))
+
+
+@pytest.fixture(scope="module")
+def env(log):
+    return ReplayEnvironment(log, ReplayConfig.named("replay"))
 
 
 def play(env, action, n=200, seed=0):
@@ -166,10 +173,47 @@ def test_only_training_days_are_dealt(tmp_path):
 
 
 def test_a_log_with_no_user_long_enough_is_refused(tmp_path):
-    with pytest.raises(Refusal, match="no user with 8 impressions"):
-        ReplayEnvironment(source(tmp_path, lengths=(7, 3)))
+    with pytest.raises(Refusal, match=r"no user with 20 impressions.*offer fewer candidates"):
+        ReplayEnvironment(source(tmp_path, lengths=(19, 3)))
 
 
 def test_more_shown_than_offered_is_refused():
     with pytest.raises(ValueError, match="shows 3 of 2"):
         ReplayConfig(n_candidates=2)
+
+
+@given(st.integers(1, 1_000), st.integers(1, 1_000), st.integers(1, 1_000))
+def test_a_name_holds_all_settings(candidates, shown, requests):
+    config = ReplayConfig(n_candidates=max(candidates, shown), n_shown=shown, n_requests=requests)
+    assert ReplayConfig.named(config.name) == config
+
+
+def test_a_bare_name_means_what_it_always_has():
+    assert ReplayConfig.named("replay") == ReplayConfig(n_candidates=8, n_shown=3, n_requests=5)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("replay:20", "write replay:CANDIDATES/SHOWN/REQUESTS"),
+        ("replay:20/3/5/1", "write replay:CANDIDATES/SHOWN/REQUESTS"),
+        ("replay:20/x/5", "write replay:CANDIDATES/SHOWN/REQUESTS"),
+        ("replay:20/0/5", "n_shown: Input should be greater than or equal to 1"),
+        ("replay:5000/3/5", "n_candidates: Input should be less than or equal to 1000"),
+        ("replay:2/3/5", "shows 3 of 2 candidates"),
+    ],
+)
+def test_a_name_that_is_no_replay_is_refused(name, said):
+    with pytest.raises(Refusal, match=said):
+        ReplayConfig.named(name)
+
+
+@pytest.mark.parametrize(("offered", "shown", "requests"), [(20, 3, 5), (12, 5, 2), (5, 5, 1)])
+def test_so_many_are_offered_shown_and_played(log, offered, shown, requests):
+    config = ReplayConfig(n_candidates=offered, n_shown=shown, n_requests=requests)
+    records = play(ReplayEnvironment(log, config), (1, 0))
+    assert len(records) <= requests
+    for *_, candidates, step in records:
+        assert candidates.item_id.shape[1] == offered and step.impressions.item_id.shape[1] == shown
+        best = -np.sort(-candidates.predictions[:, :, 0], axis=1)[:, :shown]
+        assert (step.impressions.predictions[:, :, 0] == best).all()

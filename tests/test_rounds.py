@@ -84,6 +84,19 @@ def test_rounds_share_sessions_users_and_steps_as_they_should(
     assert [share_of(61, number, 5) for number in range(1, 6)] == [12, 12, 12, 12, 13]
 
 
+def test_passes_go_over_the_log_of_each_round(workspace: Workspace) -> None:
+    settings = {name: value for name, value in SMALL.items() if name != "n_steps"} | {"passes": "0.5"}
+    run_id = submissions.submit_progressive(
+        workspace, algo="integrated_rl", preset="demo", settings=settings, env="session:feed", rounds=2,
+        sessions_per_round=30, train_on="cumulative", name="passes", seed=5,
+    )  # fmt: skip
+    run = executor.completed(workspace, executor.wait(workspace, run_id))
+    rounds = [Round.model_validate(one) for one in (run.result or {})["rounds"]]
+    logs = [workspace.registry.run(one.candidate).dataset_id for one in rounds]
+    sizes = [workspace.dataset(str(log)).n_requests for log in logs]
+    assert [one.steps for one in rounds] == [round(size / 2 / 16) for size in sizes] and sizes[0] < sizes[1]
+
+
 @pytest.mark.slow
 def test_rounds_are_played_on_a_log_that_is_replayed(workspace: Workspace, tmp_path: Path) -> None:
     log = sample.write(tmp_path / "log", sample.impressions(), sample.users())

@@ -88,7 +88,7 @@ def test_rounds_are_played_in_a_gymnasium_environment(team):
 def test_rounds_are_played_on_a_replayed_log_without_an_ab_test(team):
     add_source(team)
     app = opened("rounds", env="replay", dataset="source")
-    assert "--env replay --from source" in texts(app)
+    assert "--env replay --replay 20/3/5 --from source" in texts(app)
     assert widget(app.number_input, "A/B users a round").disabled
     button(app, "Start rounds").click()
     checked(app.run())

@@ -18,7 +18,7 @@ from mtf_engine.algos.integrated_rl import IntegratedRL, IntegratedRLConfig
 from mtf_engine.jobs import executor
 from mtf_engine.jobs.doctor import examine
 from mtf_engine.jobs.storage import open_dataset
-from mtf_engine.learning.batches import Batch
+from mtf_engine.learning.batches import Batch, Batches
 from mtf_engine.learning.linear import starting_policy
 from mtf_engine.learning.start import RewardScale, logged_std, mean_bounds, standardisation
 from mtf_engine.logs import datasets, transitions
@@ -26,6 +26,7 @@ from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.transitions import READ, Layout
 from mtf_engine.networks import box, deviation
 from mtf_engine.registry import DatasetRow, Workspace, now
+from mtf_engine.spec import FusionSpec
 from tests import problems
 from tests.test_datasets import META, tables, written
 from tests.waiting import wait_until
@@ -91,6 +92,46 @@ def test_a_batch_from_the_map_is_that_of_all_arrays_in_memory_to_the_bit(log):
         found = getattr(drawn, name)
         assert found.is_contiguous() and found.dtype == torch.float32, name
         assert torch.equal(found.view(torch.int32), values[which].contiguous().view(torch.int32)), name
+
+
+@pytest.mark.parametrize("n_rewards", [2, 3, 100])
+def test_a_batch_of_several_rewards_is_that_of_a_loop_over_single_steps(log, n_rewards):
+    steps = log.transitions()
+    with pytest.warns(UserWarning, match="the actor starts"):
+        algo = IntegratedRL(
+            IntegratedRLConfig(n_critics=2, hidden=(4,), n_rewards=n_rewards, gamma=0.5), steps
+        )
+    single = Batches(steps, algo.critics, 0.5, algo.reward_scale.scale).at(torch.arange(len(steps)))
+    several = algo.prepare(steps).at(torch.arange(len(steps)))
+    session_of = np.concatenate([block.sessions for block in steps.blocks()])
+    lengths = set()
+    for i in range(len(steps)):
+        last, rewards, discount = i, float(single.rewards[i]), float(single.discounts[i])
+        while discount and last - i + 1 < n_rewards and session_of[last + 1 : last + 2] == session_of[i]:
+            last += 1
+            rewards += discount * float(single.rewards[last])
+            discount *= float(single.discounts[last])
+        lengths.add(last - i + 1)
+        assert float(several.rewards[i]) == pytest.approx(rewards, rel=1e-5, abs=1e-6)
+        assert float(several.discounts[i]) == discount
+        for name in ("next_state", "next_centre", "next_half_width"):
+            assert torch.equal(getattr(several, name)[i], getattr(single, name)[last])
+    assert lengths == set(range(1, min(n_rewards, 6) + 1))
+    for name in ("state", "actions", "action_inputs", "centre", "half_width"):
+        assert torch.equal(getattr(several, name), getattr(single, name))
+
+
+def test_rewards_are_not_summed_across_a_request_without_an_action():
+    rows = {
+        "observation": np.zeros((5, 1)), "action": np.array([[0.1], [0.1], [np.nan], [0.1], [0.1]]),
+        "baseline_action": np.zeros((5, 1)), "lower": -np.ones((5, 1)), "upper": np.ones((5, 1)),
+        "reward": np.array([1, 2, 4, 8, 16]),
+    }  # fmt: skip
+    columns = {name: np.ascontiguousarray(values, np.float32) for name, values in rows.items()}
+    columns |= {"session_id": np.ones(5, np.int64), "terminal": np.arange(5) == 4}
+    held = problems.held(columns, FusionSpec.default(["watch"]), ("feature",))
+    rewards, later = held.ahead(3, 0.5)
+    assert rewards.tolist() == [2, 2, 16, 16] and later.tolist() == [1, 0, 1, 0]
 
 
 numbers = st.floats(width=32) | st.floats(width=16) | st.sampled_from([0.0, -0.0, 256.0, 257.0, 1e-8])

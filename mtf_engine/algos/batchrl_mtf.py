@@ -110,7 +110,7 @@ class BatchRLMTF:
 
     def prepare(self, transitions: Transitions) -> Batches:
         """Returns the transitions as `update` takes them, batch by batch."""
-        return Batches(transitions, self.critics, self.config.gamma, self.reward_scale.scale)
+        return Batches.of(transitions, self.critics, self.config, self.reward_scale.scale)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """Returns the losses of one step on `batch`: autoencoder, critics, perturbation, targets."""

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from mtf_engine.commands.frame import Session, command
-from mtf_engine.commands.options import DEFAULT_WORLD, Background, Seed, environment
+from mtf_engine.commands.options import Background, Seed, environment
 
 app = typer.Typer()
 
@@ -47,13 +47,13 @@ def abtest(
     from mtf_engine.jobs import submissions
     from mtf_engine.jobs.seeds import parse_seeds
 
+    if env == "session":
+        world = world or submissions.world_of_policies(shell.workspace, policies)
     run_id = submissions.submit_abtest(
         shell.workspace,
         policies,
         against=against,
-        env=environment(
-            env, world or submissions.world_of_policies(shell.workspace, policies) or DEFAULT_WORLD
-        ),
+        env=environment(env, world),
         n_users=users,
         seeds=(seed,) if seeds is None else parse_seeds(seeds, first=seed),
         personalisation=personalisation,

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from mtf_engine.commands.frame import Session, command
-from mtf_engine.commands.options import DEFAULT_WORLD, Background, Preset, World, environment
+from mtf_engine.commands.options import Background, Preset, Replay, World, environment
 
 app = typer.Typer()
 ALL = "all"
@@ -44,8 +44,9 @@ def compare(
     datasets: Datasets = "1,1b,2,3",
     seeds: Seeds = "3",
     env: Annotated[str, typer.Option(metavar="ENV", help="session, or replay.")] = "session",
-    world: World = DEFAULT_WORLD,
+    world: World = None,
     source: Source = None,
+    replay: Replay = None,
     preset: Preset = "laptop",
     settings: Settings = None,
     sessions: Sessions = 20_000,
@@ -69,7 +70,7 @@ def compare(
         methods=tuple(ALGOS) if methods == ALL else _listed(methods),
         datasets=_listed(datasets),
         seeds=parse_seeds(seeds),
-        env=environment(env, world),
+        env=environment(env, world, replay),
         source=source,
         preset=preset,
         settings=submissions.parse_settings(settings or []),

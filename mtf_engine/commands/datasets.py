@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mtf_engine.commands.frame import Session, command, confirm_deletion
-from mtf_engine.commands.options import DEFAULT_WORLD, Bounds, Env, Name, Seed, Source, World, environment
+from mtf_engine.commands.options import Bounds, Env, Name, Replay, Seed, Source, World, environment
 from mtf_engine.reward import GAMMA
 
 Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Id or unique name of a dataset.")]
@@ -85,8 +85,9 @@ def collect(
     sessions: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Sessions to collect, instead of --requests.")
     ] = None,
-    world: World = DEFAULT_WORLD,
+    world: World = None,
     source: Source = None,
+    replay: Replay = None,
     half_width: Annotated[
         float, typer.Option(help="Half width of the box around the baseline action.")
     ] = 0.15,
@@ -105,7 +106,7 @@ def collect(
 
     run_id = submissions.submit_collect(
         shell.workspace,
-        env=environment(env, world),
+        env=environment(env, world, replay),
         source=source,
         explore=explore,
         plan=submissions.bounds_plan(shell.workspace, bounds) if bounds else None,

@@ -4,10 +4,24 @@ from typing import Annotated
 
 import typer
 
+from mtf_engine.spec import Refusal
+
 World = Annotated[
-    str, typer.Option(metavar="W", help="Whose users (--env session): feed, clickbait or noisy.")
+    str | None,
+    typer.Option(
+        metavar="W", help="Whose users (--env session): feed, clickbait or noisy.", show_default="feed"
+    ),
 ]
 DEFAULT_WORLD = "feed"
+Replay = Annotated[
+    str | None,
+    typer.Option(
+        metavar="C/S/R",
+        help="Impressions offered, of them shown, requests a session (--env replay).",
+        show_default="20/3/5",
+    ),
+]
+DEFAULT_REPLAY = "20/3/5"
 Env = Annotated[str, typer.Option(metavar="ENV", help="session, replay, or gym:ID.")]
 Source = Annotated[
     str | None, typer.Option("--from", metavar="DATASET", help="The log to replay (--env replay).")
@@ -23,6 +37,14 @@ Name = Annotated[str | None, typer.Option(metavar="N", help="A label.")]
 Background = Annotated[bool, typer.Option("--background", help="Do not wait for the end.")]
 
 
-def environment(env: str, world: str) -> str:
-    """Returns the whole name of the environment that --env and --world ask for."""
-    return f"session:{world}" if env == "session" else env
+def environment(env: str, world: str | None, replay: str | None = None) -> str:
+    """Returns the whole name of the environment that --env, --world and --replay ask for.
+
+    A Refusal of an option that the environment has no use for.
+    """
+    for option, given, of in (("--world", world, "session"), ("--replay", replay, "replay")):
+        if given is not None and env != of:
+            raise Refusal(f"{option} {given} says nothing of --env {env}; leave it out, or take --env {of}")
+    if env == "replay":
+        return f"replay:{replay or DEFAULT_REPLAY}"
+    return f"session:{world or DEFAULT_WORLD}" if env == "session" else env

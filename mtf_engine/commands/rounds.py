@@ -7,13 +7,13 @@ import typer
 
 from mtf_engine.commands.frame import Session, command
 from mtf_engine.commands.options import (
-    DEFAULT_WORLD,
     Algo,
     Background,
     Bounds,
     Env,
     Name,
     Preset,
+    Replay,
     Seed,
     Source,
     World,
@@ -49,8 +49,9 @@ def progressive(
     env: Env,
     sessions_per_round: Annotated[int, typer.Option(metavar="N", min=1, help="Sessions a round collects.")],
     rounds: Annotated[int, typer.Option(metavar="K", min=1, help="How many.")] = 5,
-    world: World = DEFAULT_WORLD,
+    world: World = None,
     source: Source = None,
+    replay: Replay = None,
     algo: Algo = "integrated_rl",
     preset: Preset = "laptop",
     settings: Settings = None,
@@ -83,7 +84,7 @@ def progressive(
 
     run_id = submissions.submit_progressive(
         shell.workspace,
-        env=environment(env, world),
+        env=environment(env, world, replay),
         source=source,
         rounds=rounds,
         sessions_per_round=sessions_per_round,
@@ -106,7 +107,7 @@ def progressive(
 def paper_data(
     shell: Session,
     sessions: Annotated[int, typer.Option(metavar="N", min=5, help="Of each dataset; a multiple of 5.")],
-    world: World = DEFAULT_WORLD,
+    world: World = None,
     algo: Algo = "integrated_rl",
     preset: Preset = "laptop",
     settings: Settings = None,

@@ -44,11 +44,11 @@ def dashboard(
 
 
 @command(app, "--workspace data/demo demo")
-def demo(shell: Session, world: World = DEFAULT_WORLD) -> None:
+def demo(shell: Session, world: World = None) -> None:
     """Fill the workspace with a demonstration: logs, two trained policies and their comparison."""
     from mtf_engine.commands.demo import fill
 
-    shell.show(fill(shell.workspace, world))
+    shell.show(fill(shell.workspace, world or DEFAULT_WORLD))
 
 
 @command(app, "run-job train-1f00ba77", hidden=True)

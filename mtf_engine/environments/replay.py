@@ -1,7 +1,7 @@
 """The replay environment: logged impressions, ranked anew; what is shown returns its real feedback.
 
-A request offers the next 8 logged impressions of a user in time order, the action ranks them, the top 3 are
-shown and the other 5 are gone unseen. There is no model of a response: consumption is bounded by the log.
+A request offers the next logged impressions of a user in time order, the action ranks them, those on top are
+shown and the others are gone unseen. There is no model of a response: consumption is bounded by the log.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -9,7 +9,7 @@ from typing import Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from mtf_engine.environments import Active, Candidates, Impressions, Step, best, draws
 from mtf_engine.fusion import log_final_score
@@ -25,9 +25,9 @@ DAY = 86_400
 class ReplayConfig(Spec):
     """How logged impressions are dealt out again."""
 
-    n_candidates: int = Field(default=8, ge=1, description="logged impressions offered a request")
+    n_candidates: int = Field(default=20, ge=1, le=1_000, description="logged impressions offered a request")
     n_shown: int = Field(default=3, ge=1, description="of them shown")
-    n_requests: int = Field(default=5, ge=1, description="cap on the length of a session")
+    n_requests: int = Field(default=5, ge=1, le=1_000, description="cap on the length of a session")
 
     @model_validator(mode="after")
     def _some_unseen(self) -> Self:
@@ -35,7 +35,31 @@ class ReplayConfig(Spec):
             raise ValueError(f"shows {self.n_shown} of {self.n_candidates} candidates")
         return self
 
+    @classmethod
+    def named(cls, name: str) -> Self:
+        """Returns the settings in the name of an environment, "replay:CANDIDATES/SHOWN/REQUESTS".
 
+        A bare "replay" is of before they had a name. A Refusal of what is no such name.
+        """
+        _, _, written = name.partition(":")
+        try:
+            values = [int(part) for part in (written or FIRST).split("/")]
+            return cls(**dict(zip(cls.model_fields, values, strict=True)))
+        except ValidationError as error:
+            raise Refusal.invalid("the replay", error) from None
+        except ValueError:
+            raise Refusal(
+                f"{name} is no replay; write replay:CANDIDATES/SHOWN/REQUESTS, replay:20/3/5"
+            ) from None
+
+    @property
+    def name(self) -> str:
+        """The name of an environment with these settings."""
+        return f"replay:{self.n_candidates}/{self.n_shown}/{self.n_requests}"
+
+
+FIRST = "8/3/5"
+"""What a replay without a name of its own offers, shows and plays."""
 DEFAULT = ReplayConfig()
 
 
@@ -61,11 +85,11 @@ class ReplayEnvironment:
     Users with fewer impressions than one request offers are left out (`n_users_left_out`).
     """
 
-    name = "replay"
     batch = 2048
 
     def __init__(self, dataset: Dataset, config: ReplayConfig = DEFAULT, seed: int = 0) -> None:
         meta, self.config, self.seed = dataset.meta, config, seed
+        self.name = config.name
         self.log = dataset.user_log("train")
         lengths = np.diff(self.log.first)
         self._players = np.flatnonzero(lengths >= config.n_candidates)
@@ -73,7 +97,7 @@ class ReplayEnvironment:
         if not len(self._players):
             raise Refusal(
                 f"the dataset {meta.name} has no user with {config.n_candidates} impressions in its training "
-                "days, so there is nothing to replay; import a longer log"
+                "days, so there is nothing to replay; offer fewer candidates or import a longer log"
             )
         self.synthetic, self.fusion, self.reward = meta.synthetic, meta.fusion, meta.reward
         self.signals, self.feature_names, self.numeric_mask = (

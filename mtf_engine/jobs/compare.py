@@ -157,8 +157,11 @@ def _training(config: CompareConfig, cell: Cell) -> Part:
     own = {"seed": cell.seed, **({"n_critics": cell.n_critics} if cell.n_critics else {})}
     training = {**config.training.get(cell.method, _paper(config, cell.seed).training), **own}
 
+    from mtf_engine.training import sized
+
     def order(done: Done) -> Order:
-        return Order(training, done[data].dataset_id, seed=cell.seed, n_steps=training["n_steps"])
+        config = sized(training, (done[data].result or {})["requests"])
+        return Order(config, done[data].dataset_id, seed=cell.seed, n_steps=config["n_steps"])
 
     return Part(title(cell), "train", order, needs=(data,), algo=cell.method)
 
@@ -199,6 +202,12 @@ def _policy(run: RunRow) -> str:
     return run.id if run.kind == "train" else str((run.result or {})["promoted"])
 
 
+def _steps(run: RunRow) -> int:
+    """Returns how long a training was, or those of all rounds."""
+    rounds = (run.result or {}).get("rounds", ())
+    return run.n_steps if run.kind == "train" else sum(one["steps"] for one in rounds)
+
+
 def filled(job: Job, config: CompareConfig, cell: Cell, done: Done) -> Cell:
     """Returns the cell with what its runs found."""
     name = title(cell)
@@ -220,7 +229,7 @@ def filled(job: Job, config: CompareConfig, cell: Cell, done: Done) -> Cell:
         "gauc_difference": {key: difference[key] for key in ("value", "ci_low", "ci_high")},
         "effects": tested.get("effects", ()),
         "personalisation": tested.get("personalisation", ()),
-        "steps": done[name].n_steps if cell.dataset != ROUNDS else config.training[cell.method]["n_steps"],
+        "steps": _steps(done[name]),
         "seconds": done[name].seconds,
         "fitness": trained.config.get("fitness"),
         "search": (trained.result or {}).get("search"),

@@ -9,7 +9,7 @@ from mtf_engine.registry import BASELINE
 from mtf_engine.spec import MOST, BoundsPlan, Count, HalfWidth, Seed, Spec, Threads
 
 SESSION, REPLAY, GYM = "session", "replay", "gym:"
-"""What the name of an environment is, or starts with: "session:WORLD", "replay", "gym:ID"."""
+"""What the name of an environment is, or starts with: "session:WORLD", "replay:20/3/5", "gym:ID"."""
 
 
 FIRST_WORLD = "clickbait"
@@ -31,8 +31,13 @@ def world_of(env: str) -> str | None:
     return env.partition(":")[2] or FIRST_WORLD if is_session(env) else None
 
 
+def is_replay(env: str) -> bool:
+    """Returns whether the environment deals out the impressions of a log."""
+    return env.partition(":")[0] == REPLAY
+
+
 def _known(env: str) -> str:
-    if is_session(env) or env == REPLAY or (env.startswith(GYM) and env != GYM):
+    if is_session(env) or is_replay(env) or (env.startswith(GYM) and env != GYM):
         return env
     raise ValueError(f"there is no environment {env!r}; write session, replay or gym:ID")
 
@@ -71,7 +76,7 @@ class CollectConfig(Spec):
 
     @model_validator(mode="after")
     def _replay_has_a_source(self) -> "CollectConfig":
-        if (self.env == "replay") != (self.source is not None):
+        if is_replay(self.env) != (self.source is not None):
             raise ValueError("replay needs the dataset to replay (--from), and nothing else takes one")
         if (self.n_requests is None) == (self.n_sessions is None):
             raise ValueError("give a number of requests or one of sessions")
@@ -108,7 +113,7 @@ class ABTestConfig(Spec):
 
     @model_validator(mode="after")
     def _users_decide(self) -> "ABTestConfig":
-        if self.env == REPLAY:
+        if is_replay(self.env):
             raise ValueError("what replayed users consume is bounded by their log; take session or gym:ID")
         return self
 
@@ -135,7 +140,7 @@ class ProgressiveConfig(Spec):
     rounds: int = Field(default=5, ge=1, le=100)
     sessions_per_round: Count
     algo: str
-    training: dict[str, Any] = Field(description="n_steps is shared by the rounds")
+    training: dict[str, Any] = Field(description="n_steps is shared by the rounds, passes are of each")
     half_width: HalfWidth = Field(default=0.15, description="of the box, where no plan is given")
     plan: BoundsPlan | None = None
     control_share: float = Field(default=0.1, ge=0, lt=1, description="share of users kept at the baseline")
@@ -158,11 +163,11 @@ class ProgressiveConfig(Spec):
 
     @model_validator(mode="after")
     def _every_round_learns(self) -> "ProgressiveConfig":
-        if self.training["n_steps"] < self.rounds:
+        if not self.training.get("passes") and self.training["n_steps"] < self.rounds:
             raise ValueError(f"{self.training['n_steps']} steps are too few for {self.rounds} rounds")
-        if (self.env == "replay") != (self.source is not None):
+        if is_replay(self.env) != (self.source is not None):
             raise ValueError("replay needs the dataset to replay (--from), and nothing else takes one")
-        if self.ab_users and self.env == "replay":
+        if self.ab_users and is_replay(self.env):
             raise ValueError("replayed users cannot be A/B tested: what they consume is bounded by their log")
         return self
 
@@ -177,7 +182,7 @@ class PaperDataConfig(Spec):
     )
     half_width: HalfWidth = 0.15
     algo: str
-    training: dict[str, Any] = Field(description="of the rounds, which share n_steps")
+    training: dict[str, Any] = Field(description="of the rounds, which share n_steps; passes are of each")
     seed: Seed = 0
     n_threads: Threads = 1
 
@@ -215,7 +220,7 @@ class CompareConfig(Spec):
 
     @model_validator(mode="after")
     def _replay_has_a_source(self) -> "CompareConfig":
-        if (self.env == REPLAY) != (self.source is not None):
+        if is_replay(self.env) != (self.source is not None):
             raise ValueError("replay needs the log to replay (--from), and nothing else takes one")
         if self.env.startswith(GYM):
             raise ValueError("methods are compared on synthetic users or by replay; take session or replay")

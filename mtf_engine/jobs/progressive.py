@@ -121,14 +121,18 @@ class _Rounds:
 
     def _trained(self, log: RunRow) -> RunRow:
         steps = share_of(self.config.training["n_steps"], self.number, self.config.rounds)
+        from mtf_engine.training import sized
+
+        shared = {**self.config.training, "n_steps": steps}
+        config = sized(shared, self.job.workspace.dataset(str(log.dataset_id)).n_requests)
         seed = round_seed(self.config.seed, self.number, TRAIN)
         training = partial(
             submit,
             kind="train",
-            config={**self.config.training, "n_steps": steps, "seed": seed, **self._reward_scale()},
+            config={**config, "seed": seed, **self._reward_scale()},
             dataset_id=log.dataset_id,
             algo=self.config.algo,
-            n_steps=steps,
+            n_steps=config["n_steps"],
             seed=seed,
         )
         return parts.done(self.job, "train", self._name, training)

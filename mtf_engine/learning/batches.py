@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mtf_engine.learning.config import OffPolicyConfig
 from mtf_engine.logs.transitions import Requests as Logged
 from mtf_engine.logs.transitions import Transitions
 from mtf_engine.networks import CriticEnsemble, box, deviation
@@ -40,9 +42,9 @@ class Batch:
     actions: Tensor  # [n, d], as logged
     centre: Tensor  # [n, d]
     half_width: Tensor  # [n, d], infinite in fixed dimensions
-    rewards: Tensor  # [n], scaled
-    discounts: Tensor  # [n], gamma, or 0 where the step is terminal
-    next_state: Tensor  # [n, f + d]
+    rewards: Tensor  # [n], scaled; discounted sums where a method bootstraps after more than one
+    discounts: Tensor  # [n], gamma to the power of how many they are, or 0 where the last step is terminal
+    next_state: Tensor  # [n, f + d], after the last of them
     next_centre: Tensor  # [n, d]
     next_half_width: Tensor  # [n, d]
 
@@ -79,6 +81,17 @@ class Batches:
     critics: CriticEnsemble
     gamma: float
     reward_scale: float
+    ahead: tuple[NDArray[np.float32], NDArray[np.uint8]] | None = (
+        None  # as of `Transitions.ahead`; None: one step
+    )
+
+    @classmethod
+    def of(
+        cls, transitions: Transitions, critics: CriticEnsemble, config: OffPolicyConfig, reward_scale: float
+    ) -> "Batches":
+        """Returns the log as the critics read it, with as many rewards a step as `config` asks for."""
+        ahead = transitions.ahead(config.n_rewards, config.gamma) if config.n_rewards > 1 else None
+        return cls(transitions, critics, config.gamma, reward_scale, ahead)
 
     def draw(self, n: int, generator: torch.Generator) -> Batch:
         """Returns n of the transitions, drawn with replacement."""
@@ -86,7 +99,15 @@ class Batches:
 
     def at(self, steps: Tensor) -> Batch:
         """Returns the transitions with those numbers."""
-        here, after = self.transitions[steps.numpy()], self.transitions.after(steps.numpy())
+        at = steps.numpy()
+        here, last = self.transitions[at], at
+        rewards, terminals = here.rewards, here.terminals
+        discounts: float | Tensor = self.gamma
+        if self.ahead:
+            later = self.ahead[1][at]
+            last = at + later
+            rewards, terminals = self.ahead[0][at], self.transitions[last].terminals
+            discounts = self._tensor(np.float32(self.gamma) ** (1 + later))
         state, centre, half_width = self._context(here)
         actions = self._tensor(here.actions)
         return Batch(
@@ -95,9 +116,9 @@ class Batches:
             actions,
             centre,
             half_width,
-            self._tensor(here.rewards) * self.reward_scale,
-            self.gamma * (~self._tensor(here.terminals)).float(),
-            *self._context(after),
+            self._tensor(rewards) * self.reward_scale,
+            discounts * (~self._tensor(terminals)).float(),
+            *self._context(self.transitions.after(last)),
         )
 
     def _context(self, requests: Logged) -> tuple[Tensor, Tensor, Tensor]:

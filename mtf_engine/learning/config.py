@@ -33,11 +33,23 @@ class TrainerConfig(Spec):
 class OffPolicyConfig(TrainerConfig):
     """What actors and critics set; each method adds its own settings, or has another default."""
 
+    passes: float | None = Field(
+        default=None,
+        gt=0,
+        le=10_000,
+        description="times that the batches go over the log's requests, which sets n_steps; empty: n_steps",
+    )
     hidden: tuple[Count, ...] = Field(
         default=(64, 64), min_length=1, description="hidden layers of all networks (ours)"
     )
     gamma: float = Field(
         default=GAMMA, ge=0, lt=1, description="discount of later requests (IntegratedRL-MTF: .9)"
+    )
+    n_rewards: int = Field(
+        default=1,
+        ge=1,
+        le=100,
+        description="rewards before critics bootstrap, n-step returns (all papers: 1)",
     )
     tau: float = Field(
         default=0.005, gt=0, le=1, description="soft-update rate of the targets at each step (d3rlpy: .005)"

@@ -204,6 +204,22 @@ class Transitions:
         sums = (of(block).sum(0, dtype=dtype) for block in self.blocks())
         return np.asarray(sum(np.asarray(part, np.float64) for part in sums) / len(self))
 
+    def ahead(self, n: int, gamma: float) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """Returns the discounted sum of n rewards from every step on, and by how many steps the last is later.
+
+        They are fewer at the end of a session, and before a request that is no step.
+        """
+        found = [(block.rewards, block.terminals) for block in self.blocks()]
+        rewards = np.concatenate([np.empty(0, np.float32), *(of for of, _ in found)])
+        follows = ~np.concatenate([np.empty(0, bool), *(ends for _, ends in found)])[:-1]
+        follows &= np.diff(self._steps) == 1
+        sums, later, on = rewards.copy(), np.zeros(len(rewards), np.uint8), np.ones(len(rewards), bool)
+        for k in range(1, n):
+            on = on[: len(rewards) - k] & follows[k - 1 :]
+            sums[: len(on)] += np.where(on, np.float32(gamma**k) * rewards[k:], 0)
+            later[: len(on)] += on
+        return sums, later
+
     @property
     def session_starts(self) -> NDArray[np.int64]:
         """The first step of each session, [s]."""

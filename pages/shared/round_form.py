@@ -6,7 +6,7 @@ import streamlit as st
 
 from mtf_engine.algos import ALGOS
 from mtf_engine.jobs import submissions
-from mtf_engine.jobs.configs import REPLAY
+from mtf_engine.jobs.configs import is_replay
 from mtf_engine.registry import BASELINE, RunRow
 from mtf_engine.rounds import Round
 from mtf_engine.training import make_config
@@ -29,7 +29,7 @@ def fill_next(run: RunRow, last: Round) -> None:
             "rounds baseline": last.next_baseline,
             "rounds count": 1,
             "rounds sessions": last.sessions,
-            "rounds steps": last.steps,
+            "rounds steps": None if run.config["training"].get("passes") else last.steps,
             "rounds seed": run.config["seed"] + 1,
             "rounds train on": "current",
         }
@@ -74,10 +74,19 @@ def _choose(world: World) -> tuple[dict[str, Any], tuple[object, ...], str]:
     preset = second.selectbox("Preset", presets, presets.index(DEFAULT_PRESET), key="rounds preset")
     train_on = third.selectbox("Learn from", list(TRAIN_ON), format_func=TRAIN_ON.get, key="rounds train on")
     promote = fourth.selectbox("Promote", list(PROMOTE), format_func=PROMOTE.get, key="rounds promote")
-    default = make_config(algo, preset=preset, settings={}, seed=0).n_steps
-    why = "The rounds share them."
+    length = make_config(algo, preset=preset, settings={}, seed=0)
+    passes = getattr(length, "passes", None)
+    default = None if passes else length.n_steps
     left, right = st.columns([1, 3])
-    steps = left.number_input("Gradient steps in all", 1, value=default, key="rounds steps", help=why)
+    steps = left.number_input(
+        "Gradient steps in all",
+        1,
+        value=default,
+        key="rounds steps",
+        help="The rounds share them."
+        + (f" Empty: each goes {passes:g} times over what it learns from." if passes else ""),
+        placeholder=f"{passes:g} passes a round" if passes else None,
+    )
     name = right.text_input("Name (optional)", key="rounds name", placeholder="what lists call it")
     settings = {
         "env": world.env,
@@ -86,7 +95,7 @@ def _choose(world: World) -> tuple[dict[str, Any], tuple[object, ...], str]:
         "sessions_per_round": sessions,
         "algo": algo,
         "preset": preset,
-        "settings": {"n_steps": str(steps)} if steps != default else {},
+        "settings": {"n_steps": str(steps)} if steps not in (None, default) else {},
         "plan": chosen.plan,
         "baseline": baseline,
         "train_on": train_on,
@@ -97,7 +106,7 @@ def _choose(world: World) -> tuple[dict[str, Any], tuple[object, ...], str]:
     }
     options = (
         *(*world.options, "--rounds", rounds, "--sessions-per-round", sessions, "--algo", algo),
-        *("--preset", preset, *(("--set", f"n_steps={steps}") if steps != default else ())),
+        *("--preset", preset, *(("--set", f"n_steps={steps}") if steps not in (None, default) else ())),
         *(*chosen.option, *(("--baseline", baseline) if baseline != BASELINE else ())),
         *("--train-on", train_on, "--promote", promote, "--ab-users", users, "--seed", seed),
         *(("--name", name) if name else ()),
@@ -107,7 +116,7 @@ def _choose(world: World) -> tuple[dict[str, Any], tuple[object, ...], str]:
 
 def _ab_users(world: World, place: Any) -> int:
     """Draws how many users test a round; none do where consumption is bounded by a log."""
-    if world.env == REPLAY:
+    if is_replay(world.env):
         why = "Replayed users cannot be A/B tested: what they consume is bounded by their log."
         return place.number_input("A/B users a round", 0, 0, key="rounds no ab", disabled=True, help=why)
     label = "A/B users a round"

@@ -3,15 +3,20 @@
 from typing import Any, NamedTuple
 
 import streamlit as st
+from pydantic import ValidationError
 
+from mtf_engine.environments.replay import DEFAULT as DEFAULT_REPLAY
+from mtf_engine.environments.replay import ReplayConfig
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 from mtf_engine.environments.world import DEFAULT_WORLD, names
 from mtf_engine.environments.world import World as SyntheticWorld
-from mtf_engine.jobs.configs import GYM, REPLAY, SESSION, world_of
+from mtf_engine.jobs.configs import GYM, REPLAY, SESSION
 from mtf_engine.registry import DatasetRow, RunRow, RunState
 from mtf_engine.spec import FusionSpec, Refusal
 from pages.shared import links, loaders, words
 
+REPLAYED = {"Impressions offered a request": 1_000, "Impressions shown": 1_000, "Requests a session": 1_000}
+"""Titles of a replay's settings, and the largest value of each."""
 GYM_ID = "gym"
 """Name of the Gymnasium environment in the address."""
 
@@ -27,8 +32,9 @@ class World(NamedTuple):
     @property
     def options(self) -> tuple[str, ...]:
         """What names it on a command line."""
-        kind, world = self.env.partition(":")[0], world_of(self.env)
-        named = ("--env", kind, "--world", world) if world else ("--env", self.env)
+        kind, _, what = self.env.partition(":")
+        option = {SESSION: "--world", REPLAY: "--replay"}.get(kind)
+        named = ("--env", kind, option, what) if option else ("--env", self.env)
         return (*named, *(("--from", self.log.id) if self.log else ()))
 
 
@@ -78,11 +84,29 @@ def choose_world(place: Any) -> str:
     return chosen
 
 
-def _replay(place: Any, logs: dict[str, DatasetRow]) -> World:
+def _replay(place: Any, logs: dict[str, DatasetRow]) -> World | None:
     titles = {i: f"{row.name} · {row.n_requests:,} requests · {i}" for i, row in logs.items()}
     row = logs[links.choice("Replay the training days of", titles, "dataset", place)]
     fusion = FusionSpec.model_validate(row.meta["fusion"])
-    return World(REPLAY, row, fusion, tuple(row.meta["feature_names"]))
+    fields, values = ReplayConfig.model_fields, []
+    for place, name, (label, most) in zip(st.columns(len(REPLAYED)), fields, REPLAYED.items(), strict=True):
+        values.append(
+            place.number_input(
+                label,
+                1,
+                most,
+                getattr(DEFAULT_REPLAY, name),
+                key=f"replay_{name}",
+                bind="query-params",
+                help=f"{(fields[name].description or '').capitalize()}.",
+            )
+        )
+    try:
+        replay = ReplayConfig(**dict(zip(fields, values, strict=True)))
+    except ValidationError as error:
+        st.error(words.plain(Refusal.invalid("the replay", error)))
+        return None
+    return World(replay.name, row, fusion, tuple(row.meta["feature_names"]))
 
 
 def _gymnasium(place: Any) -> World | None:
