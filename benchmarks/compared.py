@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from mtf_engine.algos import ALGOS
 from mtf_engine.commands.foreground import finish
 from mtf_engine.comparison import Cell, Comparison, Difference, marked
+from mtf_engine.environments.replay import ReplayConfig
 from mtf_engine.environments.world import DEFAULT_WORLD, names
 from mtf_engine.evaluation.deviation import Deviation
 from mtf_engine.evaluation.result import EvaluationResult
@@ -36,7 +37,8 @@ ROOT = Path(__file__).parents[1]
 KUAIRAND = Path(os.environ.get("MTF_KUAIRAND", ROOT / "../shared/data/kuairand"))
 RESULTS = ROOT / "docs/results.md"
 SESSIONS = {"session": 20_000, "replay": 7_500}
-"""Of a dataset, by environment; by replay those are about 30,000 requests."""
+"""Of a dataset, by environment."""
+REPLAY = ReplayConfig()
 Format = Callable[[float], str]
 Told = Callable[[Comparison, Workspace], Iterable[str]]
 HALF_WIDTH = 0.15
@@ -89,7 +91,7 @@ def compared(workspace: Workspace, options: argparse.Namespace) -> RunRow:
         source=kuairand(workspace) if options.env == "replay" else None,
         datasets=tuple(options.datasets.split(",")),
         seeds=parse_seeds(options.seeds),
-        env=options.env if options.env == "replay" else session_of(options.world),
+        env=REPLAY.name if options.env == "replay" else session_of(options.world),
         sessions=options.sessions,
         rounds=True,
         n_critics=tuple(filter(None, options.n_critics.split(","))),
@@ -119,7 +121,7 @@ def introduced(workspace: Workspace, run: RunRow, found: Comparison) -> str:
     where = (
         f"Synthetic users of the world {world_of(found.env)}."
         if found.synthetic
-        else "Replayed KuaiRand, test days."
+        else f"Replayed KuaiRand, test days; {REPLAY.n_shown} of {REPLAY.n_candidates} impressions shown."
     )
     return (
         f"`{command}`. {where} {len(config['training'])} methods, {len(config['seeds'])} seeds, "

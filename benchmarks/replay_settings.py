@@ -48,8 +48,9 @@ class Found(NamedTuple):
 
     gauc_gain: float
     chi2: float
-    steps: int
+    transitions: int
     users_left_out: int
+    users: int
 
 
 def parsed(text: str) -> ReplayConfig:
@@ -84,7 +85,7 @@ def trained(folder: Path, n_sessions: int, changed: dict[str, str], case: tuple[
         pass
     rows = source.evaluation_rows("validation")
     gain = gauc(algo.policy, rows) - gauc(baseline, rows)
-    return Found(gain, signal(log).everybody.chi2, len(transitions), env.n_users_left_out)
+    return Found(gain, signal(log).everybody.chi2, len(transitions), env.n_users_left_out, len(env.log.users))
 
 
 def main(options: argparse.Namespace) -> None:
@@ -110,7 +111,7 @@ def main(options: argparse.Namespace) -> None:
         "weighted GAUC",
         "each seed",
         "chi2",
-        "steps",
+        "transitions",
         "users left out",
     ]
     print(f"| {' | '.join(head)} |\n" + "| --- " * len(head) + "|")
@@ -121,8 +122,8 @@ def main(options: argparse.Namespace) -> None:
             over_seeds(own["gauc_gain"], "+.4f"),
             ", ".join(f"{value:+.4f}" for value in own["gauc_gain"]),
             f"{own['chi2'].mean():.0f}",
-            f"{own['steps'].mean():,.0f}",
-            f"{own['users_left_out'].max():,}",
+            f"{own['transitions'].mean():,.0f}",
+            f"{own['users_left_out'].max():,} of {own['users'].max():,}",
         ]
         print(f"| {' | '.join(cells)} |")
 

@@ -62,7 +62,7 @@ from mtf_engine.networks import deviation
 from mtf_engine.policy import Policy
 from mtf_engine.registry import BASELINE
 from mtf_engine.spec import BoundsPlan, Refusal
-from mtf_engine.training import fit, make_config, sized
+from mtf_engine.training import fit, make_config
 
 HALF_WIDTH = 0.15
 EXPLORED_SEED, LIVE_SEED, TEST_SEED, PROBE_SEED = 3_000, 4_000, 5_000, 6_000
@@ -219,7 +219,7 @@ def trained(folder: Path, method: str, settings: dict[str, str], case: Case) -> 
     log = Dataset.open(folder / f"explored-{case.sessions}-{case.seed}.duckdb")
     transitions = log.transitions()
     asked = make_config(method, "laptop", settings | case.settings, case.seed)
-    config = type(asked).model_validate(sized(asked.model_dump(), log.n_requests))
+    config = asked.model_copy(update={"n_steps": asked.steps(len(transitions))})
     algo: Any = (TRAINERS[case.trainer] if case.trainer else ALGOS[method])(config, transitions)
     try:
         for _ in fit(algo, transitions):

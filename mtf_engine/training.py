@@ -40,16 +40,17 @@ def fit(
     of step 0 has that of the policy training starts from; `validation` keeps the best step's policy.
     """
     config = algo.config
+    n_steps = config.steps(len(source) if isinstance(source, Transitions) else 0)
     with _threads(config.n_threads):
         before = _resume(algo, validation, checkpoint) if checkpoint and checkpoint.exists() else 0.0
         clock = _Clock(before, algo.step)
         data = algo.prepare(source)
         if validation and algo.step == 0:
             yield {"step": 0, SCORE: validation.start(algo.policy)}
-        while algo.step < config.n_steps:
+        while algo.step < n_steps:
             batch = data.draw(config.batch_size, algo.generator)
             losses = algo.update(batch)
-            last = algo.step == config.n_steps
+            last = algo.step == n_steps
             validated = validation if last or algo.step % config.validate_every == 0 else None
             if last or validated or algo.step % config.log_every == 0:
                 yield {
@@ -141,7 +142,7 @@ def load_critics(path: Path) -> CriticEnsemble:
 def make_config(algo_name: str, preset: str, settings: Mapping[str, str], seed: int) -> TrainerConfig:
     """Returns the config of `algo_name`: its preset, with `settings` as strings over it.
 
-    Lists are separated by commas, an empty string is none. `n_steps` takes the place of a preset's passes. A
+    Lists are separated by commas, an empty string is none. `passes` take the place of a preset's `n_steps`. A
     Refusal names the field and what it allows.
     """
     if algo_name not in ALGOS:
@@ -155,27 +156,14 @@ def make_config(algo_name: str, preset: str, settings: Mapping[str, str], seed: 
         raise Refusal(f"{algo_name} has no setting {unknown[0]}; its settings are {', '.join(fields)}")
     values = {name: _parsed(text, fields[name].annotation) for name, text in settings.items()}
     start = {**algorithm.presets[preset], "seed": seed}
-    for given, other in (("n_steps", "passes"), ("passes", "n_steps")):
-        if values.get(given) and values.get(other):
+    if values.get("passes"):
+        if values.get("n_steps"):
             raise Refusal("n_steps and passes both say how long to train; set one of them")
-        if values.get(given):
-            start.pop(other, None)
+        start.pop("n_steps", None)
     try:
         return algorithm.Config.model_validate({**start, **values})
     except ValidationError as error:
         raise Refusal.invalid(f"the config of {algo_name}", error) from None
-
-
-def sized(config: Mapping[str, Any], n_requests: int) -> dict[str, Any]:
-    """Returns a config, JSON-able, with the steps that its passes make over a log of so many requests."""
-    passes = config.get("passes")
-    steps = {"n_steps": max(1, round(passes * n_requests / config["batch_size"]))} if passes else {}
-    return {**config, **steps}
-
-
-def unsized(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a config without the steps that its passes made over the log it was for."""
-    return {name: value for name, value in config.items() if name != "n_steps" or not config.get("passes")}
 
 
 def closest_preset(algo_name: str, config: TrainerConfig) -> str:

@@ -102,15 +102,7 @@ class Ready(dict):
             created_at=now(),
             config={},
             dataset_id=name,
-            result={"requests": 400},
         )
-
-
-def test_passes_go_over_the_log_that_a_part_is_given() -> None:
-    training = make_config("integrated_rl", "demo", {"passes": "2.5", "batch_size": "16"}, 0)
-    config = design(training={"integrated_rl": training.model_dump(mode="json")}, rounds=True)
-    (order,) = [part.order(Ready()) for part in parts(config) if part.kind == "train"]
-    assert order.n_steps == order.config["n_steps"] == round(2.5 * 400 / 16)
 
 
 def test_a_part_waits_for_what_it_reads() -> None:

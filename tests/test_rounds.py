@@ -92,8 +92,9 @@ def test_passes_go_over_the_log_of_each_round(workspace: Workspace) -> None:
     )  # fmt: skip
     run = executor.completed(workspace, executor.wait(workspace, run_id))
     rounds = [Round.model_validate(one) for one in (run.result or {})["rounds"]]
-    logs = [workspace.registry.run(one.candidate).dataset_id for one in rounds]
-    sizes = [workspace.dataset(str(log)).n_requests for log in logs]
+    trained = [workspace.registry.run(one.candidate) for one in rounds]
+    sizes = [(run.result or {})["transitions"] for run in trained]
+    assert [run.n_steps for run in trained] == [run.step for run in trained] == [one.steps for one in rounds]
     assert [one.steps for one in rounds] == [round(size / 2 / 16) for size in sizes] and sizes[0] < sizes[1]
 
 

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from mtf_engine.algos import ALGOS
-from mtf_engine.algos.integrated_rl import IntegratedRL
 from mtf_engine.spec import Refusal
-from mtf_engine.training import checkpoint_step, fit, load_critics, make_config, sized, unsized
+from mtf_engine.training import checkpoint_step, fit, load_critics, make_config
 from tests.problems import sessions
 
 SMALL = {"n_critics": "2", "hidden": "4", "batch_size": "8"}
@@ -107,23 +106,25 @@ def test_settings_come_as_strings_over_the_preset():
         seed=7,
     )
     assert (config.hidden, config.eta, config.reward_scale, config.penalty) == ((32, 16), 0.5, None, "linear")
-    assert (config.n_steps, config.seed) == (1_000, 7)
+    assert (config.n_steps, config.seed) == (500, 7)
 
 
-def test_passes_set_the_steps_by_the_size_of_the_log():
-    config = make_config("integrated_rl", "demo", {"passes": "2.5", "batch_size": "100"}, seed=0)
-    asked = config.model_dump(mode="json")
-    assert sized(asked, 10_000) == asked | {"n_steps": 250} and sized(asked, 3)["n_steps"] == 1
-    assert type(config).model_validate(unsized(sized(asked, 10_000))) == config
-    given = make_config("grid_search", "laptop", {"n_steps": "7"}, seed=0).model_dump(mode="json")
-    assert sized(given, 10_000) == unsized(given) == given
+def test_a_training_without_a_number_of_steps_goes_so_many_times_over_the_log():
+    transitions = sessions()
+    algo = trainer(n_steps="", passes="0.5", batch_size="16", log_every="1")
+    rows = list(fit(algo, transitions))
+    assert rows[-1]["step"] == algo.step == algo.config.steps(len(transitions)) == len(rows)
+    assert algo.step == round(len(transitions) / 2 / 16)
+    assert trainer(n_steps="", passes="0.001").config.steps(3) == 1
+    assert make_config("grid_search", "laptop", {"n_steps": "7"}, seed=0).steps(10_000) == 7
 
 
-def test_a_number_of_steps_takes_the_place_of_the_passes_of_a_preset(monkeypatch):
-    monkeypatch.setitem(IntegratedRL.presets, "demo", {"passes": 3.0})
-    assert make_config("integrated_rl", "demo", {}, 0).passes == 3
-    config = make_config("integrated_rl", "demo", {"n_steps": "40"}, 0)
-    assert (config.passes, config.n_steps) == (None, 40)
+def test_passes_take_the_place_of_a_presets_number_of_steps():
+    assert make_config("integrated_rl", "demo", {}, 0).steps(10**6) == 500
+    assert (
+        make_config("integrated_rl", "demo", {"passes": "2", "batch_size": "100"}, 0).steps(10**6) == 20_000
+    )
+    assert make_config("integrated_rl", "laptop", {"n_steps": "40"}, 0).steps(10**6) == 40
     with pytest.raises(Refusal, match="n_steps and passes both say how long to train; set one of them"):
         make_config("integrated_rl", "demo", {"n_steps": "40", "passes": "2"}, 0)
 

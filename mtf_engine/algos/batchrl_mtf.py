@@ -74,7 +74,7 @@ class BatchRLMTF:
     Config: ClassVar[type[TrainerConfig]] = BatchRLMTFConfig
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "laptop": {
-            "n_steps": 1_000,
+            "passes": 2.0,
             "actor_learning_rate": 3e-4,
             "critic_learning_rate": 3e-3,
             "vae_learning_rate": 3e-3,

@@ -45,7 +45,7 @@ class DDPG:
 
     Config: ClassVar[type[TrainerConfig]] = DDPGConfig
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "laptop": {"n_steps": 500, "actor_learning_rate": 3.33e-5, "critic_learning_rate": 3.33e-4},
+        "laptop": {"passes": 1.0, "actor_learning_rate": 3.33e-5, "critic_learning_rate": 3.33e-4},
         "paper": {"n_steps": 300_000, "batch_size": 64, "hidden": (400, 300)},
         "demo": {"n_steps": 1_000},
     }

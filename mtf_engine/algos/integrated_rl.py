@@ -75,7 +75,7 @@ class IntegratedRL:
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "laptop": {},
         "paper": {"n_steps": 300_000, "hidden": (256, 256), "critic_learning_rate": 2e-4},
-        "demo": {"n_steps": 1_000},
+        "demo": {"n_steps": 500},
     }
 
     def __init__(

@@ -63,7 +63,7 @@ class IQL:
 
     Config: ClassVar[type[TrainerConfig]] = IQLConfig
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "laptop": {},
+        "laptop": {"temperature": 100.0},
         "paper": {
             "n_steps": 300_000,
             "hidden": (256, 256),

@@ -157,11 +157,8 @@ def _training(config: CompareConfig, cell: Cell) -> Part:
     own = {"seed": cell.seed, **({"n_critics": cell.n_critics} if cell.n_critics else {})}
     training = {**config.training.get(cell.method, _paper(config, cell.seed).training), **own}
 
-    from mtf_engine.training import sized
-
     def order(done: Done) -> Order:
-        config = sized(training, (done[data].result or {})["requests"])
-        return Order(config, done[data].dataset_id, seed=cell.seed, n_steps=config["n_steps"])
+        return Order(training, done[data].dataset_id, seed=cell.seed, n_steps=training["n_steps"] or 0)
 
     return Part(title(cell), "train", order, needs=(data,), algo=cell.method)
 

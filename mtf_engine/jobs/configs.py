@@ -163,7 +163,7 @@ class ProgressiveConfig(Spec):
 
     @model_validator(mode="after")
     def _every_round_learns(self) -> "ProgressiveConfig":
-        if not self.training.get("passes") and self.training["n_steps"] < self.rounds:
+        if self.training["n_steps"] is not None and self.training["n_steps"] < self.rounds:
             raise ValueError(f"{self.training['n_steps']} steps are too few for {self.rounds} rounds")
         if is_replay(self.env) != (self.source is not None):
             raise ValueError("replay needs the dataset to replay (--from), and nothing else takes one")

@@ -74,6 +74,9 @@ def _size(run: RunRow) -> int:
 
 def estimate(workspace: Workspace, algo: str, config: dict[str, Any], dataset: DatasetRow) -> Estimate:
     """Returns what training `algo` with `config` (JSON-able) on `dataset` will take."""
+    from mtf_engine.algos import ALGOS
+
+    n_steps = ALGOS[algo].Config.model_validate(config).steps(dataset.n_requests)
     earlier = workspace.registry.runs(RunState.COMPLETED, kind="train")
     like = sorted((run for run in earlier if run.algo == algo), key=lambda run: _unlike(run, config))
     datasets = {row.id: row for row in workspace.registry.datasets()}
@@ -84,10 +87,10 @@ def estimate(workspace: Workspace, algo: str, config: dict[str, Any], dataset: D
             step = STEP_OVERHEAD + max(seconds - STEP_OVERHEAD, 1e-4) * grown
             same = _unlike(run, config) == 0
             basis = f"as in {run.id}" if same else f"scaled from {run.id}, which had other sizes"
-            return Estimate(config["n_steps"] * step, _memory(config, dataset), basis)
+            return Estimate(n_steps * step, _memory(config, dataset), basis)
     step = STEP_OVERHEAD + _guess(config, dataset)
     basis = "a guess, as no such training was completed here yet"
-    return Estimate(config["n_steps"] * step, _memory(config, dataset), basis)
+    return Estimate(n_steps * step, _memory(config, dataset), basis)
 
 
 def _seconds_a_step(workspace: Workspace, run: RunRow) -> float | None:

@@ -120,19 +120,16 @@ class _Rounds:
         return parts.done(self.job, "join", self._name, partial(submit_join, datasets=datasets))
 
     def _trained(self, log: RunRow) -> RunRow:
-        steps = share_of(self.config.training["n_steps"], self.number, self.config.rounds)
-        from mtf_engine.training import sized
-
-        shared = {**self.config.training, "n_steps": steps}
-        config = sized(shared, self.job.workspace.dataset(str(log.dataset_id)).n_requests)
+        shared = self.config.training["n_steps"]
+        steps = shared and share_of(shared, self.number, self.config.rounds)
         seed = round_seed(self.config.seed, self.number, TRAIN)
         training = partial(
             submit,
             kind="train",
-            config={**config, "seed": seed, **self._reward_scale()},
+            config={**self.config.training, "n_steps": steps, "seed": seed, **self._reward_scale()},
             dataset_id=log.dataset_id,
             algo=self.config.algo,
-            n_steps=config["n_steps"],
+            n_steps=steps or 0,
             seed=seed,
         )
         return parts.done(self.job, "train", self._name, training)

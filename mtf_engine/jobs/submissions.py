@@ -112,7 +112,7 @@ def submit_train(
     name: str | None = None,
 ) -> str:
     """Returns the id of the run that trains `algo` on a dataset, with `settings` over those of `preset`."""
-    from mtf_engine.training import make_config, sized
+    from mtf_engine.training import make_config
 
     row = workspace.dataset(dataset)
     if row.meta.get("exploration") is None and row.meta.get("source") in ("kuairand", "impressions"):
@@ -120,8 +120,7 @@ def submit_train(
             f"the dataset {row.name} has no actions to learn from; explore on it first: "
             f"dataset collect --env replay --from {row.id}"
         )
-    asked = make_config(algo, preset=preset, settings=dict(settings), seed=seed)
-    config = sized(asked.model_dump(mode="json"), row.n_requests)
+    config = make_config(algo, preset=preset, settings=dict(settings), seed=seed).model_dump(mode="json")
     return submit(
         workspace,
         "train",
@@ -131,7 +130,7 @@ def submit_train(
         algo=algo,
         seed=seed,
         seed_group=seed_group,
-        n_steps=config["n_steps"],
+        n_steps=config["n_steps"] or 0,
     )
 
 

@@ -30,9 +30,10 @@ def train(job: Job) -> dict[str, Any]:
     algo = algorithm(algorithm.Config.model_validate(job.config), transitions, baseline)
     validation = _validation(dataset)
     fitness = open_fitness(job.workspace, str(job.run.dataset_id), job.config)
+    n_steps = algo.config.steps(len(transitions))
     rows = fit(algo, fitness or transitions, job.folder / files.CHECKPOINT, validation)
     for row in _scored(job, validation, job.logged(rows)):
-        job.progress(row["step"])
+        job.progress(row["step"], n_steps)
     if algo.critics is not None:
         save_critics(algo.critics, job.folder / files.CRITICS)
     origin = _origin(job, dataset)

@@ -14,7 +14,7 @@ SCORE = "validation_gauc"
 class TrainerConfig(Spec):
     """How long, on what, and how often to write; each algorithm adds its own settings."""
 
-    n_steps: Count = Field(default=2_000, description="updates of the networks (ours by search)")
+    n_steps: Count = Field(default=2_000, description="updates")
     batch_size: Count = Field(default=256, description="transitions per update (paper: 256)")
     checkpoint_every: Count = Field(
         default=100, description="steps between checkpoints, from which a run resumes"
@@ -29,15 +29,22 @@ class TrainerConfig(Spec):
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="where the networks live")
     seed: Seed = Field(default=0, description="of the first weights and of the batches drawn")
 
+    def steps(self, n_transitions: int) -> int:
+        """Returns how many updates a training on so many transitions does."""
+        return self.n_steps
+
 
 class OffPolicyConfig(TrainerConfig):
     """What actors and critics set; each method adds its own settings, or has another default."""
 
-    passes: float | None = Field(
-        default=None,
+    n_steps: Count | None = Field(  # type: ignore[assignment]
+        default=None, description="updates of the networks; empty: as many as the passes make"
+    )
+    passes: float = Field(
+        default=2.5,
         gt=0,
         le=10_000,
-        description="times that the batches go over the log's requests, which sets n_steps; empty: n_steps",
+        description="times that batches go over the log's training steps, where n_steps is empty (ours by search)",
     )
     hidden: tuple[Count, ...] = Field(
         default=(64, 64), min_length=1, description="hidden layers of all networks (ours)"
@@ -67,3 +74,7 @@ class OffPolicyConfig(TrainerConfig):
         le=1e6,
         description="rewards are multiplied by this; empty: 1 / std of the discounted return (ours)",
     )
+
+    def steps(self, n_transitions: int) -> int:
+        """Returns `n_steps`, or how many batches make the passes over so many transitions."""
+        return self.n_steps or max(1, round(self.passes * n_transitions / self.batch_size))

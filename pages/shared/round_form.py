@@ -29,7 +29,7 @@ def fill_next(run: RunRow, last: Round) -> None:
             "rounds baseline": last.next_baseline,
             "rounds count": 1,
             "rounds sessions": last.sessions,
-            "rounds steps": None if run.config["training"].get("passes") else last.steps,
+            "rounds steps": last.steps,
             "rounds seed": run.config["seed"] + 1,
             "rounds train on": "current",
         }
@@ -75,8 +75,7 @@ def _choose(world: World) -> tuple[dict[str, Any], tuple[object, ...], str]:
     train_on = third.selectbox("Learn from", list(TRAIN_ON), format_func=TRAIN_ON.get, key="rounds train on")
     promote = fourth.selectbox("Promote", list(PROMOTE), format_func=PROMOTE.get, key="rounds promote")
     length = make_config(algo, preset=preset, settings={}, seed=0)
-    passes = getattr(length, "passes", None)
-    default = None if passes else length.n_steps
+    default, passes = length.n_steps, getattr(length, "passes", None)
     left, right = st.columns([1, 3])
     steps = left.number_input(
         "Gradient steps in all",
@@ -84,8 +83,8 @@ def _choose(world: World) -> tuple[dict[str, Any], tuple[object, ...], str]:
         value=default,
         key="rounds steps",
         help="The rounds share them."
-        + (f" Empty: each goes {passes:g} times over what it learns from." if passes else ""),
-        placeholder=f"{passes:g} passes a round" if passes else None,
+        + ("" if default else f" Empty: each goes {passes:g} times over what it learns from."),
+        placeholder=None if default else f"{passes:g} passes a round",
     )
     name = right.text_input("Name (optional)", key="rounds name", placeholder="what lists call it")
     settings = {

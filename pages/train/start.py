@@ -10,7 +10,7 @@ from mtf_engine.jobs import estimates, executor, seeds
 from mtf_engine.learning.config import TrainerConfig
 from mtf_engine.registry import DatasetRow, RunRow, RunState
 from mtf_engine.spec import Spec
-from mtf_engine.training import closest_preset, make_config, sized, unsized
+from mtf_engine.training import closest_preset, make_config
 from pages.shared import follow, forms, links, loaders, words
 
 DEFAULT_PRESET = "laptop"
@@ -84,14 +84,13 @@ def choose_start(earlier: RunRow | None) -> tuple[str, Start]:
     )
     if chosen != again or earlier is None:
         return algo, Start(_config(algo, chosen), chosen, f"{algo}.{chosen}")
-    config = ALGOS[algo].Config.model_validate(unsized(earlier.config))
+    config = ALGOS[algo].Config.model_validate(earlier.config)
     return algo, Start(config, closest_preset(algo, config), f"{algo}.{earlier.id}")
 
 
 def _length(config: TrainerConfig) -> str:
     """Returns how long a training is, in words."""
-    passes: float | None = getattr(config, "passes", None)
-    return f"{passes:g} passes over the log" if passes else f"{config.n_steps:,} steps"
+    return f"{config.n_steps:,} steps" if config.n_steps else f"{config.passes:g} passes over the log"
 
 
 def _config(algo: str, preset: str) -> TrainerConfig:
@@ -127,9 +126,9 @@ def choose_seeds(first: int) -> tuple[int, ...]:
 def show_estimate(order: Order, config: TrainerConfig) -> None:
     """Says how long the training will take and how much memory it needs, and when it starts."""
     workspace = loaders.workspace()
-    asked = sized(config.model_dump(mode="json"), order.dataset.n_requests)
-    found = estimates.estimate(workspace, order.algo, asked, order.dataset)
-    each = f"{asked['n_steps']:,} steps: about {words.duration(found.seconds)} and {found.memory_mb:,.0f} MB"
+    found = estimates.estimate(workspace, order.algo, config.model_dump(mode="json"), order.dataset)
+    n_steps = f"{'' if config.n_steps else 'about '}{config.steps(order.dataset.n_requests):,}"
+    each = f"{n_steps} steps: about {words.duration(found.seconds)} and {found.memory_mb:,.0f} MB"
     n = len(order.seeds)
     if n > 1:
         rounds = -(-n // max(1, executor.MAX_WORKING))
