@@ -38,6 +38,19 @@ def test_both_are_told_and_whether_they_order_alike(told):
     assert "order the policies alike" in same.sentence and "0 of 1 pairs" in other.sentence
 
 
+def test_equal_values_are_ordered_alike_by_equal_values_only(told):
+    differences, test = told
+    same = [pair.model_copy(update={"value": 0.0}) for pair in differences]
+    assert agreement(same, with_reward(test, 0.0)).alike == 1
+    assert agreement(same, with_reward(test, 0.01)).alike == 0
+
+
+def test_nothing_is_said_where_no_policy_has_both_values(told):
+    differences, test = told
+    assert agreement([pair.model_copy(update={"value": None}) for pair in differences], test) is None
+    assert agreement(differences, with_reward(test, None)) is None
+
+
 def test_policies_that_were_not_tested_together_are_not_compared(told):
     differences, test = told
     assert agreement(differences, test.model_copy(update={"policies": (BASELINE,)})) is None

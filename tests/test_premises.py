@@ -7,6 +7,7 @@ import pytest
 from scipy.optimize import minimize
 
 from mtf_engine.commands import options
+from mtf_engine.environments import world
 from mtf_engine.environments.generation import by_segment, learn_live, linear, translated
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 from mtf_engine.environments.world import DEFAULT_WORLD, SEGMENTS, World, names
@@ -96,9 +97,17 @@ def test_a_quadratic_is_found_and_its_best_place_in_the_box():
     assert value(best_inside(slopes, hessian, 0.1)) >= -best.fun - 1e-4
 
 
-def test_the_generation_before_learns_the_same_again_and_only_where_there_was_one():
+def test_the_generation_before_learns_the_same_again_whatever_was_played_before_it():
     config = SessionConfig(n_candidates=20, n_items=1_000)
-    assert learn_live(config, 12, 2) == learn_live(config, 12, 2)
+    world._read.cache_clear()
+    first = learn_live(config, 12, 2)
+    env = SessionEnvironment(config)
+    env.reset(*env.visits(0, 12, 0))
+    env.step(np.zeros((12, env.fusion.n_actions), np.float32))
+    assert learn_live(config, 12, 2) == first
+
+
+def test_a_live_policy_that_was_not_learned_is_not_learned_anew():
     with pytest.raises(Refusal, match="action 0 for everybody"):
         learn_live(SessionConfig(world="clickbait"), 12, 2)
 

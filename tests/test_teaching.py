@@ -77,6 +77,54 @@ def test_a_loss_not_told_from_none_is_told_at_most():
     assert not gaining.loss_told and 0 < gaining.loss < one.loss
 
 
+def test_where_exploring_gains_no_loss_is_told_however_clear_the_curvatures_are():
+    one = measured(0, -3_000, n_sessions=600, noise=0.1, session_noise=0.1)
+    told = [abs(row.estimated) > 3 * row.estimated_error for row in one.dimensions]
+    assert all(told), "each curvature shows"
+    assert one.basis == "churn" and not one.loss_told and one.loss > 0
+    assert one.loss_low < 0 and "at most" in teach(one, 600, information=1).sentence
+
+
+@pytest.mark.parametrize("values", [(-0.1, 0.1), (-0.05, 0.15)])
+def test_a_dimension_that_was_moved_to_two_values_is_refused(values):
+    rows = log(0, 400)
+    offsets = rows.offsets.copy()
+    offsets[:, 1] = np.random.default_rng(0).choice(values, len(offsets))
+    with pytest.raises(Refusal, match="pow_b was moved to two values only"):
+        pilot(replace(rows, offsets=offsets), NOBODY, CHURN, NAMES, (0.0,) * 3, 400)
+
+
+def test_dimensions_that_are_moved_by_one_size_are_refused():
+    rows = log(0, 400)
+    offsets = rows.offsets.copy()
+    offsets[:, 1] = offsets[:, 0] * np.random.default_rng(0).choice((-1, 1), len(offsets))
+    with pytest.raises(Refusal, match="moved by sizes that go together"):
+        pilot(replace(rows, offsets=offsets), NOBODY, CHURN, NAMES, (0.0,) * 3, 400)
+
+
+def test_a_box_explores_whatever_the_table_says_it_explores():
+    steep = measured(0, seen=arms(2.0))
+    steep = steep.model_copy(
+        update={
+            "dimensions": tuple(
+                row.model_copy(update={"curvature": row.curvature * 10.0 ** (9 * (i == 0))})
+                for i, row in enumerate(steep.dimensions)
+            )
+        }
+    )
+    one = teach(steep, 400, loss=1e-7)
+    assert one.dimensions[0].half_width < 5e-5
+    assert all(edge > 0 for edge in one.plan.upper)
+
+
+def test_the_widest_box_is_the_widest_cube_too():
+    one = measured(0, seen=arms(2.0))
+    widest = teach(one, 400, information=1).frontier[-1][1]
+    told = teach(one, 400, information=widest * (1 - 1e-12))
+    assert all(row.at_most for row in told.dimensions)
+    assert told.cube is not None and told.cube.information == pytest.approx(told.uniform.information)
+
+
 def test_the_loss_of_control_users_is_that_of_ratios_by_user():
     seen = Arms(
         np.array([True, True, False, False]), np.array([1, 3, 2, 2]), np.array([8.0, 32.0, 22.0, 26.0])

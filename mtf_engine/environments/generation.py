@@ -36,7 +36,7 @@ def learn_live(
         raise Refusal(
             f"the live policy of the world {now.name} was not learned: it is action 0 for everybody"
         )
-    before = now.model_copy(update=dict(now.generation))
+    before = World.model_validate(now.model_dump() | now.generation.model_dump())
     env = SessionEnvironment(config, n_threads, before)
     users, _ = env.visits(0, n_users, USERS_SEED)
     tell("for all users")

@@ -42,7 +42,7 @@ class Agreement(Spec):
 
 
 def agreement(differences: Iterable[PairedDifference], test: ABTest) -> Agreement | None:
-    """Returns how far both agree on the policies that both know; None where that is no policy beside the base."""
+    """Returns how far both agree on the policies that both know; None where no policy beside the base has both."""
     pairs = {
         pair.run_id: pair
         for pair in differences
@@ -65,5 +65,11 @@ def agreement(differences: Iterable[PairedDifference], test: ABTest) -> Agreemen
     )
     known = [(one.gauc_difference, one.reward_difference) for one in told]
     points = [(0.0, 0.0), *((g, r) for g, r in known if g is not None and r is not None)]
-    alike = [(a[0] - b[0]) * (a[1] - b[1]) > 0 for a, b in combinations(points, 2)]
+    alike = [_sign(a[0] - b[0]) == _sign(a[1] - b[1]) for a, b in combinations(points, 2)]
+    if not alike:
+        return None
     return Agreement(base=test.base, policies=told, alike=sum(alike), pairs=len(alike))
+
+
+def _sign(difference: float) -> int:
+    return (difference > 0) - (difference < 0)

@@ -10,6 +10,7 @@ proportion to it too, so the loss goes as the square of the churn. Two measureme
 curvatures, and the return of control users above that of explored ones.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,13 +23,17 @@ from mtf_engine.exploration.clustered import clustered_slopes, residuals
 from mtf_engine.exploration.cost import CandidateLists, top_changed
 from mtf_engine.exploration.coverage_counts import Arrays
 from mtf_engine.exploration.explored_returns import ExploredReturns
-from mtf_engine.exploration.signal import PER_DIMENSION, Z, covariates, explained_away
+from mtf_engine.exploration.signal import PER_DIMENSION, WORST_CONDITION, Z, covariates, explained_away
 from mtf_engine.spec import BoundsPlan, FusionSpec, Refusal, Spec
 
 REFERENCE = 0.15
 """Half width at which the churn of each dimension is measured."""
 CHURN_REQUESTS, CHURN_SEED = 2_000, 0
 SURE = 0.05
+TOLD = float(ndtri(1 - SURE))
+"""Errors above 0 from which on a loss is told."""
+FLAT = 1e-3
+"""Squares that vary by no more besides what goes along with a deviation, in squares of its variance."""
 """One-sided: a loss is told from none, or told at most, with 95 % confidence."""
 
 Array = NDArray[np.float64]
@@ -144,6 +149,7 @@ def pilot(
         )
     slopes, covariance = clustered_slopes(moves, left, log.sessions)
     variances, errors = moves.var(axis=0), np.sqrt(covariance.diagonal())
+    _refuse_flat(log.offsets[:, live].astype(np.float64), [names[int(i)] for i in live])
     estimated, its_covariance = _curvatures(log, moves, left)
     requests = float((log.gamma**log.steps).sum() / log.n_sessions)
     control = _control(arms, log.offsets[:, live], slopes, covariance, requests)
@@ -194,14 +200,17 @@ def _bend(
     variances: Array,
     middles: Array,
 ) -> _Bend:
-    """Returns each dimension's own curvature where the log tells each, else that of churn, scaled.
+    """Returns each dimension's own curvature where the log tells each and a loss, else that of churn, scaled.
 
-    It tells each by the rule of `signal`: chi2 is at least `m (1 + PER_DIMENSION)` in m dimensions.
+    It tells each by the rule of `signal`: chi2 is at least `m (1 + PER_DIMENSION)` in m dimensions, whatever
+    their signs; so the loss of all has to be told from 0 as well.
     """
-    if estimated @ np.linalg.solve(covariance, estimated) >= len(estimated) * (1 + PER_DIMENSION):
+    loss = float(estimated @ variances) / 2
+    error = float(np.sqrt(variances @ covariance @ variances)) / 2
+    told = estimated @ np.linalg.solve(covariance, estimated) >= len(estimated) * (1 + PER_DIMENSION)
+    if told and loss > TOLD * error:
         used = _not_below_0(estimated, np.sqrt(covariance.diagonal()))
-        error = float(np.sqrt(variances @ covariance @ variances)) / 2
-        return _Bend("curvature", used, float(estimated @ variances) / 2, error, is_told=True)
+        return _Bend("curvature", used, loss, error, is_told=True)
     shape = _shape(churn)
     scale = _Scale.of(shape, estimated, covariance, control, variances - middles**2)
     unit = float(shape @ variances) / 2
@@ -236,6 +245,25 @@ def _difference(arms: Arms) -> tuple[float, float, float] | None:
         means.append(float(y.sum() / n.sum()))
         variances.append(float(np.square(y - means[-1] * n).sum() / n.sum() ** 2))
     return means[0] - means[1], float(np.sqrt(sum(variances))), means[1]
+
+
+def _refuse_flat(offsets: Array, names: Sequence[str]) -> None:
+    """Refuses deviations [n, m] whose squares tell nothing besides: of two values, or of one size in two dimensions."""
+    moves = offsets - offsets.mean(axis=0)
+    squares, variances = moves**2 - moves.var(axis=0), moves.var(axis=0)
+    along = (squares * moves).mean(axis=0) / variances
+    besides = squares.var(axis=0) - along**2 * variances
+    flat = np.flatnonzero(besides <= FLAT * variances**2)
+    if len(flat):
+        raise Refusal(
+            f"pilot: {names[flat[0]]} was moved to two values only, so what larger moves cost cannot be told; "
+            "explore it with uniform or Gaussian noise"
+        )
+    if np.linalg.cond(np.corrcoef(np.hstack([moves, squares]).T)) >= WORST_CONDITION:
+        raise Refusal(
+            "pilot: dimensions were moved by sizes that go together, so what each costs cannot be told apart; "
+            "explore each with noise of its own"
+        )
 
 
 def _curvatures(log: ExploredReturns, moves: Array, left: Array) -> tuple[Array, Array]:
@@ -292,7 +320,7 @@ class _Scale:
 
     @property
     def is_told(self) -> bool:
-        return self.value > float(ndtri(1 - SURE)) * self.error
+        return self.value > TOLD * self.error
 
     @property
     def used(self) -> float:

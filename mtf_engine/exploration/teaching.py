@@ -19,7 +19,7 @@ from pydantic import Field
 from scipy.special import ndtr
 
 from mtf_engine.exploration.pilot import Basis, Pilot
-from mtf_engine.exploration.spending import cheapest, cost, information, most_telling
+from mtf_engine.exploration.spending import SLACK, cheapest, cost, information, most_telling
 from mtf_engine.spec import MIN_WIDTH, BoundsPlan, Refusal, Spec
 
 WIDEST, SIGMA, FAR = 0.4, 0.2, 0.4
@@ -223,16 +223,15 @@ class _Traffic:
 
     def plan(self, half_widths: Array) -> BoundsPlan:
         """Returns the symmetric box of these half widths [m], rounded, and fixed in what is not free."""
-        by_name = dict(
-            zip([one.dimension for one in self.free], half_widths.round(DIGITS).tolist(), strict=True)
-        )
+        edges = np.maximum(half_widths.round(DIGITS), 10.0**-DIGITS).tolist()
+        by_name = dict(zip([one.dimension for one in self.free], edges, strict=True))
         upper = [by_name.get(name, 0.0) for name in self.pilot.names]
         return BoundsPlan(lower=[-edge for edge in upper], upper=upper)
 
     def cube(self, wished: float, far: float) -> Way | None:
         """Returns one half width in every dimension, of the same information; None where it is not allowed."""
         variance = wished * self.unit / information(self.rates, np.ones(len(self.rates)))
-        if variance > self.most.min():
+        if variance > self.most.min() * (1 + SLACK):
             return None
         return self.way("Uniform, one half width", "uniform", np.full(len(self.rates), variance), far)
 
@@ -250,7 +249,7 @@ class _Traffic:
             TaughtDimension(
                 dimension=one.dimension,
                 half_width=float(_half_widths(variances)[i]),
-                at_most=bool(variances[i] >= self.most[i] * (1 - 1e-9)),
+                at_most=bool(variances[i] >= self.most[i] * (1 - SLACK)),
                 error=float(precisions[i] ** -0.5),
                 information=float(precisions[i] / self.told[i]),
                 loss=float(losses[i]),
