@@ -1,6 +1,6 @@
 """What explored data and rounds bring: the paper's datasets, trained on and A/B tested with synthetic users.
 
-    python benchmarks/progressive.py [--world feed] [--sessions 20000] [--steps 2000] [--seeds 5] [--users 20000]
+    python benchmarks/progressive.py [--world feed] [--sessions 20000] [--steps N] [--seeds 5] [--users 20000]
 
 For each seed `paper-data` makes datasets 1 (Gaussian noise), 1b (of the variance of uniform), 2 (uniform) and 3
 (five rounds), of equal sessions and disjoint users. IntegratedRL (`laptop`, 24 critics) is trained on 1, 1b and
@@ -33,7 +33,7 @@ from mtf_engine.environments import Acting
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 from mtf_engine.environments.world import DEFAULT_WORLD, Floats, f32, names
 from mtf_engine.evaluation.abtest import METRICS, ab_test
-from mtf_engine.evaluation.premises import stored
+from mtf_engine.evaluation.premises import measured
 from mtf_engine.evaluation.weighted_gauc import weighted_gauc
 from mtf_engine.exploration.policies import explore
 from mtf_engine.factorial import GAUC
@@ -43,6 +43,7 @@ from mtf_engine.jobs.configs import session_of
 from mtf_engine.jobs.storage import live_policy, open_dataset, open_policy
 from mtf_engine.logs.schema import DatasetMeta
 from mtf_engine.registry import BASELINE, RunRow, Workspace
+from mtf_engine.training import make_config
 
 AB_SEED = 1_000
 """Of the first test users; those of the logs have the seeds of trainings and rounds."""
@@ -111,21 +112,33 @@ def finished(workspace: Workspace, run: RunRow) -> RunRow:
     return executor.completed(workspace, executor.wait(workspace, run.id))
 
 
+def length(options: argparse.Namespace) -> dict[str, str]:
+    """Returns the setting that says how long IntegratedRL is trained; none where its preset's passes do."""
+    return {"n_steps": str(options.steps)} if options.steps else {}
+
+
+def told_sizes(options: argparse.Namespace) -> str:
+    """Returns the world, the sessions and the length of trainings, in words that no other call has."""
+    preset = make_config("integrated_rl", "laptop", length(options), 0)
+    steps = f"{options.steps:,} steps" if options.steps else f"{preset.passes:g} passes"
+    return f"world {options.world}, {options.sessions:,} sessions, {steps}"
+
+
 def made(workspace: Workspace, options: argparse.Namespace) -> list[RunRow]:
     """Returns the run that made the paper's datasets, a run a seed."""
     runs = [
         started(
             workspace,
             "paper-data",
-            f"seed {seed}",
+            f"{told_sizes(options)}, seed {seed}",
             lambda seed=seed: submissions.submit_paper_data(
                 workspace,
-                name=f"seed {seed}",
+                name=f"{told_sizes(options)}, seed {seed}",
                 sessions=options.sessions,
                 env=session_of(options.world),
                 algo="integrated_rl",
                 preset="laptop",
-                settings={"n_steps": str(options.steps)},
+                settings=length(options),
                 seed=seed,
             ),
         )
@@ -140,7 +153,7 @@ def rounds_of(workspace: Workspace, made_by: RunRow) -> dict[str, Any]:
     return run.result or {}
 
 
-def trained(workspace: Workspace, data: list[RunRow], n_steps: int) -> dict[str, list[str]]:
+def trained(workspace: Workspace, data: list[RunRow], options: argparse.Namespace) -> dict[str, list[str]]:
     """Returns the policies of each arm that learns, one a seed."""
 
     def begun(arm: str, dataset: str, algo: str, settings: dict[str, str]) -> list[RunRow]:
@@ -148,10 +161,10 @@ def trained(workspace: Workspace, data: list[RunRow], n_steps: int) -> dict[str,
             started(
                 workspace,
                 "train",
-                f"{arm}, seed {seed}",
+                f"{arm}, {told_sizes(options)}, seed {seed}",
                 lambda seed=seed, run=run: submissions.submit_train(
                     workspace,
-                    name=f"{arm}, seed {seed}",
+                    name=f"{arm}, {told_sizes(options)}, seed {seed}",
                     dataset=(run.result or {})["datasets"][dataset],
                     algo=algo,
                     preset="laptop",
@@ -162,10 +175,15 @@ def trained(workspace: Workspace, data: list[RunRow], n_steps: int) -> dict[str,
             for seed, run in enumerate(data)
         ]
 
-    arms = {name: begun(name, name, "integrated_rl", {"n_steps": str(n_steps)}) for name in ("1", "1b", "2")}
+    arms = {name: begun(name, name, "integrated_rl", length(options)) for name in ("1", "1b", "2")}
     arms |= {floor: begun(floor, "2", floor, {}) for floor in FLOORS}
     in_one = {arm: [finished(workspace, run).id for run in runs] for arm, runs in arms.items()}
     return in_one | {"3": [rounds_of(workspace, run)["promoted"] for run in data]}
+
+
+def told(value: float | None) -> float:
+    """Returns a figure; not a number where there is none."""
+    return np.nan if value is None else value
 
 
 def gains(env: SessionEnvironment, of_seeds: list[dict[str, Acting]], n_users: int) -> Gains:
@@ -174,7 +192,7 @@ def gains(env: SessionEnvironment, of_seeds: list[dict[str, Acting]], n_users: i
     for seed, arms in enumerate(of_seeds):
         test = ab_test(env, arms, BASELINE, n_users, (AB_SEED + seed,))
         for arm in arms.keys() - {BASELINE}:
-            rows[arm].append({metric: test.effect(arm, metric).relative or 0.0 for metric in METRICS})
+            rows[arm].append({metric: told(test.effect(arm, metric).relative) for metric in METRICS})
     return {arm: pd.DataFrame(values) for arm, values in rows.items() if arm != BASELINE}
 
 
@@ -182,7 +200,7 @@ def policies_of(
     workspace: Workspace, env: SessionEnvironment, policies: dict[str, list[str]]
 ) -> list[dict[str, Acting]]:
     """Returns for each seed the policy of each arm, the best offsets found, and the live policy."""
-    live, found = live_policy(env), stored(env.config.world)[env.config.seed]
+    live, found = live_policy(env), measured(env.config.world, env.config.seed)
     searched: dict[str, Acting] = {arm: Offset(live, getattr(found, arm)) for arm in ("box", "anywhere")}
     return [
         {arm: open_policy(workspace, run_id, env) for arm, run_id in zip(policies, ids, strict=True)}
@@ -201,7 +219,7 @@ def gauc_gains(workspace: Workspace, data: list[RunRow], of_seeds: list[dict[str
         for arm, policy in arms.items():
             actions = policy.act(log.observations)[log.request]
             scores = log_final_score(log.fusion, actions, log.predictions[:, None])[:, 0]
-            found[arm] = weighted_gauc(scores, log.label, 1 + log.reward, log.impression_user).value or np.nan
+            found[arm] = told(weighted_gauc(scores, log.label, 1 + log.reward, log.impression_user).value)
         for arm, value in found.items():
             rows[arm].append(value - found[BASELINE])
     return {arm: pd.DataFrame({GAUC: values}) for arm, values in rows.items() if arm != BASELINE}
@@ -293,9 +311,10 @@ def report(learned: Gains, collecting: Gains, signals: str) -> str:
 
 def main(workspace: Workspace, options: argparse.Namespace) -> None:
     """Trains, tests and prints."""
+    measured(options.world, SessionConfig().seed)  # refused before hours of training, not after
     start = time.monotonic()
     data = made(workspace, options)
-    policies = trained(workspace, data, options.steps)
+    policies = trained(workspace, data, options)
     minutes = (time.monotonic() - start) / 60
     env = SessionEnvironment(SessionConfig(world=options.world), n_threads=os.cpu_count() or 1)
     arms = policies_of(workspace, env, policies)
@@ -306,11 +325,10 @@ def main(workspace: Workspace, options: argparse.Namespace) -> None:
     }
     collecting = gains(env, collections_of(workspace, env, data), options.users)
     print(
-        f"Synthetic, world {options.world}. {options.sessions:,} sessions, {options.steps:,} steps, "
-        f"{options.seeds} seeds, made and trained in {minutes:.0f} minutes, {executor.MAX_WORKING} at a time; A/B "
-        f"on {options.users:,} users a seed; {platform.machine()}, {os.cpu_count()} cores, "
-        f"{psutil.virtual_memory().total / 2**30:.0f} GiB. Against the live policy, 95 % interval over seeds; "
-        f"{', '.join(METRICS).replace('_', ' ')} relative, weighted GAUC a difference.\n\n"
+        f"Synthetic, {told_sizes(options)}, {options.seeds} seeds, made and trained in {minutes:.0f} minutes, "
+        f"{executor.MAX_WORKING} at a time; A/B on {options.users:,} users a seed; {platform.machine()}, "
+        f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB. Against the live policy, 95 % "
+        f"interval over seeds; {', '.join(METRICS).replace('_', ' ')} relative, weighted GAUC a difference.\n\n"
         f"{report(learned, collecting, signals_of(workspace, data))}"
     )
 
@@ -320,7 +338,9 @@ def parsed(doc: str | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--world", choices=names(), default=DEFAULT_WORLD)
     parser.add_argument("--sessions", type=int, default=20_000)
-    parser.add_argument("--steps", type=int, default=2_000)
+    parser.add_argument(
+        "--steps", type=int, help="of a training; else as many as the passes of the preset make"
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--users", type=int, default=20_000)
     parser.add_argument("--workspace", type=Path, help="kept, so that a second call does what is missing")

@@ -43,7 +43,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.progressive import over_seeds
+from benchmarks.progressive import over_seeds, told
 from mtf_engine.algos import ALGOS
 from mtf_engine.algos.integrated_rl import VARIANCE_FLOOR, IntegratedRL
 from mtf_engine.environments.collect import Collection, collect
@@ -254,11 +254,11 @@ def tested(
     def gauc(policy: Any) -> float:
         actions = policy.act(log.observations)[log.request]
         scores = log_final_score(log.fusion, actions, log.predictions[:, None])[:, 0]
-        return weighted_gauc(scores, log.label, 1 + log.reward, log.impression_user).value or np.nan
+        return told(weighted_gauc(scores, log.label, 1 + log.reward, log.impression_user).value)
 
     base = gauc(live_policy(env))
     return {
-        case: {REWARD: test.effect(str(i), REWARD).relative or 0.0, GAUC: gauc(arms[str(i)]) - base}
+        case: {REWARD: told(test.effect(str(i), REWARD).relative), GAUC: gauc(arms[str(i)]) - base}
         for i, case in enumerate(own)
     }
 
@@ -270,7 +270,7 @@ def calibrated(gains: Sequence[NDArray[np.float64]]) -> str:
     return f"{math.sqrt(within / among):.2f}"
 
 
-def table(options: argparse.Namespace, cases: Sequence[Case], told: Any, gains: Any) -> str:
+def table(options: argparse.Namespace, cases: Sequence[Case], tested: Any, gains: Any) -> str:
     """Returns a row a variant and size of log, as markdown."""
     head = [
         "variant",
@@ -284,10 +284,10 @@ def table(options: argparse.Namespace, cases: Sequence[Case], told: Any, gains: 
     for n_sessions in options.sessions:
         for name in dict.fromkeys(case.name for case in cases):
             own = [case for case in cases if case.name == name and case.sessions == n_sessions]
-            if not all(case in told for case in own):
+            if not all(case in tested for case in own):
                 lines.append(f"| `{name}` | {n_sessions:,} | diverged | | | |")
                 continue
-            found = pd.DataFrame([told[case] for case in own])
+            found = pd.DataFrame([tested[case] for case in own])
             seeds = ", ".join(f"{value:+.1%}" for value in found[REWARD])
             critics = [gains[case] for case in own if gains[case] is not None and len(gains[case]) > 1]
             cells = [
@@ -326,14 +326,14 @@ def main(options: argparse.Namespace) -> None:
         work = partial(trained, folder, options.method, changed)
         gains = dict(zip(cases, pool.map(work, cases), strict=True))
         test = partial(tested, folder, options.world, options.users, cases)
-        told = {case: found for one in pool.map(test, range(options.seeds)) for case, found in one.items()}
+        found = {case: one for seed in pool.map(test, range(options.seeds)) for case, one in seed.items()}
     print(
         f"Synthetic, world {options.world}: `{options.method}`, {options.seeds} seeds, uniform exploration within "
         f"±{HALF_WIDTH}, each seed with its own log and {options.users:,} users of its own; "
         f"{platform.machine()}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB. Against "
         "the live policy, 95 % interval over seeds; session reward relative, weighted GAUC a difference.\n"
     )
-    print(table(options, cases, told, gains))
+    print(table(options, cases, found, gains))
 
 
 if __name__ == "__main__":
@@ -342,11 +342,21 @@ if __name__ == "__main__":
     )
     parser.add_argument("--method", choices=ALGOS, default="integrated_rl")
     parser.add_argument(
-        "--variants", nargs="+", default=["laptop", *TRAINERS], metavar="'[TRAINER] NAME=VALUE'"
+        "--variants", nargs="+", metavar="'[TRAINER] NAME=VALUE'", help="default: all trainers"
     )
     parser.add_argument("--world", choices=names(), default=DEFAULT_WORLD)
     parser.add_argument("--sessions", type=int, nargs="+", default=[4_000, 20_000])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--users", type=int, default=10_000)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="of every variant")
-    main(parser.parse_args())
+    options = parser.parse_args()
+    trainers = list(TRAINERS) if options.method == "integrated_rl" else []
+    options.variants = options.variants or ["laptop", *trainers]
+    for variant in options.variants:
+        first, *rest = variant.split() or [""]
+        known = first in ("laptop", *trainers) or "=" in first
+        if not known or not all("=" in word for word in rest):
+            parser.error(
+                f"{variant!r} is no variant of {options.method}: laptop, {', '.join(trainers)}, NAME=VALUE"
+            )
+    main(options)

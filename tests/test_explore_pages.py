@@ -14,7 +14,7 @@ from mtf_engine.aggregates import pilot as measure_pilot
 from mtf_engine.jobs.storage import open_dataset
 from mtf_engine.registry import Workspace
 from mtf_engine.spec import BoundsPlan, Box, Refusal
-from pages.shared import bounds_charts, densities, log_charts, plans
+from pages.shared import bounds_charts, densities, log_charts, plans, worlds
 from tests.test_pages import ROOT, button, checked, opened, tables, texts
 from tests.waiting import PATIENCE
 from tests.workspaces import copy_workspace
@@ -68,6 +68,22 @@ def test_the_planner_starts_from_the_papers_box(filled):
     assert shown["mean"] == "419 ×" and shown["covered"] == "1e-8"
     assert plan_of(app) == BoundsPlan.symmetric(0.15, 10)
     assert "--bounds plan.yaml" in texts(app)
+
+
+@pytest.mark.parametrize(
+    ("env", "options", "query"),
+    [
+        ("session:noisy", "--env session --world noisy", {"env": "session", "world": "noisy"}),
+        ("session", "--env session --world clickbait", {"env": "session", "world": "clickbait"}),
+        ("gym:Pendulum-v1", "--env gym:Pendulum-v1", {"env": "gym:", "gym": "Pendulum-v1"}),
+    ],
+)
+def test_the_planner_collects_where_its_log_is_from(filled, env, options, query):
+    row = filled.dataset("explored")
+    meta = row.meta | {"details": row.meta["details"] | {"env": env}}
+    found = worlds.of_log(row.model_copy(update={"meta": meta}))
+    assert (" ".join(found[0]), found[1]) == (options, query)
+    assert "dataset collect --env session --world feed --explore" in texts(opened("bounds", dataset=row.id))
 
 
 def set_by_numbers(app: AppTest) -> None:

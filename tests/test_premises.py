@@ -9,6 +9,7 @@ from scipy.optimize import minimize
 from mtf_engine.commands import options
 from mtf_engine.environments import world
 from mtf_engine.environments.generation import by_segment, learn_live, linear, translated
+from mtf_engine.environments.replay import ReplayConfig
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 from mtf_engine.environments.world import DEFAULT_WORLD, SEGMENTS, World, names
 from mtf_engine.evaluation.premises import (
@@ -36,8 +37,9 @@ MISSED = {
 """What `feed` falls short of, for one seed of users and items or more; docs/session.md says it, too."""
 
 
-def test_the_command_line_starts_from_the_same_world():
+def test_the_command_line_starts_from_the_same_world_and_replay():
     assert options.DEFAULT_WORLD == DEFAULT_WORLD
+    assert f"replay:{options.DEFAULT_REPLAY}" == ReplayConfig().name
     (told,) = get_args(options.World)[1:]
     assert all(name in told.help for name in names())
     with pytest.raises(Refusal, match="no world 'mars'; take one of clickbait, feed, noisy"):

@@ -13,6 +13,7 @@ from benchmarks import resume_rounds
 from mtf_engine import aggregates
 from mtf_engine.evaluation.abtest import Effect
 from mtf_engine.jobs import executor, submissions
+from mtf_engine.jobs.configs import CollectConfig
 from mtf_engine.jobs.storage import open_dataset, open_policy
 from mtf_engine.logs.joining import joined_meta
 from mtf_engine.registry import BASELINE, RunRow, RunState, Workspace
@@ -281,10 +282,51 @@ def test_rounds_that_cannot_be_are_refused_at_once(workspace: Workspace, changes
     assert workspace.registry.runs() == before
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"settings": SMALL | {"n_steps": "3"}}, "3 steps are too few for 5 rounds"),
+        ({"env": "replay:20/3/5"}, "replay needs the dataset to replay"),
+        ({"env": "replay:2/3/5"}, "shows 3 of 2"),
+        ({"env": "session:mars"}, "no world 'mars'"),
+    ],
+)
+def test_the_papers_datasets_that_cannot_be_are_refused_at_once(
+    workspace: Workspace, changes: dict, reason: str
+) -> None:
+    before = workspace.registry.runs()
+    asked = {
+        "env": "session:feed",
+        "sessions": 40,
+        "algo": "integrated_rl",
+        "preset": "demo",
+        "settings": SMALL,
+    }
+    with pytest.raises(Refusal, match=reason):
+        submissions.submit_paper_data(workspace, **asked | changes)
+    assert workspace.registry.runs() == before
+
+
+@pytest.mark.parametrize(
+    ("written", "whole"),
+    [("session", "session:clickbait"), ("replay", "replay:8/3/5"), ("replay:020/ 3/5", "replay:20/3/5")],
+)
+def test_one_environment_has_one_name(written: str, whole: str) -> None:
+    source = "dataset-1" if "replay" in written else None
+    config = CollectConfig(env=written, source=source, n_sessions=1, name="log")
+    assert config.env == whole and CollectConfig.model_validate(config.model_dump()) == config
+
+
 @pytest.mark.slow
 def test_the_papers_datasets_are_of_four_groups_of_users_and_of_equal_size(workspace: Workspace) -> None:
     run_id = submissions.submit_paper_data(
-        workspace, sessions=40, algo="integrated_rl", preset="demo", settings=SMALL, seed=1
+        workspace,
+        env="session:feed",
+        sessions=40,
+        algo="integrated_rl",
+        preset="demo",
+        settings=SMALL,
+        seed=1,
     )
     resume_rounds.kill(workspace, run_id, 6.0)
     executor.resume(workspace, run_id)

@@ -6,22 +6,21 @@ import typer
 
 from mtf_engine.spec import Refusal
 
+DEFAULT_WORLD, DEFAULT_REPLAY = "feed", "20/3/5"
 World = Annotated[
     str | None,
     typer.Option(
-        metavar="W", help="Whose users (--env session): feed, clickbait or noisy.", show_default="feed"
+        metavar="W", help="Whose users (--env session): feed, clickbait or noisy.", show_default=DEFAULT_WORLD
     ),
 ]
-DEFAULT_WORLD = "feed"
 Replay = Annotated[
     str | None,
     typer.Option(
         metavar="C/S/R",
         help="Impressions offered, of them shown, requests a session (--env replay).",
-        show_default="20/3/5",
+        show_default=DEFAULT_REPLAY,
     ),
 ]
-DEFAULT_REPLAY = "20/3/5"
 Env = Annotated[str, typer.Option(metavar="ENV", help="session, replay, or gym:ID.")]
 Source = Annotated[
     str | None, typer.Option("--from", metavar="DATASET", help="The log to replay (--env replay).")

@@ -15,13 +15,13 @@ from mtf_engine.environments import Acting, world
 from mtf_engine.environments.collect import Collection, collect
 from mtf_engine.environments.optima import played, search
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
-from mtf_engine.environments.world import WORLDS, f32
+from mtf_engine.environments.world import WORLDS, World, f32
 from mtf_engine.evaluation.weighted_gauc import weighted_gauc
 from mtf_engine.exploration.explored_returns import explored_returns
 from mtf_engine.exploration.signal import signal
 from mtf_engine.fusion import log_final_score
 from mtf_engine.reward import GAMMA
-from mtf_engine.spec import BoundsPlan, Spec, Vector
+from mtf_engine.spec import BoundsPlan, Refusal, Spec, Vector
 
 STORED = WORLDS / "premises"
 """Written by `benchmarks/premises.py`."""
@@ -184,6 +184,17 @@ def stored(world: str) -> tuple[Premises, ...]:
     return _LIST.validate_json(path.read_text()) if path.exists() else ()
 
 
+def measured(world: str, seed: int) -> Premises:
+    """Returns what was measured of a world as it is now with a seed; a Refusal where it was not."""
+    own = [one for one in stored(world) if one.seed == seed and one.parameters == World.named(world).hash]
+    if not own:
+        raise Refusal(
+            f"the premises of the world {world} were not measured with seed {seed}; "
+            f"run python benchmarks/premises.py --worlds {world}"
+        )
+    return own[0]
+
+
 def store(measured: Sequence[Premises]) -> None:
     """Keeps what was measured of a world where `stored` finds it."""
     (STORED / f"{measured[0].world}.json").write_bytes(_LIST.dump_json(tuple(measured), indent=1) + b"\n")
@@ -282,7 +293,10 @@ def _gaucs(
     def of(offset: NDArray) -> float:
         moved = np.clip(actions + f32(offset), -1, 1)[user]
         scores = log_final_score(env.fusion, moved, predictions)[:, 0]
-        return weighted_gauc(scores, rows["label"], 1 + rows["reward"], user).value or 0.0
+        value = weighted_gauc(scores, rows["label"], 1 + rows["reward"], user).value
+        if value is None:
+            raise Refusal(f"no user of the world {config.world} has a label of both kinds; play more users")
+        return value
 
     return [of(offset) for offset in offsets]
 

@@ -1,6 +1,6 @@
 """What a run of each kind is told; a training is told its algorithm's own config."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -36,13 +36,33 @@ def is_replay(env: str) -> bool:
     return env.partition(":")[0] == REPLAY
 
 
-def _known(env: str) -> str:
-    if is_session(env) or is_replay(env) or (env.startswith(GYM) and env != GYM):
+def _whole(env: str) -> str:
+    """Returns the whole name of an environment, of which an earlier version may have stored a shorter one."""
+    if world := world_of(env):
+        return session_of(world)
+    if is_replay(env):
+        from mtf_engine.environments.replay import ReplayConfig
+
+        return ReplayConfig.named(env).name
+    if env.startswith(GYM) and env != GYM:
         return env
-    raise ValueError(f"there is no environment {env!r}; write session, replay or gym:ID")
+    raise ValueError(f"there is no environment {env!r}; write session:WORLD, replay:20/3/5 or gym:ID")
 
 
-EnvName = Annotated[str, AfterValidator(_known)]
+EnvName = Annotated[str, AfterValidator(_whole)]
+
+
+class Played(Spec):
+    """Sessions of an environment, or of a log that is replayed."""
+
+    env: EnvName
+    source: str | None = Field(default=None, description="id of the dataset to replay")
+
+    @model_validator(mode="after")
+    def _replay_has_a_source(self) -> Self:
+        if is_replay(self.env) != (self.source is not None):
+            raise ValueError("replay needs the dataset to replay (--from), and nothing else takes one")
+        return self
 
 
 class ImportConfig(Spec):
@@ -57,11 +77,9 @@ class ImportConfig(Spec):
     n_threads: Threads = 1
 
 
-class CollectConfig(Spec):
+class CollectConfig(Played):
     """Play an environment around a baseline policy and log what happens."""
 
-    env: EnvName
-    source: str | None = Field(default=None, description="id of the dataset to replay")
     explore: Literal["uniform", "gaussian", "baseline"] = "uniform"
     half_width: HalfWidth = Field(default=0.15, description="of the box, where no plan is given")
     plan: BoundsPlan | None = None
@@ -75,9 +93,7 @@ class CollectConfig(Spec):
     n_threads: Threads = 1
 
     @model_validator(mode="after")
-    def _replay_has_a_source(self) -> "CollectConfig":
-        if is_replay(self.env) != (self.source is not None):
-            raise ValueError("replay needs the dataset to replay (--from), and nothing else takes one")
+    def _one_size(self) -> Self:
         if (self.n_requests is None) == (self.n_sessions is None):
             raise ValueError("give a number of requests or one of sessions")
         return self
@@ -132,11 +148,9 @@ class ExportConfig(Spec):
     n_threads: Threads = 1
 
 
-class ProgressiveConfig(Spec):
+class ProgressiveConfig(Played):
     """Explore, train and promote, round after round. `training` is the trainer's config for all rounds."""
 
-    env: EnvName
-    source: str | None = Field(default=None, description="id of the dataset to replay")
     rounds: int = Field(default=5, ge=1, le=100)
     sessions_per_round: Count
     algo: str
@@ -165,18 +179,14 @@ class ProgressiveConfig(Spec):
     def _every_round_learns(self) -> "ProgressiveConfig":
         if self.training["n_steps"] is not None and self.training["n_steps"] < self.rounds:
             raise ValueError(f"{self.training['n_steps']} steps are too few for {self.rounds} rounds")
-        if is_replay(self.env) != (self.source is not None):
-            raise ValueError("replay needs the dataset to replay (--from), and nothing else takes one")
         if self.ab_users and is_replay(self.env):
             raise ValueError("replayed users cannot be A/B tested: what they consume is bounded by their log")
         return self
 
 
-class PaperDataConfig(Spec):
+class PaperDataConfig(Played):
     """Make the paper's datasets from four groups of users who are in none of the other groups."""
 
-    env: EnvName = SESSION
-    source: str | None = Field(default=None, description="id of the dataset to replay")
     sessions: Count = Field(
         ge=5, multiple_of=5, description="of each dataset; five rounds share those of one"
     )
@@ -187,15 +197,13 @@ class PaperDataConfig(Spec):
     n_threads: Threads = 1
 
 
-class CompareConfig(Spec):
+class CompareConfig(Played):
     """Train every method on every dataset with every seed, score each policy and A/B test it.
 
     A seed draws the datasets, the training and the users of the A/B test, the same ones for all methods.
     `training` is the trainer's config of each method, without its seed.
     """
 
-    env: EnvName = SESSION
-    source: str | None = Field(default=None, description="id of the log to replay, whose test days score")
     training: dict[str, dict[str, Any]] = Field(min_length=1, description="by method")
     preset: str
     datasets: tuple[Literal["1", "1b", "2", "3"], ...] = Field(min_length=1)
@@ -219,9 +227,7 @@ class CompareConfig(Spec):
         return values
 
     @model_validator(mode="after")
-    def _replay_has_a_source(self) -> "CompareConfig":
-        if is_replay(self.env) != (self.source is not None):
-            raise ValueError("replay needs the log to replay (--from), and nothing else takes one")
+    def _compares_on_users_or_a_log(self) -> Self:
         if self.env.startswith(GYM):
             raise ValueError("methods are compared on synthetic users or by replay; take session or replay")
         return self

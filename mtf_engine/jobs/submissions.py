@@ -194,12 +194,17 @@ def submit_paper_data(
     **sizes: Any,
 ) -> str:
     """Returns the id of the run that makes the paper's datasets; `sizes` are fields of `PaperDataConfig`."""
+    from mtf_engine.jobs import paper_data
     from mtf_engine.training import make_config
 
     training = make_config(algo, preset=preset, settings=dict(settings), seed=seed).model_dump(mode="json")
     values = {"algo": algo, "training": training, "seed": seed, "n_threads": training["n_threads"], **sizes}
     config = _checked(PaperDataConfig, "the paper's data", values)
     check_environment(config.env)
+    try:
+        paper_data.rounds_config(config)
+    except ValidationError as error:
+        raise Refusal.invalid("the paper's data", error) from None
     return submit(
         workspace,
         "paper-data",

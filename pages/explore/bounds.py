@@ -11,7 +11,17 @@ from mtf_engine.environments.world import DEFAULT_WORLD, World
 from mtf_engine.exploration.traffic import BoxSize, Traffic, plan_size
 from mtf_engine.registry import DatasetRow, PlanRow
 from mtf_engine.spec import BoundsPlan, Box, FusionSpec
-from pages.shared import bounds_charts, densities, links, loaders, plans, stored_plans, teach_panel, words
+from pages.shared import (
+    bounds_charts,
+    densities,
+    links,
+    loaders,
+    plans,
+    stored_plans,
+    teach_panel,
+    words,
+    worlds,
+)
 from pages.shared.bounds_editor import BoundsEditor
 from pages.shared.exhibit import csv_download, exhibit
 
@@ -167,9 +177,9 @@ def show_traffic(size: BoxSize, names: tuple[str, ...], k: int) -> None:
 def show_command(log: Log, draft: plans.Draft, rows: list[PlanRow]) -> None:
     st.header("Collect with it", anchor=False)
     stored = [row.name for row in rows if row.plan == draft.plan]
-    source = ("replay", "--from", log.row.id) if log.row and not log.row.meta["synthetic"] else ("session",)
+    options, query = worlds.of_log(log.row)
     name = stored[0] if stored else "plan.yaml"
-    command = ("dataset", "collect", "--env", *source, "--explore", "uniform", "--bounds", name)
+    command = ("dataset", "collect", *options, "--explore", "uniform", "--bounds", name)
     if not stored:
         st.caption("Store the plan below to name it here, or download it as plan.yaml.")
     st.code(
@@ -177,8 +187,7 @@ def show_command(log: Log, draft: plans.Draft, rows: list[PlanRow]) -> None:
         language=None,
         wrap_lines=True,
     )
-    query = {"env": source[0], "explore": "uniform", "plan": stored[0] if stored else plans.DRAFT}
-    query |= {"dataset": log.row.id} if log.row and source[0] == "replay" else {}
+    query |= {"explore": "uniform", "plan": stored[0] if stored else plans.DRAFT}
     query |= {} if stored else {plans.LINK: plans.to_text(draft.plan), plans.ORIGIN: draft.origin}
     st.page_link("pages/logs/collect.py", label="Collect from the dashboard →", query_params=query)
 

@@ -10,7 +10,7 @@ from mtf_engine.environments.replay import ReplayConfig
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 from mtf_engine.environments.world import DEFAULT_WORLD, names
 from mtf_engine.environments.world import World as SyntheticWorld
-from mtf_engine.jobs.configs import GYM, REPLAY, SESSION
+from mtf_engine.jobs.configs import GYM, REPLAY, SESSION, world_of
 from mtf_engine.registry import DatasetRow, RunRow, RunState
 from mtf_engine.spec import FusionSpec, Refusal
 from pages.shared import links, loaders, words
@@ -51,6 +51,17 @@ def choose(gymnasium: bool = True) -> World | None:
     if kind == SESSION:
         return _session(right, bool(logs))
     return _replay(right, logs) if kind == REPLAY else _gymnasium(right)
+
+
+def of_log(row: DatasetRow | None) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Returns the options that collect where a log is from, or by replaying it, and the same in an address."""
+    if row and not row.meta["synthetic"]:
+        return ("--env", REPLAY, "--from", row.id), {"env": REPLAY, "dataset": row.id}
+    env = str(row.meta["details"].get("env") or "") if row else ""
+    if env.startswith(GYM):
+        return ("--env", env), {"env": GYM, GYM_ID: env.removeprefix(GYM)}
+    world = world_of(env) or DEFAULT_WORLD
+    return ("--env", SESSION, "--world", world), {"env": SESSION, "world": world}
 
 
 def fitting(world: World) -> list[RunRow]:
