@@ -34,10 +34,9 @@ from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 from mtf_engine.environments.world import DEFAULT_WORLD, Floats, f32, names
 from mtf_engine.evaluation.abtest import METRICS, ab_test
 from mtf_engine.evaluation.premises import measured
-from mtf_engine.evaluation.weighted_gauc import weighted_gauc
+from mtf_engine.evaluation.ranking import Ranking
 from mtf_engine.exploration.policies import explore
 from mtf_engine.factorial import GAUC
-from mtf_engine.fusion import log_final_score
 from mtf_engine.jobs import executor, submissions
 from mtf_engine.jobs.configs import session_of
 from mtf_engine.jobs.storage import live_policy, open_dataset, open_policy
@@ -214,12 +213,8 @@ def gauc_gains(workspace: Workspace, data: list[RunRow], of_seeds: list[dict[str
     """Returns the weighted GAUC of each arm minus that of live, on what live showed to the seed's test users."""
     rows: dict[str, list[float]] = {arm: [] for arm in of_seeds[0]}
     for run, arms in zip(data, of_seeds, strict=True):
-        log = open_dataset(workspace, (run.result or {})["datasets"]["test"]).evaluation_rows()
-        found = {}
-        for arm, policy in arms.items():
-            actions = policy.act(log.observations)[log.request]
-            scores = log_final_score(log.fusion, actions, log.predictions[:, None])[:, 0]
-            found[arm] = told(weighted_gauc(scores, log.label, 1 + log.reward, log.impression_user).value)
+        score = Ranking(open_dataset(workspace, (run.result or {})["datasets"]["test"]).evaluation_rows())
+        found = {arm: score(policy) for arm, policy in arms.items()}
         for arm, value in found.items():
             rows[arm].append(value - found[BASELINE])
     return {arm: pd.DataFrame({GAUC: values}) for arm, values in rows.items() if arm != BASELINE}

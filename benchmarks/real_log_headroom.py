@@ -24,11 +24,9 @@ with warnings.catch_warnings():
 
 from mtf_engine.environments.collect import Collection, collect
 from mtf_engine.environments.replay import ReplayEnvironment
-from mtf_engine.evaluation import weighted_gauc
-from mtf_engine.fusion import log_final_score
+from mtf_engine.evaluation.ranking import Ranking
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.importing import read_log
-from mtf_engine.logs.schema import EvaluationRows
 from mtf_engine.spec import BoundsPlan
 
 KUAIRAND = Path(os.environ.get("MTF_KUAIRAND", Path(__file__).parents[1] / "../shared/data/kuairand"))
@@ -46,20 +44,11 @@ class OneVector:
         return np.tile(self.action, (len(observations), 1))
 
 
-def gauc(action: np.ndarray, rows: EvaluationRows) -> float:
-    """Returns the weighted GAUC by user of one action for all."""
-    actions = OneVector(action).act(rows.request)
-    scores = log_final_score(rows.fusion, actions, rows.predictions)
-    value = weighted_gauc(scores, rows.label, rows.reward + 1, rows.impression_user).value
-    assert value is not None
-    return value
-
-
-def best_vector(rows: EvaluationRows, limit: float, evaluations: int) -> np.ndarray:
-    """Returns the action within +-`limit` that CMA-ES found best on `rows`."""
+def best_vector(score: Ranking, limit: float, evaluations: int) -> np.ndarray:
+    """Returns the action within +-`limit` that CMA-ES found best by `score`."""
     options = {"bounds": [-limit, limit], "seed": SEED, "maxfevals": evaluations, "verbose": -9}
-    start = np.zeros(rows.fusion.n_actions)
-    found = cma.fmin2(lambda action: -gauc(action, rows), start, limit / 3, options)[0]
+    start = np.zeros(score.rows.fusion.n_actions)
+    found = cma.fmin2(lambda action: -score(OneVector(action)), start, limit / 3, options)[0]
     return np.clip(found, -limit, limit)
 
 
@@ -78,9 +67,9 @@ def main(evaluations: int, n_requests: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_dataset(Path(folder), "real", log.meta, log.batches)
         dataset = Dataset.open(Path(folder) / "real.duckdb")
-        train, test = dataset.evaluation_rows("train"), dataset.evaluation_rows("test")
+        train, test = (Ranking(dataset.evaluation_rows(split)) for split in ("train", "test"))
         vectors = {
-            "baseline": np.zeros(train.fusion.n_actions),
+            "baseline": np.zeros(train.rows.fusion.n_actions),
             f"best within ±{HALF_WIDTH}": best_vector(train, HALF_WIDTH, evaluations),
             "best anywhere": best_vector(train, 1.0, evaluations),
         }
@@ -88,7 +77,9 @@ def main(evaluations: int, n_requests: int) -> None:
         print("| --- | --- | --- | --- |")
         for name, action in vectors.items():
             reward = replay_reward(dataset, action, n_requests)
-            print(f"| {name} | {gauc(action, train):.4f} | {gauc(action, test):.4f} | {reward:.3f} |")
+            print(
+                f"| {name} | {train(OneVector(action)):.4f} | {test(OneVector(action)):.4f} | {reward:.3f} |"
+            )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 import psutil
@@ -30,8 +30,7 @@ from mtf_engine.aggregates import signal
 from mtf_engine.algos import ALGOS
 from mtf_engine.environments.collect import Collection, collect
 from mtf_engine.environments.replay import ReplayConfig, ReplayEnvironment
-from mtf_engine.evaluation.weighted_gauc import weighted_gauc
-from mtf_engine.fusion import log_final_score
+from mtf_engine.evaluation.ranking import Ranking
 from mtf_engine.jobs import submissions
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.importing import read_log
@@ -53,26 +52,11 @@ class Found(NamedTuple):
     users: int
 
 
-def parsed(text: str) -> ReplayConfig:
-    """Returns the setting that is written CANDIDATES/SHOWN/REQUESTS."""
-    candidates, shown, requests = map(int, text.split("/"))
-    return ReplayConfig(n_candidates=candidates, n_shown=shown, n_requests=requests)
-
-
-def gauc(policy: Any, rows: Any) -> float:
-    """Returns the weighted GAUC by user of a policy."""
-    actions = policy.act(rows.observations)[rows.request]
-    scores = log_final_score(rows.fusion, actions, rows.predictions[:, None])[:, 0]
-    value = weighted_gauc(scores, rows.label, 1 + rows.reward, rows.impression_user).value
-    assert value is not None
-    return value
-
-
 def trained(folder: Path, n_sessions: int, changed: dict[str, str], case: tuple[str, int]) -> Found:
     """Explores, trains and scores one setting with one seed."""
     text, seed = case
     source = Dataset.open(folder / "real.duckdb")
-    env = ReplayEnvironment(source, parsed(text), seed=seed)
+    env = ReplayEnvironment(source, ReplayConfig.named(f"replay:{text}"), seed=seed)
     baseline = Policy.baseline(env.fusion, env.feature_names, env.numeric_mask)
     plan = BoundsPlan.symmetric(HALF_WIDTH, env.fusion.n_actions)
     how = Collection(plan=plan, n_sessions=n_sessions, seed=seed)
@@ -83,8 +67,8 @@ def trained(folder: Path, n_sessions: int, changed: dict[str, str], case: tuple[
     algo = ALGOS["integrated_rl"](make_config("integrated_rl", "laptop", changed, seed), transitions)
     for _ in fit(algo, transitions):
         pass
-    rows = source.evaluation_rows("validation")
-    gain = gauc(algo.policy, rows) - gauc(baseline, rows)
+    score = Ranking(source.evaluation_rows("validation"))
+    gain = score(algo.policy) - score(baseline)
     return Found(gain, signal(log).everybody.chi2, len(transitions), env.n_users_left_out, len(env.log.users))
 
 

@@ -50,9 +50,8 @@ from mtf_engine.environments.collect import Collection, collect
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 from mtf_engine.environments.world import DEFAULT_WORLD, names
 from mtf_engine.evaluation.abtest import ab_test
-from mtf_engine.evaluation.weighted_gauc import weighted_gauc
+from mtf_engine.evaluation.ranking import Ranking
 from mtf_engine.factorial import GAUC
-from mtf_engine.fusion import log_final_score
 from mtf_engine.jobs import submissions
 from mtf_engine.jobs.storage import live_policy
 from mtf_engine.learning.batches import Batch, Batches
@@ -249,16 +248,10 @@ def tested(
     own = [case for case in cases if case.seed == seed and policy_path(folder, case).exists()]
     arms: dict[str, Any] = {str(i): Policy.load(policy_path(folder, case)) for i, case in enumerate(own)}
     test = ab_test(env, arms | {BASELINE: live_policy(env)}, BASELINE, n_users, (TEST_SEED + seed,))
-    log = Dataset.open(folder / f"live-{seed}.duckdb").evaluation_rows()
-
-    def gauc(policy: Any) -> float:
-        actions = policy.act(log.observations)[log.request]
-        scores = log_final_score(log.fusion, actions, log.predictions[:, None])[:, 0]
-        return told(weighted_gauc(scores, log.label, 1 + log.reward, log.impression_user).value)
-
-    base = gauc(live_policy(env))
+    score = Ranking(Dataset.open(folder / f"live-{seed}.duckdb").evaluation_rows())
+    base = score(live_policy(env))
     return {
-        case: {REWARD: told(test.effect(str(i), REWARD).relative), GAUC: gauc(arms[str(i)]) - base}
+        case: {REWARD: told(test.effect(str(i), REWARD).relative), GAUC: score(arms[str(i)]) - base}
         for i, case in enumerate(own)
     }
 

@@ -86,7 +86,7 @@ def test_rounds_share_sessions_users_and_steps_as_they_should(
 
 
 def test_passes_go_over_the_log_of_each_round(workspace: Workspace) -> None:
-    settings = {name: value for name, value in SMALL.items() if name != "n_steps"} | {"passes": "0.5"}
+    settings = {name: value for name, value in SMALL.items() if name != "n_steps"} | {"passes": "40"}
     run_id = submissions.submit_progressive(
         workspace, algo="integrated_rl", preset="demo", settings=settings, env="session:feed", rounds=2,
         sessions_per_round=30, train_on="cumulative", name="passes", seed=5,
@@ -96,7 +96,9 @@ def test_passes_go_over_the_log_of_each_round(workspace: Workspace) -> None:
     trained = [workspace.registry.run(one.candidate) for one in rounds]
     sizes = [(run.result or {})["transitions"] for run in trained]
     assert [run.n_steps for run in trained] == [run.step for run in trained] == [one.steps for one in rounds]
-    assert [one.steps for one in rounds] == [round(size / 2 / 16) for size in sizes] and sizes[0] < sizes[1]
+    assert [one.steps for one in rounds] == [max(500, round(size * 40 / 16)) for size in sizes] and sizes[
+        0
+    ] < sizes[1]
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mtf_engine.algos import ALGOS
+from mtf_engine.learning.config import LEAST_STEPS
 from mtf_engine.spec import Refusal
 from mtf_engine.training import checkpoint_step, fit, load_critics, make_config
 from tests.problems import sessions
@@ -111,11 +112,10 @@ def test_settings_come_as_strings_over_the_preset():
 
 def test_a_training_without_a_number_of_steps_goes_so_many_times_over_the_log():
     transitions = sessions()
-    algo = trainer(n_steps="", passes="0.5", batch_size="16", log_every="1")
-    rows = list(fit(algo, transitions))
-    assert rows[-1]["step"] == algo.step == algo.config.steps(len(transitions)) == len(rows)
-    assert algo.step == round(len(transitions) / 2 / 16)
-    assert trainer(n_steps="", passes="0.001").config.steps(3) == 1
+    algo = trainer(n_steps="", passes="20", batch_size="16")
+    assert list(fit(algo, transitions))[-1]["step"] == algo.step == algo.config.steps(len(transitions))
+    assert algo.step == round(len(transitions) * 20 / 16) > LEAST_STEPS
+    assert trainer(n_steps="", passes="0.001").config.steps(3) == LEAST_STEPS
     assert make_config("grid_search", "laptop", {"n_steps": "7"}, seed=0).steps(10_000) == 7
 
 

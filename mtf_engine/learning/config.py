@@ -7,6 +7,8 @@ from pydantic import Field
 from mtf_engine.reward import GAMMA
 from mtf_engine.spec import Count, Seed, Spec, Threads
 
+LEAST_STEPS = 500
+"""Of a training by passes: in fewer the actor follows the critics' first weights rather than the log."""
 SCORE = "validation_gauc"
 """What rows of metrics call the weighted GAUC of validation users."""
 
@@ -38,7 +40,7 @@ class OffPolicyConfig(TrainerConfig):
     """What actors and critics set; each method adds its own settings, or has another default."""
 
     n_steps: Count | None = Field(  # type: ignore[assignment]
-        default=None, description="updates of the networks; empty: as many as the passes make"
+        default=None, description="updates of the networks; empty: as many as the passes make, 500 at least"
     )
     passes: float = Field(
         default=2.5,
@@ -76,5 +78,5 @@ class OffPolicyConfig(TrainerConfig):
     )
 
     def steps(self, n_transitions: int) -> int:
-        """Returns `n_steps`, or how many batches make the passes over so many transitions."""
-        return self.n_steps or max(1, round(self.passes * n_transitions / self.batch_size))
+        """Returns `n_steps`, or how many batches make the passes over so many transitions, 500 at least."""
+        return self.n_steps or max(LEAST_STEPS, round(self.passes * n_transitions / self.batch_size))
