@@ -10,6 +10,7 @@ preset, with settings where some are named, of IntegratedRL also one of the trai
 - `bootstrap`: each critic weighs the sessions of the log by its own Poisson draw, so that critics differ by data.
 - `relative`: the actor is charged for the critics' disagreement over what its action gains over the baseline action,
   nothing at the baseline, instead of over its whole Q; `relative_bootstrap`: both.
+- `indifferent`: critics start at a Q that is the same for all actions, so that what they prefer is of the log.
 - `averaged`: the policy is the mean of the actor's weights over the second half of the training.
 - `decay`: both learning rates fall to 0 along a cosine.
 
@@ -138,6 +139,17 @@ class Relative(IntegratedRL):
         return (cost - q.mean(dim=0)).mean()
 
 
+class Indifferent(IntegratedRL):
+    """Its critics start without a preference among actions."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        n_explored = len(self.critics.explored)
+        for critics in (self.critics, self.target_critics):
+            with torch.no_grad():
+                critics.weights[0][-n_explored:] = 0
+
+
 class Averaged(IntegratedRL):
     """Its policy is the mean of the actor's weights over the second half of the training."""
 
@@ -178,6 +190,7 @@ TRAINERS: dict[str, type[IntegratedRL]] = {
     "bootstrap": Bootstrap,
     "relative": Relative,
     "relative_bootstrap": RelativeBootstrap,
+    "indifferent": Indifferent,
     "averaged": Averaged,
     "decay": Decay,
 }
