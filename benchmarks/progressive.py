@@ -4,7 +4,7 @@
 
 For each seed `paper-data` makes datasets 1 (Gaussian noise), 1b (of the variance of uniform), 2 (uniform) and 3
 (five rounds), of equal sessions and disjoint users. IntegratedRL (`laptop`, 24 critics) is trained on 1, 1b and
-2; the policy of 3 is what its fifth round promotes, after as many gradient steps in all. Both floors are trained
+2; the policy of 3 is what its fifth round promotes, with --steps after as many in all. Both floors are trained
 on 2. All are A/B tested against the live policy on users that no log has seen, and scored by weighted GAUC on a
 log of the live policy, beside the best offsets within the box and anywhere that `benchmarks/premises.py` found; so
 is exploring itself, which tells what a log costs while it is collected. The signal of each log is told, too.

@@ -22,7 +22,11 @@ from mtf_engine.commands.options import (
 
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="One setting; n_steps is shared by the rounds."),
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="One setting; n_steps is shared by the rounds, passes are of each.",
+    ),
 ]
 
 app = typer.Typer()
