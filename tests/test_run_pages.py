@@ -57,6 +57,27 @@ def test_a_training_is_run_again_with_changes(still):
     assert "critics 4" in texts(app), "what differs from the preset is said"
 
 
+def test_a_training_is_as_long_as_its_passes_unless_a_number_of_steps_is_given(still):
+    app = opened("start")
+    first, second = (
+        app.text_input(key="integrated_rl.laptop.n_steps"),
+        app.number_input(key="integrated_rl.laptop.passes"),
+    )
+    assert (first.value, first.placeholder, second.value) == (
+        "",
+        "as many as the passes make, 500 at least",
+        2.5,
+    )
+    assert "About 500 steps" in texts(app)
+    second.set_value(4.0)
+    assert "--set passes=4" in texts(checked(app.run()))
+    app.text_input(key="integrated_rl.laptop.n_steps").set_value("70")
+    assert "n_steps and passes both say how long to train" in texts(checked(app.run()))
+    app.number_input(key="integrated_rl.laptop.passes").set_value(2.5)
+    app = checked(app.run())
+    assert "--set n_steps=70" in texts(app) and "70 steps: about" in texts(app)
+
+
 def test_several_seeds_start_as_one_group_and_wait_in_order(still):
     app = opened("start")
     app.number_input(key="n_seeds").set_value(3)

@@ -41,7 +41,13 @@ def _widget(name: str, field: FieldInfo, value: Any, key: str) -> Any:
         return st.number_input(
             label, value=value, step=value / 10 or 0.1, format="%g", help=text, key=key, **limits
         )
-    return st.text_input(label, _shown(value), help=text, key=key)
+    return st.text_input(label, _shown(value), help=text, key=key, placeholder=_if_empty(field))
+
+
+def _if_empty(field: FieldInfo) -> str | None:
+    """Returns what an empty field means, by its description."""
+    _, _, means = (field.description or "").partition("empty: ")
+    return means.partition(" (")[0] or None
 
 
 def _limits(field: FieldInfo) -> dict[str, Any]:

@@ -101,7 +101,11 @@ def choose_settings(algo: str, start: Start) -> dict[str, str]:
     """Returns the settings that differ from the preset."""
     preset = _config(algo, start.preset)
     names = [name for name in type(preset).model_fields if name not in DRAWN_APART]
-    of_the_run = [name for name in names if name in TrainerConfig.model_fields]
+    length = [name for name in ("n_steps", "passes") if name in names]
+    of_the_run = [
+        *length,
+        *(name for name in names if name in TrainerConfig.model_fields and name not in length),
+    ]
     of_the_method = [name for name in names if name not in of_the_run]
     st.header("The run", anchor=False)
     changed = forms.config_form(start.config, preset, of_the_run, start.key)
@@ -127,7 +131,7 @@ def show_estimate(order: Order, config: TrainerConfig) -> None:
     """Says how long the training will take and how much memory it needs, and when it starts."""
     workspace = loaders.workspace()
     found = estimates.estimate(workspace, order.algo, config.model_dump(mode="json"), order.dataset)
-    n_steps = f"{'' if config.n_steps else 'about '}{config.steps(order.dataset.n_requests):,}"
+    n_steps = f"{'' if config.n_steps else 'About '}{config.steps(order.dataset.n_requests):,}"
     each = f"{n_steps} steps: about {words.duration(found.seconds)} and {found.memory_mb:,.0f} MB"
     n = len(order.seeds)
     if n > 1:
