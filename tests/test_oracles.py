@@ -133,7 +133,7 @@ def test_iql():
     d3rlpy updates V and Q together: its Q loss is ours before the step, and Q after it is not compared. Our
     step's own is that of the critics before it to the V after it.
     """
-    oracle, algo = Oracle("iql"), trainer("iql", largest_weight="1.5")
+    oracle, algo = Oracle("iql"), trainer("iql", temperature="3", largest_weight="1.5")
     copy_mlp(algo.actor.head, oracle.layers("policy", "_mu"))
     copy_mlp(algo.value, oracle.layers("value_func"))
     copy_critics(algo.critics, oracle, "q_funcs")

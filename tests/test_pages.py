@@ -110,7 +110,7 @@ def test_export_shows_that_the_bundle_answers_as_the_policy_does(filled):
 def test_the_form_of_a_training_is_its_command_line(filled):
     app = opened("start")
     assert "--set" not in texts(app)
-    app.number_input(key="integrated_rl.laptop.n_steps").set_value(123)
+    app.text_input(key="integrated_rl.laptop.n_steps").set_value("123")
     app.selectbox(key="integrated_rl.laptop.penalty").set_value("linear")
     checked(app.run())
     assert "--set n_steps=123 --set penalty=linear --seed 0 --background" in texts(app)
