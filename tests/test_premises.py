@@ -20,6 +20,7 @@ from mtf_engine.evaluation.premises import (
     Around,
     best_inside,
     measure,
+    measured,
     quadratic,
     stored,
 )
@@ -126,3 +127,14 @@ def test_actions_keep_their_weights_in_other_ranges_and_a_linear_policy_keeps_wh
     ages = {"under_25": 0.1, "25_to_44": -0.2, "over_44": 0.4}
     wanted = np.array([[ages[s.split("/")[0]] + 0.3 * s.endswith("heavy")] for s in SEGMENTS.tolist()])
     np.testing.assert_allclose(by_segment(linear(wanted)), wanted, atol=1e-3)
+
+
+def test_what_was_not_measured_of_a_world_as_it_is_is_refused(monkeypatch):
+    assert measured("feed", 1).seed == 1
+    with pytest.raises(
+        Refusal, match="not measured with seed 99; run python benchmarks/premises.py --worlds feed"
+    ):
+        measured("feed", 99)
+    monkeypatch.setattr(World, "hash", "another")
+    with pytest.raises(Refusal, match="not measured with seed 1"):
+        measured("feed", 1)
