@@ -131,9 +131,7 @@ def test_actions_keep_their_weights_in_other_ranges_and_a_linear_policy_keeps_wh
 
 def test_what_was_not_measured_of_a_world_as_it_is_is_refused(monkeypatch):
     assert measured("feed", 1).seed == 1
-    with pytest.raises(
-        Refusal, match="not measured with seed 99; run python benchmarks/premises.py --worlds feed"
-    ):
+    with pytest.raises(Refusal, match="not measured with seed 99; run python"):
         measured("feed", 99)
     monkeypatch.setattr(World, "hash", "another")
     with pytest.raises(Refusal, match="not measured with seed 1"):
