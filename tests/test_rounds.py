@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from benchmarks import resume_rounds
 from mtf_engine import aggregates
@@ -317,6 +318,13 @@ def test_one_environment_has_one_name(written: str, whole: str) -> None:
     source = "dataset-1" if "replay" in written else None
     config = CollectConfig(env=written, source=source, n_sessions=1, name="log")
     assert config.env == whole and CollectConfig.model_validate(config.model_dump()) == config
+
+
+@pytest.mark.parametrize("written", ["session:", "replay:", "gym:"])
+def test_a_name_that_ends_early_is_no_environment(written: str) -> None:
+    source = "dataset-1" if "replay" in written else None
+    with pytest.raises(ValidationError, match="names no environment; write session:WORLD"):
+        CollectConfig(env=written, source=source, n_sessions=1, name="log")
 
 
 @pytest.mark.slow

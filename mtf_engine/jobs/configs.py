@@ -38,13 +38,15 @@ def is_replay(env: str) -> bool:
 
 def _whole(env: str) -> str:
     """Returns the whole name of an environment, of which an earlier version may have stored a shorter one."""
+    if env.endswith(":"):
+        raise ValueError(f"{env!r} names no environment; write session:WORLD, replay:20/3/5 or gym:ID")
     if world := world_of(env):
         return session_of(world)
     if is_replay(env):
         from mtf_engine.environments.replay import ReplayConfig
 
         return ReplayConfig.named(env).name
-    if env.startswith(GYM) and env != GYM:
+    if env.startswith(GYM):
         return env
     raise ValueError(f"there is no environment {env!r}; write session:WORLD, replay:20/3/5 or gym:ID")
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from mtf_engine.jobs.configs import GYM, is_replay, world_of
+from mtf_engine.jobs.configs import GYM, world_of
 from mtf_engine.jobs.storage import open_dataset
 from mtf_engine.registry import Workspace
 
@@ -11,15 +11,11 @@ if TYPE_CHECKING:
 
 
 def check_environment(name: str) -> None:
-    """Refuses a world or a Gymnasium environment that is not there or cannot be explored, or no such replay."""
+    """Refuses a world or a Gymnasium environment that is not there, or whose actions cannot be explored."""
     if world := world_of(name):
         from mtf_engine.environments.world import World
 
         World.named(world)
-    if is_replay(name):
-        from mtf_engine.environments.replay import ReplayConfig
-
-        ReplayConfig.named(name)
     if name.startswith(GYM):
         from mtf_engine.environments.gymnasium import GymnasiumEnvironment
 
