@@ -34,7 +34,7 @@ from mtf_engine.evaluation.ranking import Ranking
 from mtf_engine.jobs import submissions
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.importing import read_log
-from mtf_engine.policy import Policy
+from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import BoundsPlan
 from mtf_engine.training import fit, make_config
 

@@ -25,7 +25,7 @@ from mtf_engine.evaluation import weighted_gauc
 from mtf_engine.fusion import log_final_score
 from mtf_engine.jobs.configs import FIRST_WORLD
 from mtf_engine.logs.datasets import Dataset, write_dataset
-from mtf_engine.policy import Policy
+from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import BoundsPlan
 
 GAUC_REQUESTS, GAUC_SEED = 30_000, 3

@@ -58,8 +58,8 @@ from mtf_engine.jobs.storage import live_policy
 from mtf_engine.learning.batches import Batch, Batches
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.transitions import Transitions
-from mtf_engine.networks import deviation
-from mtf_engine.policy import Policy
+from mtf_engine.policies.networks import deviation
+from mtf_engine.policies.policy import Policy
 from mtf_engine.registry import BASELINE
 from mtf_engine.spec import BoundsPlan, Refusal
 from mtf_engine.training import fit, make_config

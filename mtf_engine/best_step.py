@@ -10,7 +10,7 @@ import torch
 from mtf_engine.disk import write_atomically
 from mtf_engine.evaluation.ranking import Ranking
 from mtf_engine.logs.schema import EvaluationRows
-from mtf_engine.policy import Policy
+from mtf_engine.policies.policy import Policy
 
 USERS = 1_000
 """Validation users that are looked at: always the same ones, so that steps and runs compare."""

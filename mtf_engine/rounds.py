@@ -21,7 +21,7 @@ from mtf_engine.logs.transitions import Requests
 from mtf_engine.spec import BoundsPlan, Spec
 
 if TYPE_CHECKING:
-    from mtf_engine.policy import Policy
+    from mtf_engine.policies.policy import Policy
 
 Promote = Literal["always", "if-better", "by-hand"]
 VALIDATION = "validation"

@@ -17,8 +17,8 @@ from mtf_engine.disk import write_atomically
 from mtf_engine.learning.config import SCORE, TrainerConfig
 from mtf_engine.learning.search import Fitness
 from mtf_engine.logs.transitions import Transitions
-from mtf_engine.network_files import network_bytes, read_network
-from mtf_engine.networks import CriticEnsemble
+from mtf_engine.policies.network_files import network_bytes, read_network
+from mtf_engine.policies.networks import CriticEnsemble
 from mtf_engine.spec import Refusal
 
 

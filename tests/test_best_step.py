@@ -12,7 +12,7 @@ from mtf_engine.best_step import Validation
 from mtf_engine.evaluation import evaluate
 from mtf_engine.learning.config import SCORE
 from mtf_engine.logs.schema import EvaluationRows
-from mtf_engine.policy import Policy
+from mtf_engine.policies.policy import Policy
 from mtf_engine.training import fit, make_config
 from tests.problems import N_FEATURES, sessions
 

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from streamlit.testing.v1 import AppTest
 
-from mtf_engine.bundle import verify
+from mtf_engine.policies.bundle import verify
 from mtf_engine.registry import RunState, Workspace
 from tests.accessibility import violations
 from tests.browsing import ROOT, SECONDS, VIEWPORT, Server, Tab

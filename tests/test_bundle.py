@@ -13,12 +13,12 @@ import onnxruntime
 import pytest
 import torch
 
-from mtf_engine.bundle import MANIFEST, MEMBERS, export, verify
 from mtf_engine.fusion import log_final_score
-from mtf_engine.graphs import Clip
 from mtf_engine.logs.schema import EvaluationRows
-from mtf_engine.networks import Actor, Standardise
-from mtf_engine.policy import Policy
+from mtf_engine.policies.bundle import MANIFEST, MEMBERS, export, verify
+from mtf_engine.policies.graphs import Clip
+from mtf_engine.policies.networks import Actor, Standardise
+from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import BoundsPlan, Box, FusionSpec, Refusal
 
 FUSION = FusionSpec.default(("click", "watch", "skip"), negative=("skip",), bias=("click",))
@@ -120,7 +120,7 @@ def test_verify_needs_numpy_and_onnxruntime_alone(bundle):
         "for name in ('torch', 'onnx', 'pandas', 'duckdb', 'pyarrow', 'scipy', 'safetensors', 'pydantic'):\n"
         "    sys.modules[name] = None\n"
         "from pathlib import Path\n"
-        "from mtf_engine.bundle import verify\n"
+        "from mtf_engine.policies.bundle import verify\n"
         "print(verify(Path(sys.argv[1]))['ok'])"
     )
     done = subprocess.run([sys.executable, "-c", script, str(bundle)], capture_output=True, text=True)

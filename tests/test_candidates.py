@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from mtf_engine.candidates import CandidatePolicy
-from mtf_engine.networks import ConstantAction, CriticEnsemble, Standardise
-from mtf_engine.policy import Policy
+from mtf_engine.policies.candidates import CandidatePolicy
+from mtf_engine.policies.networks import ConstantAction, CriticEnsemble, Standardise
+from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import FusionSpec
 
 N_FEATURES, N_ACTIONS, N = 3, 2, 70

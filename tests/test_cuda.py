@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mtf_engine.algos import ALGOS
-from mtf_engine.policy import Policy
+from mtf_engine.policies.policy import Policy
 from mtf_engine.training import fit, load_critics, make_config, save_critics
 from tests.problems import sessions
 

@@ -10,7 +10,7 @@ from torch import nn
 from mtf_engine.evaluation import EvaluationResult, evaluate, weighted_gauc
 from mtf_engine.evaluation.deviation import deviation
 from mtf_engine.logs.schema import EvaluationRows
-from mtf_engine.policy import Policy
+from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import BoundsPlan, FusionSpec, Refusal
 
 FUSION = FusionSpec.default(("click", "like"))

@@ -12,7 +12,7 @@ from mtf_engine.environments.gymnasium import GymnasiumEnvironment
 from mtf_engine.environments.play import play
 from mtf_engine.evaluation import ab_test
 from mtf_engine.logs.datasets import Dataset, write_dataset
-from mtf_engine.policy import Policy
+from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import BoundsPlan, Refusal
 from mtf_engine.training import fit, make_config
 

@@ -12,7 +12,7 @@ from mtf_engine.environments.collect import Collection, collect
 from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.importing import read_log
-from mtf_engine.policy import Policy
+from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import BoundsPlan, Refusal
 from tests.fixtures import logs
 

@@ -14,8 +14,8 @@ from mtf_engine.jobs import estimates
 from mtf_engine.logs import transitions as logged
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.transitions import Transitions
-from mtf_engine.networks import Actor, ConstantAction, LinearPolicy, OffsetPolicy
-from mtf_engine.policy import Policy
+from mtf_engine.policies.networks import Actor, ConstantAction, LinearPolicy, OffsetPolicy
+from mtf_engine.policies.policy import Policy
 from mtf_engine.registry import Workspace
 from mtf_engine.spec import BoundsPlan, Refusal
 from mtf_engine.training import fit, make_config

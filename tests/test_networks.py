@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mtf_engine.networks import Actor, CriticEnsemble, Standardise, box, deviation, soft_update
+from mtf_engine.policies.networks import Actor, CriticEnsemble, Standardise, box, deviation, soft_update
 from mtf_engine.spec import MIN_WIDTH
 
 WIDTHS = st.just(0.0) | st.floats(MIN_WIDTH, 1)

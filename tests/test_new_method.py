@@ -15,8 +15,8 @@ from mtf_engine.jobs import executor
 from mtf_engine.jobs.storage import open_dataset, open_policy
 from mtf_engine.jobs.worker import run_job
 from mtf_engine.learning.config import TrainerConfig
-from mtf_engine.networks import ConstantAction
-from mtf_engine.policy import Policy
+from mtf_engine.policies.networks import ConstantAction
+from mtf_engine.policies.policy import Policy
 from mtf_engine.registry import RunState
 from pages.shared import charts
 from tests import test_algos, test_docs

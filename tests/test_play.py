@@ -9,8 +9,8 @@ from mtf_engine.environments.play import play
 from mtf_engine.environments.replay import ReplayEnvironment
 from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.logs.datasets import Dataset, write_dataset
-from mtf_engine.networks import Actor, Standardise
-from mtf_engine.policy import Policy
+from mtf_engine.policies.networks import Actor, Standardise
+from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import BoundsPlan
 
 N_SESSIONS = 300

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from mtf_engine.networks import Actor, Standardise
-from mtf_engine.policy import Policy
+from mtf_engine.policies.networks import Actor, Standardise
+from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import FusionSpec, Refusal
 
 FUSION = FusionSpec.default(("click", "like"), bias=("click",))

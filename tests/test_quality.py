@@ -20,7 +20,7 @@ from mtf_engine.logs.distributions import (
 )
 from mtf_engine.logs.quality import PARTS, Quality, measure
 from mtf_engine.logs.shift import drift
-from mtf_engine.policy import Policy
+from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import BoundsPlan
 
 

@@ -15,7 +15,7 @@ from mtf_engine.jobs.executor import completed, wait
 from mtf_engine.jobs.fitness import open_fitness
 from mtf_engine.jobs.storage import live_policy, open_dataset, open_policy
 from mtf_engine.learning.search import BUDGET
-from mtf_engine.policy import Policy
+from mtf_engine.policies.policy import Policy
 from mtf_engine.registry import Workspace
 from mtf_engine.spec import FusionSpec, Refusal
 from mtf_engine.training import fit, make_config

@@ -8,7 +8,7 @@ import pytest
 import mtf_engine
 from mtf_engine.jobs import estimates, files
 from mtf_engine.jobs.storage import open_critics, open_dataset, open_policy
-from mtf_engine.policy import Policy
+from mtf_engine.policies.policy import Policy
 from mtf_engine.registry import RunRow, Workspace
 
 

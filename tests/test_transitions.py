@@ -24,7 +24,7 @@ from mtf_engine.learning.start import RewardScale, logged_std, mean_bounds, stan
 from mtf_engine.logs import datasets, transitions
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.transitions import READ, Layout
-from mtf_engine.networks import box, deviation
+from mtf_engine.policies.networks import box, deviation
 from mtf_engine.registry import DatasetRow, Workspace, now
 from mtf_engine.spec import FusionSpec
 from tests import problems

@@ -20,7 +20,7 @@ from mtf_engine.logs.importing import read_log
 from mtf_engine.logs.kuairand_files import Published, read_files
 from mtf_engine.logs.units import TIME_UNITS, judge, time_sql
 from mtf_engine.logs.validation import TOLERANCE
-from mtf_engine.policy import Policy
+from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import Refusal
 from tests.fixtures import kuairand, logs
 

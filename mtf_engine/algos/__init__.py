@@ -17,8 +17,8 @@ from mtf_engine.algos.iql import IQL
 from mtf_engine.algos.linear_one_step import LinearOneStep
 from mtf_engine.learning.config import TrainerConfig
 from mtf_engine.logs.transitions import Transitions
-from mtf_engine.networks import CriticEnsemble
-from mtf_engine.policy import Policy
+from mtf_engine.policies.networks import CriticEnsemble
+from mtf_engine.policies.policy import Policy
 
 
 class Data(Protocol):

@@ -22,7 +22,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mtf_engine.candidates import LATENT_CLIP, CandidatePolicy
 from mtf_engine.learning.batches import Batch, Batches
 from mtf_engine.learning.config import OffPolicyConfig, TrainerConfig
 from mtf_engine.learning.start import (
@@ -37,8 +36,9 @@ from mtf_engine.learning.start import (
 from mtf_engine.learning.steps import adam, descend, restore, state_of, target_of
 from mtf_engine.learning.watch import watched
 from mtf_engine.logs.transitions import Transitions
-from mtf_engine.networks import deviation, soft_update
-from mtf_engine.policy import Policy
+from mtf_engine.policies.candidates import LATENT_CLIP, CandidatePolicy
+from mtf_engine.policies.networks import deviation, soft_update
+from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import Count
 
 STATEFUL = (

@@ -25,7 +25,7 @@ from mtf_engine.learning.config import TrainerConfig
 from mtf_engine.learning.search import Fitness, SameFitness, SearchConfig, TrialSearch
 from mtf_engine.logs.schema import EvaluationRows
 from mtf_engine.logs.transitions import Transitions
-from mtf_engine.policy import Policy
+from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import Count, FusionSpec, Refusal
 
 SMALLEST = 1e-9

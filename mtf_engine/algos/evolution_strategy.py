@@ -30,7 +30,7 @@ from mtf_engine.learning.config import TrainerConfig
 from mtf_engine.learning.linear import parameters, set_parameters, starting_policy
 from mtf_engine.learning.search import BUDGET, Fitness, SameFitness, SearchConfig
 from mtf_engine.logs.transitions import Transitions
-from mtf_engine.policy import Policy
+from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import Count
 
 

@@ -35,8 +35,8 @@ from mtf_engine.learning.start import RewardScale, policy_in_training, starting_
 from mtf_engine.learning.steps import adam, descend, restore, state_of, target_of
 from mtf_engine.learning.watch import watched
 from mtf_engine.logs.transitions import Transitions
-from mtf_engine.networks import deviation, soft_update
-from mtf_engine.policy import Policy
+from mtf_engine.policies.networks import deviation, soft_update
+from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import Count
 
 VARIANCE_FLOOR = 1e-6

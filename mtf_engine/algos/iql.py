@@ -31,8 +31,8 @@ from mtf_engine.learning.start import (
 from mtf_engine.learning.steps import adam, descend, restore, state_of, target_of
 from mtf_engine.learning.watch import watched
 from mtf_engine.logs.transitions import Transitions
-from mtf_engine.networks import soft_update
-from mtf_engine.policy import Policy
+from mtf_engine.policies.networks import soft_update
+from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import Count
 
 STATEFUL = (

@@ -37,8 +37,8 @@ from mtf_engine.exploration.signal import moving, varying
 from mtf_engine.learning.config import TrainerConfig
 from mtf_engine.learning.start import baseline_network
 from mtf_engine.logs.transitions import Requests, Transitions
-from mtf_engine.networks import OffsetPolicy
-from mtf_engine.policy import Policy
+from mtf_engine.policies.networks import OffsetPolicy
+from mtf_engine.policies.policy import Policy
 from mtf_engine.reward import GAMMA
 from mtf_engine.spec import Count, Refusal
 

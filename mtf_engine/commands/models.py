@@ -110,6 +110,6 @@ def verify(
     path: Annotated[Path, typer.Argument(metavar="FILE.zip", help="A bundle.")],
 ) -> None:
     """Check a bundle against the answers stored in it, with numpy and onnxruntime alone."""
-    from mtf_engine.bundle import verify as verify_bundle
+    from mtf_engine.policies.bundle import verify as verify_bundle
 
     shell.show(verify_bundle(path))

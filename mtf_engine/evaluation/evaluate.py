@@ -26,7 +26,7 @@ from mtf_engine.logs.schema import EvaluationRows
 from mtf_engine.spec import BoundsPlan
 
 if TYPE_CHECKING:  # scores need no torch
-    from mtf_engine.policy import Policy
+    from mtf_engine.policies.policy import Policy
 
 CHUNK = 500_000
 """Impressions scored at once."""

@@ -13,7 +13,7 @@ from mtf_engine.logs.schema import DatasetMeta
 from mtf_engine.spec import FusionSpec, Refusal
 
 if TYPE_CHECKING:  # reading a request needs no torch
-    from mtf_engine.policy import Policy
+    from mtf_engine.policies.policy import Policy
 
 LOGGED = "logged"
 """What the log itself did, listed like a policy where the log has actions."""

@@ -9,8 +9,8 @@ from mtf_engine.registry import Workspace
 
 if TYPE_CHECKING:
     from mtf_engine.evaluation.calibration import Calibration
-    from mtf_engine.networks import CriticEnsemble
-    from mtf_engine.policy import Policy
+    from mtf_engine.policies.networks import CriticEnsemble
+    from mtf_engine.policies.policy import Policy
 
 
 def evaluate(job: Job) -> dict[str, Any]:

@@ -143,10 +143,10 @@ def compare(job: Job) -> dict[str, Any]:
 
 def export(job: Job) -> dict[str, Any]:
     """Writes a policy as a bundle, once it is shown to compute the same."""
-    from mtf_engine.bundle import export as write_bundle
-    from mtf_engine.bundle import verify
-    from mtf_engine.examples import USERS, Examples
     from mtf_engine.jobs.storage import load_policy, open_dataset
+    from mtf_engine.policies.bundle import export as write_bundle
+    from mtf_engine.policies.bundle import verify
+    from mtf_engine.policies.examples import USERS, Examples
     from mtf_engine.review import approval
 
     config = ExportConfig.model_validate(job.config)

@@ -10,8 +10,8 @@ from mtf_engine.registry import BASELINE, BEST, DatasetRow, Workspace, now, run_
 
 if TYPE_CHECKING:  # a worker that imports a log needs no torch
     from mtf_engine.environments import Environment
-    from mtf_engine.networks import CriticEnsemble
-    from mtf_engine.policy import Policy
+    from mtf_engine.policies.networks import CriticEnsemble
+    from mtf_engine.policies.policy import Policy
 
 
 def open_dataset(workspace: Workspace, name: str) -> Dataset:
@@ -53,7 +53,7 @@ def open_policy(workspace: Workspace, name: str, like: "DatasetMeta | Environmen
 
 def live_policy(like: "DatasetMeta | Environment") -> "Policy":
     """Returns the live policy of a world of synthetic users; elsewhere action 0, the middle of every range."""
-    from mtf_engine.policy import Policy
+    from mtf_engine.policies.policy import Policy
 
     takes = like.fusion, like.feature_names, like.numeric_mask
     env = like.details.get("env") if isinstance(like, DatasetMeta) else like.name
@@ -67,7 +67,7 @@ def live_policy(like: "DatasetMeta | Environment") -> "Policy":
 
 def load_policy(workspace: Workspace, name: str) -> "Policy":
     """Returns the policy of a training, last or `RUN@best`, whatever became of the log it learned from."""
-    from mtf_engine.policy import Policy
+    from mtf_engine.policies.policy import Policy
 
     file = files.BEST_POLICY if name.endswith(BEST) else files.POLICY
     return Policy.load(workspace.run_dir(workspace.trained(name).id) / file)

@@ -18,9 +18,9 @@ VALIDATION = "validation"
 def train(job: Job) -> dict[str, Any]:
     """Trains a policy, going on from its checkpoint where there is one."""
     from mtf_engine.algos import ALGOS
-    from mtf_engine.examples import USERS, Examples
     from mtf_engine.jobs.fitness import consumed, open_fitness
     from mtf_engine.jobs.storage import open_dataset, open_policy
+    from mtf_engine.policies.examples import USERS, Examples
     from mtf_engine.training import fit, save_critics
 
     dataset = open_dataset(job.workspace, str(job.run.dataset_id))
@@ -65,7 +65,7 @@ def _origin(job: Job, dataset: "Dataset") -> dict[str, Any]:
 
 
 def _add_origin(path: Path, origin: dict[str, Any]) -> None:
-    from mtf_engine.policy import Policy
+    from mtf_engine.policies.policy import Policy
 
     policy = Policy.load(path)
     replace(policy, info=policy.info | origin).save(path)

@@ -11,7 +11,7 @@ from torch import Tensor
 from mtf_engine.learning.config import OffPolicyConfig
 from mtf_engine.logs.transitions import Requests as Logged
 from mtf_engine.logs.transitions import Transitions
-from mtf_engine.networks import CriticEnsemble, box, deviation
+from mtf_engine.policies.networks import CriticEnsemble, box, deviation
 
 
 class Requests(NamedTuple):

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from mtf_engine.learning.start import FIT_ERROR, baseline_actions, standardisation
 from mtf_engine.logs.transitions import Requests, Transitions
-from mtf_engine.networks import LinearPolicy
-from mtf_engine.policy import Policy
+from mtf_engine.policies.networks import LinearPolicy
+from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import Refusal
 
 LEAST_VARIANCE = 1e-6

@@ -17,7 +17,7 @@ from mtf_engine.learning.penalties import (
     penalty,
     relative_excess,
 )
-from mtf_engine.networks import deviation
+from mtf_engine.policies.networks import deviation
 from mtf_engine.spec import Refusal
 
 

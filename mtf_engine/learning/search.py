@@ -14,8 +14,8 @@ from mtf_engine.environments import Acting
 from mtf_engine.learning.config import TrainerConfig
 from mtf_engine.learning.start import baseline_actions
 from mtf_engine.logs.transitions import Transitions
-from mtf_engine.networks import ConstantAction
-from mtf_engine.policy import Policy
+from mtf_engine.policies.networks import ConstantAction
+from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import Count
 
 Fitness = Callable[[Acting], float]

@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from mtf_engine.learning.config import OffPolicyConfig
 from mtf_engine.logs.transitions import Requests, Transitions
-from mtf_engine.networks import Actor, CriticEnsemble, Standardise, initialise, mlp
-from mtf_engine.policy import Policy
+from mtf_engine.policies.networks import Actor, CriticEnsemble, Standardise, initialise, mlp
+from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import Refusal
 
 CONSTANT = 1e-6

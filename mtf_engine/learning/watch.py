@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mtf_engine.learning.batches import Batch
 from mtf_engine.learning.start import RewardScale
-from mtf_engine.networks import CriticEnsemble, deviation
+from mtf_engine.policies.networks import CriticEnsemble, deviation
 
 WALL = 0.05
 """An action within this many half widths of a bound is at the wall."""

@@ -190,7 +190,7 @@ def takes(run: RunRow) -> Takes | None:
 
 @st.cache_data(show_spinner=False, max_entries=1_000)
 def _takes(path: Path) -> Takes:
-    from mtf_engine.policy import Policy
+    from mtf_engine.policies.policy import Policy
 
     policy = Policy.load(path)
     return Takes(policy.fusion, policy.feature_names, policy.info.get("env"))
@@ -281,6 +281,6 @@ def _explained(
 @st.cache_data(show_spinner="Checking the bundle…", max_entries=20)
 def verified(path: str) -> dict:
     """Returns how a bundle, which is never changed once written, answers against its golden rows."""
-    from mtf_engine.bundle import verify
+    from mtf_engine.policies.bundle import verify
 
     return verify(Path(path))

@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mtf_engine.networks import POLICY_NETWORKS, CriticEnsemble, described, initialise, mlp, policy_network
+from mtf_engine.policies.networks import (
+    POLICY_NETWORKS,
+    CriticEnsemble,
+    described,
+    initialise,
+    mlp,
+    policy_network,
+)
 
 LATENT_CLIP = 0.5
 """Latents are cut here, so that candidates stay where most logged actions are."""

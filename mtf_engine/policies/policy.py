@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-import mtf_engine.candidates  # noqa: F401 (a kind of policy network)
 from mtf_engine.disk import write_atomically
-from mtf_engine.network_files import network_bytes, read_network
-from mtf_engine.networks import CHUNK, POLICY_NETWORKS, ConstantAction, LinearPolicy
+from mtf_engine.policies.network_files import network_bytes, read_network
+from mtf_engine.policies.networks import CHUNK, POLICY_NETWORKS, ConstantAction, LinearPolicy
 from mtf_engine.spec import FusionSpec, Refusal
 
 BLOCK = 64

@@ -18,10 +18,10 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mtf_engine.examples import Examples
-    from mtf_engine.graphs import Clip
     from mtf_engine.logs.schema import EvaluationRows
-    from mtf_engine.policy import Policy
+    from mtf_engine.policies.examples import Examples
+    from mtf_engine.policies.graphs import Clip
+    from mtf_engine.policies.policy import Policy
 
 SCHEMA_VERSION = 1
 MEMBERS = ("policy.onnx", "scores.onnx", "policy.safetensors", "golden.npz")
@@ -51,7 +51,7 @@ def export(
     policy disagree.
     """
     from mtf_engine.disk import write_atomically
-    from mtf_engine.graphs import ServedPolicy, graphs
+    from mtf_engine.policies.graphs import ServedPolicy, graphs
 
     policy.check(rows.fusion, rows.feature_names)
     if not len(rows.predictions):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mtf_engine.fusion import log_final_score
-from mtf_engine.policy import Policy
+from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import BoundsPlan, FusionSpec, Refusal
 
 OPSET = 20

@@ -1,0 +1,1 @@
+"""Policies: their networks, what is written of them, and the bundle that a server loads."""
