@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from mtf_engine import aggregates
 from mtf_engine.jobs import executor, submissions
 from mtf_engine.jobs.storage import open_dataset, register_dataset
+from mtf_engine.logs import aggregates
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.schema import Tables
 from mtf_engine.registry import RunRow, RunState, Workspace, new_id

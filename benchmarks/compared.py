@@ -20,18 +20,18 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from mtf_engine.algos import ALGOS
 from mtf_engine.commands.foreground import finish
-from mtf_engine.comparison import Cell, Comparison, Difference, marked
 from mtf_engine.environments.replay import ReplayConfig
 from mtf_engine.environments.world import DEFAULT_WORLD, names
 from mtf_engine.evaluation.deviation import Deviation
 from mtf_engine.evaluation.result import EvaluationResult
-from mtf_engine.factorial import Factorial, OverSeeds, gain_split, values_of
-from mtf_engine.factorial import over_seeds as of_seeds
 from mtf_engine.jobs import files, submissions
 from mtf_engine.jobs.configs import session_of, world_of
 from mtf_engine.jobs.seeds import parse_seeds
-from mtf_engine.paper_tables import BASE, OURS, Row
 from mtf_engine.registry import RunRow, RunState, Workspace
+from mtf_engine.study.comparison import Cell, Comparison, Difference, marked
+from mtf_engine.study.factorial import Factorial, OverSeeds, gain_split, values_of
+from mtf_engine.study.factorial import over_seeds as of_seeds
+from mtf_engine.study.paper_tables import BASE, OURS, Row
 
 ROOT = Path(__file__).parents[1]
 KUAIRAND = Path(os.environ.get("MTF_KUAIRAND", ROOT / "../shared/data/kuairand"))

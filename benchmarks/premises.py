@@ -17,11 +17,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from mtf_engine.environments.generation import by_segment, learn_live
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 from mtf_engine.environments.world import World, names
-from mtf_engine.evaluation.premises import PREMISES, Premises, measure, store, stored
 from mtf_engine.jobs.storage import live_policy
+from mtf_engine.study.generation import by_segment, learn_live
+from mtf_engine.study.premises import PREMISES, Premises, measure, store, stored
 
 LEARNERS, GENERATIONS = 600, 22
 """Users and generations of the search that the live policy of `feed` came from."""

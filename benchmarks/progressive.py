@@ -28,21 +28,21 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from mtf_engine.aggregates import signal
 from mtf_engine.environments import Acting
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 from mtf_engine.environments.world import DEFAULT_WORLD, Floats, f32, names
 from mtf_engine.evaluation.abtest import METRICS, ab_test
-from mtf_engine.evaluation.premises import measured
 from mtf_engine.evaluation.ranking import Ranking
 from mtf_engine.exploration.policies import explore
-from mtf_engine.factorial import GAUC
 from mtf_engine.jobs import executor, submissions
 from mtf_engine.jobs.configs import session_of
 from mtf_engine.jobs.storage import live_policy, open_dataset, open_policy
+from mtf_engine.learning.training import make_config
+from mtf_engine.logs.aggregates import signal
 from mtf_engine.logs.schema import DatasetMeta
 from mtf_engine.registry import BASELINE, RunRow, Workspace
-from mtf_engine.training import make_config
+from mtf_engine.study.factorial import GAUC
+from mtf_engine.study.premises import measured
 
 AB_SEED = 1_000
 """Of the first test users; those of the logs have the seeds of trainings and rounds."""

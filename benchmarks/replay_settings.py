@@ -26,17 +26,17 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.compared import KUAIRAND
 from benchmarks.progressive import over_seeds
-from mtf_engine.aggregates import signal
 from mtf_engine.algos import ALGOS
 from mtf_engine.environments.collect import Collection, collect
 from mtf_engine.environments.replay import ReplayConfig, ReplayEnvironment
 from mtf_engine.evaluation.ranking import Ranking
 from mtf_engine.jobs import submissions
+from mtf_engine.learning.training import fit, make_config
+from mtf_engine.logs.aggregates import signal
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.importing import read_log
 from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import BoundsPlan
-from mtf_engine.training import fit, make_config
 
 HALF_WIDTH = 0.15
 WORKERS = 2

@@ -17,8 +17,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from mtf_engine.environments.collect import Collection, collect
-from mtf_engine.environments.optima import NAMES, Optima, find_optima
-from mtf_engine.environments.properties import Properties, landscape_dimensions, measure
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 from mtf_engine.environments.world import World, names
 from mtf_engine.evaluation import weighted_gauc
@@ -27,6 +25,8 @@ from mtf_engine.jobs.configs import FIRST_WORLD
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import BoundsPlan
+from mtf_engine.study.optima import NAMES, Optima, find_optima
+from mtf_engine.study.properties import Properties, landscape_dimensions, measure
 
 GAUC_REQUESTS, GAUC_SEED = 30_000, 3
 

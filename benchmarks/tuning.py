@@ -38,10 +38,10 @@ from mtf_engine.environments.world import DEFAULT_WORLD, names
 from mtf_engine.jobs import submissions
 from mtf_engine.jobs.storage import live_policy
 from mtf_engine.learning.config import OffPolicyConfig
+from mtf_engine.learning.training import fit, make_config
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import BoundsPlan, Refusal
-from mtf_engine.training import fit, make_config
 
 HALF_WIDTH = 0.15
 EXPLORED_SEED, TEST_SEED = 11, 12

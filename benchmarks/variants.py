@@ -52,17 +52,17 @@ from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 from mtf_engine.environments.world import DEFAULT_WORLD, names
 from mtf_engine.evaluation.abtest import ab_test
 from mtf_engine.evaluation.ranking import Ranking
-from mtf_engine.factorial import GAUC
 from mtf_engine.jobs import submissions
 from mtf_engine.jobs.storage import live_policy
 from mtf_engine.learning.batches import Batch, Batches
+from mtf_engine.learning.training import fit, make_config
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.transitions import Transitions
 from mtf_engine.policies.networks import deviation
 from mtf_engine.policies.policy import Policy
 from mtf_engine.registry import BASELINE
 from mtf_engine.spec import BoundsPlan, Refusal
-from mtf_engine.training import fit, make_config
+from mtf_engine.study.factorial import GAUC
 
 HALF_WIDTH = 0.15
 EXPLORED_SEED, LIVE_SEED, TEST_SEED, PROBE_SEED = 3_000, 4_000, 5_000, 6_000

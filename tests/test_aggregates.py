@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from mtf_engine.aggregates import (
+from mtf_engine.exploration.coverage_counts import count_coverage, read_logged_actions
+from mtf_engine.jobs.storage import open_dataset
+from mtf_engine.logs.aggregates import (
     BASELINE_ROWS,
     coverage,
     coverage_path,
@@ -14,8 +16,6 @@ from mtf_engine.aggregates import (
     stored_coverage,
     stored_signal,
 )
-from mtf_engine.exploration.coverage_counts import count_coverage, read_logged_actions
-from mtf_engine.jobs.storage import open_dataset
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.spec import Refusal
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from mtf_engine.algos import ALGOS
+from mtf_engine.learning.training import fit, load_critics, make_config, save_critics
 from mtf_engine.policies.graphs import policy_graph
 from mtf_engine.policies.policy import Policy
-from mtf_engine.training import fit, load_critics, make_config, save_critics
 from tests.problems import one_step, sessions, worth
 
 pytestmark = pytest.mark.parametrize("name", ALGOS)

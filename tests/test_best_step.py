@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from mtf_engine.algos import ALGOS
-from mtf_engine.best_step import Validation
 from mtf_engine.evaluation import evaluate
+from mtf_engine.learning.best_step import Validation
 from mtf_engine.learning.config import SCORE
+from mtf_engine.learning.training import fit, make_config
 from mtf_engine.logs.schema import EvaluationRows
 from mtf_engine.policies.policy import Policy
-from mtf_engine.training import fit, make_config
 from tests.problems import N_FEATURES, sessions
 
 LOG = sessions()

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from mtf_engine.algos import ALGOS
-from mtf_engine.training import fit, make_config
+from mtf_engine.learning.training import fit, make_config
 from pages.shared import charts, glossary, words
 from tests.problems import sessions
 

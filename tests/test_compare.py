@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtf_engine.comparison import ROUNDS, Cell, Comparison
 from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.evaluation.personalisation import BY_SEGMENT, EVERYBODY, personalisation
 from mtf_engine.jobs import executor, paper_data, submissions
 from mtf_engine.jobs.campaign import stored
 from mtf_engine.jobs.compare import cells, parts, title
 from mtf_engine.jobs.configs import CompareConfig
+from mtf_engine.learning.training import make_config
 from mtf_engine.registry import RunRow, RunState, Workspace, now
 from mtf_engine.spec import Refusal
-from mtf_engine.training import make_config
+from mtf_engine.study.comparison import ROUNDS, Cell, Comparison
 from tests.waiting import wait_until
 from tests.workspaces import stop_all
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from mtf_engine.comparison import Comparison
-from mtf_engine.factorial import factorial, over_seeds
 from mtf_engine.jobs import executor
 from mtf_engine.registry import RunState, Workspace
+from mtf_engine.study.comparison import Comparison
+from mtf_engine.study.factorial import factorial, over_seeds
 from pages.shared import factorial_charts, factorial_tables
 from tests.fixtures.comparison import BASE_MEAN, a_comparison, add_comparison, gain
 from tests.test_evaluate_pages import table

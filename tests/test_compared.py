@@ -6,10 +6,10 @@ import numpy as np
 
 from benchmarks import compared, table1, table2
 from mtf_engine.algos import ALGOS
-from mtf_engine.comparison import FLOORS, Cell, marked
 from mtf_engine.jobs.storage import open_dataset, open_policy
-from mtf_engine.paper_tables import table_1, table_2
 from mtf_engine.registry import BASELINE, Workspace
+from mtf_engine.study.comparison import FLOORS, Cell, marked
+from mtf_engine.study.paper_tables import table_1, table_2
 from pages.shared.factorial_tables import factorial_table
 from tests.fixtures.comparison import a_comparison, add_comparison
 

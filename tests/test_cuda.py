@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mtf_engine.algos import ALGOS
+from mtf_engine.learning.training import fit, load_critics, make_config, save_critics
 from mtf_engine.policies.policy import Policy
-from mtf_engine.training import fit, load_critics, make_config, save_critics
 from tests.problems import sessions
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")

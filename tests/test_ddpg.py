@@ -1,7 +1,7 @@
 """DDPG: its actor leaves the data; slow targets and the critic's weight decay keep Q in reach of the returns there."""
 
 from mtf_engine.algos.ddpg import DDPG, DDPGConfig
-from mtf_engine.training import fit
+from mtf_engine.learning.training import fit
 from tests.problems import sessions
 
 SMALL = dict(n_steps=600, log_every=600, hidden=(32, 32), batch_size=64)

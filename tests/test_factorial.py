@@ -5,10 +5,10 @@ from collections.abc import Iterable
 import pytest
 from scipy import stats
 
-from mtf_engine.comparison import Cell
 from mtf_engine.evaluation.abtest import Effect
-from mtf_engine.factorial import factorial, gain_split, over_seeds, rank_agreement
-from mtf_engine.paper_tables import order, order_said, table_1, table_2
+from mtf_engine.study.comparison import Cell
+from mtf_engine.study.factorial import factorial, gain_split, over_seeds, rank_agreement
+from mtf_engine.study.paper_tables import order, order_said, table_1, table_2
 
 
 def effect(metric: str, mean: float, base: float = 100.0) -> Effect:

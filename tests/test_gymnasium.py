@@ -11,10 +11,10 @@ from mtf_engine.environments.collect import Collection, collect
 from mtf_engine.environments.gymnasium import GymnasiumEnvironment
 from mtf_engine.environments.play import play
 from mtf_engine.evaluation import ab_test
+from mtf_engine.learning.training import fit, make_config
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import BoundsPlan, Refusal
-from mtf_engine.training import fit, make_config
 
 PENDULUM = "gym:Pendulum-v1"
 

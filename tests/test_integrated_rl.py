@@ -7,9 +7,9 @@ import torch
 from mtf_engine.algos.integrated_rl import IntegratedRL, IntegratedRLConfig
 from mtf_engine.learning.penalties import FORMS, penalty, relative_excess
 from mtf_engine.learning.start import starting_actor
+from mtf_engine.learning.training import fit
 from mtf_engine.policies.networks import Actor, box, deviation
 from mtf_engine.policies.policy import Policy
-from mtf_engine.training import fit
 from tests.problems import one_step, sessions, transitions
 
 BETA = 0.3

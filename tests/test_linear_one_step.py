@@ -11,6 +11,7 @@ from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.exploration import clustered
 from mtf_engine.exploration.clustered import clustered_slopes
 from mtf_engine.jobs import estimates
+from mtf_engine.learning.training import fit, make_config
 from mtf_engine.logs import transitions as logged
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.transitions import Transitions
@@ -18,7 +19,6 @@ from mtf_engine.policies.networks import Actor, ConstantAction, LinearPolicy, Of
 from mtf_engine.policies.policy import Policy
 from mtf_engine.registry import Workspace
 from mtf_engine.spec import BoundsPlan, Refusal
-from mtf_engine.training import fit, make_config
 from tests.problems import N_FEATURES, held, one_step, sessions, transitions
 
 SLOPES = np.array([3.0, -3.0, 0.0])

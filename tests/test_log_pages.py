@@ -5,18 +5,18 @@ import pytest
 import yaml
 from streamlit.runtime.scriptrunner import RerunData, get_script_run_ctx
 
-from mtf_engine import aggregates
 from mtf_engine.environments.world import World, names
-from mtf_engine.evaluation.premises import PREMISES, stored
 from mtf_engine.exploration import signal
 from mtf_engine.jobs import estimates, executor, submissions
 from mtf_engine.jobs.configs import CollectConfig
 from mtf_engine.jobs.storage import open_dataset
+from mtf_engine.logs import aggregates
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.next_day import NextDay
 from mtf_engine.registry import RunRow, RunState, Workspace
 from mtf_engine.reward import Correlation
 from mtf_engine.spec import BoundsPlan, Refusal, RewardSpec
+from mtf_engine.study.premises import PREMISES, stored
 from pages.shared import dataset_charts, loaders, words
 from tests.fixtures import logs
 from tests.test_explore_pages import address, tiles, widget

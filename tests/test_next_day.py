@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mtf_engine import aggregates
 from mtf_engine.jobs.storage import open_dataset
+from mtf_engine.logs import aggregates
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.next_day import next_day
 from mtf_engine.logs.schema import DatasetMeta, Tables

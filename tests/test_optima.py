@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from mtf_engine.environments.optima import (
+from mtf_engine.environments.session import SessionConfig, SessionEnvironment
+from mtf_engine.study.optima import (
     NAMES,
     best_corner,
     effective_dimensions,
@@ -12,8 +13,7 @@ from mtf_engine.environments.optima import (
     search,
     session_reward,
 )
-from mtf_engine.environments.properties import STEPS, Properties, measure
-from mtf_engine.environments.session import SessionConfig, SessionEnvironment
+from mtf_engine.study.properties import STEPS, Properties, measure
 
 
 def bowl(weights):

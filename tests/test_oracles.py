@@ -13,7 +13,7 @@ import torch
 
 from mtf_engine.algos import ALGOS
 from mtf_engine.learning.batches import Batch
-from mtf_engine.training import make_config
+from mtf_engine.learning.training import make_config
 from tests.problems import transitions
 
 FILE = Path(__file__).parent / "oracles" / "d3rlpy.npz"

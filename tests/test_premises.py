@@ -8,11 +8,13 @@ from scipy.optimize import minimize
 
 from mtf_engine.commands import options
 from mtf_engine.environments import world
-from mtf_engine.environments.generation import by_segment, learn_live, linear, translated
 from mtf_engine.environments.replay import ReplayConfig
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 from mtf_engine.environments.world import DEFAULT_WORLD, SEGMENTS, World, names
-from mtf_engine.evaluation.premises import (
+from mtf_engine.jobs.storage import live_policy
+from mtf_engine.spec import FusionSpec, Refusal
+from mtf_engine.study.generation import by_segment, learn_live, linear, translated
+from mtf_engine.study.premises import (
     HALF_WIDTH,
     PREMISES,
     SIGMA,
@@ -24,8 +26,6 @@ from mtf_engine.evaluation.premises import (
     quadratic,
     stored,
 )
-from mtf_engine.jobs.storage import live_policy
-from mtf_engine.spec import FusionSpec, Refusal
 
 MISSED = {
     "best anywhere, times that",

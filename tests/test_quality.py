@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtf_engine import aggregates
 from mtf_engine.environments.collect import Collection, collect
 from mtf_engine.environments.gymnasium import GymnasiumEnvironment
 from mtf_engine.jobs.storage import open_dataset
+from mtf_engine.logs import aggregates
 from mtf_engine.logs import quality as quality_module
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.distributions import (

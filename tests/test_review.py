@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from mtf_engine import memo, review
-from mtf_engine.criteria import Criteria, Guardrail, parse_criteria, parse_guardrail
 from mtf_engine.jobs import executor, reviewing, submissions
 from mtf_engine.registry import BASELINE, RunState, Workspace
 from mtf_engine.registry_tables import DECISIONS
-from mtf_engine.review import decided_case
-from mtf_engine.rounds import Estimate
+from mtf_engine.release import memo, review
+from mtf_engine.release.criteria import Criteria, Guardrail, parse_criteria, parse_guardrail
+from mtf_engine.release.review import decided_case
+from mtf_engine.release.rounds import Estimate
 from mtf_engine.spec import Refusal
 from tests.fixtures.rounds import a_round, add_rounds, effect
 

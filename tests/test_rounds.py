@@ -11,14 +11,14 @@ import pytest
 from pydantic import ValidationError
 
 from benchmarks import resume_rounds
-from mtf_engine import aggregates
 from mtf_engine.evaluation.abtest import Effect
 from mtf_engine.jobs import executor, submissions
 from mtf_engine.jobs.configs import CollectConfig
 from mtf_engine.jobs.storage import open_dataset, open_policy
+from mtf_engine.logs import aggregates
 from mtf_engine.logs.joining import joined_meta
 from mtf_engine.registry import BASELINE, RunRow, RunState, Workspace
-from mtf_engine.rounds import Estimate, Round, share_of, verdict
+from mtf_engine.release.rounds import Estimate, Round, share_of, verdict
 from mtf_engine.spec import BoundsPlan, Refusal
 from tests.fixtures import kuairand as sample
 from tests.waiting import wait_until

@@ -5,7 +5,6 @@ import pytest
 
 from mtf_engine.algos import ALGOS
 from mtf_engine.algos.evolution_strategy import EvolutionStrategy
-from mtf_engine.comparison import FLOORS
 from mtf_engine.environments.play import play
 from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.evaluation import evaluate
@@ -15,10 +14,11 @@ from mtf_engine.jobs.executor import completed, wait
 from mtf_engine.jobs.fitness import open_fitness
 from mtf_engine.jobs.storage import live_policy, open_dataset, open_policy
 from mtf_engine.learning.search import BUDGET
+from mtf_engine.learning.training import fit, make_config
 from mtf_engine.policies.policy import Policy
 from mtf_engine.registry import Workspace
 from mtf_engine.spec import FusionSpec, Refusal
-from mtf_engine.training import fit, make_config
+from mtf_engine.study.comparison import FLOORS
 from pages.shared import results
 from tests.problems import sessions, transitions, worth
 from tests.workspaces import copy_workspace

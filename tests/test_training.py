@@ -9,8 +9,8 @@ import torch
 
 from mtf_engine.algos import ALGOS
 from mtf_engine.learning.config import LEAST_STEPS
+from mtf_engine.learning.training import checkpoint_step, fit, load_critics, make_config
 from mtf_engine.spec import Refusal
-from mtf_engine.training import checkpoint_step, fit, load_critics, make_config
 from tests.problems import sessions
 
 SMALL = {"n_critics": "2", "hidden": "4", "batch_size": "8"}

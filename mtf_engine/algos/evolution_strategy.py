@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from mtf_engine import evolution
+from mtf_engine.learning import evolution
 from mtf_engine.learning.config import TrainerConfig
 from mtf_engine.learning.linear import parameters, set_parameters, starting_policy
 from mtf_engine.learning.search import BUDGET, Fitness, SameFitness, SearchConfig

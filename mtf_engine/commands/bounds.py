@@ -182,9 +182,9 @@ def coverage(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="An explored log.")],
 ) -> None:
     """Certify that a log covers its boxes evenly, or say why not."""
-    from mtf_engine.aggregates import coverage as counts_of
     from mtf_engine.exploration.coverage import certify_coverage
     from mtf_engine.jobs.storage import open_dataset
+    from mtf_engine.logs.aggregates import coverage as counts_of
 
     opened = open_dataset(shell.workspace, dataset)
     found = certify_coverage(counts_of(opened), opened.meta.fusion.names)
@@ -219,10 +219,10 @@ def teach(
     ] = None,
 ) -> None:
     """Find the box that teaches most for what it costs users, beside Gaussian noise, by a pilot log."""
-    from mtf_engine.aggregates import pilot
     from mtf_engine.exploration.teaching import origin
     from mtf_engine.exploration.teaching import teach as find
     from mtf_engine.jobs.storage import open_dataset
+    from mtf_engine.logs.aggregates import pilot
 
     opened = open_dataset(shell.workspace, dataset)
     measured = pilot(opened)

@@ -160,8 +160,8 @@ def quality(
     ] = None,
 ) -> None:
     """Tell what a log holds, or which of its columns drifted from another log's."""
-    from mtf_engine.aggregates import quality as quality_of
     from mtf_engine.jobs.storage import open_dataset
+    from mtf_engine.logs.aggregates import quality as quality_of
     from mtf_engine.logs.shift import drift
 
     found = quality_of(open_dataset(shell.workspace, name))
@@ -185,8 +185,8 @@ def signal(
     by_segment: Annotated[bool, typer.Option("--by-segment", help="Each user segment too.")] = False,
 ) -> None:
     """Tell whether a log can teach: does the return hang on the explored actions, and how many sessions would tell?"""
-    from mtf_engine.aggregates import signal as signal_of
     from mtf_engine.jobs.storage import open_dataset
+    from mtf_engine.logs.aggregates import signal as signal_of
 
     found = signal_of(open_dataset(shell.workspace, name), gamma=gamma)
     told = [one.wishing(chi2) if chi2 is not None else one for one in (found.everybody, *found.segments)]
@@ -199,8 +199,8 @@ def signal(
 @command(app, "dataset rewards real")
 def rewards(shell: Session, name: Dataset) -> None:
     """Suggest reward weights by what each signal tells of the user's next day."""
-    from mtf_engine.aggregates import next_day
     from mtf_engine.jobs.storage import open_dataset
+    from mtf_engine.logs.aggregates import next_day
 
     found = next_day(open_dataset(shell.workspace, name))
     suggested = found.suggested.weights if found.suggested else {}

@@ -27,9 +27,9 @@ def show(
     ] = None,
 ) -> None:
     """Show a round's candidate: its figures, the rule's recommendation, and the decision where there is one."""
-    from mtf_engine import memo as memos
     from mtf_engine.disk import write_atomically
-    from mtf_engine.review import RULE, decided_case
+    from mtf_engine.release import memo as memos
+    from mtf_engine.release.review import RULE, decided_case
 
     found, row = decided_case(shell.workspace, run, number)
     if memo is not None:
@@ -94,7 +94,7 @@ def rollback(
     ] = None,
 ) -> None:
     """Make live again what was live before; that is a decision too."""
-    from mtf_engine import review
+    from mtf_engine.release import review
 
     row = review.rollback(shell.workspace, name=by, reason=reason, to=to)
     shell.show(row.model_dump(mode="json", exclude={"case"}))

@@ -83,8 +83,8 @@ def progressive(
     background: Background = False,
 ) -> None:
     """Explore, train and promote in rounds: what a round promotes is the next one's baseline."""
-    from mtf_engine.criteria import parse_criteria
     from mtf_engine.jobs import submissions
+    from mtf_engine.release.criteria import parse_criteria
 
     run_id = submissions.submit_progressive(
         shell.workspace,
@@ -140,7 +140,7 @@ def paper_data(
 def _show(shell: Session, run_id: str, background: bool) -> None:
     """Prints the rounds once they are played, or at once where nobody waits."""
     from mtf_engine.commands.foreground import finish
-    from mtf_engine.rounds import Round
+    from mtf_engine.release.rounds import Round
 
     if background:
         shell.show({"run_id": run_id, "state": shell.workspace.registry.run(run_id).state})

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from mtf_engine.comparison import ROUNDS, Cell, Comparison
 from mtf_engine.jobs import paper_data
 from mtf_engine.jobs.campaign import Campaign, Done, Order, Part
 from mtf_engine.jobs.configs import (
@@ -23,6 +22,7 @@ from mtf_engine.jobs.configs import (
 from mtf_engine.jobs.worker import Job
 from mtf_engine.registry import BASELINE, RunRow
 from mtf_engine.spec import Refusal
+from mtf_engine.study.comparison import ROUNDS, Cell, Comparison
 
 TEST, POOLED = "test", "3"
 MAKER = "integrated_rl"
@@ -116,7 +116,7 @@ def _data(config: CompareConfig, seed: int) -> Iterator[Part]:
 
 
 def _paper(config: CompareConfig, seed: int) -> PaperDataConfig:
-    from mtf_engine.training import make_config
+    from mtf_engine.learning.training import make_config
 
     maker = config.training.get(MAKER) or make_config(MAKER, config.preset, {}, seed).model_dump(mode="json")
     return PaperDataConfig(

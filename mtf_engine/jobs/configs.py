@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from mtf_engine.criteria import Criteria
 from mtf_engine.registry import BASELINE
+from mtf_engine.release.criteria import Criteria
 from mtf_engine.spec import MOST, BoundsPlan, Count, HalfWidth, Seed, Spec, Threads
 
 SESSION, REPLAY, GYM = "session", "replay", "gym:"

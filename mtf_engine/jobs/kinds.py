@@ -147,7 +147,7 @@ def export(job: Job) -> dict[str, Any]:
     from mtf_engine.policies.bundle import export as write_bundle
     from mtf_engine.policies.bundle import verify
     from mtf_engine.policies.examples import USERS, Examples
-    from mtf_engine.review import approval
+    from mtf_engine.release.review import approval
 
     config = ExportConfig.model_validate(job.config)
     policy = load_policy(job.workspace, config.run_id)

@@ -8,12 +8,12 @@ import math
 from functools import partial
 from typing import Any
 
-from mtf_engine.criteria import Criteria
 from mtf_engine.environments import draws
 from mtf_engine.jobs import parts
 from mtf_engine.jobs.configs import CollectConfig, PaperDataConfig, ProgressiveConfig
 from mtf_engine.jobs.submissions import submit_collect, submit_join, submit_rounds
 from mtf_engine.jobs.worker import Job
+from mtf_engine.release.criteria import Criteria
 
 PAPER = 7  # channel of the seed
 ROUNDS = 5

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from mtf_engine import aggregates
 from mtf_engine.environments import draws
 from mtf_engine.evaluation.abtest import Effect
 from mtf_engine.exploration.signal import Signal
@@ -14,10 +13,11 @@ from mtf_engine.jobs.executor import submit
 from mtf_engine.jobs.storage import load_policy, open_critics, open_dataset, open_policy
 from mtf_engine.jobs.submissions import submit_abtest, submit_collect, submit_evaluate, submit_join
 from mtf_engine.jobs.worker import Job, Stop
+from mtf_engine.logs import aggregates
 from mtf_engine.registry import BASELINE, RunRow
-from mtf_engine.review import decision_of
+from mtf_engine.release.review import decision_of
+from mtf_engine.release.rounds import Round, log_figures, policy_figures, share_of, verdict
 from mtf_engine.reward import GAMMA
-from mtf_engine.rounds import Round, log_figures, policy_figures, share_of, verdict
 from mtf_engine.spec import Refusal
 
 ROUNDS = 6  # channel of the seed

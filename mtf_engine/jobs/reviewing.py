@@ -1,8 +1,8 @@
 """Decisions that set runs going: rounds that waited for people go on."""
 
-from mtf_engine import review
 from mtf_engine.jobs import executor
 from mtf_engine.registry import DecisionRow, RunState, Workspace
+from mtf_engine.release import review
 
 
 def decide(

@@ -75,7 +75,7 @@ def load_policy(workspace: Workspace, name: str) -> "Policy":
 
 def open_critics(workspace: Workspace, name: str) -> "CriticEnsemble | None":
     """Returns the last critics of a training, for `RUN@best` too; None for a policy that has none."""
-    from mtf_engine.training import load_critics
+    from mtf_engine.learning.training import load_critics
 
     path = workspace.run_dir(run_of(name)) / files.CRITICS
     return load_critics(path) if name != BASELINE and path.exists() else None

@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from mtf_engine.criteria import Criteria
 from mtf_engine.disk import write_atomically
 from mtf_engine.jobs import files
 from mtf_engine.jobs.configs import (
@@ -25,6 +24,7 @@ from mtf_engine.jobs.environments import check_environment
 from mtf_engine.jobs.executor import enqueue, submit
 from mtf_engine.logs.schema import DatasetMeta
 from mtf_engine.registry import BASELINE, RunState, Workspace
+from mtf_engine.release.criteria import Criteria
 from mtf_engine.spec import BoundsPlan, Refusal, Spec
 
 PAPER_DATASETS = 5
@@ -112,7 +112,7 @@ def submit_train(
     name: str | None = None,
 ) -> str:
     """Returns the id of the run that trains `algo` on a dataset, with `settings` over those of `preset`."""
-    from mtf_engine.training import make_config
+    from mtf_engine.learning.training import make_config
 
     row = workspace.dataset(dataset)
     if row.meta.get("exploration") is None and row.meta.get("source") in ("kuairand", "impressions"):
@@ -149,7 +149,7 @@ def submit_progressive(
     `rounds` are fields of `ProgressiveConfig`; `settings` go over those of `preset`, and `n_steps` among them
     is shared by the rounds.
     """
-    from mtf_engine.training import make_config
+    from mtf_engine.learning.training import make_config
 
     seed = rounds.get("seed", 0)
     training = make_config(algo, preset=preset, settings=dict(settings), seed=seed).model_dump(mode="json")
@@ -195,7 +195,7 @@ def submit_paper_data(
 ) -> str:
     """Returns the id of the run that makes the paper's datasets; `sizes` are fields of `PaperDataConfig`."""
     from mtf_engine.jobs import paper_data
-    from mtf_engine.training import make_config
+    from mtf_engine.learning.training import make_config
 
     training = make_config(algo, preset=preset, settings=dict(settings), seed=seed).model_dump(mode="json")
     values = {"algo": algo, "training": training, "seed": seed, "n_threads": training["n_threads"], **sizes}
@@ -262,7 +262,7 @@ def _training(
 ) -> dict[str, Any]:
     """Returns the config of a method; a setting that none of `methods` has is refused."""
     from mtf_engine.algos import ALGOS
-    from mtf_engine.training import make_config
+    from mtf_engine.learning.training import make_config
 
     has = {name: name in ALGOS[method].Config.model_fields for name in settings if method in ALGOS}
     unknown = [

@@ -9,7 +9,7 @@ from mtf_engine.jobs import files
 from mtf_engine.jobs.worker import Job
 
 if TYPE_CHECKING:
-    from mtf_engine.best_step import Validation
+    from mtf_engine.learning.best_step import Validation
     from mtf_engine.logs.datasets import Dataset
 
 VALIDATION = "validation"
@@ -20,8 +20,8 @@ def train(job: Job) -> dict[str, Any]:
     from mtf_engine.algos import ALGOS
     from mtf_engine.jobs.fitness import consumed, open_fitness
     from mtf_engine.jobs.storage import open_dataset, open_policy
+    from mtf_engine.learning.training import fit, save_critics
     from mtf_engine.policies.examples import USERS, Examples
-    from mtf_engine.training import fit, save_critics
 
     dataset = open_dataset(job.workspace, str(job.run.dataset_id))
     transitions = dataset.transitions()
@@ -73,7 +73,7 @@ def _add_origin(path: Path, origin: dict[str, Any]) -> None:
 
 def _validation(dataset: "Dataset") -> "Validation | None":
     """Returns the validation on the log's validation users; None where it has none to tell policies apart."""
-    from mtf_engine.best_step import USERS, Validation
+    from mtf_engine.learning.best_step import USERS, Validation
 
     if VALIDATION not in dataset.splits:
         return None

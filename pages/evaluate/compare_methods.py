@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from mtf_engine.comparison import Cell, Comparison
-from mtf_engine.factorial import GAUC, Factorial, factorial, gain_split, rank_agreement
-from mtf_engine.paper_tables import BASE, OURS, Row, order_said, table_1, table_2
 from mtf_engine.registry import RunRow
+from mtf_engine.study.comparison import Cell, Comparison
+from mtf_engine.study.factorial import GAUC, Factorial, factorial, gain_split, rank_agreement
+from mtf_engine.study.paper_tables import BASE, OURS, Row, order_said, table_1, table_2
 from pages.shared import (
     compare_form,
     factorial_charts,

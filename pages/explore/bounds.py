@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from mtf_engine.aggregates import Population
 from mtf_engine.environments.world import DEFAULT_WORLD, World
 from mtf_engine.exploration.traffic import BoxSize, Traffic, plan_size
+from mtf_engine.logs.aggregates import Population
 from mtf_engine.registry import DatasetRow, PlanRow
 from mtf_engine.spec import BoundsPlan, Box, FusionSpec
 from pages.shared import (

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from mtf_engine import aggregates
 from mtf_engine.exploration.coverage import Certificate, certify_coverage
 from mtf_engine.exploration.coverage_counts import CELLS, CoverageCounts
+from mtf_engine.logs import aggregates
 from mtf_engine.registry import DatasetRow
 from mtf_engine.spec import FusionSpec
 from pages.shared import glossary, links, loaders, log_charts, words

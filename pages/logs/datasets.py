@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from mtf_engine import aggregates
 from mtf_engine.jobs import dependents
+from mtf_engine.logs import aggregates
 from mtf_engine.logs.quality import LONGEST, Quality
 from mtf_engine.logs.shift import drift
 from mtf_engine.registry import DatasetRow

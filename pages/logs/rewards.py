@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 import yaml
 
-from mtf_engine import aggregates
+from mtf_engine.logs import aggregates
 from mtf_engine.logs.next_day import NextDay
 from mtf_engine.spec import RewardSpec
 from pages.shared import dataset_charts, links, loaders, words

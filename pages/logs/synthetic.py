@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from mtf_engine.environments.optima import NAMES
-from mtf_engine.environments.properties import Properties
 from mtf_engine.environments.world import World
-from mtf_engine.evaluation.premises import PREMISES, Premises, stored
+from mtf_engine.study.optima import NAMES
+from mtf_engine.study.premises import PREMISES, Premises, stored
+from mtf_engine.study.properties import Properties
 from pages.shared import evaluation_charts
 from pages.shared.exhibit import described, exhibit
 from pages.shared.worlds import choose_world

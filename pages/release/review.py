@@ -5,10 +5,10 @@ from typing import get_args
 import pandas as pd
 import streamlit as st
 
-from mtf_engine import memo, review
 from mtf_engine.jobs import reviewing
 from mtf_engine.registry import BASELINE, DecisionRow, RunRow
-from mtf_engine.review import RULE, Case
+from mtf_engine.release import memo, review
+from mtf_engine.release.review import RULE, Case
 from pages.shared import follow, links, loaders, words
 from pages.shared.exhibit import described
 from pages.shared.round_tables import interval_text

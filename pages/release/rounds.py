@@ -3,7 +3,7 @@
 import streamlit as st
 
 from mtf_engine.registry import RunRow
-from mtf_engine.rounds import Round
+from mtf_engine.release.rounds import Round
 from pages.shared import follow, links, loaders, round_charts, round_form, round_tables, words
 from pages.shared.exhibit import described, exhibit
 from pages.shared.round_tables import AB_GAIN, GAUC

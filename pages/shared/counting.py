@@ -8,8 +8,8 @@ from typing import Generic, NamedTuple, TypeVar
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from mtf_engine.aggregates import Progress
 from mtf_engine.jobs.storage import open_dataset
+from mtf_engine.logs.aggregates import Progress
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.registry import DatasetRow
 from pages.shared import loaders, words

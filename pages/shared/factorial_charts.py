@@ -3,7 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from mtf_engine.comparison import marked
+from mtf_engine.study.comparison import marked
 from pages.shared.charts import (
     BASELINE,
     BOUND,

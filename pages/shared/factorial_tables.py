@@ -5,10 +5,18 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from mtf_engine.comparison import FLOORS, ROUNDS, Cell
 from mtf_engine.evaluation.what_if import WhatIf
-from mtf_engine.factorial import GAUC, METRICS, Factorial, GainSplit, OverSeeds, RankAgreement, over_seeds
-from mtf_engine.paper_tables import Row
+from mtf_engine.study.comparison import FLOORS, ROUNDS, Cell
+from mtf_engine.study.factorial import (
+    GAUC,
+    METRICS,
+    Factorial,
+    GainSplit,
+    OverSeeds,
+    RankAgreement,
+    over_seeds,
+)
+from mtf_engine.study.paper_tables import Row
 
 DATASETS = {
     "1": "1: Gaussian",

@@ -13,9 +13,6 @@ import pandas as pd
 import streamlit as st
 from pydantic import ValidationError
 
-from mtf_engine.aggregates import Population, stored_signal
-from mtf_engine.aggregates import population as count_population
-from mtf_engine.aggregates import signal as measure_signal
 from mtf_engine.exploration.cost import (
     CandidateLists,
     ExplorationCost,
@@ -29,6 +26,9 @@ from mtf_engine.jobs.metrics import read as read_metrics
 from mtf_engine.jobs.storage import open_dataset, open_policy
 from mtf_engine.learning.sentinels import Sentinel
 from mtf_engine.learning.sentinels import sentinels as find_sentinels
+from mtf_engine.logs.aggregates import Population, stored_signal
+from mtf_engine.logs.aggregates import population as count_population
+from mtf_engine.logs.aggregates import signal as measure_signal
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.registry import DatasetRow, RunRow, RunState, Workspace
 from mtf_engine.spec import BoundsPlan, FusionSpec, Refusal

@@ -7,9 +7,9 @@ import streamlit as st
 from mtf_engine.algos import ALGOS
 from mtf_engine.jobs import submissions
 from mtf_engine.jobs.configs import is_replay
+from mtf_engine.learning.training import make_config
 from mtf_engine.registry import BASELINE, RunRow
-from mtf_engine.rounds import Round
-from mtf_engine.training import make_config
+from mtf_engine.release.rounds import Round
 from pages.shared import follow, links, loaders, plans, words, worlds
 from pages.shared.worlds import World
 

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from mtf_engine.registry import RunRow
-from mtf_engine.rounds import Estimate, Round, reward_effect
+from mtf_engine.release.rounds import Estimate, Round, reward_effect
 from mtf_engine.spec import BoundsPlan
 from pages.shared import words
 

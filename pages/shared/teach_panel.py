@@ -5,9 +5,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from mtf_engine import aggregates
 from mtf_engine.exploration.pilot import Pilot
 from mtf_engine.exploration.teaching import FAR, WIDEST, Teaching, origin, teach
+from mtf_engine.logs import aggregates
 from mtf_engine.registry import DatasetRow
 from mtf_engine.spec import FusionSpec, Refusal
 from pages.shared import bounds_charts, links, loaders, plans, words

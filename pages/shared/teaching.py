@@ -3,8 +3,8 @@
 import pandas as pd
 import streamlit as st
 
-from mtf_engine import aggregates
 from mtf_engine.exploration.signal import Signal, Signals
+from mtf_engine.logs import aggregates
 from mtf_engine.registry import DatasetRow
 from mtf_engine.spec import Refusal
 from pages.shared import dataset_charts, links, loaders, words

@@ -8,9 +8,9 @@ from mtf_engine.algos import ALGOS
 from mtf_engine.exploration.signal import Signal
 from mtf_engine.jobs import estimates, executor, seeds
 from mtf_engine.learning.config import TrainerConfig
+from mtf_engine.learning.training import closest_preset, make_config
 from mtf_engine.registry import DatasetRow, RunRow, RunState
 from mtf_engine.spec import Spec
-from mtf_engine.training import closest_preset, make_config
 from pages.shared import follow, forms, links, loaders, words
 
 DEFAULT_PRESET = "laptop"

@@ -11,10 +11,10 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from mtf_engine import evolution
 from mtf_engine.environments import world
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 from mtf_engine.environments.world import Floats, f32
+from mtf_engine.learning import evolution
 from mtf_engine.spec import Spec, Vector
 
 HALF_WIDTH = 0.15  # of the box around the default weights

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtf_engine.environments import world
-from mtf_engine.environments.optima import instant_reward, search, users_by_segment
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 from mtf_engine.environments.world import Live, World
 from mtf_engine.spec import FusionSpec, Refusal
+from mtf_engine.study.optima import instant_reward, search, users_by_segment
 
 USERS_SEED, STEP, STEP_BY_SEGMENT = 1, 0.3, 0.15
 DIGITS = 4

@@ -6,9 +6,9 @@ five rounds. Its Table 2 has no row without PTM and no weighted GAUC; what it do
 
 from collections.abc import Iterable, Sequence
 
-from mtf_engine.comparison import ROUNDS, Cell, marked
-from mtf_engine.factorial import GAUC, OverSeeds, over_seeds, values_of
 from mtf_engine.spec import Spec
+from mtf_engine.study.comparison import ROUNDS, Cell, marked
+from mtf_engine.study.factorial import GAUC, OverSeeds, over_seeds, values_of
 
 OURS, NAME = "integrated_rl", "IntegratedRL-MTF"
 BASE = "evolution_strategy", "1"

@@ -10,9 +10,9 @@ from typing import Literal
 
 import numpy as np
 
-from mtf_engine.comparison import ROUNDS, Cell
 from mtf_engine.evaluation.abtest import student
 from mtf_engine.spec import Spec
+from mtf_engine.study.comparison import ROUNDS, Cell
 
 GAUC = "weighted_gauc"
 METRICS = (GAUC, "valid_consumption", "duration_time", "session_reward")

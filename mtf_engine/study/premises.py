@@ -13,7 +13,6 @@ from pydantic import Field, TypeAdapter
 
 from mtf_engine.environments import Acting, world
 from mtf_engine.environments.collect import Collection, collect
-from mtf_engine.environments.optima import played, search
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 from mtf_engine.environments.world import WORLDS, World, f32
 from mtf_engine.evaluation.weighted_gauc import weighted_gauc
@@ -22,6 +21,7 @@ from mtf_engine.exploration.signal import signal
 from mtf_engine.fusion import log_final_score
 from mtf_engine.reward import GAMMA
 from mtf_engine.spec import BoundsPlan, Refusal, Spec, Vector
+from mtf_engine.study.optima import played, search
 
 STORED = WORLDS / "premises"
 """Written by `benchmarks/premises.py`."""

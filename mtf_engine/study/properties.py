@@ -5,10 +5,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mtf_engine.environments.optima import NAMES, Optima, effective_dimensions, played, session_reward
 from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.environments.world import WORLDS
 from mtf_engine.spec import Spec
+from mtf_engine.study.optima import NAMES, Optima, effective_dimensions, played, session_reward
 
 STORED = WORLDS / "properties"
 """Written by `benchmarks/session_optima.py`."""

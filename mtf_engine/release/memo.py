@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from mtf_engine.registry import DecisionRow
-from mtf_engine.review import RULE, Case
-from mtf_engine.rounds import Estimate
+from mtf_engine.release.review import RULE, Case
+from mtf_engine.release.rounds import Estimate
 
 WIDTH, ROW, LEFT = 640, 34, 240
 """Of the picture, in pixels: its width, the height of a row, and where its axis starts."""

@@ -12,8 +12,8 @@ import torch
 from pydantic import ValidationError
 
 from mtf_engine.algos import ALGOS, Algorithm
-from mtf_engine.best_step import Validation
 from mtf_engine.disk import write_atomically
+from mtf_engine.learning.best_step import Validation
 from mtf_engine.learning.config import SCORE, TrainerConfig
 from mtf_engine.learning.search import Fitness
 from mtf_engine.logs.transitions import Transitions

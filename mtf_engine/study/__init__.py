@@ -1,0 +1,1 @@
+"""Studies: comparisons of methods in cells, the tables of the paper, and what a world of synthetic users holds."""
