@@ -3,7 +3,7 @@
 import streamlit as st
 
 from mtf_engine.disk import refusals, workspace_path
-from mtf_engine.jobs import executor
+from mtf_engine.runs import executor
 from mtf_engine.spec import Refusal
 from pages.shared import loaders, words
 

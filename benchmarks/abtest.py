@@ -15,10 +15,10 @@ from scipy.stats import norm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from mtf_engine.environments.names import FIRST_WORLD
 from mtf_engine.environments.play import play
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 from mtf_engine.evaluation.abtest import METRICS, relative_effect, users_live
-from mtf_engine.jobs.configs import FIRST_WORLD
 
 ACTIONS = {"candidate": 0.3, "base": 0.0}
 """Of all ten weights: the two policies differ by a few per cent of session reward."""

@@ -12,12 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from mtf_engine.jobs import executor, submissions
-from mtf_engine.jobs.storage import open_dataset, register_dataset
 from mtf_engine.logs import aggregates
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.schema import Tables
 from mtf_engine.registry import RunRow, RunState, Workspace, new_id
+from mtf_engine.runs import executor
+from mtf_engine.runs.storage import open_dataset, register_dataset
+from mtf_engine.work.collect import submit_collect
+from mtf_engine.work.evaluate import submit_evaluate
+from mtf_engine.work.export import submit_export
+from mtf_engine.work.rounds import submit_progressive
+from mtf_engine.work.train import submit_train
 
 PATTERN = 5_000
 BATCH = 100
@@ -37,15 +42,15 @@ def make(path: Path, n_requests: int, n_runs: int) -> Workspace:
 
 
 def _fill(workspace: Workspace, n_requests: int, n_runs: int) -> None:
-    collect = partial(submissions.submit_collect, workspace, env="session", n_requests=PATTERN)
+    collect = partial(submit_collect, workspace, env="session", n_requests=PATTERN)
     pattern = _done(workspace, collect(explore="uniform", seed=1, name="pattern"))
     test = _done(workspace, collect(explore="baseline", seed=2, name="test"))
-    train = submissions.submit_train(
+    train = submit_train(
         workspace, pattern, algo="integrated_rl", preset="demo", settings=SETTINGS, name="training 1"
     )
     _done(workspace, train)
-    _done(workspace, submissions.submit_evaluate(workspace, ["baseline", train], test))
-    _done(workspace, submissions.submit_export(workspace, train))
+    _done(workspace, submit_evaluate(workspace, ["baseline", train], test))
+    _done(workspace, submit_export(workspace, train))
     for i in range(2, n_runs + 1):
         _copy(workspace, workspace.registry.run(train), i)
     _repeat(workspace, open_dataset(workspace, pattern), n_requests)
@@ -53,7 +58,7 @@ def _fill(workspace: Workspace, n_requests: int, n_runs: int) -> None:
 
 def _play(workspace: Workspace) -> None:
     """Plays two rounds, each with its A/B test."""
-    rounds = submissions.submit_progressive(
+    rounds = submit_progressive(
         workspace, algo="integrated_rl", preset="demo", settings={**SETTINGS, "n_steps": "100"},
         env="session", rounds=2, sessions_per_round=300, ab_users=300, name="two rounds",
     )  # fmt: skip

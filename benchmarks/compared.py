@@ -20,18 +20,20 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from mtf_engine.algos import ALGOS
 from mtf_engine.commands.foreground import finish
+from mtf_engine.commands.options import parse_seeds, parse_settings
+from mtf_engine.environments.names import session_of, world_of
 from mtf_engine.environments.replay import ReplayConfig
 from mtf_engine.environments.world import DEFAULT_WORLD, names
 from mtf_engine.evaluation.deviation import Deviation
 from mtf_engine.evaluation.result import EvaluationResult
-from mtf_engine.jobs import files, submissions
-from mtf_engine.jobs.configs import session_of, world_of
-from mtf_engine.jobs.seeds import parse_seeds
 from mtf_engine.registry import RunRow, RunState, Workspace
+from mtf_engine.runs import files
 from mtf_engine.study.comparison import Cell, Comparison, Difference, marked
 from mtf_engine.study.factorial import Factorial, OverSeeds, gain_split, values_of
 from mtf_engine.study.factorial import over_seeds as of_seeds
 from mtf_engine.study.paper_tables import BASE, OURS, Row
+from mtf_engine.work.import_log import submit_import
+from mtf_engine.work.study import submit_compare
 
 ROOT = Path(__file__).parents[1]
 KUAIRAND = Path(os.environ.get("MTF_KUAIRAND", ROOT / "../shared/data/kuairand"))
@@ -83,11 +85,11 @@ def report(options: argparse.Namespace, title: str, told: Told) -> None:
 
 def compared(workspace: Workspace, options: argparse.Namespace) -> RunRow:
     """Returns the completed run of the comparison."""
-    run_id = submissions.submit_compare(
+    run_id = submit_compare(
         workspace,
         methods=tuple(ALGOS) if options.methods == "all" else tuple(options.methods.split(",")),
         preset=options.preset,
-        settings=submissions.parse_settings(options.set),
+        settings=parse_settings(options.set),
         source=kuairand(workspace) if options.env == "replay" else None,
         datasets=tuple(options.datasets.split(",")),
         seeds=parse_seeds(options.seeds),
@@ -105,7 +107,7 @@ def kuairand(workspace: Workspace) -> str:
     known = [row.id for row in workspace.registry.datasets() if row.source == "kuairand"]
     if known:
         return known[0]
-    run_id = submissions.submit_import(workspace, KUAIRAND, format="kuairand")
+    run_id = submit_import(workspace, KUAIRAND, format="kuairand")
     return str(finish(workspace, run_id).dataset_id)
 
 

@@ -27,8 +27,8 @@ from peers import peer_python
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 
+from mtf_engine.environments.names import FIRST_WORLD
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
-from mtf_engine.jobs.configs import FIRST_WORLD
 
 ROOT = Path(__file__).parent.parent
 PEER_SECONDS = 10

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 from mtf_engine.environments.world import World, names
-from mtf_engine.jobs.storage import live_policy
+from mtf_engine.runs.storage import live_policy
 from mtf_engine.study.generation import by_segment, learn_live
 from mtf_engine.study.premises import PREMISES, Premises, measure, store, stored
 

@@ -29,20 +29,22 @@ from scipy import stats
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from mtf_engine.environments import Acting
+from mtf_engine.environments.names import session_of
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 from mtf_engine.environments.world import DEFAULT_WORLD, Floats, f32, names
 from mtf_engine.evaluation.abtest import METRICS, ab_test
 from mtf_engine.evaluation.ranking import Ranking
 from mtf_engine.exploration.policies import explore
-from mtf_engine.jobs import executor, submissions
-from mtf_engine.jobs.configs import session_of
-from mtf_engine.jobs.storage import live_policy, open_dataset, open_policy
 from mtf_engine.learning.training import make_config
 from mtf_engine.logs.aggregates import signal
 from mtf_engine.logs.schema import DatasetMeta
 from mtf_engine.registry import BASELINE, RunRow, Workspace
+from mtf_engine.runs import executor
+from mtf_engine.runs.storage import live_policy, open_dataset, open_policy
 from mtf_engine.study.factorial import GAUC
 from mtf_engine.study.premises import measured
+from mtf_engine.work.paper_data import submit_paper_data
+from mtf_engine.work.train import submit_train
 
 AB_SEED = 1_000
 """Of the first test users; those of the logs have the seeds of trainings and rounds."""
@@ -130,7 +132,7 @@ def made(workspace: Workspace, options: argparse.Namespace) -> list[RunRow]:
             workspace,
             "paper-data",
             f"{told_sizes(options)}, seed {seed}",
-            lambda seed=seed: submissions.submit_paper_data(
+            lambda seed=seed: submit_paper_data(
                 workspace,
                 name=f"{told_sizes(options)}, seed {seed}",
                 sessions=options.sessions,
@@ -161,7 +163,7 @@ def trained(workspace: Workspace, data: list[RunRow], options: argparse.Namespac
                 workspace,
                 "train",
                 f"{arm}, {told_sizes(options)}, seed {seed}",
-                lambda seed=seed, run=run: submissions.submit_train(
+                lambda seed=seed, run=run: submit_train(
                     workspace,
                     name=f"{arm}, {told_sizes(options)}, seed {seed}",
                     dataset=(run.result or {})["datasets"][dataset],

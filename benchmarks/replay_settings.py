@@ -27,10 +27,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.compared import KUAIRAND
 from benchmarks.progressive import over_seeds
 from mtf_engine.algos import ALGOS
+from mtf_engine.commands.options import parse_settings
 from mtf_engine.environments.collect import Collection, collect
 from mtf_engine.environments.replay import ReplayConfig, ReplayEnvironment
 from mtf_engine.evaluation.ranking import Ranking
-from mtf_engine.jobs import submissions
 from mtf_engine.learning.training import fit, make_config
 from mtf_engine.logs.aggregates import signal
 from mtf_engine.logs.datasets import Dataset, write_dataset
@@ -81,7 +81,7 @@ def main(options: argparse.Namespace) -> None:
         ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn")) as pool,
     ):
         write_dataset(Path(folder), "real", log.meta, log.batches)
-        changed = submissions.parse_settings(options.set)
+        changed = parse_settings(options.set)
         work = partial(trained, Path(folder), options.sessions, changed)
         found = dict(zip(cases, pool.map(work, cases), strict=True))
     print(

@@ -22,8 +22,10 @@ from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from mtf_engine.jobs import executor, files, metrics, submissions
 from mtf_engine.registry import RunState, Workspace
+from mtf_engine.runs import executor, files, metrics
+from mtf_engine.work.collect import submit_collect
+from mtf_engine.work.train import submit_train
 
 WALL_CLOCK = {"seconds", "steps_per_second"}
 STARTING = 0.2
@@ -33,7 +35,7 @@ STARTING = 0.2
 def main(folder: Path, n_kills: int, n_steps: int, seed: int) -> int:
     """Prints where the kills hit and what differs; returns the exit code."""
     workspace, generator = Workspace(folder), np.random.default_rng(seed)
-    collected = submissions.submit_collect(workspace, env="session", n_requests=5_000, name="explored")
+    collected = submit_collect(workspace, env="session", n_requests=5_000, name="explored")
     executor.completed(workspace, executor.wait(workspace, collected))
     whole = train(workspace, n_steps)
     executor.completed(workspace, executor.wait(workspace, whole))
@@ -52,7 +54,7 @@ def main(folder: Path, n_kills: int, n_steps: int, seed: int) -> int:
 def train(workspace: Workspace, n_steps: int) -> str:
     """Returns the id of a training with the laptop's 24 critics and frequent checkpoints."""
     settings = {"n_steps": str(n_steps), "checkpoint_every": "20", "log_every": "10"}
-    return submissions.submit_train(
+    return submit_train(
         workspace, "explored", algo="integrated_rl", preset="laptop", settings=settings, seed=1
     )
 

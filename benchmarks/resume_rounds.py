@@ -20,8 +20,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks import resume
-from mtf_engine.jobs import executor, submissions
 from mtf_engine.registry import RunRow, RunState, Workspace
+from mtf_engine.runs import executor
+from mtf_engine.work.rounds import submit_progressive
 
 
 def main(folder: Path, n_kills: int, n_rounds: int, n_sessions: int, n_steps: int, seed: int) -> int:
@@ -48,7 +49,7 @@ def main(folder: Path, n_kills: int, n_rounds: int, n_sessions: int, n_steps: in
 def play(workspace: Workspace, n_rounds: int, n_sessions: int, n_steps: int) -> str:
     """Returns the id of a run of rounds with the laptop's 24 critics and frequent checkpoints."""
     settings = {"n_steps": str(n_steps), "checkpoint_every": "20", "log_every": "10"}
-    return submissions.submit_progressive(
+    return submit_progressive(
         workspace,
         env="session",
         rounds=n_rounds,

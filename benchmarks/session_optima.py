@@ -17,11 +17,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from mtf_engine.environments.collect import Collection, collect
+from mtf_engine.environments.names import FIRST_WORLD
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 from mtf_engine.environments.world import World, names
 from mtf_engine.evaluation import weighted_gauc
 from mtf_engine.fusion import log_final_score
-from mtf_engine.jobs.configs import FIRST_WORLD
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import BoundsPlan

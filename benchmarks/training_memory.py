@@ -14,9 +14,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from mtf_engine.jobs import executor, submissions
-from mtf_engine.jobs.estimates import LOG_MB, PROCESS_MB
 from mtf_engine.registry import Workspace
+from mtf_engine.runs import executor
+from mtf_engine.runs.estimates import LOG_MB, PROCESS_MB
+from mtf_engine.work.collect import submit_collect
+from mtf_engine.work.train import submit_train
 
 LARGEST_MB = PROCESS_MB + LOG_MB
 SECONDS_BETWEEN_LOOKS = 0.02
@@ -30,7 +32,7 @@ def main(folder: Path, sizes: list[int], n_steps: int, algo: str) -> int:
     )
     for n_requests in sizes:
         name = f"log-{n_requests}"
-        collected = submissions.submit_collect(
+        collected = submit_collect(
             workspace, env="session", explore="uniform", n_requests=n_requests, name=name
         )
         executor.completed(workspace, executor.wait(workspace, collected))
@@ -45,9 +47,7 @@ def main(folder: Path, sizes: list[int], n_steps: int, algo: str) -> int:
 def train(workspace: Workspace, dataset: str, n_steps: int, algo: str, seed: int) -> tuple[int, int, float]:
     """Returns the peaks of the worker's anonymous memory and of its mapped files, MiB, and its seconds."""
     settings = {"n_steps": str(n_steps)}
-    run_id = submissions.submit_train(
-        workspace, dataset, algo=algo, preset="laptop", settings=settings, seed=seed
-    )
+    run_id = submit_train(workspace, dataset, algo=algo, preset="laptop", settings=settings, seed=seed)
     anonymous = mapped = 0
     for (run,) in executor.watch(workspace, run_id, poll_seconds=0.0):
         status = Path(f"/proc/{run.pid}/status")

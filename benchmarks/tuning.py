@@ -31,16 +31,16 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from mtf_engine.algos import ALGOS
+from mtf_engine.commands.options import parse_settings
 from mtf_engine.environments.collect import Collection, collect
 from mtf_engine.environments.play import play
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 from mtf_engine.environments.world import DEFAULT_WORLD, names
-from mtf_engine.jobs import submissions
-from mtf_engine.jobs.storage import live_policy
 from mtf_engine.learning.config import OffPolicyConfig
 from mtf_engine.learning.training import fit, make_config
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.policies.policy import Policy
+from mtf_engine.runs.storage import live_policy
 from mtf_engine.spec import BoundsPlan, Refusal
 
 HALF_WIDTH = 0.15
@@ -117,7 +117,7 @@ def main(options: argparse.Namespace) -> None:
         write_dataset(
             Path(folder), "log", collection.meta(env, "log", "session"), collect(env, baseline, collection)
         )
-        changed = submissions.parse_settings(options.set)
+        changed = parse_settings(options.set)
         work = partial(trained, Path(folder) / "log.duckdb", options.world, steps, options.sessions, changed)
         found = dict(zip(cases, pool.map(work, cases), strict=True))
     base = session_rewards(baseline, options.world, options.sessions)

@@ -47,13 +47,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.progressive import over_seeds, told
 from mtf_engine.algos import ALGOS
 from mtf_engine.algos.integrated_rl import VARIANCE_FLOOR, IntegratedRL
+from mtf_engine.commands.options import parse_settings
 from mtf_engine.environments.collect import Collection, collect
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 from mtf_engine.environments.world import DEFAULT_WORLD, names
 from mtf_engine.evaluation.abtest import ab_test
 from mtf_engine.evaluation.ranking import Ranking
-from mtf_engine.jobs import submissions
-from mtf_engine.jobs.storage import live_policy
 from mtf_engine.learning.batches import Batch, Batches
 from mtf_engine.learning.training import fit, make_config
 from mtf_engine.logs.datasets import Dataset, write_dataset
@@ -61,6 +60,7 @@ from mtf_engine.logs.transitions import Transitions
 from mtf_engine.policies.networks import deviation
 from mtf_engine.policies.policy import Policy
 from mtf_engine.registry import BASELINE
+from mtf_engine.runs.storage import live_policy
 from mtf_engine.spec import BoundsPlan, Refusal
 from mtf_engine.study.factorial import GAUC
 
@@ -212,7 +212,7 @@ class Case(NamedTuple):
     @property
     def settings(self) -> dict[str, str]:
         """Its settings."""
-        return submissions.parse_settings([word for word in self.name.split() if "=" in word])
+        return parse_settings([word for word in self.name.split() if "=" in word])
 
 
 def log_written(folder: Path, world: str, name: str, n_sessions: int, seed: int, kind: Any) -> None:
@@ -328,7 +328,7 @@ def main(options: argparse.Namespace) -> None:
                 written.append((f"explored-{n}-{seed}", n, EXPLORED_SEED + seed, "uniform"))
         for done in [pool.submit(log_written, folder, options.world, *one) for one in written]:
             done.result()
-        changed = submissions.parse_settings(options.set)
+        changed = parse_settings(options.set)
         work = partial(trained, folder, options.method, changed)
         gains = dict(zip(cases, pool.map(work, cases), strict=True))
         test = partial(tested, folder, options.world, options.users, cases)

@@ -1,10 +1,11 @@
 """The small mutable rows (datasets, runs, plans) and the workspace folder they describe."""
 
 import os
+import re
 import secrets
 import shutil
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -22,20 +23,8 @@ from mtf_engine.spec import BoundsPlan, Refusal, Spec
 BASELINE = "baseline"
 LIVE, CANDIDATE = "live", "candidate"
 """Aliases of policies: what the team last made live, and what waits for its decision."""
-Kind = Literal[
-    "import",
-    "collect",
-    "join",
-    "train",
-    "evaluate",
-    "abtest",
-    "export",
-    "progressive",
-    "paper-data",
-    "compare",
-]
 BEST = "@best"
-WRITES_DATASET = ("import", "collect", "join")
+_DATASET_ID, _POLICY = re.compile(r"dataset-[0-9a-f]{8}"), re.compile(rf"train-[0-9a-f]{{8}}({BEST})?")
 
 
 def run_of(policy: str) -> str:
@@ -64,16 +53,16 @@ class DatasetRow(Spec):
 
 
 class RunRow(Spec):
-    """One run. `dataset_id` is the dataset it reads, or the one it writes (import, collect, join).
+    """One run. `dataset_id` is the dataset that it reads, or the one that it `writes_dataset`.
 
     Trainings that differ in their seed alone, submitted together, share a `seed_group`. `best_score` is the
     highest weighted GAUC of validation users so far, reached at `best_step`. `provenance` says what computed
     it: code, versions, threads, peak memory, the dataset's hash. A run with a `parent_id` is a part of that run,
-    done in the parent's process.
+    done in the parent's process, or put to work by a parent that only `coordinates` its parts.
     """
 
     id: str
-    kind: Kind
+    kind: str
     name: str
     state: RunState
     created_at: datetime
@@ -98,6 +87,8 @@ class RunRow(Spec):
     best_step: int | None = None
     provenance: dict[str, Any] | None = None
     parent_id: str | None = None
+    writes_dataset: bool = False
+    coordinates: bool = False
 
     @property
     def seconds(self) -> float | None:
@@ -108,17 +99,21 @@ class RunRow(Spec):
 
     @property
     def reads_policies(self) -> tuple[str, ...]:
-        """The policies that the run's config names."""
-        single = (self.config.get(name) for name in ("baseline", "run_id"))
-        return (*filter(None, single), *self.config.get("policies", ()))
+        """The policies of trainings that the run's config names."""
+        return tuple(name for name in self._named if _POLICY.fullmatch(name))
 
     @property
     def reads_datasets(self) -> tuple[str, ...]:
         """The datasets that the run reads, by id; the one that it writes is not among them."""
-        own = () if self.kind in WRITES_DATASET else (self.dataset_id,)
-        source = () if self.kind == "import" else (self.config.get("source"), self.config.get("on"))
-        joined = self.config.get("datasets", ()) if self.kind == "join" else ()
-        return tuple(dict.fromkeys(filter(None, (*own, *source, *joined))))
+        own = (self.dataset_id,) if self.dataset_id and not self.writes_dataset else ()
+        return tuple(dict.fromkeys((*own, *(name for name in self._named if _DATASET_ID.fullmatch(name)))))
+
+    @property
+    def _named(self) -> Iterator[str]:
+        """Yields the texts of the config, those in lists too, but its `name`, which people choose."""
+        for field, value in self.config.items():
+            several = value if isinstance(value, list | tuple) else (value,)
+            yield from (one for one in several if isinstance(one, str) and field != "name")
 
     def public(self) -> dict[str, Any]:
         """Returns what the command line shows of a run: no process id, and no folder of this machine."""

@@ -87,6 +87,8 @@ RUNS = sa.Table(
     sa.Column("best_step", sa.BigInteger),
     sa.Column("provenance", sa.JSON(none_as_null=True)),
     sa.Column("parent_id", sa.String, index=True),
+    sa.Column("writes_dataset", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("coordinates", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 PLANS = sa.Table(
     "plans",
@@ -114,6 +116,11 @@ DECISIONS = sa.Table(
     sa.Column("round", sa.Integer),
     sa.Column("case", sa.JSON(none_as_null=True)),
 )
+OF_OLDER_ROWS = {
+    "writes_dataset": RUNS.c.kind.in_(("import", "collect", "join")),
+    "coordinates": RUNS.c.kind == "compare",
+}
+"""What a column that an older workspace lacks is for the runs in it, where that is not its default."""
 APPEND_ONLY = (DECISIONS,)
 """Tables whose rows no statement changes or deletes, held by the database itself where it is SQLite."""
 
@@ -125,6 +132,8 @@ def create_or_upgrade(connection: sa.Connection) -> None:
         for column in _missing(connection, table):
             definition = sa.schema.CreateColumn(column).compile(connection)
             connection.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
+            if (known := OF_OLDER_ROWS.get(column.name)) is not None:
+                connection.execute(sa.update(table).values({column.name: known}))
         for index in table.indexes:
             connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
     if connection.dialect.name == "sqlite":

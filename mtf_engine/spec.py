@@ -1,7 +1,8 @@
 """The nouns every other module speaks: FusionSpec, RewardSpec, BoundsPlan, and Refusal for bad input."""
 
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import yaml
@@ -20,6 +21,14 @@ class Spec(BaseModel):
     """A frozen, JSON-able value; an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def asked(cls, what: str, values: Mapping[str, Any]) -> Self:
+        """Returns the spec of values that somebody asked for; a Refusal names every field of `what` that is wrong."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise Refusal.invalid(what, error) from None
 
 
 class Defect(Spec):

@@ -9,8 +9,13 @@ import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
-from mtf_engine.jobs import executor, submissions
 from mtf_engine.registry import Workspace
+from mtf_engine.runs import executor
+from mtf_engine.work.abtest import submit_abtest
+from mtf_engine.work.collect import submit_collect
+from mtf_engine.work.evaluate import submit_evaluate
+from mtf_engine.work.export import submit_export
+from mtf_engine.work.train import submit_train
 from tests.browsing import chrome, tab
 from tests.workspaces import worked_on_here
 
@@ -77,21 +82,21 @@ def fill(workspace: Workspace) -> None:
     def done(run_id: str) -> str:
         return executor.completed(workspace, executor.wait(workspace, run_id)).dataset_id or ""
 
-    collect = partial(submissions.submit_collect, workspace, env="session:feed", n_requests=1000)
+    collect = partial(submit_collect, workspace, env="session:feed", n_requests=1000)
     collected = [
         collect(explore="uniform", seed=1, name="explored"),
         collect(explore="baseline", seed=2, name="test"),
     ]
     explored, test = map(done, collected)
     settings = {"n_steps": "60", "n_critics": "4", "hidden": "16", "log_every": "10"}
-    train = partial(submissions.submit_train, workspace, explored, algo="integrated_rl", preset="demo")
+    train = partial(submit_train, workspace, explored, algo="integrated_rl", preset="demo")
     run_id = train(settings=settings, name="small")
     done(run_id)
-    abtest = partial(submissions.submit_abtest, workspace, [run_id], against="baseline", env="session:feed")
+    abtest = partial(submit_abtest, workspace, [run_id], against="baseline", env="session:feed")
     compared = [
-        submissions.submit_evaluate(workspace, ["baseline", run_id], test),
+        submit_evaluate(workspace, ["baseline", run_id], test),
         abtest(n_users=50, seeds=(0, 1)),
     ]
     for compared_id in compared:
         done(compared_id)
-    done(submissions.submit_export(workspace, run_id))  # its bundle tells the scores
+    done(submit_export(workspace, run_id))  # its bundle tells the scores

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from mtf_engine.environments.names import FIRST_WORLD
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 from mtf_engine.environments.world import World
 from mtf_engine.evaluation.abtest import ABTest, ab_test, relative_effect, users_live
-from mtf_engine.jobs.configs import FIRST_WORLD
 
 N_USERS = 400
 

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from mtf_engine.evaluation import ABTest
-from mtf_engine.jobs import executor
 from mtf_engine.registry import RunState
+from mtf_engine.runs import executor
 from pages.shared import abtest_results
 from tests.test_evaluate_pages import table
 from tests.test_pages import button, checked, empty, filled, opened, texts

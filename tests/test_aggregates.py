@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from mtf_engine.exploration.coverage_counts import count_coverage, read_logged_actions
-from mtf_engine.jobs.storage import open_dataset
 from mtf_engine.logs.aggregates import (
     BASELINE_ROWS,
     coverage,
@@ -17,6 +16,7 @@ from mtf_engine.logs.aggregates import (
     stored_signal,
 )
 from mtf_engine.logs.datasets import Dataset
+from mtf_engine.runs.storage import open_dataset
 from mtf_engine.spec import Refusal
 
 

@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ LAYERS = (
     ("learning.best_step", "learning.training"),
     ("release",),
     ("study",),
-    ("runs", "jobs"),
+    ("runs",),
     ("questions",),
     ("work",),
     ("commands", "cli", "__main__", "dashboard", "__init__"),
@@ -98,6 +99,12 @@ def test_the_engine_imports_downwards(path):
         if name.startswith("mtf_engine") and layer_of(name) > own
     }
     assert not above, f"{name_of(path)} imports {above}, which lies above it"
+
+
+def test_no_file_is_behind_itself():
+    """Types alone may look back; what is imported, at the top or inside a function, may not."""
+    behind = {name: files_behind(imports_of(path)) - {name} for name, path in MODULES.items()}
+    tuple(TopologicalSorter(behind).static_order())  # a CycleError names the files
 
 
 @pytest.mark.parametrize("path", ENGINE, ids=name_of)

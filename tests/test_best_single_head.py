@@ -7,10 +7,10 @@ from mtf_engine.algos import ALGOS
 from mtf_engine.algos.best_single_head import regressed, single_heads
 from mtf_engine.evaluation.ranking import Ranking
 from mtf_engine.fusion import pows_and_biases
-from mtf_engine.jobs.fitness import open_fitness
 from mtf_engine.learning.training import fit, make_config
 from mtf_engine.logs.schema import EvaluationRows
 from mtf_engine.spec import FusionDimension, FusionSpec, Refusal
+from mtf_engine.work.fitness import open_fitness
 from tests.problems import N_FEATURES, sessions
 
 MIXED = FusionSpec(

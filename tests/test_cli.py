@@ -14,10 +14,12 @@ import typer
 from typer.testing import CliRunner
 
 from mtf_engine.cli import app
-from mtf_engine.jobs import executor, submissions
-from mtf_engine.jobs.storage import open_dataset, open_policy
+from mtf_engine.commands.options import bounds_plan
 from mtf_engine.registry import RunRow, RunState, Workspace, new_id, now
+from mtf_engine.runs import executor
+from mtf_engine.runs.storage import open_dataset, open_policy
 from mtf_engine.spec import BoundsPlan, FusionSpec, Refusal
+from mtf_engine.work.export import fetch_bundle
 from tests.waiting import wait_until
 from tests.workspaces import copy_workspace, worked_on_here
 
@@ -228,7 +230,7 @@ def test_bounds_come_from_a_stored_plan_or_a_file(filled: Shell, tmp_path: Path)
     filled.workspace.registry.save_plan("narrow", plan)
     path = tmp_path / "plan.yaml"
     path.write_text(plan.to_yaml())
-    assert submissions.bounds_plan(filled.workspace, str(path)) == plan
+    assert bounds_plan(filled.workspace, str(path)) == plan
     collect = [
         "dataset",
         "collect",
@@ -317,7 +319,7 @@ def test_a_policy_of_another_world_is_refused(filled: Shell) -> None:
 def test_a_bundle_lands_where_it_was_asked_for_and_verifies(filled: Shell, tmp_path: Path) -> None:
     (training,) = filled.workspace.registry.runs(kind="train")
     (exported,) = filled.workspace.registry.runs(kind="export")
-    submissions.fetch_bundle(filled.workspace, exported.id, tmp_path / "policy.zip")
+    fetch_bundle(filled.workspace, exported.id, tmp_path / "policy.zip")
     checked = filled("verify", str(tmp_path / "policy.zip"))
     assert checked["ok"] and checked["max_abs_diff"] < 1e-5
     manifest = exported.result["manifest"]

@@ -10,14 +10,14 @@ import pytest
 
 from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.evaluation.personalisation import BY_SEGMENT, EVERYBODY, personalisation
-from mtf_engine.jobs import executor, paper_data, submissions
-from mtf_engine.jobs.campaign import stored
-from mtf_engine.jobs.compare import cells, parts, title
-from mtf_engine.jobs.configs import CompareConfig
 from mtf_engine.learning.training import make_config
 from mtf_engine.registry import RunRow, RunState, Workspace, now
+from mtf_engine.runs import executor
+from mtf_engine.runs.campaign import stored
 from mtf_engine.spec import Refusal
 from mtf_engine.study.comparison import ROUNDS, Cell, Comparison
+from mtf_engine.work import paper_data
+from mtf_engine.work.study import CompareConfig, cells, parts, submit_compare, title
 from tests.waiting import wait_until
 from tests.workspaces import stop_all
 
@@ -34,7 +34,7 @@ def design(**changes: Any) -> CompareConfig:
 
 def submit(workspace: Workspace, **changes: Any) -> str:
     settings = SMALL | changes.pop("settings", {})
-    return submissions.submit_compare(
+    return submit_compare(
         workspace,
         methods=("integrated_rl",),
         preset="demo",
@@ -64,7 +64,7 @@ def test_the_factorial_has_every_method_on_every_dataset_with_every_seed() -> No
         ("1", None), ("1b", None), ("2", None), ("3", None), ("rounds", None), ("2", 2), ("2", 24),
     ]  # fmt: skip
     planned = parts(config)
-    kinds = [part.kind for part in planned]
+    kinds = [part.kind.name for part in planned]
     # a seed: 4 collections, the join of 3, its five rounds, which are those of the method itself, 6 trainings
     assert [kinds.count(kind) for kind in ("collect", "join", "progressive", "train")] == [8, 2, 2, 12]
     assert kinds.count("evaluate") == kinds.count("abtest") == len(found) == 14
@@ -80,7 +80,7 @@ def test_every_method_is_trained_with_its_own_settings_and_the_seed_of_its_cell(
     assert [cell.method for cell in cells(config) if cell.dataset == ROUNDS] == ["integrated_rl"], (
         "a search learns nothing from rounds"
     )
-    orders = {part.name: part.order(Ready()) for part in parts(config) if part.kind == "train"}
+    orders = {part.name: part.order(Ready()) for part in parts(config) if part.kind.name == "train"}
     assert {name: order.config for name, order in orders.items()} == {
         "grid_search on dataset 2, seed 4": {**training["grid_search"], "seed": 4},
         "integrated_rl on dataset 2, seed 4": {**training["integrated_rl"], "seed": 4},
@@ -114,7 +114,7 @@ def test_a_part_waits_for_what_it_reads() -> None:
 
 
 def test_a_seed_draws_data_training_and_test_users_of_its_own() -> None:
-    orders = [part.order({}) for part in parts(design(seeds=(0, 1))) if part.kind == "collect"]
+    orders = [part.order({}) for part in parts(design(seeds=(0, 1))) if part.kind.name == "collect"]
     seeds = [order.seed for order in orders]
     assert len(set(seeds)) == len(seeds) == 4
     groups = {paper_data.group_seed(seed, group) for seed in (0, 1) for group in range(1, 6)}
@@ -123,8 +123,10 @@ def test_a_seed_draws_data_training_and_test_users_of_its_own() -> None:
 
 def test_a_comparison_by_replay_is_scored_on_the_log_and_has_no_ab_test() -> None:
     planned = parts(design(env="replay", source="dataset-1", datasets=("1", "2")))
-    assert {part.kind for part in planned} == {"collect", "train", "evaluate"}
-    assert all(part.order({}).config["source"] == "dataset-1" for part in planned if part.kind == "collect")
+    assert {part.kind.name for part in planned} == {"collect", "train", "evaluate"}
+    assert all(
+        part.order({}).config["source"] == "dataset-1" for part in planned if part.kind.name == "collect"
+    )
 
 
 def test_a_cell_tells_its_score_and_its_ab_test(workspace: Workspace, whole: RunRow) -> None:
@@ -188,9 +190,7 @@ def test_what_no_part_could_be_made_of_is_refused(workspace: Workspace) -> None:
         submit(workspace, datasets=("3",), settings={"n_steps": "4"})
     design = DESIGN | {"datasets": ("3",)}
     with pytest.raises(Refusal, match="made with integrated_rl, which the settings would not reach"):
-        submissions.submit_compare(
-            workspace, methods=("iql",), preset="demo", settings={"n_steps": "5"}, **design
-        )
+        submit_compare(workspace, methods=("iql",), preset="demo", settings={"n_steps": "5"}, **design)
     assert len(workspace.registry.runs()) == before
 
 

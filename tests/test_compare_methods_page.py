@@ -2,8 +2,8 @@
 
 import pytest
 
-from mtf_engine.jobs import executor
 from mtf_engine.registry import RunState, Workspace
+from mtf_engine.runs import executor
 from mtf_engine.study.comparison import Comparison
 from mtf_engine.study.factorial import factorial, over_seeds
 from pages.shared import factorial_charts, factorial_tables

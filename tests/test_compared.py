@@ -6,8 +6,8 @@ import numpy as np
 
 from benchmarks import compared, table1, table2
 from mtf_engine.algos import ALGOS
-from mtf_engine.jobs.storage import open_dataset, open_policy
 from mtf_engine.registry import BASELINE, Workspace
+from mtf_engine.runs.storage import open_dataset, open_policy
 from mtf_engine.study.comparison import FLOORS, Cell, marked
 from mtf_engine.study.paper_tables import table_1, table_2
 from pages.shared.factorial_tables import factorial_table

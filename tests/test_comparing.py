@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from mtf_engine.jobs.comparing import compared, seed_groups
 from mtf_engine.learning.curves import mean_and_interval, smoothed
 from mtf_engine.registry import RunRow, RunState, new_id, now
+from mtf_engine.runs.differences import compared, seed_groups
 
 
 def run(dataset="dataset-0", algo="integrated_rl", commit="aa", group="", **config) -> RunRow:

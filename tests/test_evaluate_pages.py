@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mtf_engine.evaluation import EvaluationResult
-from mtf_engine.jobs import files
+from mtf_engine.runs import files
 from tests.test_pages import PAGES, button, checked, empty, filled, opened, tables, texts
 from tests.workspaces import copy_workspace
 

@@ -15,9 +15,15 @@ from typer.testing import CliRunner
 
 from mtf_engine.cli import app
 from mtf_engine.disk import write_atomically
-from mtf_engine.jobs import executor, submissions, worker
 from mtf_engine.registry import RunState, Workspace
+from mtf_engine.runs import executor, worker
 from mtf_engine.spec import BoundsPlan, Refusal
+from mtf_engine.work import kinds
+from mtf_engine.work.collect import submit_collect
+from mtf_engine.work.evaluate import submit_evaluate
+from mtf_engine.work.export import fetch_bundle
+from mtf_engine.work.import_log import submit_import
+from mtf_engine.work.train import submit_train
 from tests.fixtures import logs
 from tests.workspaces import copy_workspace
 
@@ -58,20 +64,20 @@ def tree(folder: Path) -> set[str]:
 
 def an_import(workspace: Workspace) -> str:
     log = logs.write(logs.clean(), workspace.path.parent)
-    return submissions.submit_import(workspace, log, mapping=log / "mapping.yaml")
+    return submit_import(workspace, log, mapping=log / "mapping.yaml")
 
 
 def a_collection(workspace: Workspace) -> str:
-    return submissions.submit_collect(workspace, env="session:feed", n_requests=300)
+    return submit_collect(workspace, env="session:feed", n_requests=300)
 
 
 def a_training(workspace: Workspace) -> str:
     how = {"algo": "integrated_rl", "preset": "demo", "settings": SETTINGS}
-    return submissions.submit_train(workspace, "explored", **how)
+    return submit_train(workspace, "explored", **how)
 
 
 def an_evaluation(workspace: Workspace) -> str:
-    return submissions.submit_evaluate(workspace, ["baseline"], "test")
+    return submit_evaluate(workspace, ["baseline"], "test")
 
 
 @pytest.fixture
@@ -93,7 +99,7 @@ def test_a_full_disk_fails_a_run_in_one_sentence_and_room_makes_it_go_on(submit,
     run_id = submit(workspace)
     before = tree(workspace.path)
     filler = fill(tiny, leave=worker.SPARE + 40_000)
-    assert worker.run_job(workspace, run_id) is RunState.FAILED
+    assert worker.run_job(workspace, run_id, kinds()) is RunState.FAILED
     run = workspace.registry.run(run_id)
     with pytest.raises(Refusal, match=f"^{FULL}$"):
         executor.completed(workspace, run)
@@ -103,7 +109,7 @@ def test_a_full_disk_fails_a_run_in_one_sentence_and_room_makes_it_go_on(submit,
     assert left <= {"config.json", "provenance.json", "report.json", "metrics.jsonl", "worker.lock"}
     filler.unlink()
     executor.resume(workspace, run_id)
-    assert worker.run_job(workspace, run_id) is RunState.COMPLETED
+    assert worker.run_job(workspace, run_id, kinds()) is RunState.COMPLETED
 
 
 @contextmanager
@@ -124,7 +130,7 @@ def test_a_limit_to_the_size_of_files_fails_a_run_in_one_sentence(submit, small_
     run_id = submit(workspace)
     datasets = tree(workspace.datasets_dir)
     with largest_file(MIB // 2):
-        assert worker.run_job(workspace, run_id) is RunState.FAILED
+        assert worker.run_job(workspace, run_id, kinds()) is RunState.FAILED
     assert "no file may grow further" in str(workspace.registry.run(run_id).error)
     left = tree(workspace.datasets_dir) - datasets
     assert all(name.split("/")[0].endswith(".transitions") for name in left), "whole, for the next training"
@@ -142,7 +148,7 @@ def test_a_command_says_where_the_disk_is_full(small_workspace, tiny, tmp_path):
     export = small_workspace.registry.runs(kind="export")[0]
     fill(tiny, leave=4096)
     with pytest.raises(OSError, match="No space left"):
-        submissions.fetch_bundle(small_workspace, export.id, tiny / "policy.zip")
+        fetch_bundle(small_workspace, export.id, tiny / "policy.zip")
     assert tree(tiny) == {"filler"}
     done = CliRunner().invoke(app, ["--workspace", str(tiny / "new"), "dataset", "list"])
     assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (1, "", 1)

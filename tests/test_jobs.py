@@ -16,10 +16,12 @@ import psutil
 import pytest
 
 from benchmarks import resume
-from mtf_engine.jobs import executor, metrics, submissions
-from mtf_engine.jobs.storage import open_dataset
 from mtf_engine.registry import RunRow, RunState, Workspace
+from mtf_engine.runs import executor, metrics
+from mtf_engine.runs.storage import open_dataset
 from mtf_engine.spec import Refusal
+from mtf_engine.work.import_log import KIND, imported, submit_import
+from mtf_engine.work.train import submit_train
 from tests.fixtures.logs import clean, write
 from tests.waiting import PATIENCE, wait_until
 from tests.workspaces import copy_workspace, stop_all
@@ -48,14 +50,12 @@ def log(tmp_path: Path) -> Path:
 
 
 def import_log(workspace: Workspace, log: Path) -> str:
-    return submissions.submit_import(workspace, log, mapping=log / "mapping.yaml")
+    return submit_import(workspace, log, mapping=log / "mapping.yaml")
 
 
 def train(workspace: Workspace, **settings: object) -> str:
     texts = SMALL | {name: str(value) for name, value in settings.items()}
-    return submissions.submit_train(
-        workspace, "explored", algo="integrated_rl", preset="demo", settings=texts, seed=4
-    )
+    return submit_train(workspace, "explored", algo="integrated_rl", preset="demo", settings=texts, seed=4)
 
 
 def until(workspace: Workspace, run_id: str, condition: Callable[[RunRow], bool]) -> RunRow:
@@ -177,7 +177,7 @@ def test_a_refused_import_is_forgotten_by_whoever_reads_its_report(workspace: Wo
     run = executor.wait(workspace, import_log(workspace, log))
     assert run.state is RunState.FAILED
     with pytest.raises(Refusal, match=r"requests.csv: holds no bytes") as told:
-        executor.completed(workspace, run)
+        imported(workspace, run)
     assert told.value.defects and str(told.value) == run.error
     assert contents(workspace) == before
 
@@ -188,7 +188,7 @@ def contents(workspace: Workspace) -> list[Any]:
 
 
 def test_an_unexpected_error_is_kept_for_the_log(workspace: Workspace) -> None:
-    run = executor.wait(workspace, executor.submit(workspace, "import", {"no": "config"}))
+    run = executor.wait(workspace, executor.submit(workspace, KIND, {"no": "config"}))
     assert (run.state, run.error) == (RunState.FAILED, "internal error, see the log")
     assert "ValidationError" in (workspace.run_dir(run.id) / "run.log").read_text()
     with pytest.raises(Refusal, match=f"runs logs {run.id}"):

@@ -4,9 +4,9 @@ import pytest
 from typer.testing import CliRunner
 
 from mtf_engine.cli import app
-from mtf_engine.jobs import executor, metrics
-from mtf_engine.jobs.seeds import parse_seeds
+from mtf_engine.commands.options import parse_seeds
 from mtf_engine.registry import DatasetRow, RunRow, RunState, new_id, now
+from mtf_engine.runs import executor, metrics
 from mtf_engine.spec import Refusal
 from tests.test_cli import Shell
 

@@ -10,7 +10,6 @@ from mtf_engine.environments.collect import Collection, collect
 from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.exploration import clustered
 from mtf_engine.exploration.clustered import clustered_slopes
-from mtf_engine.jobs import estimates
 from mtf_engine.learning.training import fit, make_config
 from mtf_engine.logs import transitions as logged
 from mtf_engine.logs.datasets import Dataset, write_dataset
@@ -18,6 +17,7 @@ from mtf_engine.logs.transitions import Transitions
 from mtf_engine.policies.networks import Actor, ConstantAction, LinearPolicy, OffsetPolicy
 from mtf_engine.policies.policy import Policy
 from mtf_engine.registry import Workspace
+from mtf_engine.runs import estimates
 from mtf_engine.spec import BoundsPlan, Refusal
 from tests.problems import N_FEATURES, held, one_step, sessions, transitions
 

@@ -7,16 +7,17 @@ from streamlit.runtime.scriptrunner import RerunData, get_script_run_ctx
 
 from mtf_engine.environments.world import World, names
 from mtf_engine.exploration import signal
-from mtf_engine.jobs import estimates, executor, submissions
-from mtf_engine.jobs.configs import CollectConfig
-from mtf_engine.jobs.storage import open_dataset
 from mtf_engine.logs import aggregates
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.next_day import NextDay
 from mtf_engine.registry import RunRow, RunState, Workspace
 from mtf_engine.reward import Correlation
+from mtf_engine.runs import estimates, executor
+from mtf_engine.runs.storage import open_dataset
 from mtf_engine.spec import BoundsPlan, Refusal, RewardSpec
 from mtf_engine.study.premises import PREMISES, stored
+from mtf_engine.work.collect import CollectConfig
+from mtf_engine.work.train import submit_train
 from pages.shared import dataset_charts, loaders, words
 from tests.fixtures import logs
 from tests.test_explore_pages import address, tiles, widget
@@ -269,7 +270,7 @@ def test_a_dataset_is_deleted_when_asked_twice(filled):
 def test_a_dataset_that_a_run_works_with_is_kept(waiting):
     row = waiting.dataset("explored")
     settings = {"algo": "integrated_rl", "preset": "demo", "settings": {}}
-    run_id = submissions.submit_train(waiting, row.id, **settings)
+    run_id = submit_train(waiting, row.id, **settings)
     app = opened("datasets", dataset=row.id)
     delete(app)
     assert run_id in app.error[0].value.replace("\\", "")

@@ -11,13 +11,14 @@ from pydantic import Field
 
 from docs.reference import reference
 from mtf_engine.algos import ALGOS
-from mtf_engine.jobs import executor
-from mtf_engine.jobs.storage import open_dataset, open_policy
-from mtf_engine.jobs.worker import run_job
 from mtf_engine.learning.config import TrainerConfig
 from mtf_engine.policies.networks import ConstantAction
 from mtf_engine.policies.policy import Policy
 from mtf_engine.registry import RunState
+from mtf_engine.runs import executor
+from mtf_engine.runs.storage import open_dataset, open_policy
+from mtf_engine.runs.worker import run_job
+from mtf_engine.work import kinds
 from pages.shared import charts
 from tests import test_algos, test_docs
 from tests.test_cli import Shell
@@ -124,7 +125,7 @@ def test_it_is_held_to_the_contract(promise, tmp_path):
 
 def test_the_command_line_trains_it_and_its_policy_is_compared(own):
     told = own("train", "explored", "--algo", NAME, "--preset", "demo", "--set", "elite=0.5", "--background")
-    assert run_job(own.workspace, told["run_id"]) is RunState.COMPLETED
+    assert run_job(own.workspace, told["run_id"], kinds()) is RunState.COMPLETED
     run = own("runs", "show", told["run_id"])
     assert (run["algo"], run["step"], run["config"]["elite"]) == (NAME, 3, 0.5)
     policy = open_policy(own.workspace, told["run_id"], open_dataset(own.workspace, "explored").meta)
@@ -144,7 +145,7 @@ def test_a_run_of_it_is_drawn(own):
     told = own(
         "train", "explored", "--algo", NAME, "--preset", "demo", "--set", "log_every=1", "--background"
     )
-    run_job(own.workspace, told["run_id"])
+    run_job(own.workspace, told["run_id"], kinds())
     opened("runs", run=told["run_id"])
     assert charts.metric_title("elite_reward") == ("elite reward", "")
     assert charts.method_colour(NAME) != charts.BASELINE

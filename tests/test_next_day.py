@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mtf_engine.jobs.storage import open_dataset
 from mtf_engine.logs import aggregates
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.next_day import next_day
 from mtf_engine.logs.schema import DatasetMeta, Tables
+from mtf_engine.runs.storage import open_dataset
 from mtf_engine.spec import FusionSpec, Refusal, RewardSpec
 
 SIGNALS = ("like", "click", "never", "watch_time")

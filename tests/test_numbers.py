@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from mtf_engine.algos import ALGOS
 from mtf_engine.cli import app
-from mtf_engine.jobs import configs
-from mtf_engine.spec import MOST, Spec
+from mtf_engine.spec import MOST
+from mtf_engine.work import kinds
 from tests.test_cli import COMMANDS
 
 NONSENSE = {int: (str(MOST + 1), str(2**64)), float: ("nan", "inf", "-inf")}
@@ -22,9 +22,7 @@ WORDS = {
     "sessions_per_round": "5",
 }
 """What a required parameter is given where any word will not do."""
-SPECS = [algo.Config for algo in ALGOS.values()] + [
-    found for found in vars(configs).values() if isinstance(found, type) and issubclass(found, Spec)
-]
+SPECS = [algo.Config for algo in ALGOS.values()] + [kind.Config for kind in kinds().values() if kind.Config]
 
 
 def kind(annotation: Any) -> type | None:

@@ -9,10 +9,13 @@ import pytest
 from typer.testing import CliRunner
 
 from mtf_engine.cli import app as command_line
-from mtf_engine.jobs import executor, files, submissions
-from mtf_engine.jobs.worker import run_job
 from mtf_engine.registry import RunRow, RunState, Workspace
+from mtf_engine.runs import executor, files
+from mtf_engine.runs.worker import run_job
 from mtf_engine.spec import BoundsPlan
+from mtf_engine.work import kinds
+from mtf_engine.work.collect import submit_collect
+from mtf_engine.work.import_log import submit_import
 from tests.fixtures.comparison import a_comparison, add_comparison
 from tests.fixtures.logs import clean, write
 from tests.fixtures.rounds import a_round, add_rounds
@@ -37,7 +40,7 @@ def work_here(workspace: Workspace, *run_ids: str, **_: object) -> Iterator[list
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     for run_id in run_ids:
         if workspace.registry.run(run_id).state is RunState.QUEUED:
-            run_job(workspace, run_id)
+            run_job(workspace, run_id, kinds())
     for number, handler in handlers.items():
         signal.signal(number, handler)
     yield [workspace.registry.run(run_id) for run_id in run_ids]
@@ -60,8 +63,8 @@ def lineage(small_workspace, tmp_path_factory) -> Workspace:
         log = write(clean(), tmp_path_factory.mktemp("log"))
         around = {"env": "session:feed", "explore": "uniform", "baseline": train.id, "n_requests": 40}
         for run_id in (
-            submissions.submit_import(workspace, log, mapping=log / "mapping.yaml", name="imported"),
-            submissions.submit_collect(workspace, **around, name="next"),
+            submit_import(workspace, log, mapping=log / "mapping.yaml", name="imported"),
+            submit_collect(workspace, **around, name="next"),
         ):
             executor.completed(workspace, executor.wait(workspace, run_id))
     workspace.registry.save_plan(PLAN, BoundsPlan.symmetric(0.1, 10))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mtf_engine.jobs import executor
+from mtf_engine.runs import executor
 from tests.test_cli import Shell
 
 ROOT = Path(__file__).parent.parent

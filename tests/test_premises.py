@@ -11,7 +11,7 @@ from mtf_engine.environments import world
 from mtf_engine.environments.replay import ReplayConfig
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 from mtf_engine.environments.world import DEFAULT_WORLD, SEGMENTS, World, names
-from mtf_engine.jobs.storage import live_policy
+from mtf_engine.runs.storage import live_policy
 from mtf_engine.spec import FusionSpec, Refusal
 from mtf_engine.study.generation import by_segment, learn_live, linear, translated
 from mtf_engine.study.premises import (

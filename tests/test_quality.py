@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from mtf_engine.environments.collect import Collection, collect
 from mtf_engine.environments.gymnasium import GymnasiumEnvironment
-from mtf_engine.jobs.storage import open_dataset
 from mtf_engine.logs import aggregates
 from mtf_engine.logs import quality as quality_module
 from mtf_engine.logs.datasets import Dataset, write_dataset
@@ -21,6 +20,7 @@ from mtf_engine.logs.distributions import (
 from mtf_engine.logs.quality import PARTS, Quality, measure
 from mtf_engine.logs.shift import drift
 from mtf_engine.policies.policy import Policy
+from mtf_engine.runs.storage import open_dataset
 from mtf_engine.spec import BoundsPlan
 
 

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtf_engine.environments.replay import ReplayConfig, ReplayEnvironment
-from mtf_engine.jobs.storage import register_dataset
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.schema import DatasetMeta, Ledger, Tables
 from mtf_engine.observation import ObservationEncoder, log_history
 from mtf_engine.registry import Workspace
+from mtf_engine.runs.storage import register_dataset
 from mtf_engine.spec import FusionDimension, FusionSpec, Refusal, RewardSpec
 
 FUSION = FusionSpec(

@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from mtf_engine.jobs import executor, reviewing, submissions
 from mtf_engine.registry import BASELINE, RunState, Workspace
 from mtf_engine.registry_tables import DECISIONS
 from mtf_engine.release import memo, review
 from mtf_engine.release.criteria import Criteria, Guardrail, parse_criteria, parse_guardrail
 from mtf_engine.release.review import decided_case
 from mtf_engine.release.rounds import Estimate
+from mtf_engine.runs import executor
 from mtf_engine.spec import Refusal
+from mtf_engine.work.export import submit_export
+from mtf_engine.work.rounds import decide, submit_progressive
 from tests.fixtures.rounds import a_round, add_rounds, effect
 
 RUN = "progressive-1"
@@ -209,7 +211,7 @@ def test_the_figure_of_a_metric_that_was_not_measured_is_not_known() -> None:
 def test_rounds_by_hand_wait_for_people_and_go_on_as_they_decide(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "workspace")
     settings = {"n_steps": "40", "n_critics": "3", "hidden": "8", "batch_size": "16"}
-    run_id = submissions.submit_progressive(
+    run_id = submit_progressive(
         workspace, env="session:feed", rounds=2, sessions_per_round=60, algo="integrated_rl", preset="demo",
         settings=settings, promote="by-hand",
     )  # fmt: skip
@@ -217,12 +219,12 @@ def test_rounds_by_hand_wait_for_people_and_go_on_as_they_decide(tmp_path: Path)
         run = executor.wait(workspace, run_id)
         assert run.state is RunState.INTERRUPTED and f"round {number} waits for a decision" in str(run.error)
         assert workspace.policy("candidate") == run.result["rounds"][-1]["candidate"]
-        reviewing.decide(workspace, run_id, None, choice, name="Ada", reason=f"reason {number}")
+        decide(workspace, run_id, None, choice, name="Ada", reason=f"reason {number}")
     run = executor.completed(workspace, executor.wait(workspace, run_id))
     first, second = run.result["rounds"]
     assert (first["promoted"], second["promoted"]) == (False, True)
     assert second["baseline"] == BASELINE and run.result["promoted"] == second["candidate"] == workspace.live
     assert second["why"] == "decided by Ada: reason 2"
-    exported = submissions.submit_export(workspace, "live")
+    exported = submit_export(workspace, "live")
     manifest = executor.completed(workspace, executor.wait(workspace, exported)).result["manifest"]
     assert manifest["approved"] and manifest["approval"]["name"] == "Ada"

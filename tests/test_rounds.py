@@ -12,14 +12,17 @@ from pydantic import ValidationError
 
 from benchmarks import resume_rounds
 from mtf_engine.evaluation.abtest import Effect
-from mtf_engine.jobs import executor, submissions
-from mtf_engine.jobs.configs import CollectConfig
-from mtf_engine.jobs.storage import open_dataset, open_policy
 from mtf_engine.logs import aggregates
 from mtf_engine.logs.joining import joined_meta
 from mtf_engine.registry import BASELINE, RunRow, RunState, Workspace
 from mtf_engine.release.rounds import Estimate, Round, share_of, verdict
+from mtf_engine.runs import executor
+from mtf_engine.runs.storage import open_dataset, open_policy
 from mtf_engine.spec import BoundsPlan, Refusal
+from mtf_engine.work.collect import CollectConfig
+from mtf_engine.work.import_log import submit_import
+from mtf_engine.work.paper_data import submit_paper_data
+from mtf_engine.work.rounds import submit_progressive
 from tests.fixtures import kuairand as sample
 from tests.waiting import wait_until
 from tests.workspaces import stop_all
@@ -38,9 +41,7 @@ def submit(workspace: Workspace, **changes: Any) -> str:
         **changes,
     }
     settings = SMALL | values.pop("settings", {})
-    return submissions.submit_progressive(
-        workspace, algo="integrated_rl", preset="demo", settings=settings, **values
-    )
+    return submit_progressive(workspace, algo="integrated_rl", preset="demo", settings=settings, **values)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_rounds_share_sessions_users_and_steps_as_they_should(
 
 def test_passes_go_over_the_log_of_each_round(workspace: Workspace) -> None:
     settings = {name: value for name, value in SMALL.items() if name != "n_steps"} | {"passes": "40"}
-    run_id = submissions.submit_progressive(
+    run_id = submit_progressive(
         workspace, algo="integrated_rl", preset="demo", settings=settings, env="session:feed", rounds=2,
         sessions_per_round=30, train_on="cumulative", name="passes", seed=5,
     )  # fmt: skip
@@ -105,7 +106,7 @@ def test_passes_go_over_the_log_of_each_round(workspace: Workspace) -> None:
 @pytest.mark.slow
 def test_rounds_are_played_on_a_log_that_is_replayed(workspace: Workspace, tmp_path: Path) -> None:
     log = sample.write(tmp_path / "log", sample.impressions(), sample.users())
-    imported = submissions.submit_import(workspace, log, format="kuairand", name="log")
+    imported = submit_import(workspace, log, format="kuairand", name="log")
     source = executor.completed(workspace, executor.wait(workspace, imported)).dataset_id
     run_id = submit(workspace, env="replay", source=source, train_on="cumulative")
     run = executor.completed(workspace, executor.wait(workspace, run_id))
@@ -306,7 +307,7 @@ def test_the_papers_datasets_that_cannot_be_are_refused_at_once(
         "settings": SMALL,
     }
     with pytest.raises(Refusal, match=reason):
-        submissions.submit_paper_data(workspace, **asked | changes)
+        submit_paper_data(workspace, **asked | changes)
     assert workspace.registry.runs() == before
 
 
@@ -329,7 +330,7 @@ def test_a_name_that_ends_early_is_no_environment(written: str) -> None:
 
 @pytest.mark.slow
 def test_the_papers_datasets_are_of_four_groups_of_users_and_of_equal_size(workspace: Workspace) -> None:
-    run_id = submissions.submit_paper_data(
+    run_id = submit_paper_data(
         workspace,
         env="session:feed",
         sessions=40,

@@ -2,9 +2,9 @@
 
 import pytest
 
-from mtf_engine.jobs import executor
 from mtf_engine.registry import Workspace
 from mtf_engine.release import review
+from mtf_engine.runs import executor
 from pages.shared import round_charts, round_tables
 from tests.fixtures.rounds import a_round, add_rounds
 from tests.test_explore_pages import widget

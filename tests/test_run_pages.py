@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mtf_engine.jobs import executor, metrics
 from mtf_engine.registry import RunRow, RunState, Workspace, new_id, now
+from mtf_engine.runs import executor, metrics
 from pages.shared import run_charts, run_table
 from pages.shared.run_charts import Look
 from pages.shared.run_table import Filters

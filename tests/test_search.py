@@ -9,16 +9,17 @@ from mtf_engine.environments.play import play
 from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.evaluation import evaluate
 from mtf_engine.fusion import LogPredictions, log_final_score
-from mtf_engine.jobs import estimates, submissions
-from mtf_engine.jobs.executor import completed, wait
-from mtf_engine.jobs.fitness import open_fitness
-from mtf_engine.jobs.storage import live_policy, open_dataset, open_policy
 from mtf_engine.learning.search import BUDGET
 from mtf_engine.learning.training import fit, make_config
 from mtf_engine.policies.policy import Policy
 from mtf_engine.registry import Workspace
+from mtf_engine.runs import estimates
+from mtf_engine.runs.executor import completed, wait
+from mtf_engine.runs.storage import live_policy, open_dataset, open_policy
 from mtf_engine.spec import FusionSpec, Refusal
 from mtf_engine.study.comparison import FLOORS
+from mtf_engine.work.fitness import open_fitness
+from mtf_engine.work.train import submit_train
 from pages.shared import results
 from tests.problems import sessions, transitions, worth
 from tests.workspaces import copy_workspace
@@ -159,9 +160,7 @@ def test_a_log_from_elsewhere_has_no_environment_to_be_rewarded_in(workspace):
 
 def test_a_run_keeps_what_it_was_searched_for_and_how_often(workspace, in_process):
     settings = {"n_steps": "2", "population": "4", "fitness": "reward", "batch_size": "20"}
-    run_id = submissions.submit_train(
-        workspace, "explored", algo="evolution_strategy", preset="demo", settings=settings
-    )
+    run_id = submit_train(workspace, "explored", algo="evolution_strategy", preset="demo", settings=settings)
     run = completed(workspace, wait(workspace, run_id))
     assert run.config["fitness"] == "reward"
     assert run.result["search"] == {"evaluations": 8, "sessions": 20, "sessions_in_all": 160}

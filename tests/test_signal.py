@@ -10,7 +10,7 @@ from scipy.stats import f, kstest, ncx2
 from mtf_engine.exploration.clustered import FOLDS, RIDGES, clustered_slopes, residuals
 from mtf_engine.exploration.explored_returns import ExploredReturns, explored_returns, read_sessions
 from mtf_engine.exploration.signal import ALPHA, POWER, Signal, signal, signals
-from mtf_engine.jobs.storage import open_dataset
+from mtf_engine.runs.storage import open_dataset
 from mtf_engine.spec import Refusal
 
 NAMES = ("pow_a", "pow_b", "pow_c")

@@ -9,9 +9,9 @@ from scipy.stats import norm
 
 from mtf_engine.exploration.pilot import Arms, Pilot, PilotDimension, arms_loss, pilot, read_arms
 from mtf_engine.exploration.teaching import teach
-from mtf_engine.jobs.storage import open_dataset
 from mtf_engine.logs.aggregates import pilot as pilot_of
 from mtf_engine.logs.aggregates import pilot_path
+from mtf_engine.runs.storage import open_dataset
 from mtf_engine.spec import BoundsPlan, Refusal
 from tests.test_signal import NAMES, found, log
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mtf_engine.jobs.demo import LOGS, TRAININGS
+from mtf_engine.questions.demo import LOGS, TRAININGS
 from mtf_engine.registry import RunState, Workspace
 from pages.shared import tour
 from tests.test_pages import ROOT, checked, opened

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import mtf_engine
-from mtf_engine.jobs import estimates, files
-from mtf_engine.jobs.storage import open_critics, open_dataset, open_policy
 from mtf_engine.policies.policy import Policy
 from mtf_engine.registry import RunRow, Workspace
+from mtf_engine.runs import estimates, files
+from mtf_engine.runs.storage import open_critics, open_dataset, open_policy
 
 
 @pytest.fixture

@@ -15,9 +15,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from mtf_engine.algos.integrated_rl import IntegratedRL, IntegratedRLConfig
-from mtf_engine.jobs import executor
-from mtf_engine.jobs.doctor import examine
-from mtf_engine.jobs.storage import open_dataset
 from mtf_engine.learning.batches import Batch, Batches
 from mtf_engine.learning.linear import starting_policy
 from mtf_engine.learning.start import RewardScale, logged_std, mean_bounds, standardisation
@@ -26,6 +23,9 @@ from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.transitions import READ, Layout
 from mtf_engine.policies.networks import box, deviation
 from mtf_engine.registry import DatasetRow, Workspace, now
+from mtf_engine.runs import executor
+from mtf_engine.runs.doctor import examine
+from mtf_engine.runs.storage import open_dataset
 from mtf_engine.spec import FusionSpec
 from tests import problems
 from tests.test_datasets import META, tables, written

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mtf_engine.evaluation.what_if import flips, what_if
-from mtf_engine.jobs.what_if import reward_what_if
+from mtf_engine.questions.what_if import reward_what_if
 from mtf_engine.registry import BASELINE
 from mtf_engine.spec import RewardSpec
 

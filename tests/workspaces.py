@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from mtf_engine.jobs import executor, files, worker
 from mtf_engine.registry import RunRow, RunState, Workspace
+from mtf_engine.runs import executor, files, worker
+from mtf_engine.work import kinds
 
 REGISTRY = "registry.sqlite"
 
@@ -51,7 +52,7 @@ def worked_on_here() -> Iterator[None]:
         for run in workspace.registry.queue():
             log = (workspace.run_dir(run.id) / files.LOG).open("a")
             with log, redirect_stdout(log), redirect_stderr(log):
-                worker.run_job(workspace, run.id)
+                worker.run_job(workspace, run.id, kinds())
         return watch(workspace, *run_ids, **how)
 
     with pytest.MonkeyPatch.context() as patch:

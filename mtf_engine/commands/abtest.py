@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from mtf_engine.commands.frame import Session, command
-from mtf_engine.commands.options import Background, Seed, environment
+from mtf_engine.commands.options import Background, Seed, environment, parse_seeds
 
 app = typer.Typer()
 
@@ -44,12 +44,12 @@ def abtest(
 ) -> None:
     """A/B test policies on the same users of an environment, and tell the users a live test would need."""
     from mtf_engine.commands.foreground import finish
-    from mtf_engine.jobs import submissions
-    from mtf_engine.jobs.seeds import parse_seeds
+    from mtf_engine.questions.worlds import world_of_policies
+    from mtf_engine.work.abtest import submit_abtest
 
     if env == "session":
-        world = world or submissions.world_of_policies(shell.workspace, policies)
-    run_id = submissions.submit_abtest(
+        world = world or world_of_policies(shell.workspace, policies)
+    run_id = submit_abtest(
         shell.workspace,
         policies,
         against=against,

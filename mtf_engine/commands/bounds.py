@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mtf_engine.commands.frame import Session, command, confirm_deletion
-from mtf_engine.commands.options import Seed
+from mtf_engine.commands.options import Seed, bounds_plan
 from mtf_engine.spec import Refusal
 
 Plan = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A stored bounds plan or a YAML file.")]
@@ -34,8 +34,6 @@ def list_plans(shell: Session) -> None:
 @command(app, "bounds show narrow")
 def show(shell: Session, plan: Plan) -> None:
     """Show a plan; what it prints is YAML that `bounds save` takes."""
-    from mtf_engine.jobs.submissions import bounds_plan
-
     found = bounds_plan(shell.workspace, plan)
     if shell.as_json:
         shell.show(found.model_dump(mode="json"))
@@ -66,7 +64,7 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Delete a stored plan; datasets collected with it keep their own copy."""
-    from mtf_engine.jobs import dependents
+    from mtf_engine.questions import dependents
 
     needed_by = dependents.of_plan(shell.workspace, shell.workspace.plan(name))
     if not yes:
@@ -78,8 +76,7 @@ def delete(
 @command(app, "bounds diff narrow wide")
 def diff(shell: Session, plan: Plan, other: Plan) -> None:
     """Tell in which dimensions of which segments two plans differ."""
-    from mtf_engine.jobs.exploring import plan_changes
-    from mtf_engine.jobs.submissions import bounds_plan
+    from mtf_engine.questions.exploring import plan_changes
 
     changes = plan_changes(bounds_plan(shell.workspace, plan), bounds_plan(shell.workspace, other))
     shell.show([change.model_dump(mode="json") for change in changes])
@@ -102,7 +99,7 @@ def drift(
     import numpy as np
 
     from mtf_engine.exploration.drift import bounds_from_drift
-    from mtf_engine.jobs.exploring import policy_actions
+    from mtf_engine.questions.exploring import policy_actions
 
     acted = policy_actions(shell.workspace, run, on)
     found = bounds_from_drift(
@@ -136,8 +133,7 @@ def walls(
 ) -> None:
     """Tell where a policy presses against the bounds, and where its walls should go."""
     from mtf_engine.exploration.wall_pressure import wall_pressure
-    from mtf_engine.jobs.exploring import logged_plan, policy_actions
-    from mtf_engine.jobs.submissions import bounds_plan
+    from mtf_engine.questions.exploring import logged_plan, policy_actions
 
     plan = bounds_plan(shell.workspace, bounds) if bounds else logged_plan(shell.workspace, run)
     if plan is None:
@@ -168,8 +164,7 @@ def cost(
     seed: Seed = 0,
 ) -> None:
     """Tell what exploring would do to logged rankings, before anything is collected."""
-    from mtf_engine.jobs.exploring import collection_cost
-    from mtf_engine.jobs.submissions import bounds_plan
+    from mtf_engine.questions.exploring import collection_cost
 
     plan = bounds_plan(shell.workspace, bounds)
     found = collection_cost(shell.workspace, dataset, plan, sigma=sigma, k=k, n_requests=requests, seed=seed)
@@ -183,8 +178,8 @@ def coverage(
 ) -> None:
     """Certify that a log covers its boxes evenly, or say why not."""
     from mtf_engine.exploration.coverage import certify_coverage
-    from mtf_engine.jobs.storage import open_dataset
     from mtf_engine.logs.aggregates import coverage as counts_of
+    from mtf_engine.runs.storage import open_dataset
 
     opened = open_dataset(shell.workspace, dataset)
     found = certify_coverage(counts_of(opened), opened.meta.fusion.names)
@@ -221,8 +216,8 @@ def teach(
     """Find the box that teaches most for what it costs users, beside Gaussian noise, by a pilot log."""
     from mtf_engine.exploration.teaching import origin
     from mtf_engine.exploration.teaching import teach as find
-    from mtf_engine.jobs.storage import open_dataset
     from mtf_engine.logs.aggregates import pilot
+    from mtf_engine.runs.storage import open_dataset
 
     opened = open_dataset(shell.workspace, dataset)
     measured = pilot(opened)

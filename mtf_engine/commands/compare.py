@@ -5,7 +5,15 @@ from typing import Annotated
 import typer
 
 from mtf_engine.commands.frame import Session, command
-from mtf_engine.commands.options import Background, Preset, Replay, World, environment
+from mtf_engine.commands.options import (
+    Background,
+    Preset,
+    Replay,
+    World,
+    environment,
+    parse_seeds,
+    parse_settings,
+)
 
 app = typer.Typer()
 ALL = "all"
@@ -62,10 +70,9 @@ def compare(
     """
     from mtf_engine.algos import ALGOS
     from mtf_engine.commands.foreground import finish
-    from mtf_engine.jobs import submissions
-    from mtf_engine.jobs.seeds import parse_seeds
+    from mtf_engine.work.study import submit_compare
 
-    run_id = submissions.submit_compare(
+    run_id = submit_compare(
         shell.workspace,
         methods=tuple(ALGOS) if methods == ALL else _listed(methods),
         datasets=_listed(datasets),
@@ -73,7 +80,7 @@ def compare(
         env=environment(env, world, replay),
         source=source,
         preset=preset,
-        settings=submissions.parse_settings(settings or []),
+        settings=parse_settings(settings or []),
         sessions=sessions,
         rounds=rounds,
         n_critics=_listed(n_critics),

@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from mtf_engine.commands.frame import Session, command, confirm_deletion
-from mtf_engine.commands.options import Bounds, Env, Name, Replay, Seed, Source, World, environment
+from mtf_engine.commands.options import (
+    Bounds,
+    Env,
+    Name,
+    Replay,
+    Seed,
+    Source,
+    World,
+    bounds_plan,
+    environment,
+)
 from mtf_engine.reward import GAMMA
 
 Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Id or unique name of a dataset.")]
@@ -60,9 +70,9 @@ def import_log(
 ) -> None:
     """Import a log; it is checked whole, and kept only if nothing is wrong with it."""
     from mtf_engine.commands.foreground import finish
-    from mtf_engine.jobs import submissions
+    from mtf_engine.work.import_log import imported, submit_import
 
-    run_id = submissions.submit_import(
+    run_id = submit_import(
         shell.workspace,
         source,
         format=format,
@@ -71,7 +81,7 @@ def import_log(
         name=name,
         bad_rows=bad_rows,
     )
-    shell.show(finish(shell.workspace, run_id).result)
+    shell.show(finish(shell.workspace, run_id, imported).result)
 
 
 @command(app, "dataset collect --env session --explore uniform --requests 30000")
@@ -102,14 +112,14 @@ def collect(
 ) -> None:
     """Collect an explored log from an environment."""
     from mtf_engine.commands.foreground import finish
-    from mtf_engine.jobs import submissions
+    from mtf_engine.work.collect import submit_collect
 
-    run_id = submissions.submit_collect(
+    run_id = submit_collect(
         shell.workspace,
         env=environment(env, world, replay),
         source=source,
         explore=explore,
-        plan=submissions.bounds_plan(shell.workspace, bounds) if bounds else None,
+        plan=bounds_plan(shell.workspace, bounds) if bounds else None,
         half_width=half_width,
         sigma=sigma,
         baseline=baseline,
@@ -132,9 +142,9 @@ def join(
 ) -> None:
     """Put several logs into one; each row keeps the baseline action and the bounds of its own log."""
     from mtf_engine.commands.foreground import finish
-    from mtf_engine.jobs import submissions
+    from mtf_engine.work.join import submit_join
 
-    run_id = submissions.submit_join(shell.workspace, datasets, name=name)
+    run_id = submit_join(shell.workspace, datasets, name=name)
     shell.show(finish(shell.workspace, run_id).result)
 
 
@@ -160,9 +170,9 @@ def quality(
     ] = None,
 ) -> None:
     """Tell what a log holds, or which of its columns drifted from another log's."""
-    from mtf_engine.jobs.storage import open_dataset
     from mtf_engine.logs.aggregates import quality as quality_of
     from mtf_engine.logs.shift import drift
+    from mtf_engine.runs.storage import open_dataset
 
     found = quality_of(open_dataset(shell.workspace, name))
     if against is None:
@@ -185,8 +195,8 @@ def signal(
     by_segment: Annotated[bool, typer.Option("--by-segment", help="Each user segment too.")] = False,
 ) -> None:
     """Tell whether a log can teach: does the return hang on the explored actions, and how many sessions would tell?"""
-    from mtf_engine.jobs.storage import open_dataset
     from mtf_engine.logs.aggregates import signal as signal_of
+    from mtf_engine.runs.storage import open_dataset
 
     found = signal_of(open_dataset(shell.workspace, name), gamma=gamma)
     told = [one.wishing(chi2) if chi2 is not None else one for one in (found.everybody, *found.segments)]
@@ -199,8 +209,8 @@ def signal(
 @command(app, "dataset rewards real")
 def rewards(shell: Session, name: Dataset) -> None:
     """Suggest reward weights by what each signal tells of the user's next day."""
-    from mtf_engine.jobs.storage import open_dataset
     from mtf_engine.logs.aggregates import next_day
+    from mtf_engine.runs.storage import open_dataset
 
     found = next_day(open_dataset(shell.workspace, name))
     suggested = found.suggested.weights if found.suggested else {}
@@ -224,7 +234,7 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Delete a dataset, and say what needed it; refused while a run works with it."""
-    from mtf_engine.jobs import dependents
+    from mtf_engine.questions import dependents
 
     row = shell.workspace.dataset(name)
     needed_by = dependents.of_dataset(shell.workspace, row)

@@ -7,9 +7,13 @@ from typing import Any
 from mtf_engine.commands.foreground import finish_all
 from mtf_engine.commands.models import scores
 from mtf_engine.commands.options import DEFAULT_WORLD, environment
-from mtf_engine.jobs import executor, submissions
-from mtf_engine.jobs.demo import LOGS, TRAININGS
-from mtf_engine.registry import BASELINE, Kind, RunRow, Workspace
+from mtf_engine.questions.demo import LOGS, TRAININGS
+from mtf_engine.registry import BASELINE, RunRow, Workspace
+from mtf_engine.runs import executor
+from mtf_engine.work.abtest import submit_abtest
+from mtf_engine.work.collect import submit_collect
+from mtf_engine.work.evaluate import submit_evaluate
+from mtf_engine.work.train import submit_train
 
 N_REQUESTS, N_TEST_REQUESTS, N_USERS = 100_000, 20_000, 10_000
 
@@ -25,7 +29,7 @@ def fill(workspace: Workspace, world: str = DEFAULT_WORLD) -> dict[str, Any]:
     from mtf_engine.evaluation.agreement import agreement
     from mtf_engine.evaluation.result import PairedDifference
 
-    collect = partial(submissions.submit_collect, workspace, env=environment("session", world))
+    collect = partial(submit_collect, workspace, env=environment("session", world))
     sizes = {"baseline": N_TEST_REQUESTS}
     collections = {
         name: partial(
@@ -34,18 +38,16 @@ def fill(workspace: Workspace, world: str = DEFAULT_WORLD) -> dict[str, Any]:
         for seed, (explore, name) in enumerate(LOGS.items(), start=1)
     }
     *explored, test = (run.dataset_id or "" for run in _finished(workspace, "collect", collections))
-    train = partial(submissions.submit_train, workspace, algo="integrated_rl", preset="demo", settings={})
+    train = partial(submit_train, workspace, algo="integrated_rl", preset="demo", settings={})
     trainings = {
         name: partial(train, dataset, name=name)
         for name, dataset in zip(TRAININGS.values(), explored, strict=True)
     }
     policies = [run.id for run in _finished(workspace, "train", trainings)]
-    score = partial(
-        submissions.submit_evaluate, workspace, [*policies, BASELINE], test, name="demo comparison"
-    )
+    score = partial(submit_evaluate, workspace, [*policies, BASELINE], test, name="demo comparison")
     (evaluation,) = _finished(workspace, "evaluate", {"demo comparison": score})
     test_all = partial(
-        submissions.submit_abtest,
+        submit_abtest,
         workspace,
         policies,
         against=BASELINE,
@@ -66,7 +68,7 @@ def fill(workspace: Workspace, world: str = DEFAULT_WORLD) -> dict[str, Any]:
     }
 
 
-def _finished(workspace: Workspace, kind: Kind, submissions: Mapping[str, Callable[[], str]]) -> list[RunRow]:
+def _finished(workspace: Workspace, kind: str, submissions: Mapping[str, Callable[[], str]]) -> list[RunRow]:
     """Returns the completed runs with these names: those that are there, else resumed or submitted."""
     there = {run.name: run for run in reversed(workspace.registry.runs(kind=kind))}
     datasets = {row.id for row in workspace.registry.datasets()}

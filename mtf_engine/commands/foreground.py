@@ -2,20 +2,24 @@
 
 import signal
 import sys
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from mtf_engine.jobs import executor
 from mtf_engine.registry import RunRow, Workspace
+from mtf_engine.runs import executor
+
+Ended = Callable[[Workspace, RunRow], RunRow]
+"""Returns a finished run if it was completed, else raises a Refusal."""
 
 
-def finish(workspace: Workspace, run_id: str) -> RunRow:
+def finish(workspace: Workspace, run_id: str, ended: Ended = executor.completed) -> RunRow:
     """Returns the run once it is completed; Ctrl-C cancels it. A Refusal says why it was not completed."""
-    return finish_all(workspace, run_id)[0]
+    return finish_all(workspace, run_id, ended=ended)[0]
 
 
-def finish_all(workspace: Workspace, *run_ids: str) -> list[RunRow]:
+def finish_all(workspace: Workspace, *run_ids: str, ended: Ended = executor.completed) -> list[RunRow]:
     """Returns the runs once all are completed; see `finish`."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -25,7 +29,7 @@ def finish_all(workspace: Workspace, *run_ids: str) -> list[RunRow]:
             if not workspace.registry.run(run_id).state.is_finished:
                 executor.cancel(workspace, run_id)
         *_, runs = executor.watch(workspace, *run_ids)
-    return [executor.completed(workspace, run) for run in runs]
+    return [ended(workspace, run) for run in runs]
 
 
 def _follow(workspace: Workspace, *run_ids: str) -> list[RunRow]:

@@ -34,8 +34,8 @@ class Session:
     @cached_property
     def workspace(self) -> "Workspace":
         """The workspace, with dead runs marked and queued ones started."""
-        from mtf_engine.jobs.executor import reconcile
         from mtf_engine.registry import Workspace
+        from mtf_engine.runs.executor import reconcile
 
         workspace = Workspace(self.path)
         reconcile(workspace)

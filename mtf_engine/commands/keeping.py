@@ -22,7 +22,7 @@ def note(
     text: Annotated[str, typer.Argument(metavar="TEXT", help='The note; "" removes it.')],
 ) -> None:
     """Write a note on a run, in place of the one it has."""
-    from mtf_engine.jobs import keeping
+    from mtf_engine.runs import keeping
 
     shell.show(_kept(keeping.note(shell.workspace, run_id, text)))
 
@@ -37,7 +37,7 @@ def tag(
     ] = None,
 ) -> None:
     """Add tags to a run, or take some off."""
-    from mtf_engine.jobs import keeping
+    from mtf_engine.runs import keeping
 
     shell.show(_kept(keeping.tag(shell.workspace, run_id, tags or [], remove or [])))
 
@@ -49,7 +49,7 @@ def archive(
     undo: Annotated[bool, typer.Option("--undo", help="Take them out again.")] = False,
 ) -> None:
     """Put runs out of sight; nothing of them is deleted."""
-    from mtf_engine.jobs import keeping
+    from mtf_engine.runs import keeping
 
     shell.show([_kept(keeping.archive(shell.workspace, run_id, not undo)) for run_id in run_ids])
 
@@ -61,7 +61,7 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Delete runs for good: rows, folders, policies, metrics; say what needed them. Datasets stay."""
-    from mtf_engine.jobs import dependents
+    from mtf_engine.questions import dependents
 
     runs = [shell.workspace.registry.run(run_id) for run_id in dict.fromkeys(run_ids)]
     needed_by = dependents.of_runs(shell.workspace, runs)

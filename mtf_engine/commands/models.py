@@ -6,7 +6,16 @@ from typing import Annotated, Any
 import typer
 
 from mtf_engine.commands.frame import Session, command
-from mtf_engine.commands.options import Algo, Background, Name, Preset, Seed, Settings
+from mtf_engine.commands.options import (
+    Algo,
+    Background,
+    Name,
+    Preset,
+    Seed,
+    Settings,
+    parse_seeds,
+    parse_settings,
+)
 from mtf_engine.spec import Refusal
 
 SCORES = ("run_id", "weighted_gauc", "ci_low", "ci_high", "users_used", "users_left_out", "split")
@@ -33,16 +42,15 @@ def train(
 ) -> None:
     """Train a policy on an explored dataset; the best step on validation users is kept beside the last."""
     from mtf_engine.commands.foreground import finish_all
-    from mtf_engine.jobs import seeds as several
-    from mtf_engine.jobs import submissions
+    from mtf_engine.work.train import submit_seeds
 
-    run_ids = several.submit_seeds(
+    run_ids = submit_seeds(
         shell.workspace,
         dataset,
-        (seed,) if seeds is None else several.parse_seeds(seeds, first=seed),
+        (seed,) if seeds is None else parse_seeds(seeds, first=seed),
         algo=algo,
         preset=preset,
-        settings=submissions.parse_settings(settings or []),
+        settings=parse_settings(settings or []),
         name=name,
     )
     if not background:
@@ -66,9 +74,9 @@ def evaluate(
 ) -> None:
     """Score policies by weighted GAUC on a log's test rows, or on all where it has no split."""
     from mtf_engine.commands.foreground import finish
-    from mtf_engine.jobs import submissions
+    from mtf_engine.work.evaluate import submit_evaluate
 
-    run_id = submissions.submit_evaluate(shell.workspace, policies, on, seed=seed)
+    run_id = submit_evaluate(shell.workspace, policies, on, seed=seed)
     result = finish(shell.workspace, run_id).result or {}
     shell.show(scores(result), SCORES)
 
@@ -95,12 +103,12 @@ def export(
 ) -> None:
     """Write a policy as a bundle that a server loads, after checking that it computes the same."""
     from mtf_engine.commands.foreground import finish
-    from mtf_engine.jobs import submissions
+    from mtf_engine.work.export import fetch_bundle, submit_export
 
     if not to.absolute().parent.is_dir():
         raise Refusal(f"there is no folder {to.parent} to write {to.name} to; create it")
-    exported = finish(shell.workspace, submissions.submit_export(shell.workspace, run, on))
-    submissions.fetch_bundle(shell.workspace, exported.id, to)
+    exported = finish(shell.workspace, submit_export(shell.workspace, run, on))
+    fetch_bundle(shell.workspace, exported.id, to)
     shell.show(exported.result)
 
 

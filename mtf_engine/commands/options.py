@@ -1,10 +1,19 @@
 """Options that several commands take, each described once."""
 
-from typing import Annotated
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mtf_engine.spec import Refusal
+from mtf_engine.spec import BoundsPlan, Refusal
+
+if TYPE_CHECKING:
+    from mtf_engine.registry import Workspace
+
+MOST_SEEDS = 100
+RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 
 DEFAULT_WORLD, DEFAULT_REPLAY = "feed", "20/3/5"
 World = Annotated[
@@ -47,3 +56,37 @@ def environment(env: str, world: str | None, replay: str | None = None) -> str:
     if env == "replay":
         return f"replay:{replay or DEFAULT_REPLAY}"
     return f"session:{world or DEFAULT_WORLD}" if env == "session" else env
+
+
+def parse_seeds(text: str, first: int = 0) -> tuple[int, ...]:
+    """Returns the seeds of `text`: a count ("3", from `first` on), or ranges and lists ("1-5", "0,3,7")."""
+    if text.strip().isdecimal():
+        seeds = list(range(first, first + min(int(text), MOST_SEEDS + 1)))
+    else:
+        seeds = [seed for part in text.split(",") for seed in _range(part.strip(), text)]
+    if not 0 < len(seeds) <= MOST_SEEDS:
+        raise Refusal(f"--seeds {text} asks for {len(seeds)} seeds; ask for 1 to {MOST_SEEDS}")
+    return tuple(dict.fromkeys(seeds))
+
+
+def _range(part: str, text: str) -> Iterable[int]:
+    found = RANGE.fullmatch(part)
+    if not found:
+        raise Refusal(f"--seeds {text} cannot be read; write a count (3), a range (1-5) or a list (0,3,7)")
+    low = int(found[1])
+    high = int(found[2] or low)
+    return range(low, min(high, low + MOST_SEEDS) + 1)
+
+
+def bounds_plan(workspace: "Workspace", name_or_file: str) -> BoundsPlan:
+    """Returns the bounds plan in a YAML file, or else the one stored under that name."""
+    path = Path(name_or_file)
+    return BoundsPlan.from_yaml(path.read_text()) if path.is_file() else workspace.plan(name_or_file)
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, str]:
+    """Returns `name=value` pairs as a dict; a Refusal names one that is not such a pair."""
+    for setting in settings:
+        if "=" not in setting:
+            raise Refusal(f"--set {setting} has no value; write --set name=value")
+    return dict(setting.split("=", 1) for setting in settings)

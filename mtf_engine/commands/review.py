@@ -70,9 +70,9 @@ def decide(
     reason: Reason = "",
 ) -> None:
     """Decide a round, for good; rounds that waited for it go on."""
-    from mtf_engine.jobs import reviewing
+    from mtf_engine.work.rounds import decide
 
-    row = reviewing.decide(shell.workspace, run, number, decision, name=by, reason=reason)
+    row = decide(shell.workspace, run, number, decision, name=by, reason=reason)
     shell.show(row.model_dump(mode="json", exclude={"case"}))
 
 

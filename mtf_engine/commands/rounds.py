@@ -17,7 +17,9 @@ from mtf_engine.commands.options import (
     Seed,
     Source,
     World,
+    bounds_plan,
     environment,
+    parse_settings,
 )
 
 Settings = Annotated[
@@ -83,10 +85,10 @@ def progressive(
     background: Background = False,
 ) -> None:
     """Explore, train and promote in rounds: what a round promotes is the next one's baseline."""
-    from mtf_engine.jobs import submissions
     from mtf_engine.release.criteria import parse_criteria
+    from mtf_engine.work.rounds import submit_progressive
 
-    run_id = submissions.submit_progressive(
+    run_id = submit_progressive(
         shell.workspace,
         env=environment(env, world, replay),
         source=source,
@@ -94,8 +96,8 @@ def progressive(
         sessions_per_round=sessions_per_round,
         algo=algo,
         preset=preset,
-        settings=submissions.parse_settings(settings or []),
-        plan=submissions.bounds_plan(shell.workspace, bounds) if bounds else None,
+        settings=parse_settings(settings or []),
+        plan=bounds_plan(shell.workspace, bounds) if bounds else None,
         baseline=baseline,
         train_on=train_on,
         promote=promote,
@@ -120,15 +122,15 @@ def paper_data(
 ) -> None:
     """Make the paper's datasets 1, 1b, 2, 3 and test from four disjoint groups of synthetic users."""
     from mtf_engine.commands.foreground import finish
-    from mtf_engine.jobs import submissions
+    from mtf_engine.work.paper_data import submit_paper_data
 
-    run_id = submissions.submit_paper_data(
+    run_id = submit_paper_data(
         shell.workspace,
         env=environment("session", world),
         sessions=sessions,
         algo=algo,
         preset=preset,
-        settings=submissions.parse_settings(settings or []),
+        settings=parse_settings(settings or []),
         seed=seed,
     )
     if background:

@@ -28,8 +28,8 @@ def list_runs(
 @command(app, "runs show train-1f00ba77 --json")
 def show(shell: Session, run_id: RunId) -> None:
     """Show one run: state, progress, configuration, result, what computed it, what is wrong with it."""
-    from mtf_engine.jobs import metrics
     from mtf_engine.learning.sentinels import sentinels
+    from mtf_engine.runs import metrics
 
     run = shell.workspace.registry.run(run_id)
     told = sentinels(metrics.read(shell.workspace.run_dir(run_id)))
@@ -39,7 +39,7 @@ def show(shell: Session, run_id: RunId) -> None:
 @command(app, "runs cancel train-1f00ba77")
 def cancel(shell: Session, run_id: RunId) -> None:
     """Stop a run and wait until it has stopped; a training keeps its checkpoint."""
-    from mtf_engine.jobs import executor
+    from mtf_engine.runs import executor
 
     executor.cancel(shell.workspace, run_id)
     run = executor.wait(shell.workspace, run_id)
@@ -49,7 +49,7 @@ def cancel(shell: Session, run_id: RunId) -> None:
 @command(app, "runs resume train-1f00ba77")
 def resume(shell: Session, run_id: RunId) -> None:
     """Go on with a cancelled, interrupted or failed run, in the background."""
-    from mtf_engine.jobs import executor
+    from mtf_engine.runs import executor
 
     executor.resume(shell.workspace, run_id)
     shell.show({"run_id": run_id, "state": shell.workspace.registry.run(run_id).state})
@@ -62,7 +62,7 @@ def move(
     where: Annotated[Literal["up", "down", "first", "last"], typer.Argument(help="In the queue.")],
 ) -> None:
     """Change a queued run's place in the queue, and show the queue."""
-    from mtf_engine.jobs import executor
+    from mtf_engine.runs import executor
 
     length = len(shell.workspace.registry.queue())
     executor.move(shell.workspace, run_id, {"up": -1, "down": 1, "first": -length, "last": length}[where])
@@ -79,7 +79,7 @@ def logs(
     tail: Annotated[int | None, typer.Option(help="Only this many last lines.", min=1)] = None,
 ) -> None:
     """Print what a run's worker wrote to its log."""
-    from mtf_engine.jobs import files
+    from mtf_engine.runs import files
 
     shell.workspace.registry.run(run_id)
     path = shell.workspace.run_dir(run_id) / files.LOG
@@ -94,7 +94,7 @@ def logs(
 @command(app, "runs compare train-1f00ba77 train-2f00ba77")
 def compare(shell: Session, run_ids: RunIds) -> None:
     """Tell in which settings trainings differ, and the best score of each."""
-    from mtf_engine.jobs.comparing import compared
+    from mtf_engine.runs.differences import compared
 
     runs = [shell.workspace.registry.run(run_id) for run_id in dict.fromkeys(run_ids)]
     differing, _ = compared(runs)
@@ -110,7 +110,7 @@ def tensorboard(
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="TensorBoard's folder; made if missing.")],
 ) -> None:
     """Write the metrics of trainings as TensorBoard event files, a folder each."""
-    from mtf_engine.jobs.tensorboard import export
+    from mtf_engine.runs.tensorboard import export
 
     written = [(run_id, *export(shell.workspace, run_id, to)) for run_id in run_ids]
     shell.show([{"run_id": run_id, "file": str(path), "points": n} for run_id, path, n in written])

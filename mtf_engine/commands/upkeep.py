@@ -26,7 +26,7 @@ def density(
 @command(app, "doctor")
 def doctor(shell: Session) -> None:
     """Look for files without a row, rows without a file, datasets that changed; name the versions at work."""
-    from mtf_engine.jobs.doctor import examine
+    from mtf_engine.runs.doctor import examine
 
     shell.show(examine(shell.workspace))
 
@@ -54,7 +54,8 @@ def demo(shell: Session, world: World = None) -> None:
 @command(app, "run-job train-1f00ba77", hidden=True)
 def run_job(shell: Session, run_id: str) -> None:
     """Be the worker of a run."""
-    from mtf_engine.jobs import worker
     from mtf_engine.registry import Workspace
+    from mtf_engine.runs import worker
+    from mtf_engine.work import kinds
 
-    worker.run_job(Workspace(shell.path), run_id)
+    worker.run_job(Workspace(shell.path), run_id, kinds())

@@ -8,16 +8,16 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from mtf_engine.environments import Acting, Active, Environment, Impressions, Step, draws
+from mtf_engine.environments.draws import Channel
 from mtf_engine.environments.play import each_request
 from mtf_engine.exploration.policies import Exploration, Kind, explore
 from mtf_engine.logs.schema import CANDIDATE_REQUESTS, DatasetMeta, Tables
+from mtf_engine.logs.splits import split_by_draw
 from mtf_engine.spec import BoundsPlan, Count, Refusal, Seed, Spec
 
 Rows = dict[str, NDArray]
 """Equally long arrays by column name."""
 
-NOISE, CONTROL, VALIDATION = 3, 4, 5  # channels of the seed
-VALIDATION_SHARE = 0.1
 LEFT_OUT = -1
 
 
@@ -128,9 +128,9 @@ def _play(
     second ones.
     """
     users, numbers = env.visits(first, n, collection.seed)
-    control = _chosen(users, collection.seed, CONTROL, collection.control_share)
+    control = _drawn(users, collection.seed, Channel.CONTROL) < collection.control_share
     split = _split(users, collection)
-    luck = draws.child(draws.child(draws.root(collection.seed), NOISE), np.arange(first, first + n))
+    luck = draws.child(draws.child(draws.root(collection.seed), Channel.NOISE), np.arange(first, first + n))
     env.reset(users, numbers)
     played, shown, offered = [], [], []
     for active, observations in each_request(env):
@@ -210,17 +210,16 @@ def _candidates(ids: NDArray[np.int64], offered: Rows) -> Rows | None:
     return _flat(ids[order], _rows(offered, order))
 
 
-def _chosen(users: NDArray[np.int64], seed: int, channel: int, share: float) -> NDArray[np.bool_]:
-    """Returns whether each user [n] is among the `share` of users that the hash of (seed, channel) picks."""
-    return draws.uniform(draws.child(draws.child(draws.root(seed), channel), users)) < share
+def _drawn(users: NDArray[np.int64], seed: int, channel: Channel) -> NDArray[np.float32]:
+    """Returns a draw from (0, 1) for each user [n], the same wherever the seed is."""
+    return draws.uniform(draws.child(draws.child(draws.root(seed), channel), users))
 
 
 def _split(users: NDArray[np.int64], collection: Collection) -> NDArray:
     """Returns "train" or "validation" for each user [n], the same in every log; None for a baseline log."""
     if collection.explore == "baseline":
         return np.full(len(users), None)
-    validation = _chosen(users, 0, VALIDATION, VALIDATION_SHARE)
-    return np.where(validation, "validation", "train").astype(object)
+    return split_by_draw(_drawn(users, 0, Channel.VALIDATION))
 
 
 def _rows(columns: Rows, order: NDArray[np.int64]) -> Rows:

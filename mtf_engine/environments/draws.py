@@ -5,6 +5,8 @@ an output of the SplitMix64 generator seeded with its parent (Steele, Lea and Fl
 pseudorandom number generators", OOPSLA 2014; its finaliser is variant 13 of Stafford's mixers, 2011).
 """
 
+from enum import IntEnum
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
@@ -17,6 +19,25 @@ SHIFTS = np.uint64(30), np.uint64(27), np.uint64(31)
 
 NORMAL_QUANTILES = ndtri((np.arange(65_536) + 0.5) / 65_536).astype(np.float32)
 """The standard normal at 16 bits of resolution: 256 kB, so that it stays in a core's cache."""
+
+
+class Channel(IntEnum):
+    """What the draws of a seed are for: children of its root, so that none repeats another's numbers.
+
+    Where two have one number, they are of environments that never meet.
+    """
+
+    REPLAY_START = 0
+    USERS = 1
+    REPLAY_ORDER = 1
+    SESSIONS = 2
+    NOISE = 3
+    CONTROL = 4
+    VALIDATION = 5
+    ROUNDS = 6
+    PAPER = 7
+    EPISODES = 7
+    FITNESS = 8
 
 
 def root(seed: int) -> Keys:

@@ -18,7 +18,6 @@ from mtf_engine.environments.session import FIRST_SECOND, USERS_PER_SEED
 from mtf_engine.fusion import pows_and_biases
 from mtf_engine.spec import FusionDimension, FusionSpec, Refusal, RewardSpec
 
-EPISODES = 7  # channel of the seed
 SEEDS = 1 << 31
 IDS = re.compile(r"([a-zA-Z]\w*(\.\w+)*:)?([\w-]+/)?[\w-]+")
 """A version at its end is not asked for: Gymnasium then takes the latest."""
@@ -78,7 +77,9 @@ class GymnasiumEnvironment:
         self._idle += self._playing
         self._idle += [self._make() for _ in range(n - len(self._idle))]
         self._playing, self._idle = self._idle[:n], self._idle[n:]
-        keys = draws.child(draws.child(draws.child(draws.root(self._seed), EPISODES), users), sessions)
+        keys = draws.child(
+            draws.child(draws.child(draws.root(self._seed), draws.Channel.EPISODES), users), sessions
+        )
         self._users, self._sessions, self._step = users, np.arange(n), 0
         pairs = zip(self._playing, draws.below(keys, SEEDS).tolist(), strict=True)
         self._observations = self._flat([env.reset(seed=seed)[0] for env, seed in pairs])

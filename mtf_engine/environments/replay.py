@@ -17,7 +17,6 @@ from mtf_engine.logs.datasets import Dataset
 from mtf_engine.observation import ObservationEncoder, log_history, push
 from mtf_engine.spec import Refusal, Spec
 
-START, ORDER = 0, 1  # channels of the seed
 PASSES_PER_SEED = 1 << 32
 DAY = 86_400
 
@@ -90,7 +89,7 @@ class ReplayEnvironment:
     def __init__(self, dataset: Dataset, config: ReplayConfig = DEFAULT, seed: int = 0) -> None:
         meta, self.config, self.seed = dataset.meta, config, seed
         self.name = config.name
-        self.log = dataset.user_log("train")
+        self.log = dataset.user_log()
         lengths = np.diff(self.log.first)
         self._players = np.flatnonzero(lengths >= config.n_candidates)
         self.n_users_left_out = len(lengths) - len(self._players)
@@ -112,7 +111,10 @@ class ReplayEnvironment:
         """Returns users [n] and passes [n] of sessions first..first + n: every user once a pass, shuffled."""
         passes, places = np.divmod(np.arange(first, first + n), len(self._players))
         wanted, which = np.unique(passes, return_inverse=True)
-        keys = draws.child(draws.child(draws.child(draws.root(seed), ORDER), wanted)[:, None], self._players)
+        keys = draws.child(
+            draws.child(draws.child(draws.root(seed), draws.Channel.REPLAY_ORDER), wanted)[:, None],
+            self._players,
+        )
         shuffled = self._players[np.argsort(keys, axis=1)]
         return shuffled[which, places], passes + seed * PASSES_PER_SEED
 
@@ -128,7 +130,9 @@ class ReplayEnvironment:
 
     def _start(self, users: NDArray[np.int64], sessions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Returns the first row [n] of each session, drawn from (seed, user, session)."""
-        keys = draws.child(draws.child(draws.child(draws.root(self.seed), START), users), sessions)
+        keys = draws.child(
+            draws.child(draws.child(draws.root(self.seed), draws.Channel.REPLAY_START), users), sessions
+        )
         first, stop = self.log.first[users], self.log.first[users + 1]
         return first + draws.below(keys, stop - first - self.config.n_candidates + 1)
 

@@ -26,7 +26,8 @@ FIRST_SECOND, DAY = 1_704_067_200.0, 86_400  # 2024-01-01
 PROFILE_SAMPLE = (1 << 62) + np.arange(10_000)
 """Users whose profiles fix the encoder's vocabularies and fill values."""
 USERS_PER_SEED = 1 << 32
-SESSIONS, WALK, CLOCK = 2, 1 << 40, (1 << 40) + 1  # channels of the seed and of a session's key
+WALK, CLOCK = 1 << 40, (1 << 40) + 1
+"""Children of a session's key beside its requests."""
 
 PAUSE_SECONDS = 2  # between requests
 
@@ -152,7 +153,7 @@ class SessionEnvironment:
         """Starts one session for each user code and session number."""
         n, seed = len(users), self.config.seed
         traits, profiles = self.world.draw_users(users, self.catalogue, seed)
-        key = draws.child(draws.child(draws.child(draws.root(seed), SESSIONS), users), sessions)
+        key = draws.child(draws.child(draws.child(draws.root(seed), draws.Channel.SESSIONS), users), sessions)
         zeros = np.zeros(n, np.float32)
         self._step = 0
         self._state = State(

@@ -42,7 +42,6 @@ TOPICS = tuple(f"topic_{i:02d}" for i in range(12))
 NUMERIC = ("daily_minutes",)
 CATEGORICAL = ("age_band", "gender", "activity", "top_interest", "second_interest")
 N_INTERESTS = 8
-USERS = 1  # channel of the seed
 KINDS = 3
 """Item types by duration: short, middle, long."""
 
@@ -204,7 +203,10 @@ class World(Spec):
         self, codes: NDArray[np.int64], catalogue: "Catalogue", seed: int
     ) -> tuple["Users", pd.DataFrame]:
         """Returns the users of `codes` and their observable profiles, each a function of (seed, code) alone."""
-        keys, centroids = draws.child(draws.child(draws.root(seed), USERS), codes), catalogue.centroids
+        keys, centroids = (
+            draws.child(draws.child(draws.root(seed), draws.Channel.USERS), codes),
+            catalogue.centroids,
+        )
 
         def channel(index: int) -> Floats:
             return draws.normal(draws.child(keys, index))

@@ -29,6 +29,7 @@ from mtf_engine.logs.schema import (
     Tables,
     UserLog,
 )
+from mtf_engine.logs.splits import ALL, CONTROL, TEST, TRAIN, VALIDATION
 from mtf_engine.logs.transitions import Transitions
 from mtf_engine.spec import Refusal
 
@@ -46,7 +47,6 @@ BOUND_MB, BOUND_THREADS, BOUND_ROWS = 512, 2, 16_384
 """Memory of a query of few rows of a large log, and of one that sorts all of them: what is beyond waits on disk. Each
 thread needs a part of it; rows are taken over so many at once. 10 million of 108 numbers took 26 seconds."""
 OF_SPLIT = "FROM requests WHERE split IS NULL OR split = ?"
-CONTROL = "control"
 """Not a split of its own: who is a control user is drawn apart from who is a validation user."""
 
 
@@ -242,7 +242,7 @@ class Dataset:
             self.query("SELECT DISTINCT split FROM requests WHERE split IS NOT NULL ORDER BY split")["split"]
         )
 
-    def transitions(self, split: str = "train") -> Transitions:
+    def transitions(self, split: str = TRAIN) -> Transitions:
         """Returns the steps of `split` (of all rows where the dataset has no split) for training."""
         steps = self.known_steps(split)
         if not len(steps):
@@ -308,8 +308,8 @@ class Dataset:
 
         With `n_users`, those of at most so many users, the same ones at every call.
         """
-        split = split or next((s for s in ("test", "validation") if s in self.splits), "all")
-        whom = {"all": "?::VARCHAR IS NOT NULL", CONTROL: "pscore IS NULL AND ?::VARCHAR IS NOT NULL"}
+        split = split or next((s for s in (TEST, VALIDATION) if s in self.splits), ALL)
+        whom = {ALL: "?::VARCHAR IS NOT NULL", CONTROL: "pscore IS NULL AND ?::VARCHAR IS NOT NULL"}
         where = whom.get(split, "split = ?")
         params: list[Any] = [split]
         if n_users is not None:
@@ -354,7 +354,7 @@ class Dataset:
         with TemporaryDirectory() as spill, self._connect(Path(spill)) as con:
             return columns(con.sql(sql, params=list(params)).to_arrow_table())
 
-    def user_log(self, split: str = "train") -> UserLog:
+    def user_log(self, split: str = TRAIN) -> UserLog:
         """Returns the impressions of `split` by user and time."""
         if self.meta.encoder is None:
             raise Refusal(

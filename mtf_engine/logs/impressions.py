@@ -25,10 +25,10 @@ from mtf_engine.logs.sessions import (
     encoder_meta,
     fit_encoder,
     observe_log,
-    split_log,
     within,
     without_actions,
 )
+from mtf_engine.logs.splits import split_log
 from mtf_engine.logs.suspicions import suspicions
 from mtf_engine.logs.typed import Kind
 from mtf_engine.logs.validation import BadRows, duplicate, known_split, numbered

@@ -21,8 +21,6 @@ from mtf_engine.logs.predictions import (
 )
 from mtf_engine.logs.schema import DatasetMeta
 from mtf_engine.logs.sessions import (
-    TEST_DAYS,
-    VALIDATION_DAYS,
     Arrays,
     Cut,
     ImportedLog,
@@ -32,10 +30,10 @@ from mtf_engine.logs.sessions import (
     encoder_meta,
     fit_encoder,
     observe_log,
-    split_by_day,
     within,
     without_actions,
 )
+from mtf_engine.logs.splits import TEST, TEST_DAYS, TRAIN, VALIDATION_DAYS, split_by_day
 from mtf_engine.logs.suspicions import one_label
 from mtf_engine.logs.validation import BadRows
 from mtf_engine.reward import impression_rewards
@@ -81,11 +79,11 @@ def read_kuairand(
         numeric=tuple(c for c in COUNTS if c in raw.users),
         categorical=tuple(c for c in CATEGORIES if c in raw.users),
     )
-    training = np.where(raw.users.index.isin(log["user_id"][split == "train"]), "train", "other")
+    training = np.where(raw.users.index.isin(log["user_id"][split == TRAIN]), TRAIN, "other")
     encoder = fit_encoder(raw.users, training, SIGNALS, columns)
     profiles = raw.users.reindex(log["user_id"])
-    predicted = _predict(log, split == "test", encoder.profile(profiles), config, progress)
-    fusion = FusionSpec.default(predicted.names, bias=_rarest(predicted.names, log[split != "test"]))
+    predicted = _predict(log, split == TEST, encoder.profile(profiles), config, progress)
+    fusion = FusionSpec.default(predicted.names, bias=_rarest(predicted.names, log[split != TEST]))
     meta = DatasetMeta(
         name=name,
         source="kuairand",

@@ -8,16 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pandas.util import hash_array
 
 from mtf_engine.logs.mapping import ProfileColumns
 from mtf_engine.logs.schema import ACTION_COLUMNS, Columns, DatasetMeta, Tables
+from mtf_engine.logs.splits import TRAIN
 from mtf_engine.observation import ObservationEncoder, log_history
 
 BATCH_REQUESTS = 2_048
-TEST_DAYS, VALIDATION_DAYS = 3, 2
-VALIDATION_USERS = 10
-"""One user in this many is for validation in a log that is not split by day."""
 
 Arrays = dict[str, NDArray]
 Progress = Callable[[int, int], None]
@@ -93,34 +90,6 @@ def deal(user: NDArray, split: NDArray, per_request: int, per_session: int) -> C
     return Cut(user, position % per_request == 0, np.cumsum(opens_session))
 
 
-def split_by_day(day: NDArray) -> NDArray[np.object_]:
-    """Returns the split of each row of `day` [m]: last 3 days test, 2 before validation, the rest train."""
-    days, index = np.unique(day, return_inverse=True)
-    from_the_end = len(days) - 1 - index
-    earlier = np.where(from_the_end < TEST_DAYS + VALIDATION_DAYS, "validation", "train")
-    return np.where(from_the_end < TEST_DAYS, "test", earlier).astype(object)
-
-
-def split_by_user(user_id: NDArray[np.object_]) -> NDArray[np.object_]:
-    """Returns the split of each row of `user_id` [m]: 10 % of users, by a hash of their id, validation."""
-    validation = hash_array(user_id) % VALIDATION_USERS == 0
-    return np.where(validation, "validation", "train").astype(object)
-
-
-def split_log(
-    user_id: NDArray[np.object_], timestamp: NDArray[np.datetime64], explored: bool
-) -> tuple[NDArray[np.object_], str]:
-    """Returns the split of each request [r] and how it came about: None for all in a short log."""
-    if explored:
-        return split_by_user(user_id), "one user in ten is for validation, by a hash of the id"
-    days = timestamp.astype("datetime64[D]")
-    if len(np.unique(days)) <= TEST_DAYS + VALIDATION_DAYS:
-        return np.full(len(days), None), "the log is too short to be split by day: it has no test days"
-    return split_by_day(
-        days
-    ), f"the last {TEST_DAYS} days (UTC) are for test, the {VALIDATION_DAYS} before for validation"
-
-
 @dataclass(frozen=True)
 class Observer:
     """Observations of r requests, by user and time, from their m impressions and the users' profiles."""
@@ -157,7 +126,7 @@ def fit_encoder(
     profiles: pd.DataFrame, split: NDArray[np.object_], signals: tuple[str, ...], columns: ProfileColumns
 ) -> ObservationEncoder:
     """Returns the encoder fitted to the training rows of `profiles` [r], all rows where there is no split."""
-    training = split == "train" if (split == "train").any() else np.full(len(split), True)
+    training = split == TRAIN if (split == TRAIN).any() else np.full(len(split), True)
     return ObservationEncoder.fit(profiles[training], signals, columns.numeric, columns.categorical)
 
 

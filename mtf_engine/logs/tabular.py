@@ -26,10 +26,10 @@ from mtf_engine.logs.sessions import (
     encoder_meta,
     fit_encoder,
     observe_log,
-    split_log,
     within,
     without_actions,
 )
+from mtf_engine.logs.splits import split_log
 from mtf_engine.logs.tables import Checked, check_tables
 from mtf_engine.logs.validation import BadRows
 

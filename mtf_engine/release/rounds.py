@@ -16,7 +16,8 @@ from mtf_engine.evaluation.bootstrap import interval, poisson_bootstrap
 from mtf_engine.evaluation.deviation import WALL_SHARE
 from mtf_engine.evaluation.disagreement import Critics
 from mtf_engine.exploration.signal import Signal
-from mtf_engine.logs.datasets import CONTROL, Dataset
+from mtf_engine.logs.datasets import Dataset
+from mtf_engine.logs.splits import CONTROL, VALIDATION
 from mtf_engine.logs.transitions import Requests
 from mtf_engine.spec import BoundsPlan, Spec
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from mtf_engine.policies.policy import Policy
 
 Promote = Literal["always", "if-better", "by-hand"]
-VALIDATION = "validation"
 REWARDS = ("session_reward", "return")
 """What an A/B test calls the reward of a session, by environment."""
 N_BOOTSTRAP = 1_000

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import pandas as pd
 import streamlit as st
 
+from mtf_engine.environments.names import session_of, world_of
 from mtf_engine.evaluation import ABTest
-from mtf_engine.jobs import estimates, executor, submissions
-from mtf_engine.jobs.configs import session_of, world_of
 from mtf_engine.registry import BASELINE, RunRow, RunState
+from mtf_engine.runs import estimates, executor
+from mtf_engine.work.abtest import submit_abtest
 from pages.shared import abtest_results, follow, glossary, links, loaders, results, words
 from pages.shared.exhibit import described, exhibit
 
@@ -154,7 +155,7 @@ def show_start(order: Order) -> None:
     st.caption(words.plain(f"It will take about {words.duration(took.seconds)} ({took.basis})."))
     if st.button("Start the test", type="primary"):
         with follow.refusals():
-            st.query_params[TEST] = submissions.submit_abtest(
+            st.query_params[TEST] = submit_abtest(
                 workspace,
                 order.policies,
                 against=order.against,

@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from mtf_engine.exploration.wall_pressure import RULE, WallPressure, wall_pressure
-from mtf_engine.jobs.exploring import logged_plan
+from mtf_engine.questions.exploring import logged_plan
 from pages.shared import acting, links, loaders, log_charts, plans, words
 from pages.shared.exhibit import exhibit
 

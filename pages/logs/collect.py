@@ -4,9 +4,10 @@ from typing import Any, NamedTuple
 
 import streamlit as st
 
-from mtf_engine.jobs import estimates, executor, submissions
 from mtf_engine.registry import BASELINE, RunRow
+from mtf_engine.runs import estimates, executor
 from mtf_engine.spec import Refusal
+from mtf_engine.work.collect import submit_collect
 from pages.shared import follow, links, loaders, plans, words, worlds
 from pages.shared.worlds import World
 
@@ -82,7 +83,7 @@ def show_form() -> None:
     st.caption(words.plain(f"It will take about {words.duration(took.seconds)} ({took.basis})."))
     if st.button("Collect", type="primary"):
         with follow.refusals():
-            st.query_params[FOLLOWED] = submissions.submit_collect(workspace, **settings)
+            st.query_params[FOLLOWED] = submit_collect(workspace, **settings)
             st.rerun()
     st.caption(f"The same on the command line{where}")
     st.code(words.command(workspace.path, "dataset", "collect", *options), language=None, wrap_lines=True)

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from mtf_engine.jobs import dependents
 from mtf_engine.logs import aggregates
 from mtf_engine.logs.quality import LONGEST, Quality
 from mtf_engine.logs.shift import drift
+from mtf_engine.questions import dependents
 from mtf_engine.registry import DatasetRow
 from pages.shared import dataset_charts, follow, links, loaders, log_tables, needed, teaching, words
 from pages.shared.counting import Aggregate, counted

@@ -8,10 +8,10 @@ import pandas as pd
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from mtf_engine.jobs import executor, submissions
 from mtf_engine.logs.endings import SUFFIXES
 from mtf_engine.registry import RunRow
 from mtf_engine.spec import Refusal
+from mtf_engine.work.import_log import imported, submit_import
 from pages.shared import follow, loaders, mapping_form, words
 from pages.shared.exhibit import csv_download
 from pages.shared.firsts import first
@@ -67,7 +67,7 @@ def start(place: Callable[[], Source], log_format: str, name: str, bad_rows: str
         source = place()
         assert source.log is not None
         following.folder = source.folder
-        following.run_id = submissions.submit_import(
+        following.run_id = submit_import(
             workspace,
             source.log,
             format=log_format,
@@ -132,7 +132,7 @@ def follow_up(following: Import) -> None:
     workspace = loaders.workspace()
     try:
         if run := follow.finished(following.run_id):
-            following.end(executor.completed(workspace, run))
+            following.end(imported(workspace, run))
     except Refusal as refusal:
         following.end(refusal)
 

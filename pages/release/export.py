@@ -3,8 +3,9 @@
 import pandas as pd
 import streamlit as st
 
-from mtf_engine.jobs import executor, submissions
 from mtf_engine.registry import RunRow, RunState
+from mtf_engine.runs import executor
+from mtf_engine.work.export import bundle_path, submit_export
 from pages.shared import follow, links, loaders, words
 
 
@@ -24,7 +25,7 @@ def choose(runs: list[RunRow]) -> str:
 
 def show_bundle(run: RunRow) -> None:
     """Draws the bundle's check and its download."""
-    path = submissions.bundle_path(loaders.workspace(), run.id)
+    path = bundle_path(loaders.workspace(), run.id)
     checked = loaders.verified(str(path))
     if checked["ok"]:
         st.success(
@@ -74,7 +75,7 @@ def main() -> None:
     label = "Export" if found is None else "Export again"
     if st.button(label, type="primary" if found is None else "secondary"):
         with follow.refusals():
-            submissions.submit_export(workspace, run_id)
+            submit_export(workspace, run_id)
             st.rerun()
     if found and (run := follow.finished(found.id)):
         show_bundle(executor.completed(workspace, run))

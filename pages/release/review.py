@@ -5,10 +5,10 @@ from typing import get_args
 import pandas as pd
 import streamlit as st
 
-from mtf_engine.jobs import reviewing
 from mtf_engine.registry import BASELINE, DecisionRow, RunRow
 from mtf_engine.release import memo, review
 from mtf_engine.release.review import RULE, Case
+from mtf_engine.work.rounds import decide
 from pages.shared import follow, links, loaders, words
 from pages.shared.exhibit import described
 from pages.shared.round_tables import interval_text
@@ -110,7 +110,7 @@ def show_decision(found: Case, row: DecisionRow | None) -> None:
                 st.error("Choose promote or reject.")
                 return
             number = found.round.number
-            reviewing.decide(loaders.workspace(), found.run_id, number, choice, name=name, reason=reason)
+            decide(loaders.workspace(), found.run_id, number, choice, name=name, reason=reason)
             st.rerun()
     show_command(
         "review",

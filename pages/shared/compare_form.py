@@ -5,8 +5,8 @@ from typing import Any
 import streamlit as st
 
 from mtf_engine.algos import ALGOS
-from mtf_engine.jobs import submissions
-from mtf_engine.jobs.configs import is_session
+from mtf_engine.environments.names import is_session
+from mtf_engine.work.study import submit_compare
 from pages.shared import follow, links, loaders, words, worlds
 from pages.shared.factorial_tables import DATASETS
 
@@ -28,7 +28,7 @@ def show() -> None:
     if st.button("Start the comparison", type="primary"):
         with follow.refusals():
             source = world.log.id if world.log else None
-            run_id = submissions.submit_compare(workspace, settings={}, env=world.env, source=source, **asked)
+            run_id = submit_compare(workspace, settings={}, env=world.env, source=source, **asked)
             links.forget("run")
             st.query_params["run"] = run_id
             st.rerun()
@@ -38,7 +38,7 @@ def show() -> None:
 
 
 def design(world: worlds.World) -> dict[str, Any]:
-    """Returns what `submissions.submit_compare` is asked for, as chosen."""
+    """Returns what `submit_compare` is asked for, as chosen."""
     methods = st.multiselect("Methods", list(ALGOS), list(ALGOS), key="compare methods")
     logs = {name: title for name, title in DATASETS.items() if name in ("1", "1b", "2", "3")}
     left, right = st.columns(2)

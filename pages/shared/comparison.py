@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import streamlit as st
 
 from mtf_engine.evaluation import EvaluationResult
-from mtf_engine.jobs import executor, submissions
 from mtf_engine.registry import BASELINE, DatasetRow, RunRow, RunState, run_of
+from mtf_engine.runs import executor
+from mtf_engine.work.evaluate import submit_evaluate
 from pages.shared import follow, links, loaders, results, words
 
 PAGES = {
@@ -130,7 +131,7 @@ def _evaluation_of(chosen: Chosen) -> RunRow | None:
 def _offer(chosen: Chosen) -> None:
     workspace = loaders.workspace()
     if st.button("Compare", type="primary"):
-        submissions.submit_evaluate(workspace, chosen.policies, chosen.dataset.id)
+        submit_evaluate(workspace, chosen.policies, chosen.dataset.id)
         st.rerun()
     st.caption("The same on the command line")
     arguments = ("evaluate", *chosen.policies, "--on", chosen.dataset.id)

@@ -8,10 +8,10 @@ from typing import Generic, NamedTuple, TypeVar
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from mtf_engine.jobs.storage import open_dataset
 from mtf_engine.logs.aggregates import Progress
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.registry import DatasetRow
+from mtf_engine.runs.storage import open_dataset
 from pages.shared import loaders, words
 
 Counts = TypeVar("Counts")

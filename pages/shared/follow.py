@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 import streamlit as st
 
-from mtf_engine.jobs import executor
 from mtf_engine.registry import RunRow
+from mtf_engine.runs import executor
 from mtf_engine.spec import Refusal
 from pages.shared import loaders, words
 

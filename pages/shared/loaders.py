@@ -21,9 +21,6 @@ from mtf_engine.exploration.cost import (
 )
 from mtf_engine.exploration.drift import DriftBounds, bounds_from_drift
 from mtf_engine.exploration.signal import Signal
-from mtf_engine.jobs import files
-from mtf_engine.jobs.metrics import read as read_metrics
-from mtf_engine.jobs.storage import open_dataset, open_policy
 from mtf_engine.learning.sentinels import Sentinel
 from mtf_engine.learning.sentinels import sentinels as find_sentinels
 from mtf_engine.logs.aggregates import Population, stored_signal
@@ -31,13 +28,16 @@ from mtf_engine.logs.aggregates import population as count_population
 from mtf_engine.logs.aggregates import signal as measure_signal
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.registry import DatasetRow, RunRow, RunState, Workspace
+from mtf_engine.runs import files
+from mtf_engine.runs.metrics import read as read_metrics
+from mtf_engine.runs.storage import open_dataset, open_policy
 from mtf_engine.spec import BoundsPlan, FusionSpec, Refusal
 
 if TYPE_CHECKING:
     from mtf_engine.evaluation import EvaluationResult
     from mtf_engine.evaluation.explain import Explanation, LoggedRequest
     from mtf_engine.evaluation.what_if import WhatIf
-    from mtf_engine.jobs.exploring import PolicyActions
+    from mtf_engine.questions.exploring import PolicyActions
 
 MOST_REQUESTS = 200_000
 """Of a log that is measured while a visitor waits for something else: some 5 seconds."""
@@ -101,7 +101,7 @@ def policy_actions(run_id: str, row: DatasetRow) -> "PolicyActions":
 
 @st.cache_resource(show_spinner="The policy acts on the log…", max_entries=10)
 def _policy_actions(run_id: str, dataset_id: str, content_hash: str) -> "PolicyActions":
-    from mtf_engine.jobs import exploring
+    from mtf_engine.questions import exploring
 
     return exploring.policy_actions(workspace(), run_id, dataset_id)
 
@@ -249,7 +249,7 @@ def what_if(policies: tuple[str, ...], row: DatasetRow, signal: str) -> "WhatIf"
 
 @st.cache_data(show_spinner="Scoring the policies under other weights", max_entries=50)
 def _what_if(policies: tuple[str, ...], dataset_id: str, content_hash: str, signal: str) -> "WhatIf":
-    from mtf_engine.jobs.what_if import reward_what_if
+    from mtf_engine.questions.what_if import reward_what_if
 
     return reward_what_if(workspace(), policies, dataset_id, signal)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from mtf_engine.jobs.dependents import Dependent
+from mtf_engine.questions.dependents import Dependent
 from pages.shared import words
 
 SHOWN = 8

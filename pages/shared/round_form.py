@@ -5,11 +5,11 @@ from typing import Any
 import streamlit as st
 
 from mtf_engine.algos import ALGOS
-from mtf_engine.jobs import submissions
-from mtf_engine.jobs.configs import is_replay
+from mtf_engine.environments.names import is_replay
 from mtf_engine.learning.training import make_config
 from mtf_engine.registry import BASELINE, RunRow
 from mtf_engine.release.rounds import Round
+from mtf_engine.work.rounds import submit_progressive
 from pages.shared import follow, links, loaders, plans, words, worlds
 from pages.shared.worlds import World
 
@@ -47,7 +47,7 @@ def show() -> None:
     workspace = loaders.workspace()
     if st.button("Start rounds", type="primary"):
         with follow.refusals():
-            run_id = submissions.submit_progressive(workspace, **settings)
+            run_id = submit_progressive(workspace, **settings)
             links.forget("run")
             st.query_params["run"] = run_id
             st.rerun()

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from mtf_engine.jobs import comparing, dependents, executor, keeping
+from mtf_engine.questions import dependents
 from mtf_engine.registry import RunRow
+from mtf_engine.runs import differences, executor, keeping
 from pages.shared import follow, loaders, needed, words
 
 
@@ -37,11 +38,11 @@ def show_chosen(runs: Sequence[RunRow]) -> None:
 
 def _compare_link(runs: Sequence[RunRow]) -> None:
     trainings = [run.id for run in runs if run.kind == "train"]
-    if comparing.FEWEST <= len(trainings) <= comparing.MOST:
+    if differences.FEWEST <= len(trainings) <= differences.MOST:
         label = f"Compare {len(trainings)} trainings →"
         st.page_link("pages/train/compare_runs.py", label=label, query_params={"runs": trainings})
-    elif len(trainings) > comparing.MOST:
-        st.caption(f"At most {comparing.MOST} trainings are compared at once.")
+    elif len(trainings) > differences.MOST:
+        st.caption(f"At most {differences.MOST} trainings are compared at once.")
 
 
 @st.dialog("Delete for good?")

@@ -5,10 +5,12 @@ from typing import Any, NamedTuple
 import streamlit as st
 
 from mtf_engine.registry import RunRow, RunState
+from mtf_engine.work import kinds
 from pages.shared import links, memory, run_table, words
 from pages.shared.run_table import Filters
 
-KINDS = ("all", "train", "progressive", "import", "collect", "join", "evaluate", "abtest", "export")
+FIRST = ("all", "train", "progressive")
+"""Kinds of run, in the order that most are looked for in; the others follow."""
 LINKED: dict[str, Any] = {"bind": "query-params"}
 
 
@@ -25,7 +27,14 @@ def choose(runs: list[RunRow], datasets: dict[str, str]) -> View:
     """Draws the choices in one line, most of them behind two buttons, and returns them."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         hidden = {"label_visibility": "collapsed", **LINKED}
-        kind = st.segmented_control("Kind", KINDS, default="all", required=True, key="kind", **hidden)
+        kind = st.segmented_control(
+            "Kind",
+            list(dict.fromkeys((*FIRST, *kinds()))),
+            default="all",
+            required=True,
+            key="kind",
+            **hidden,
+        )
         text = st.text_input("Find", key="find", placeholder="Name, note, tag, id", width=170, **hidden)
         filters = _more_filters("" if kind == "all" else kind, text, runs, datasets)
         with st.popover("View"):

@@ -3,8 +3,8 @@
 import pandas as pd
 import streamlit as st
 
-from mtf_engine.jobs import dependents
-from mtf_engine.jobs.exploring import plan_changes
+from mtf_engine.questions import dependents
+from mtf_engine.questions.exploring import plan_changes
 from mtf_engine.registry import PlanRow
 from mtf_engine.spec import BoundsPlan, Refusal
 from pages.shared import follow, loaders, needed, plans, words

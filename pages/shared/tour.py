@@ -5,7 +5,7 @@ from typing import NamedTuple
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from mtf_engine.jobs.demo import LOGS, TRAININGS
+from mtf_engine.questions.demo import LOGS, TRAININGS
 from mtf_engine.registry import DatasetRow, RunRow, RunState
 from pages.shared import memory
 

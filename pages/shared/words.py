@@ -6,7 +6,7 @@ import shlex
 from datetime import datetime
 from pathlib import Path
 
-from mtf_engine.jobs.configs import world_of
+from mtf_engine.environments.names import world_of
 from mtf_engine.registry import BEST, DatasetRow, RunRow, RunState, now, run_of
 
 PROJECT = Path(__file__).parents[2]

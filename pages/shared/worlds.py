@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 import streamlit as st
 from pydantic import ValidationError
 
+from mtf_engine.environments.names import GYM, REPLAY, SESSION, world_of
 from mtf_engine.environments.replay import DEFAULT as DEFAULT_REPLAY
 from mtf_engine.environments.replay import ReplayConfig
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 from mtf_engine.environments.world import DEFAULT_WORLD, names
 from mtf_engine.environments.world import World as SyntheticWorld
-from mtf_engine.jobs.configs import GYM, REPLAY, SESSION, world_of
 from mtf_engine.registry import DatasetRow, RunRow, RunState
 from mtf_engine.spec import FusionSpec, Refusal
 from pages.shared import links, loaders, words

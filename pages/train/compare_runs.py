@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import streamlit as st
 
-from mtf_engine.jobs import comparing
 from mtf_engine.registry import RunRow, RunState
+from mtf_engine.runs import differences
 from pages.shared import charts, links, loaders, run_charts, run_table, words
 from pages.shared.exhibit import csv_download, exhibit
 from pages.shared.run_actions import show_command
@@ -21,7 +21,7 @@ def choose_runs() -> list[RunRow]:
     """Returns the trainings chosen, at most ten."""
     by_id = loaders.runs_by_id()
     titles = {run_id: words.run_title(run) for run_id, run in by_id.items()}
-    chosen = links.choices("Trainings", titles, "runs", max_selections=comparing.MOST)
+    chosen = links.choices("Trainings", titles, "runs", max_selections=differences.MOST)
     return [by_id[run_id] for run_id in chosen]
 
 
@@ -43,7 +43,7 @@ def choose_look() -> tuple[Look, bool]:
 
 def show_settings(signed: Mapping[str, RunRow]) -> None:
     """Draws in which settings the trainings differ; the others are one click away."""
-    differing, same = comparing.compared(list(signed.values()))
+    differing, same = differences.compared(list(signed.values()))
     st.header("Settings that differ", anchor=False)
     if not differing:
         st.info("These trainings have the same settings.")
@@ -89,7 +89,7 @@ def show_curves(signed: Mapping[str, RunRow], names: Sequence[str], look: Look, 
     titles = {sign: words.run_title(run) for sign, run in signed.items()}
     groups = {}
     if group:
-        found = comparing.seed_groups(list(signed.values()))
+        found = differences.seed_groups(list(signed.values()))
         sign_of = {run.id: sign for sign, run in signed.items()}
         titles = dict(zip(run_charts.signs(len(found)), found, strict=True))
         groups = {
@@ -138,8 +138,8 @@ def main() -> None:
         st.page_link("pages/train/start.py", label="Start a training →")
         return
     runs = choose_runs()
-    if len(runs) < comparing.FEWEST:
-        st.info(f"Choose {comparing.FEWEST} to {comparing.MOST} trainings.")
+    if len(runs) < differences.FEWEST:
+        st.info(f"Choose {differences.FEWEST} to {differences.MOST} trainings.")
         return
     signed = dict(zip(run_charts.signs(len(runs)), runs, strict=True))
     show_settings(signed)

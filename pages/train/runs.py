@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from mtf_engine.jobs import executor
 from mtf_engine.registry import BEST, RunRow, RunState
+from mtf_engine.runs import executor
 from pages.shared import charts, follow, links, loaders, run_actions, run_filters, run_table, words
 from pages.shared.exhibit import csv_download, exhibit
 from pages.shared.run_filters import View

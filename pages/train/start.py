@@ -5,12 +5,14 @@ from typing import NamedTuple
 import streamlit as st
 
 from mtf_engine.algos import ALGOS
+from mtf_engine.commands.options import MOST_SEEDS
 from mtf_engine.exploration.signal import Signal
-from mtf_engine.jobs import estimates, executor, seeds
 from mtf_engine.learning.config import TrainerConfig
 from mtf_engine.learning.training import closest_preset, make_config
 from mtf_engine.registry import DatasetRow, RunRow, RunState
+from mtf_engine.runs import estimates, executor
 from mtf_engine.spec import Spec
+from mtf_engine.work.train import submit_seeds
 from pages.shared import follow, forms, links, loaders, words
 
 DEFAULT_PRESET = "laptop"
@@ -123,7 +125,7 @@ def choose_seeds(first: int) -> tuple[int, ...]:
     several = (
         "Trainings with this seed and those after it, under one name: compare them as mean and interval."
     )
-    count = right.number_input("How many seeds", 1, seeds.MOST_SEEDS, step=1, help=several, key="n_seeds")
+    count = right.number_input("How many seeds", 1, MOST_SEEDS, step=1, help=several, key="n_seeds")
     return tuple(range(seed, seed + count))
 
 
@@ -159,7 +161,7 @@ def show_command(order: Order) -> None:
 
 def start(order: Order) -> None:
     """Submits the trainings and turns to the first of them."""
-    run_ids = seeds.submit_seeds(
+    run_ids = submit_seeds(
         loaders.workspace(),
         order.dataset.id,
         order.seeds,

@@ -1,35 +1,106 @@
-"""The work of a training: from its log to the policies of its last step and of its best."""
+"""Trainings: from a log to the policies of its last step and of its best."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtf_engine.jobs import files
-from mtf_engine.jobs.worker import Job
+from mtf_engine.logs.splits import VALIDATION
+from mtf_engine.registry import Workspace
+from mtf_engine.runs import files
+from mtf_engine.runs.executor import submit
+from mtf_engine.runs.kind import RunKind
+from mtf_engine.runs.storage import open_dataset, open_policy
+from mtf_engine.runs.worker import Job
+from mtf_engine.spec import Refusal
 
 if TYPE_CHECKING:
     from mtf_engine.learning.best_step import Validation
     from mtf_engine.logs.datasets import Dataset
 
-VALIDATION = "validation"
+
+def submit_train(
+    workspace: Workspace,
+    dataset: str,
+    *,
+    algo: str,
+    preset: str,
+    settings: Mapping[str, str],
+    seed: int = 0,
+    seed_group: str = "",
+    name: str | None = None,
+) -> str:
+    """Returns the id of the run that trains `algo` on a dataset, with `settings` over those of `preset`."""
+    from mtf_engine.learning.training import make_config
+
+    row = workspace.dataset(dataset)
+    if row.meta.get("exploration") is None and row.meta.get("source") in ("kuairand", "impressions"):
+        raise Refusal(
+            f"the dataset {row.name} has no actions to learn from; explore on it first: "
+            f"dataset collect --env replay --from {row.id}"
+        )
+    config = make_config(algo, preset=preset, settings=dict(settings), seed=seed).model_dump(mode="json")
+    return submit(
+        workspace,
+        KIND,
+        config,
+        name=name or f"{algo} on {row.name}",
+        dataset_id=row.id,
+        algo=algo,
+        seed=seed,
+        seed_group=seed_group,
+        n_steps=config["n_steps"] or 0,
+    )
 
 
-def train(job: Job) -> dict[str, Any]:
+def submit_seeds(
+    workspace: Workspace,
+    dataset: str,
+    seeds: Sequence[int],
+    *,
+    algo: str,
+    preset: str,
+    settings: Mapping[str, str],
+    name: str | None = None,
+) -> list[str]:
+    """Returns the ids of one training a seed, see `submit_train`; several share a group of a new name."""
+    label = name or f"{algo} on {workspace.dataset(dataset).name}"
+    group = _free_name(workspace, label) if len(seeds) > 1 else ""
+    start = partial(
+        submit_train,
+        workspace,
+        dataset,
+        algo=algo,
+        preset=preset,
+        settings=settings,
+        name=name,
+        seed_group=group,
+    )
+    return [start(seed=seed) for seed in seeds]
+
+
+def _free_name(workspace: Workspace, label: str) -> str:
+    """Returns `label`, numbered where trainings are grouped under that name already."""
+    taken = {run.seed_group for run in workspace.registry.runs(kind="train")}
+    names = (f"{label} ({i})" if i > 1 else label for i in range(1, len(taken) + 2))
+    return next(name for name in names if name not in taken)
+
+
+def train(job: Job, config: dict[str, Any]) -> dict[str, Any]:
     """Trains a policy, going on from its checkpoint where there is one."""
     from mtf_engine.algos import ALGOS
-    from mtf_engine.jobs.fitness import consumed, open_fitness
-    from mtf_engine.jobs.storage import open_dataset, open_policy
     from mtf_engine.learning.training import fit, save_critics
     from mtf_engine.policies.examples import USERS, Examples
+    from mtf_engine.work.fitness import consumed, open_fitness
 
     dataset = open_dataset(job.workspace, str(job.run.dataset_id))
     transitions = dataset.transitions()
     algorithm = ALGOS[str(job.run.algo)]
     baseline = open_policy(job.workspace, dataset.meta.baseline, dataset.meta)
-    algo = algorithm(algorithm.Config.model_validate(job.config), transitions, baseline)
+    algo = algorithm(algorithm.Config.model_validate(config), transitions, baseline)
     validation = _validation(dataset)
-    fitness = open_fitness(job.workspace, str(job.run.dataset_id), job.config)
+    fitness = open_fitness(job.workspace, str(job.run.dataset_id), config)
     n_steps = algo.config.steps(len(transitions))
     rows = fit(algo, fitness or transitions, job.folder / files.CHECKPOINT, validation)
     for row in _scored(job, validation, job.logged(rows)):
@@ -89,3 +160,6 @@ def _scored(
         if validation is not None and validation.best_step != known:
             job.record_best(validation.best_score, known := validation.best_step)
         yield row
+
+
+KIND = RunKind("train", None, train, checkpoints=True)

@@ -7,14 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtf_engine.environments import Acting, Environment, draws
+from mtf_engine.environments.draws import Channel
 from mtf_engine.environments.play import play
-from mtf_engine.jobs.environments import open_environment
-from mtf_engine.jobs.storage import open_dataset
+from mtf_engine.logs.splits import ALL, TRAIN
 from mtf_engine.registry import DatasetRow, Workspace
+from mtf_engine.runs.storage import open_dataset, open_environment
 from mtf_engine.spec import Refusal
 
-FITNESS = 8  # channel of the seed
-TRAIN, ALL = "train", "all"
 USERS = "users"
 
 
@@ -77,7 +76,7 @@ def _ranking(workspace: Workspace, dataset_id: str, config: Mapping[str, Any]) -
 
 def _instant_reward(workspace: Workspace, dataset_id: str, config: Mapping[str, Any]) -> SizedFitness:
     played = _collection(workspace, workspace.dataset(dataset_id))
-    seed = draws.seed(draws.child(draws.root(config["seed"]), FITNESS))
+    seed = draws.seed(draws.child(draws.root(config["seed"]), Channel.FITNESS))
     env = open_environment(
         workspace, played["env"], source=played["source"], seed=seed, n_threads=config["n_threads"]
     )

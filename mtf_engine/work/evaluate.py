@@ -1,11 +1,18 @@
-"""The work of an evaluation: scores for the registry, and what is drawn in a file of its own."""
+"""Evaluations: scores of policies for the registry, and what is drawn of them in a file of its own."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mtf_engine.jobs import files
-from mtf_engine.jobs.configs import EvaluateConfig
-from mtf_engine.jobs.worker import Job
-from mtf_engine.registry import Workspace
+from pydantic import Field
+
+from mtf_engine.logs.splits import TEST, VALIDATION
+from mtf_engine.registry import BASELINE, Workspace
+from mtf_engine.runs import files
+from mtf_engine.runs.executor import submit
+from mtf_engine.runs.kind import RunKind
+from mtf_engine.runs.storage import open_critics, open_dataset, open_policy
+from mtf_engine.runs.worker import Job
+from mtf_engine.spec import Seed, Spec, Threads
 
 if TYPE_CHECKING:
     from mtf_engine.evaluation.calibration import Calibration
@@ -13,13 +20,50 @@ if TYPE_CHECKING:
     from mtf_engine.policies.policy import Policy
 
 
-def evaluate(job: Job) -> dict[str, Any]:
+class EvaluateConfig(Spec):
+    """Score policies on a dataset."""
+
+    policies: tuple[str, ...] = Field(min_length=1)
+    dataset_id: str
+    seed: Seed = 0
+    n_threads: Threads = 1
+
+
+def submit_evaluate(
+    workspace: Workspace,
+    policies: Sequence[str],
+    dataset: str,
+    *,
+    seed: int = 0,
+    name: str | None = None,
+    parent_id: str | None = None,
+) -> str:
+    """Returns the id of the run that scores `policies` (`RUN`, `RUN@best`, `baseline`) on a dataset."""
+    row = workspace.dataset(dataset)
+    policies = [workspace.policy(policy) for policy in policies]
+    for policy in policies:
+        if policy != BASELINE:
+            workspace.trained(policy)
+    config = EvaluateConfig.asked(
+        "the evaluation",
+        {"policies": tuple(dict.fromkeys(policies)), "dataset_id": row.id, "seed": seed},
+    )
+    return submit(
+        workspace,
+        KIND,
+        config.model_dump(mode="json"),
+        name=name or f"on {row.name}",
+        dataset_id=row.id,
+        seed=seed,
+        parent_id=parent_id,
+    )
+
+
+def evaluate(job: Job, config: EvaluateConfig) -> dict[str, Any]:
     """Scores policies on a dataset, and asks their critics what they make of the log they never saw."""
     from mtf_engine.disk import write_atomically
     from mtf_engine.evaluation import evaluate as score
-    from mtf_engine.jobs.storage import open_critics, open_dataset, open_policy
 
-    config = EvaluateConfig.model_validate(job.config)
     dataset = open_dataset(job.workspace, config.dataset_id)
     policies = {name: open_policy(job.workspace, name, dataset.meta) for name in config.policies}
     critics = {name: found for name in config.policies if (found := open_critics(job.workspace, name))}
@@ -42,13 +86,12 @@ def _calibration(
     None where that log is deleted, or has no such part.
     """
     from mtf_engine.evaluation.calibration import calibration
-    from mtf_engine.jobs.storage import open_dataset
 
     run = workspace.trained(run_id)
     if run.dataset_id not in {row.id for row in workspace.registry.datasets()}:
         return None
     dataset = open_dataset(workspace, str(run.dataset_id))
-    split = next((split for split in ("validation", "test") if split in dataset.splits), None)
+    split = next((split for split in (VALIDATION, TEST) if split in dataset.splits), None)
     if split is None:
         return None
     steps = dataset.known_steps(split)
@@ -63,3 +106,6 @@ def _calibration(
         reward_scale=policy.info["reward_scale"],
         seed=seed,
     )
+
+
+KIND = RunKind("evaluate", EvaluateConfig, evaluate)

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtf_engine.exploration.cost import ExplorationCost, exploration_cost, read_candidate_lists
-from mtf_engine.jobs.storage import load_policy, open_dataset, open_policy
 from mtf_engine.logs.samples import sample
 from mtf_engine.registry import Workspace
+from mtf_engine.runs.storage import load_policy, open_dataset, open_policy
 from mtf_engine.spec import BoundsPlan, Refusal, Spec
 
 SAMPLE = 10_000

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mtf_engine.jobs.submissions import has_examples
 from mtf_engine.registry import DatasetRow, RunRow, RunState, Workspace, run_of
+from mtf_engine.runs.storage import has_examples
 from mtf_engine.spec import BoundsPlan, Spec
 
 STOPPED, AGAIN = "cannot be resumed", "makes what is gone again when it is resumed"

@@ -4,8 +4,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from mtf_engine.jobs import metrics
 from mtf_engine.registry import RunRow, Workspace
+from mtf_engine.runs import metrics
 from mtf_engine.spec import Refusal
 
 NOT_SCALARS = ("step", "seconds")

@@ -5,24 +5,32 @@ methods, and others for another seed. So seeds are independent, and what differs
 the data.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
-from mtf_engine.jobs import paper_data
-from mtf_engine.jobs.campaign import Campaign, Done, Order, Part
-from mtf_engine.jobs.configs import (
-    ABTestConfig,
-    CompareConfig,
-    EvaluateConfig,
-    JoinConfig,
-    PaperDataConfig,
-    is_session,
-)
-from mtf_engine.jobs.worker import Job
-from mtf_engine.registry import BASELINE, RunRow
-from mtf_engine.spec import Refusal
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from mtf_engine.environments.names import GYM, Played, is_session
+from mtf_engine.registry import BASELINE, RunRow, Workspace
+from mtf_engine.runs.campaign import Campaign, Done, Order, Part
+from mtf_engine.runs.executor import enqueue, submit
+from mtf_engine.runs.kind import RunKind
+from mtf_engine.runs.storage import check_environment
+from mtf_engine.runs.worker import Job
+from mtf_engine.spec import Count, HalfWidth, Refusal, Seed, Threads
 from mtf_engine.study.comparison import ROUNDS, Cell, Comparison
+from mtf_engine.work import paper_data
+from mtf_engine.work.abtest import KIND as ABTEST
+from mtf_engine.work.abtest import ABTestConfig
+from mtf_engine.work.collect import KIND as COLLECT
+from mtf_engine.work.evaluate import KIND as EVALUATE
+from mtf_engine.work.evaluate import EvaluateConfig
+from mtf_engine.work.join import KIND as JOIN
+from mtf_engine.work.join import JoinConfig
+from mtf_engine.work.paper_data import PaperDataConfig
+from mtf_engine.work.rounds import KIND as PROGRESSIVE
+from mtf_engine.work.train import KIND as TRAIN
 
 TEST, POOLED = "test", "3"
 MAKER = "integrated_rl"
@@ -32,9 +40,100 @@ AB_GROUP = 5
 """Of users, beside the four of the datasets."""
 
 
-def compare(job: Job) -> dict[str, Any]:
+class CompareConfig(Played):
+    """Train every method on every dataset with every seed, score each policy and A/B test it.
+
+    A seed draws the datasets, the training and the users of the A/B test, the same ones for all methods.
+    `training` is the trainer's config of each method, without its seed.
+    """
+
+    training: dict[str, dict[str, Any]] = Field(min_length=1, description="by method")
+    preset: str
+    datasets: tuple[Literal["1", "1b", "2", "3"], ...] = Field(min_length=1)
+    seeds: tuple[Seed, ...] = Field(min_length=1)
+    sessions: Count = Field(
+        ge=5, multiple_of=5, description="of each dataset; five rounds share those of one"
+    )
+    rounds: bool = Field(default=False, description="every method that learns collects its own five, too")
+    n_critics: tuple[Annotated[int, Field(ge=2)], ...] = Field(
+        default=(), description="integrated_rl on dataset 2 with so many"
+    )
+    users: Count = Field(default=10_000, ge=2, description="of each A/B test")
+    half_width: HalfWidth = 0.15
+    n_threads: Threads = 1
+
+    @field_validator("datasets", "seeds", "n_critics")
+    @classmethod
+    def _named_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError("each may be named only once")
+        return values
+
+    @model_validator(mode="after")
+    def _compares_on_users_or_a_log(self) -> Self:
+        if self.env.startswith(GYM):
+            raise ValueError("methods are compared on synthetic users or by replay; take session or replay")
+        return self
+
+
+def submit_compare(
+    workspace: Workspace,
+    *,
+    methods: Sequence[str],
+    preset: str,
+    settings: Mapping[str, str],
+    source: str | None = None,
+    **design: Any,
+) -> str:
+    """Returns the id of the run that compares `methods`; one that was asked for the same before goes on.
+
+    `design` are fields of `CompareConfig`. `settings` go over those of `preset` for each method that has them. A
+    Refusal where they or `design` ask for a part that cannot be made.
+    """
+    if "seed" in settings:
+        raise Refusal("a comparison gives every training its seed; say by seeds which")
+    training = {method: _settings_of(method, methods, preset, settings) for method in methods}
+    source_id = workspace.dataset(source).id if source else None
+    values = {"source": source_id, "training": training, "preset": preset, **design}
+    checked = CompareConfig.asked("the comparison", values)
+    check_environment(checked.env)
+    if settings and MAKER not in methods and needs_maker(checked):
+        raise Refusal(
+            f"dataset 3 and numbers of critics are made with {MAKER}, which the settings would not reach; "
+            "name it among the methods, or leave the settings out"
+        )
+    try:
+        parts(checked)
+    except ValidationError as error:
+        raise Refusal.invalid("the comparison", error) from None
+    config = checked.model_dump(mode="json")
+    same = [run for run in workspace.registry.runs(kind="compare") if run.config == config]
+    if same:
+        enqueue(workspace, same[0].id)
+        return same[0].id
+    name = f"{len(methods)} methods on {len(config['datasets'])} datasets, {len(config['seeds'])} seeds"
+    return submit(workspace, KIND, config, name=name)
+
+
+def _settings_of(
+    method: str, methods: Sequence[str], preset: str, settings: Mapping[str, str]
+) -> dict[str, Any]:
+    """Returns the config of a method; a setting that none of `methods` has is refused."""
+    from mtf_engine.algos import ALGOS
+    from mtf_engine.learning.training import make_config
+
+    has = {name: name in ALGOS[method].Config.model_fields for name in settings if method in ALGOS}
+    unknown = [
+        n for n in settings if not any(n in ALGOS[m].Config.model_fields for m in methods if m in ALGOS)
+    ]
+    if unknown:
+        raise Refusal(f"none of {', '.join(methods)} has a setting {unknown[0]}")
+    own = {name: value for name, value in settings.items() if has.get(name)}
+    return make_config(method, preset=preset, settings=own, seed=0).model_dump(mode="json")
+
+
+def compare(job: Job, config: CompareConfig) -> dict[str, Any]:
     """Carries out what is missing of a comparison and returns its record; a Refusal names what failed."""
-    config = CompareConfig.model_validate(job.config)
     campaign = Campaign(job)
     wanted = list(cells(config))
     record = Comparison(env=config.env, synthetic=is_session(config.env), preset=config.preset)
@@ -106,13 +205,13 @@ def _data(config: CompareConfig, seed: int) -> Iterator[Part]:
         rounds = _in_rounds(config, MAKER, seed)
         yield rounds
         name = _data_name(POOLED, seed)
-        yield Part(name, "join", partial(_joined, name, rounds.name), needs=(rounds.name,))
+        yield Part(name, JOIN, partial(_joined, name, rounds.name), needs=(rounds.name,))
     for dataset, how in paper_data.ways(paper).items():
         if dataset in wanted or (dataset == TEST and is_session(config.env)):
             name = _data_name(dataset, seed)
             collection = paper_data.collection(paper, name, how)
             order = Order(collection.model_dump(mode="json"), seed=collection.seed, n_steps=paper.sessions)
-            yield Part(name, "collect", partial(_always, order))
+            yield Part(name, COLLECT, partial(_always, order))
 
 
 def _paper(config: CompareConfig, seed: int) -> PaperDataConfig:
@@ -140,7 +239,7 @@ def _in_rounds(config: CompareConfig, method: str, seed: int) -> Part:
     n_steps = len(rounds.stages) * rounds.rounds
     order = Order(rounds.model_dump(mode="json"), seed=rounds.seed, n_steps=n_steps)
     name = title(Cell(method=method, dataset=ROUNDS, seed=seed))
-    return Part(name, "progressive", partial(_always, order), algo=method)
+    return Part(name, PROGRESSIVE, partial(_always, order), algo=method)
 
 
 def _always(order: Order, _: Done) -> Order:
@@ -160,7 +259,7 @@ def _training(config: CompareConfig, cell: Cell) -> Part:
     def order(done: Done) -> Order:
         return Order(training, done[data].dataset_id, seed=cell.seed, n_steps=training["n_steps"] or 0)
 
-    return Part(title(cell), "train", order, needs=(data,), algo=cell.method)
+    return Part(title(cell), TRAIN, order, needs=(data,), algo=cell.method)
 
 
 def _scoring(config: CompareConfig, cell: Cell) -> Iterator[Part]:
@@ -184,9 +283,9 @@ def _scoring(config: CompareConfig, cell: Cell) -> Iterator[Part]:
         return Order(asked.model_dump(mode="json"), seed=asked.seeds[0], n_steps=asked.sessions)
 
     needs = (trained, test) if is_session(config.env) else (trained,)
-    yield Part(f"score of {trained}", "evaluate", evaluation, needs)
+    yield Part(f"score of {trained}", EVALUATE, evaluation, needs)
     if is_session(config.env):
-        yield Part(f"A/B test of {trained}", "abtest", test_users, (trained,))
+        yield Part(f"A/B test of {trained}", ABTEST, test_users, (trained,))
 
 
 def _scores(config: CompareConfig, cell: Cell) -> set[str]:
@@ -232,3 +331,6 @@ def filled(job: Job, config: CompareConfig, cell: Cell, done: Done) -> Cell:
         "search": (trained.result or {}).get("search"),
     }
     return Cell.model_validate(cell.model_dump() | figures)
+
+
+KIND = RunKind("compare", CompareConfig, compare, coordinates=True)

@@ -1,45 +1,157 @@
-"""The work of progressive rounds: each collects, trains and evaluates as parts of one run, and promotes."""
+"""Progressive rounds: each collects, trains and evaluates as parts of one run, and promotes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
 
 from mtf_engine.environments import draws
+from mtf_engine.environments.draws import Channel
+from mtf_engine.environments.names import Played, is_replay
 from mtf_engine.evaluation.abtest import Effect
 from mtf_engine.exploration.signal import Signal
-from mtf_engine.jobs import parts
-from mtf_engine.jobs.configs import ProgressiveConfig
-from mtf_engine.jobs.executor import submit
-from mtf_engine.jobs.storage import load_policy, open_critics, open_dataset, open_policy
-from mtf_engine.jobs.submissions import submit_abtest, submit_collect, submit_evaluate, submit_join
-from mtf_engine.jobs.worker import Job, Stop
 from mtf_engine.logs import aggregates
-from mtf_engine.registry import BASELINE, RunRow
-from mtf_engine.release.review import decision_of
+from mtf_engine.registry import BASELINE, DecisionRow, RunRow, RunState, Workspace
+from mtf_engine.release import review
+from mtf_engine.release.criteria import Criteria
 from mtf_engine.release.rounds import Round, log_figures, policy_figures, share_of, verdict
 from mtf_engine.reward import GAMMA
-from mtf_engine.spec import Refusal
+from mtf_engine.runs import executor, parts
+from mtf_engine.runs.executor import submit
+from mtf_engine.runs.kind import RunKind
+from mtf_engine.runs.storage import check_environment, load_policy, open_critics, open_dataset, open_policy
+from mtf_engine.runs.worker import Job, Stop
+from mtf_engine.spec import MOST, BoundsPlan, Count, HalfWidth, Refusal, Seed, Threads
+from mtf_engine.work.abtest import submit_abtest
+from mtf_engine.work.collect import submit_collect
+from mtf_engine.work.evaluate import submit_evaluate
+from mtf_engine.work.join import submit_join
+from mtf_engine.work.train import KIND as TRAINING
 
-ROUNDS = 6  # channel of the seed
-COLLECT, TRAIN, ABTEST = range(3)  # channels of a round
+COLLECT, TRAIN, ABTEST = range(3)
+"""What the seeds of a round are for."""
 
 
-def play(job: Job) -> dict[str, Any]:
+class ProgressiveConfig(Played):
+    """Explore, train and promote, round after round. `training` is the trainer's config for all rounds."""
+
+    rounds: int = Field(default=5, ge=1, le=100)
+    sessions_per_round: Count
+    algo: str
+    training: dict[str, Any] = Field(description="n_steps is shared by the rounds, passes are of each")
+    half_width: HalfWidth = Field(default=0.15, description="of the box, where no plan is given")
+    plan: BoundsPlan | None = None
+    control_share: float = Field(default=0.1, ge=0, lt=1, description="share of users kept at the baseline")
+    baseline: str = Field(default=BASELINE, description="policy that the first round explores around")
+    train_on: Literal["current", "cumulative"] = Field(
+        default="current", description="the log of the round, or of all rounds so far"
+    )
+    promote: Literal["always", "if-better", "by-hand"] = "always"
+    criteria: Criteria = Field(description="what a round is judged by, fixed before it is played")
+    ab_users: int = Field(
+        default=0, ge=0, le=MOST, description="of an A/B test against the round's baseline; 0: none"
+    )
+    seed: Seed = 0
+    n_threads: Threads = 1
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """What a round does, in order; a join of logs is part of its training."""
+        return ("collect", "train", "evaluate", *(("abtest",) if self.ab_users else ()))
+
+    @model_validator(mode="after")
+    def _every_round_learns(self) -> "ProgressiveConfig":
+        if self.training["n_steps"] is not None and self.training["n_steps"] < self.rounds:
+            raise ValueError(f"{self.training['n_steps']} steps are too few for {self.rounds} rounds")
+        if self.ab_users and is_replay(self.env):
+            raise ValueError("replayed users cannot be A/B tested: what they consume is bounded by their log")
+        return self
+
+
+def submit_progressive(
+    workspace: Workspace,
+    *,
+    algo: str,
+    preset: str,
+    settings: Mapping[str, str],
+    source: str | None = None,
+    name: str | None = None,
+    **rounds: Any,
+) -> str:
+    """Returns the id of the run that explores, trains and promotes, round after round.
+
+    `rounds` are fields of `ProgressiveConfig`; `settings` go over those of `preset`, and `n_steps` among them
+    is shared by the rounds.
+    """
+    from mtf_engine.learning.training import make_config
+
+    seed = rounds.get("seed", 0)
+    training = make_config(algo, preset=preset, settings=dict(settings), seed=seed).model_dump(mode="json")
+    source_id = workspace.dataset(source).id if source else None
+    defaults = {
+        "n_threads": training["n_threads"],
+        "criteria": Criteria.default(rounds["env"], tested=bool(rounds.get("ab_users"))),
+    }
+    rounds["baseline"] = workspace.policy(rounds.get("baseline", BASELINE))
+    values = {**defaults, "source": source_id, "algo": algo, "training": training, **rounds}
+    config = ProgressiveConfig.asked("the rounds", values)
+    check_environment(config.env)
+    if config.baseline != BASELINE:
+        workspace.trained(config.baseline)
+    return submit_rounds(workspace, config, name=name or f"{algo} {config.rounds} rounds on {config.env}")
+
+
+def submit_rounds(
+    workspace: Workspace, config: ProgressiveConfig, *, name: str, parent_id: str | None = None
+) -> str:
+    """Returns the id of the run that plays the rounds of `config`."""
+    return submit(
+        workspace,
+        KIND,
+        config.model_dump(mode="json"),
+        name=name,
+        algo=config.algo,
+        seed=config.seed,
+        n_steps=len(config.stages) * config.rounds,
+        parent_id=parent_id,
+    )
+
+
+def decide(
+    workspace: Workspace,
+    run_id: str,
+    number: int | None,
+    choice: review.Choice,
+    *,
+    name: str,
+    reason: str = "",
+) -> DecisionRow:
+    """Returns the ledger's new entry, see `review.decide`; a run that waited for it is resumed."""
+    row = review.decide(workspace, run_id, number, choice, name=name, reason=reason)
+    run = workspace.registry.run(run_id)
+    if run.config["promote"] == "by-hand" and run.state is RunState.INTERRUPTED:
+        executor.resume(workspace, run_id)
+    return row
+
+
+def play(job: Job, config: ProgressiveConfig) -> dict[str, Any]:
     """Plays the rounds of a run, each around the policy last promoted, and returns what they came to.
 
     Parts that are done are not done again, so a run that was killed ends like one that was not.
     """
-    rounds = _Rounds(job, ProgressiveConfig.model_validate(job.config))
+    rounds = _Rounds(job, config)
     while len(rounds.told) < rounds.config.rounds:
         rounds.told.append(rounds.decided(rounds.next()))
         job.workspace.registry.update_run(job.run.id, result=rounds.result())
     return rounds.result()
 
 
-def round_seed(seed: int, number: int, channel: int) -> int:
+def round_seed(seed: int, number: int, of: int) -> int:
     """Returns the seed of one round's collection or training."""
-    key = draws.child(draws.child(draws.root(seed), ROUNDS), number)
-    return draws.seed(draws.child(key, channel))
+    key = draws.child(draws.child(draws.root(seed), Channel.ROUNDS), number)
+    return draws.seed(draws.child(key, of))
 
 
 @dataclass
@@ -81,7 +193,7 @@ class _Rounds:
         if self.config.promote != "by-hand":
             return one
         workspace, run = self.job.workspace, self.job.run
-        row = decision_of(workspace, run.id, one.number)
+        row = review.decision_of(workspace, run.id, one.number)
         if row is None:
             waiting = {**self.result(), "rounds": [*self.result()["rounds"], one.model_dump(mode="json")]}
             workspace.registry.update_run(run.id, result=waiting)
@@ -125,7 +237,7 @@ class _Rounds:
         seed = round_seed(self.config.seed, self.number, TRAIN)
         training = partial(
             submit,
-            kind="train",
+            kind=TRAINING,
             config={**self.config.training, "n_steps": steps, "seed": seed, **self._reward_scale()},
             dataset_id=log.dataset_id,
             algo=self.config.algo,
@@ -203,3 +315,6 @@ class _Rounds:
             return aggregates.signal(log, gamma=self.config.training.get("gamma", GAMMA)).everybody
         except Refusal:
             return None
+
+
+KIND = RunKind("progressive", ProgressiveConfig, play)

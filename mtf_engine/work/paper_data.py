@@ -5,24 +5,81 @@ Gaussian noise of the variance of the uniform one, on the users of 1: the fair c
 """
 
 import math
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from mtf_engine.environments import draws
-from mtf_engine.jobs import parts
-from mtf_engine.jobs.configs import CollectConfig, PaperDataConfig, ProgressiveConfig
-from mtf_engine.jobs.submissions import submit_collect, submit_join, submit_rounds
-from mtf_engine.jobs.worker import Job
-from mtf_engine.release.criteria import Criteria
+from pydantic import Field, ValidationError
 
-PAPER = 7  # channel of the seed
+from mtf_engine.environments import draws
+from mtf_engine.environments.draws import Channel
+from mtf_engine.environments.names import Played
+from mtf_engine.registry import Workspace
+from mtf_engine.release.criteria import Criteria
+from mtf_engine.runs import parts
+from mtf_engine.runs.executor import submit
+from mtf_engine.runs.kind import RunKind
+from mtf_engine.runs.storage import check_environment
+from mtf_engine.runs.worker import Job
+from mtf_engine.spec import Count, HalfWidth, Refusal, Seed, Threads
+from mtf_engine.work.collect import CollectConfig, submit_collect
+from mtf_engine.work.join import submit_join
+from mtf_engine.work.rounds import ProgressiveConfig, submit_rounds
+
+PAPER_DATASETS = 5
+"""1, 1b, 2, 3 and test."""
+
 ROUNDS = 5
 SIGMA = 0.2
 
 
-def make(job: Job) -> dict[str, Any]:
+class PaperDataConfig(Played):
+    """Make the paper's datasets from four groups of users who are in none of the other groups."""
+
+    sessions: Count = Field(
+        ge=5, multiple_of=5, description="of each dataset; five rounds share those of one"
+    )
+    half_width: HalfWidth = 0.15
+    algo: str
+    training: dict[str, Any] = Field(description="of the rounds, which share n_steps; passes are of each")
+    seed: Seed = 0
+    n_threads: Threads = 1
+
+
+def submit_paper_data(
+    workspace: Workspace,
+    *,
+    algo: str,
+    preset: str,
+    settings: Mapping[str, str],
+    seed: int = 0,
+    name: str | None = None,
+    **sizes: Any,
+) -> str:
+    """Returns the id of the run that makes the paper's datasets; `sizes` are fields of `PaperDataConfig`."""
+    from mtf_engine.learning.training import make_config
+
+    training = make_config(algo, preset=preset, settings=dict(settings), seed=seed).model_dump(mode="json")
+    values = {"algo": algo, "training": training, "seed": seed, "n_threads": training["n_threads"], **sizes}
+    config = PaperDataConfig.asked("the paper's data", values)
+    check_environment(config.env)
+    try:
+        rounds_config(config)
+    except ValidationError as error:
+        raise Refusal.invalid("the paper's data", error) from None
+    return submit(
+        workspace,
+        KIND,
+        config.model_dump(mode="json"),
+        name=name or f"the paper's data, {config.sessions} sessions",
+        algo=algo,
+        seed=seed,
+        n_steps=PAPER_DATASETS,
+    )
+
+
+def make(job: Job, config: PaperDataConfig) -> dict[str, Any]:
     """Makes the datasets and returns their ids by name; a policy of its own is promoted in each round of 3."""
-    config = PaperDataConfig.model_validate(job.config)
     made = {}
     for number, (name, how) in enumerate(ways(config).items(), start=1):
         made[name] = _collected(job, collection(config, name, how))
@@ -74,7 +131,7 @@ def rounds_config(config: PaperDataConfig) -> ProgressiveConfig:
 
 def group_seed(seed: int, group: int) -> int:
     """Returns the seed whose users are the group, 1 to 4; no two groups share a user."""
-    return draws.seed(draws.child(draws.child(draws.root(seed), PAPER), group))
+    return draws.seed(draws.child(draws.child(draws.root(seed), Channel.PAPER), group))
 
 
 def _collected(job: Job, config: CollectConfig) -> str:
@@ -88,3 +145,6 @@ def _rounds(job: Job, config: PaperDataConfig) -> str:
     played = parts.done(job, "progressive", "3", partial(submit_rounds, config=rounds_config(config)))
     datasets = [one["dataset_id"] for one in (played.result or {})["rounds"]]
     return str(parts.done(job, "join", "3", partial(submit_join, datasets=datasets)).dataset_id)
+
+
+KIND = RunKind("paper-data", PaperDataConfig, make)

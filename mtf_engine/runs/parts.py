@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-from mtf_engine.jobs.worker import Job, run_part
-from mtf_engine.registry import BASELINE, WRITES_DATASET, Kind, RunRow, RunState, run_of
+from mtf_engine.registry import BASELINE, RunRow, RunState, run_of
+from mtf_engine.runs.worker import Job, run_part
 from mtf_engine.spec import Refusal
 
 
-def done(whole: Job, kind: Kind, name: str, submit: Callable[..., str]) -> RunRow:
+def done(whole: Job, kind: str, name: str, submit: Callable[..., str]) -> RunRow:
     """Returns the completed part of `whole` of that kind and name, worked on now unless it was before.
 
     `submit` makes it, given its `name` and `parent_id`. A part that was begun goes on where it was, so a
@@ -28,7 +28,7 @@ def _check_parents(whole: Job, begun: list[RunRow]) -> None:
     registry = whole.workspace.registry
     there = {BASELINE, *(row.id for row in registry.datasets()), *(run.id for run in registry.runs())}
     for part in (run for run in begun if run.state is RunState.COMPLETED):
-        written = (str(part.dataset_id),) if part.kind in WRITES_DATASET else ()
+        written = (str(part.dataset_id),) if part.writes_dataset else ()
         for needed in (*written, *part.reads_datasets, *map(run_of, part.reads_policies)):
             if needed not in there:
                 raise Refusal(

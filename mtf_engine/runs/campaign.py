@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any
 
-from mtf_engine.jobs import executor
-from mtf_engine.jobs.worker import Job
-from mtf_engine.registry import BASELINE, WRITES_DATASET, Kind, RunRow, RunState, Workspace
+from mtf_engine.registry import BASELINE, RunRow, RunState, Workspace
+from mtf_engine.runs import executor
+from mtf_engine.runs.kind import RunKind
+from mtf_engine.runs.worker import Job
 
 POLL_SECONDS = 0.3
 GUESS = 30.0
@@ -36,7 +37,7 @@ class Part:
     """One run of many: the parts it waits for, by name, and its order once they are done."""
 
     name: str
-    kind: Kind
+    kind: RunKind
     order: Callable[[Done], Order]
     needs: tuple[str, ...] = ()
     algo: str | None = None
@@ -76,7 +77,10 @@ class Campaign:
 
     def seconds_left(self) -> float:
         """Returns how long the parts that are missing will take, by the pace of like runs in the workspace."""
-        left = [*((part.kind, part.algo) for part in self._waiting), *map(self._kind, self._at_work.values())]
+        left = [
+            *((part.kind.name, part.algo) for part in self._waiting),
+            *map(self._kind, self._at_work.values()),
+        ]
         completed = self.job.workspace.registry.runs(RunState.COMPLETED)
         return sum(_pace(completed, kind, algo) for kind, algo in left) / executor.MAX_WORKING
 
@@ -100,7 +104,7 @@ class Campaign:
     def _put_to_work(self, part: Part, order: Order) -> str:
         """Returns the id of the part's run, begun earlier or new, which a process of its own works on."""
         workspace, run = self.job.workspace, self.job.run
-        begun = workspace.registry.runs(kind=part.kind, parent_id=run.id)
+        begun = workspace.registry.runs(kind=part.kind.name, parent_id=run.id)
         same = [one.id for one in begun if (one.name, one.config) == (part.name, order.config)]
         run_id = (same and same[0]) or executor.submit(
             workspace, part.kind, name=part.name, algo=part.algo, parent_id=run.id, **vars(order)
@@ -108,7 +112,7 @@ class Campaign:
         if workspace.registry.run(run_id).cancel_requested_at is not None:
             executor.wait(workspace, run_id)  # an earlier attempt may have ended before this part of it
         executor.enqueue(workspace, run_id)
-        print(f"{part.kind} of {part.name}: {run_id}", flush=True)
+        print(f"{part.kind.name} of {part.name}: {run_id}", flush=True)
         return run_id
 
     def _gather(self) -> None:
@@ -121,7 +125,7 @@ class Campaign:
             if run.state.is_finished:
                 del self._at_work[name]
 
-    def _kind(self, run_id: str) -> tuple[Kind, str | None]:
+    def _kind(self, run_id: str) -> tuple[str, str | None]:
         run = self.job.workspace.registry.run(run_id)
         return run.kind, run.algo
 
@@ -137,9 +141,9 @@ def stored(workspace: Workspace, part: Part, order: Order) -> RunRow | None:
     """Returns a completed run that did what `part` asks for, and whose result is still there."""
     hashes = {row.id: row.content_hash for row in workspace.registry.datasets()}
     there = hashes.keys() | {run.id for run in workspace.registry.runs()} | {BASELINE}
-    writes = part.kind in WRITES_DATASET
+    writes = part.kind.writes_dataset
     wanted = _key(part.algo, order.config, None if writes else hashes.get(str(order.dataset_id)))
-    for run in workspace.registry.runs(RunState.COMPLETED, kind=part.kind):
+    for run in workspace.registry.runs(RunState.COMPLETED, kind=part.kind.name):
         read = None if writes else (run.provenance or {}).get("dataset_hash")
         if _key(run.algo, run.config, read) == wanted and _left_behind(run) <= there:
             return run
@@ -148,7 +152,7 @@ def stored(workspace: Workspace, part: Part, order: Order) -> RunRow | None:
 
 def _left_behind(run: RunRow) -> set[str]:
     """Returns the datasets and runs that others read from a run's result."""
-    if run.kind in WRITES_DATASET:
+    if run.writes_dataset:
         return {str(run.dataset_id)}
     if run.kind != "progressive":
         return set()
@@ -162,7 +166,7 @@ def _key(algo: str | None, config: Mapping[str, Any], dataset_hash: str | None) 
     return json.dumps([algo, settings, dataset_hash], sort_keys=True)
 
 
-def _pace(completed: Sequence[RunRow], kind: Kind, algo: str | None) -> float:
+def _pace(completed: Sequence[RunRow], kind: str, algo: str | None) -> float:
     """Returns the mean seconds of a run of that kind and method, else of that kind."""
     like = [run for run in completed if run.kind == kind]
     same = [run for run in like if run.algo == algo] or like

@@ -19,8 +19,9 @@ import psutil
 from filelock import FileLock
 
 from mtf_engine.disk import remove_folder
-from mtf_engine.jobs import files, lock
-from mtf_engine.registry import WRITES_DATASET, Kind, RunRow, RunState, Workspace, new_id, now
+from mtf_engine.registry import RunRow, RunState, Workspace, new_id, now
+from mtf_engine.runs import files, lock
+from mtf_engine.runs.kind import RunKind
 from mtf_engine.spec import Defect, Refusal
 
 WORKERS = "MTF_WORKERS"
@@ -35,8 +36,6 @@ def _most_working() -> int:
 
 
 MAX_WORKING = _most_working()
-COORDINATES = ("compare",)
-"""Kinds of run that only wait for their parts, which are queued and have processes of their own."""
 GRACE_SECONDS = 10.0
 """From the request to cancel until SIGTERM, and from there until SIGKILL."""
 
@@ -57,7 +56,7 @@ _children: list[_Worker] = []
 
 def submit(
     workspace: Workspace,
-    kind: Kind,
+    kind: RunKind,
     config: dict[str, Any],
     *,
     name: str = "",
@@ -70,24 +69,26 @@ def submit(
 ) -> str:
     """Returns the id of a new run, started as soon as fewer than `MAX_WORKING` others work.
 
-    `config` is what the worker's function for `kind` reads, plus `n_threads` (default 1). A run that writes a
+    `config` is what the work of `kind` is told, JSON-able, and has `n_threads` (else 1). A run that writes a
     dataset gets that dataset's id now. A part of another run is not queued: its parent's worker does it, or
     queues it where the parent only coordinates.
     """
     run = RunRow(
-        id=new_id(kind),
-        kind=kind,
+        id=new_id(kind.name),
+        kind=kind.name,
         name=name,
         state=RunState.INTERRUPTED if parent_id else RunState.QUEUED,
         created_at=now(),
         queued_at=now(),
         config=config,
-        dataset_id=new_id("dataset") if kind in WRITES_DATASET else dataset_id,
+        dataset_id=new_id("dataset") if kind.writes_dataset else dataset_id,
         algo=algo,
         seed=seed,
         seed_group=seed_group,
         n_steps=n_steps,
         parent_id=parent_id,
+        writes_dataset=kind.writes_dataset,
+        coordinates=kind.coordinates,
     )
     workspace.run_dir(run.id).mkdir()
     try:
@@ -110,12 +111,12 @@ def reconcile(workspace: Workspace) -> None:
     with FileLock(workspace.path / "jobs.lock"):
         _children[:] = [child for child in _children if child.poll() is None]
         working = [run for run in workspace.registry.runs(RunState.RUNNING) if _is_working(workspace, run)]
-        _sweep(workspace, {run.dataset_id for run in working if run.kind in WRITES_DATASET})
-        n_working = len({run.pid for run in working if run.kind not in COORDINATES})
+        _sweep(workspace, {run.dataset_id for run in working if run.writes_dataset})
+        n_working = len({run.pid for run in working if not run.coordinates})
         for run in workspace.registry.queue():
             if n_working >= MAX_WORKING:
                 break
-            n_working += _start(workspace, run) and run.kind not in COORDINATES
+            n_working += _start(workspace, run) and not run.coordinates
 
 
 def watch(workspace: Workspace, *run_ids: str, poll_seconds: float = 0.2) -> Iterator[list[RunRow]]:
@@ -139,10 +140,7 @@ def wait(workspace: Workspace, run_id: str) -> RunRow:
 
 
 def completed(workspace: Workspace, run: RunRow) -> RunRow:
-    """Returns the finished `run` if it was completed; else raises a Refusal that says why it was not.
-
-    A refused import is forgotten, row and folder: it leaves the workspace as it was.
-    """
+    """Returns the finished `run` if it was completed; else raises a Refusal that says why it was not."""
     if run.state is RunState.COMPLETED:
         return run
     report = workspace.run_dir(run.id) / files.REPORT
@@ -152,8 +150,6 @@ def completed(workspace: Workspace, run: RunRow) -> RunRow:
     if not report.exists():
         raise Refusal(f"{run.id} failed: {run.error} (`runs logs {run.id}`)")
     told = json.loads(report.read_bytes())
-    if run.kind == "import":
-        workspace.delete_run(run.id)
     raise Refusal(told["error"], tuple(Defect(**defect) for defect in told["defects"]))
 
 
@@ -303,7 +299,7 @@ def _remove_leavings(workspace: Workspace, run: RunRow) -> None:
     """Removes what a dead worker left unfinished: temp files, a dataset that was not yet registered."""
     for path in workspace.run_dir(run.id).glob(".*.tmp*"):
         path.unlink()
-    if run.kind in WRITES_DATASET and run.dataset_id not in {row.id for row in workspace.registry.datasets()}:
+    if run.writes_dataset and run.dataset_id not in {row.id for row in workspace.registry.datasets()}:
         workspace.dataset_path(str(run.dataset_id)).unlink(missing_ok=True)
 
 

@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mtf_engine.jobs import metrics
-from mtf_engine.registry import DatasetRow, Kind, RunRow, RunState, Workspace
+from mtf_engine.registry import DatasetRow, RunRow, RunState, Workspace
+from mtf_engine.runs import metrics
 
 SIZES = ("batch_size", "n_critics", "hidden", "n_threads", "device", "fitness", "population")
 """Settings that decide how long a step takes."""
@@ -56,7 +56,7 @@ def ab_test(workspace: Workspace, env: str, n_sessions: int) -> Duration:
     return _by_pace(workspace, "abtest", env, n_sessions, PLAY_RATE)
 
 
-def _by_pace(workspace: Workspace, kind: Kind, env: str, n_steps: int, rate: float) -> Duration:
+def _by_pace(workspace: Workspace, kind: str, env: str, n_steps: int, rate: float) -> Duration:
     done = workspace.registry.runs(RunState.COMPLETED, kind=kind)
     like = [run for run in done if run.config.get("env") == env and run.seconds]
     if not like:

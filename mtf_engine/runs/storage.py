@@ -1,12 +1,13 @@
-"""What the registry names, opened: datasets and policies."""
+"""What the registry and configs name, opened: datasets, policies and environments."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-from mtf_engine.jobs import files
-from mtf_engine.jobs.configs import world_of
-from mtf_engine.logs.datasets import Dataset
-from mtf_engine.logs.schema import DatasetMeta, Ledger
-from mtf_engine.registry import BASELINE, BEST, DatasetRow, Workspace, now, run_of
+from mtf_engine.environments.names import GYM, world_of
+from mtf_engine.logs.datasets import Dataset, write_dataset
+from mtf_engine.logs.schema import DatasetMeta, Ledger, Tables
+from mtf_engine.registry import BASELINE, BEST, DatasetRow, RunRow, Workspace, now, run_of
+from mtf_engine.runs import files
 
 if TYPE_CHECKING:  # a worker that imports a log needs no torch
     from mtf_engine.environments import Environment
@@ -20,6 +21,14 @@ def open_dataset(workspace: Workspace, name: str) -> Dataset:
     counted = {"n_requests": row.n_requests, "n_impressions": row.n_impressions}
     ledger = Ledger(dataset_id=row.id, content_hash=row.content_hash, **counted)
     return Dataset.open(workspace.dataset_path(row.id), ledger)
+
+
+def store(workspace: Workspace, run: RunRow, meta: DatasetMeta, batches: Iterable[Tables]) -> dict[str, Any]:
+    """Writes and registers the dataset of a run that writes one; returns its id and size."""
+    ledger = write_dataset(workspace.datasets_dir, str(run.dataset_id), meta, batches)
+    register_dataset(workspace, ledger, meta, run.id)
+    counts = {"requests": ledger.n_requests, "impressions": ledger.n_impressions}
+    return {"dataset_id": ledger.dataset_id, **counts}
 
 
 def register_dataset(workspace: Workspace, ledger: Ledger, meta: DatasetMeta, run_id: str) -> None:
@@ -79,3 +88,37 @@ def open_critics(workspace: Workspace, name: str) -> "CriticEnsemble | None":
 
     path = workspace.run_dir(run_of(name)) / files.CRITICS
     return load_critics(path) if name != BASELINE and path.exists() else None
+
+
+def has_examples(workspace: Workspace, run_id: str) -> bool:
+    """Returns whether a training kept the rows that an export needs; those of earlier versions kept none."""
+    return (workspace.run_dir(run_id) / files.EXAMPLES).exists()
+
+
+def check_environment(name: str) -> None:
+    """Refuses a world or a Gymnasium environment that is not there, or whose actions cannot be explored."""
+    if world := world_of(name):
+        from mtf_engine.environments.world import World
+
+        World.named(world)
+    if name.startswith(GYM):
+        from mtf_engine.environments.gymnasium import GymnasiumEnvironment
+
+        GymnasiumEnvironment.named(name)
+
+
+def open_environment(
+    workspace: Workspace, name: str, *, source: str | None = None, seed: int = 0, n_threads: int = 1
+) -> "Environment":
+    """Returns the environment `name`; `source` is the dataset to replay, `seed` draws where its sessions start."""
+    if world := world_of(name):
+        from mtf_engine.environments.session import SessionConfig, SessionEnvironment
+
+        return SessionEnvironment(SessionConfig(world=world), n_threads)
+    if name.startswith(GYM):
+        from mtf_engine.environments.gymnasium import GymnasiumEnvironment
+
+        return GymnasiumEnvironment.named(name)
+    from mtf_engine.environments.replay import ReplayConfig, ReplayEnvironment
+
+    return ReplayEnvironment(open_dataset(workspace, str(source)), ReplayConfig.named(name), seed)

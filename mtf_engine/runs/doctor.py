@@ -3,9 +3,9 @@
 from typing import Any
 
 import mtf_engine
-from mtf_engine.jobs.provenance import versions
-from mtf_engine.jobs.storage import open_dataset
 from mtf_engine.registry import DatasetRow, Workspace
+from mtf_engine.runs.provenance import versions
+from mtf_engine.runs.storage import open_dataset
 from mtf_engine.spec import Refusal
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from mtf_engine.disk import write_atomically
-from mtf_engine.jobs.files import METRICS
+from mtf_engine.runs.files import METRICS
 
 
 def append(folder: Path, row: Mapping[str, Any]) -> None:

@@ -17,9 +17,10 @@ from typing import Any
 from pydantic_core import to_json
 
 from mtf_engine.disk import refusals, write_atomically
-from mtf_engine.jobs import files, lock, metrics, provenance
-from mtf_engine.jobs.executor import LOCK_DESCRIPTOR, reconcile, take_up
 from mtf_engine.registry import RunRow, RunState, Workspace, now
+from mtf_engine.runs import files, lock, metrics, provenance
+from mtf_engine.runs.executor import LOCK_DESCRIPTOR, reconcile, take_up
+from mtf_engine.runs.kind import RunKind
 from mtf_engine.spec import Refusal
 
 SECONDS_BETWEEN_REPORTS = 0.3
@@ -34,12 +35,15 @@ class Stop(BaseException):
 class Job:
     """What the function of a kind gets: the run's row and folder, and ways to tell how far it is.
 
-    `whole` is the job that this one is a part of.
+    `kinds` are those that there are, by name; `whole` is the job that this one is a part of.
     """
 
-    def __init__(self, workspace: Workspace, run: RunRow, whole: "Job | None" = None) -> None:
+    def __init__(
+        self, workspace: Workspace, run: RunRow, kinds: Mapping[str, RunKind], whole: "Job | None" = None
+    ) -> None:
         self.workspace = workspace
         self.run = run
+        self.kinds = kinds
         self.folder = workspace.run_dir(run.id)
         self.terminated = False
         self._reported = 0.0
@@ -94,16 +98,16 @@ class Job:
         write_atomically(self.folder / name, to_json(value, indent=2, inf_nan_mode="null"))
 
     def _terminate(self, _signal: int, _frame: FrameType | None) -> None:
-        """A training ends after its step, with a checkpoint; what has none ends here."""
+        """What has a checkpoint ends after its step; what has none ends here."""
         first, self.terminated = not self.terminated, True
-        if first and self.run.kind != "train":
+        if first and not self.kinds[self.run.kind].checkpoints:
             raise Stop
 
 
-def run_job(workspace: Workspace, run_id: str) -> RunState:
-    """Does the work of a run and returns the state it ended in."""
+def run_job(workspace: Workspace, run_id: str, kinds: Mapping[str, RunKind]) -> RunState:
+    """Does the work of a run of one of `kinds` and returns the state it ended in."""
     run, held = _own(workspace, run_id)
-    state = _work(Job(workspace, run))
+    state = _work(Job(workspace, run, kinds))
     os.close(held)  # from here on nothing is written, so this run may be resumed
     reconcile(workspace)
     return state
@@ -114,7 +118,7 @@ def run_part(whole: Job, run_id: str) -> RunRow:
     if whole.cancel_requested:
         raise Stop
     run, held = take_up(whole.workspace, run_id)
-    part = Job(whole.workspace, run, whole)
+    part = Job(whole.workspace, run, whole.kinds, whole)
     try:
         with _logging_to(part.folder / files.LOG):
             state = _work(part)
@@ -152,8 +156,6 @@ def _redirect(output: int, error: int) -> None:
 
 def _work(job: Job) -> RunState:
     """Does the work of a job's kind, records how it ended, and returns the state it ended in."""
-    from mtf_engine.jobs.kinds import KINDS
-
     workspace, run_id = job.workspace, job.run.id
     values: dict[str, Any]
     try:
@@ -161,7 +163,8 @@ def _work(job: Job) -> RunState:
             with _spare_room(job.folder):
                 job.write_json(files.CONFIG, job.config)
                 job.record_provenance(provenance.of_run(workspace, job.run))
-                result = KINDS[job.run.kind](job)
+                kind = job.kinds[job.run.kind]
+                result = kind.work(job, kind.told(job.config))
             job.write_json(files.RESULT, result)
         values = {"state": RunState.COMPLETED, "result": result}
     except Stop as stop:

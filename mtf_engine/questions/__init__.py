@@ -1,0 +1,1 @@
+"""Questions: what pages and commands ask of a workspace, and nothing writes."""

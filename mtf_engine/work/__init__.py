@@ -1,0 +1,15 @@
+"""The kinds of run, one a file: what a run is told, how it is submitted, and its work."""
+
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+
+from mtf_engine.runs.kind import RunKind
+
+
+@cache
+def kinds() -> dict[str, RunKind]:
+    """Returns every kind of run by name: the `KIND` of each file here that has one."""
+    modules = (import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__))
+    found = (module.KIND for module in modules if hasattr(module, "KIND"))
+    return {kind.name: kind for kind in found}
