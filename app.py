@@ -8,7 +8,7 @@ from mtf_engine.spec import Refusal
 from pages.shared import loaders, words
 
 PAGES = {
-    "": [st.Page("pages/shared/home.py", title="Home", default=True)],
+    "": [st.Page("pages/home/home.py", title="Home", default=True)],
     "Logs": [
         st.Page("pages/logs/import_logs.py", title="Import logs"),
         st.Page("pages/logs/collect.py", title="Collect a log"),

@@ -7,7 +7,7 @@ import pytest
 from mtf_engine.evaluation import ABTest
 from mtf_engine.registry import RunState
 from mtf_engine.runs import executor
-from pages.shared import abtest_results
+from pages.evaluate import _abtest_results
 from tests.test_evaluate_pages import table
 from tests.test_pages import button, checked, empty, filled, opened, texts
 from tests.workspaces import copy_workspace
@@ -92,7 +92,7 @@ def effects(n_policies=2):
 
 
 def test_the_picture_has_a_panel_a_metric_and_a_dot_with_its_interval_a_policy():
-    figure = abtest_results.figure(effects())
+    figure = _abtest_results.figure(effects())
     assert [a.text for a in figure.layout.annotations] == ["<b>valid consumption</b>", "<b>duration time</b>"]
     for dots in figure.data:
         assert list(dots.y) == ["&lt;policy 1&gt;", "&lt;policy 0&gt;"]
@@ -102,8 +102,8 @@ def test_the_picture_has_a_panel_a_metric_and_a_dot_with_its_interval_a_policy()
 
 
 def test_table_2_is_said_in_words():
-    said = abtest_results.table_2(effects())
+    said = _abtest_results.table_2(effects())
     assert list(said.columns) == ["policy", "valid consumption", "duration time"]
     assert said.iloc[0, 1] == "+1.00% [+0.50%, +5.00%], p = .012 *"
     nothing = effects().assign(**{"relative difference": np.nan})
-    assert abtest_results.table_2(nothing).iloc[0, 1] == "cannot be told"
+    assert _abtest_results.table_2(nothing).iloc[0, 1] == "cannot be told"

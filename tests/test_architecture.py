@@ -107,6 +107,14 @@ def test_no_file_is_behind_itself():
     tuple(TopologicalSorter(behind).static_order())  # a CycleError names the files
 
 
+def test_every_file_is_imported_by_another():
+    """A kind of run is found where it lies; what a benchmark alone imports is measured there."""
+    users = [*MODULES.values(), ROOT / "app.py", *(ROOT / "benchmarks").glob("*.py")]
+    behind = set().union(*(files_behind(imports_of(path)) - {module_of(path)} for path in users))
+    engine = {module_of(path) for path in ENGINE if path.name not in ("__init__.py", "__main__.py")}
+    assert not {name for name in engine - behind if not name.startswith("mtf_engine.work.")}
+
+
 @pytest.mark.parametrize("path", ENGINE, ids=name_of)
 def test_the_engine_knows_no_dashboard(path):
     foreign = {name for name in imports_of(path) if name.split(".")[0] in ("streamlit", "pages", "plotly")}
@@ -133,8 +141,24 @@ def test_pages_act_through_the_engine_alone(path):
     assert not {
         name for name in imports if name.split(".")[0] in ("duckdb", "torch", "sqlalchemy", "sqlite3")
     }
-    pages = {name for name in imports if name.startswith("pages.") and not name.startswith("pages.shared")}
-    assert not pages, f"{name_of(path)} imports a page: {pages}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_what_a_page_imports_lies_beside_it_or_is_shared(path):
+    """A file whose name begins with `_` helps the pages of its own folder alone."""
+    own = f"pages.{path.parent.name}._"
+    foreign = {
+        name
+        for name in files_behind(imports_of(path))
+        if name.startswith("pages.") and not name.startswith(("pages.shared.", own))
+    }
+    assert not foreign, f"{name_of(path)} imports {foreign}"
+
+
+def test_what_lies_in_shared_serves_several_files():
+    behind = [files_behind(imports_of(path)) for path in [ROOT / "app.py", *PAGES]]
+    served = {module_of(path): sum(module_of(path) in names for names in behind) for path in SHARED}
+    assert not [name for name, n in served.items() if n < 2]
 
 
 @pytest.mark.parametrize("path", [ROOT / "app.py", *PAGES], ids=name_of)

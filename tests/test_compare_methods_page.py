@@ -6,7 +6,7 @@ from mtf_engine.registry import RunState, Workspace
 from mtf_engine.runs import executor
 from mtf_engine.study.comparison import Comparison
 from mtf_engine.study.factorial import factorial, over_seeds
-from pages.shared import factorial_charts, factorial_tables
+from pages.evaluate import _factorial_charts, _factorial_tables
 from tests.fixtures.comparison import BASE_MEAN, a_comparison, add_comparison, gain
 from tests.test_evaluate_pages import table
 from tests.test_pages import button, checked, opened, tables, texts
@@ -121,8 +121,8 @@ def test_what_a_replay_offers_and_shows_is_chosen_and_linked(workspace):
 
 
 def test_the_lines_of_the_factorial_are_the_methods_with_their_intervals():
-    frame = factorial_tables.factorial_table(FOUND.cells, "session_reward", single=False)
-    drawn = factorial_charts.lines(frame, "session reward", percent=True)
+    frame = _factorial_tables.factorial_table(FOUND.cells, "session_reward", single=False)
+    drawn = _factorial_charts.lines(frame, "session reward", percent=True)
     first = drawn.data[0]
     assert first.name == "evolution_strategy" and list(first.x)[:2] == [
         "1: Gaussian",
@@ -137,15 +137,15 @@ def test_the_lines_of_the_factorial_are_the_methods_with_their_intervals():
 
 def test_one_seed_has_dots_without_intervals():
     alone = Comparison.model_validate(a_comparison(seeds=(0,)))
-    frame = factorial_tables.effects_table(factorial(alone.cells, "session_reward"), single=False)
-    drawn = factorial_charts.dots(frame, ["effect", "method"], "effect", percent=True, zero=True)
+    frame = _factorial_tables.effects_table(factorial(alone.cells, "session_reward"), single=False)
+    drawn = _factorial_charts.dots(frame, ["effect", "method"], "effect", percent=True, zero=True)
     assert set(drawn.data[0].error_x.array) == {0.0} and frame["interval from"].isna().all()
     assert alone.cells[0].effects[0].base_mean == BASE_MEAN
 
 
 def test_each_number_of_critics_has_a_line_of_its_own():
-    frame = factorial_tables.critics_table(FOUND.cells, "session_reward", single=False)
-    drawn = factorial_charts.dots(frame.astype({"critics": str}), ["critics"], "gain", percent=True)
+    frame = _factorial_tables.critics_table(FOUND.cells, "session_reward", single=False)
+    drawn = _factorial_charts.dots(frame.astype({"critics": str}), ["critics"], "gain", percent=True)
     assert list(drawn.data[0].y) == ["24", "8", "4", "2"]
     assert drawn.layout.yaxis.type == "category", (
         "as numbers they would stand far apart, most of them outside"

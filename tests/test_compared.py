@@ -10,7 +10,7 @@ from mtf_engine.registry import BASELINE, Workspace
 from mtf_engine.runs.storage import open_dataset, open_policy
 from mtf_engine.study.comparison import FLOORS, Cell, marked
 from mtf_engine.study.paper_tables import table_1, table_2
-from pages.shared.factorial_tables import factorial_table
+from pages.evaluate._factorial_tables import factorial_table
 from tests.fixtures.comparison import a_comparison, add_comparison
 
 FOUND = a_comparison()

@@ -9,7 +9,8 @@ from mtf_engine.evaluation.deviation import deviation
 from mtf_engine.evaluation.explain import Explanation, LoggedRequest
 from mtf_engine.logs.schema import DatasetMeta
 from mtf_engine.spec import FusionSpec, RewardSpec
-from pages.shared import action_results, critic_charts, evaluation_charts, explain_charts, explaining
+from pages.evaluate import _critic_charts, _explain_charts, _explaining
+from pages.shared import action_results, evaluation_charts
 
 
 def segment_frame() -> pd.DataFrame:
@@ -87,7 +88,7 @@ def profile_frame(n_lines: int, algo: str | None) -> pd.DataFrame:
 
 
 def test_disagreement_draws_a_line_and_a_band_for_each_policy():
-    figure = critic_charts.disagreement(profile_frame(2, "integrated_rl"))
+    figure = _critic_charts.disagreement(profile_frame(2, "integrated_rl"))
     lines = [trace for trace in figure.data if trace.mode == "lines+markers"]
     assert [list(line.y) for line in lines] == [[1, 2], [1.01, 2.01]]
     assert lines[0].line.dash != lines[1].line.dash
@@ -95,7 +96,7 @@ def test_disagreement_draws_a_line_and_a_band_for_each_policy():
 
 
 def test_many_lines_have_no_bands_and_labels_that_do_not_cover_each_other():
-    figure = critic_charts.disagreement(profile_frame(6, None))
+    figure = _critic_charts.disagreement(profile_frame(6, None))
     assert len(figure.data) == 6
     assert len({line.line.color for line in figure.data}) == 6
     labels = sorted(a.y for a in figure.layout.annotations if a.text.startswith("p"))
@@ -106,7 +107,7 @@ def test_each_critic_is_a_row():
     frame = pd.DataFrame(
         {"critic": [1, 1, 2, 2], "distance": [0.0, 0.5, 0.0, 0.5], "bias": [1, 2, -1, -2], "size": 1.0}
     )
-    heat = critic_charts.each_critic(frame, "bias").data[0]
+    heat = _critic_charts.each_critic(frame, "bias").data[0]
     np.testing.assert_array_equal(heat.z, [[1, 2], [-1, -2]])
     assert list(heat.x) == ["inside", "0.5"]
     assert heat.zmid == 0
@@ -116,7 +117,7 @@ def test_two_critics_are_drawn_with_the_line_on_which_they_agree():
     pairs = critic_pairs(np.random.default_rng(0).normal(size=(3, 200)))
     counts = action_results.two_critics(pairs, 0, 2)
     assert counts.sum(axis=None) == 200
-    heat, identity = critic_charts.two_critics(counts, ("critic 1", "critic 3")).data
+    heat, identity = _critic_charts.two_critics(counts, ("critic 1", "critic 3")).data
     assert np.nansum(heat.z) == 200 and np.size(heat.z) <= 5_000
     assert list(identity.x) == list(identity.y)
 
@@ -163,31 +164,31 @@ def explanation(**ranks: list[int]) -> Explanation:
 
 
 def test_items_are_followed_from_how_they_were_shown_to_each_policy():
-    weights, ranking = explaining.frames(explanation(baseline=[2, 3, 1]), request(), {})
+    weights, ranking = _explaining.frames(explanation(baseline=[2, 3, 1]), request(), {})
     assert list(ranking["policy"].unique()) == ["as shown", "baseline"]
-    figure = explain_charts.ranks(ranking, most=10)
+    figure = _explain_charts.ranks(ranking, most=10)
     lines = {trace.name: (list(trace.x), list(trace.y), trace.line.dash) for trace in figure.data}
     assert lines == {
         "watched": (["as shown", "baseline"], [1, 2], "solid"),
         "shown, not watched": (["as shown", "baseline"], [2, 3], "dash"),
         "not shown": (["baseline"], [1], "dot"),
     }
-    assert len(explain_charts.ranks(ranking, most=1).data) == 2  # item 8 is first nowhere
-    dots = explain_charts.weights(weights, "pow").data
+    assert len(_explain_charts.ranks(ranking, most=1).data) == 2  # item 8 is first nowhere
+    dots = _explain_charts.weights(weights, "pow").data
     assert [list(dot.x) for dot in dots] == [[0, 2], [1]]
 
 
 def test_the_log_s_own_action_comes_before_the_policies():
-    _, ranking = explaining.frames(explanation(logged=[1, 2, 3], baseline=[1, 3, 2]), request(), {})
+    _, ranking = _explaining.frames(explanation(logged=[1, 2, 3], baseline=[1, 3, 2]), request(), {})
     assert list(ranking["policy"].unique()) == ["the log's own", "baseline"]
-    assert next(iter(explaining.item_titles(ranking).values())).startswith(
+    assert next(iter(_explaining.item_titles(ranking).values())).startswith(
         "8 · shown, not watched · rank differs by 1"
     )
 
 
 def test_contributions_are_told_above_the_mean_of_the_list():
-    _, ranking = explaining.frames(explanation(baseline=[1, 2, 3]), request(), {})
-    parts = explaining.contributions(ranking, item=2)
+    _, ranking = _explaining.frames(explanation(baseline=[1, 2, 3]), request(), {})
+    parts = _explaining.contributions(ranking, item=2)
     assert list(parts["prediction"]) == ["click"]
     assert list(parts["above"]) == [3.0]
-    assert list(explain_charts.contributions(parts).data[0].x) == [3.0]
+    assert list(_explain_charts.contributions(parts).data[0].x) == [3.0]

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = {
     path.stem: str(path.relative_to(ROOT))
     for path in (ROOT / "pages").rglob("*.py")
-    if path.parent.name != "shared"
+    if path.parent.name not in ("home", "shared") and not path.name.startswith("_")
 }
 
 

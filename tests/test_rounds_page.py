@@ -5,7 +5,8 @@ import pytest
 from mtf_engine.registry import Workspace
 from mtf_engine.release import review
 from mtf_engine.runs import executor
-from pages.shared import round_charts, round_tables
+from pages.release import _round_charts
+from pages.shared import round_tables
 from tests.fixtures.rounds import a_round, add_rounds
 from tests.test_explore_pages import widget
 from tests.test_pages import button, checked, opened, texts
@@ -99,7 +100,7 @@ def test_rounds_are_played_on_a_replayed_log_without_an_ab_test(team):
 def test_figures_hold_what_their_tables_say():
     frame = round_tables.table(ROUNDS, {})
     panels = [("gain", "unit", "difference", "low", "high")]
-    (dots,) = round_charts.gains(frame, panels).data
+    (dots,) = _round_charts.gains(frame, panels).data
     assert list(dots.y) == [0.01, 0.02, 0.03] and list(dots.error_y.array) == pytest.approx([0.1] * 3)
-    lines = round_charts.walked(round_tables.walked(ROUNDS, ["<b>x</b>", "y"])).data
+    lines = _round_charts.walked(round_tables.walked(ROUNDS, ["<b>x</b>", "y"])).data
     assert lines[0].name == "&lt;b&gt;x&lt;/b&gt;" and list(lines[-1].y) == pytest.approx([0.15, 0.3, 0.45])

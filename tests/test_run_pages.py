@@ -6,9 +6,10 @@ import pytest
 
 from mtf_engine.registry import RunRow, RunState, Workspace, new_id, now
 from mtf_engine.runs import executor, metrics
-from pages.shared import run_charts, run_table
-from pages.shared.run_charts import Look
+from pages.shared import run_table
 from pages.shared.run_table import Filters
+from pages.train import _run_charts
+from pages.train._run_charts import Look
 from tests.test_pages import button, checked, opened, tables, texts
 
 
@@ -165,25 +166,25 @@ FRAME = pd.DataFrame(
 
 
 def test_curves_are_of_the_rows_that_have_a_value():
-    curves = run_charts.lines({"A": FRAME, "B": FRAME[["step"]]}, "score", Look(smoothing=0.5))
+    curves = _run_charts.lines({"A": FRAME, "B": FRAME[["step"]]}, "score", Look(smoothing=0.5))
     assert list(curves) == ["A"]
     assert curves["A"]["x"].tolist() == [0, 20] and curves["A"]["raw"].tolist() == [0.5, 0.7]
     assert 0.5 < curves["A"]["value"].iloc[-1] < 0.7
-    assert run_charts.lines({"A": FRAME}, "score", Look(over="minutes"))["A"]["x"].tolist() == [0, 2]
+    assert _run_charts.lines({"A": FRAME}, "score", Look(over="minutes"))["A"]["x"].tolist() == [0, 2]
 
 
 def test_seeds_become_one_curve_of_mean_and_interval():
     other = FRAME.assign(loss=FRAME["loss"] + 2)
-    curves = run_charts.grouped({"A": {"x": FRAME, "y": other}, "B": {"z": FRAME}}, "loss", Look())
+    curves = _run_charts.grouped({"A": {"x": FRAME, "y": other}, "B": {"z": FRAME}}, "loss", Look())
     assert curves["A"]["value"].tolist() == [5, 3] and curves["A"]["n"].tolist() == [2, 2]
     assert (curves["A"]["low"] < curves["A"]["value"]).all() and curves["B"]["low"].isna().all()
 
 
 def test_a_curve_keeps_its_colour_where_another_is_missing_and_its_name_is_text():
     titles = {"A": "a <b>", "B": "b"}
-    curves = run_charts.lines({"A": FRAME, "B": FRAME}, "loss", Look(smoothing=0.9))
-    both = run_charts.overlaid(curves, titles, "", Look(logarithmic=True))
-    alone = run_charts.overlaid({"B": curves["B"]}, titles, "", Look())
+    curves = _run_charts.lines({"A": FRAME, "B": FRAME}, "loss", Look(smoothing=0.9))
+    both = _run_charts.overlaid(curves, titles, "", Look(logarithmic=True))
+    alone = _run_charts.overlaid({"B": curves["B"]}, titles, "", Look())
     colour = {trace.name: trace.line.color for trace in both.data if trace.name}
     assert {trace.line.color for trace in alone.data if trace.name} == {colour["b"]}
     assert "a &lt;b&gt;" in colour and both.layout.yaxis.type == "log"
@@ -191,8 +192,8 @@ def test_a_curve_keeps_its_colour_where_another_is_missing_and_its_name_is_text(
 
 def test_ten_long_curves_send_few_points():
     long = pd.DataFrame({"step": np.arange(50_000), "loss": np.random.default_rng(0).normal(size=50_000)})
-    signs = run_charts.signs(10)
-    curves = run_charts.lines(dict.fromkeys(signs, long), "loss", Look(smoothing=0.5))
-    figure = run_charts.overlaid(curves, {sign: sign for sign in signs}, "", Look())
+    signs = _run_charts.signs(10)
+    curves = _run_charts.lines(dict.fromkeys(signs, long), "loss", Look(smoothing=0.5))
+    figure = _run_charts.overlaid(curves, {sign: sign for sign in signs}, "", Look())
     assert sum(len(trace.x) for trace in figure.data) <= 5_000
     assert {trace.x[-1] for trace in figure.data} == {49_999}, "each reaches its end"

@@ -4,7 +4,7 @@ import pytest
 
 from mtf_engine.questions.demo import LOGS, TRAININGS
 from mtf_engine.registry import RunState, Workspace
-from pages.shared import tour
+from pages.home import _tour
 from tests.test_pages import ROOT, checked, opened
 from tests.workspaces import copy_workspace
 
@@ -24,7 +24,7 @@ def demo(small_workspace, tmp_path, monkeypatch) -> Workspace:
 
 
 def test_every_stop_leads_to_a_page_with_what_is_there(demo):
-    found = tour.stops(demo.registry.datasets(), demo.registry.runs())
+    found = _tour.stops(demo.registry.datasets(), demo.registry.runs())
     assert 5 <= len(found) <= 6
     ids = {row.id for row in (*demo.registry.datasets(), *demo.registry.runs())}
     for stop in found:
@@ -36,9 +36,9 @@ def test_every_stop_leads_to_a_page_with_what_is_there(demo):
 
 def test_only_the_whole_demonstration_has_a_tour(demo):
     datasets, runs = demo.registry.datasets(), demo.registry.runs()
-    assert not tour.stops([row for row in datasets if row.name != LOGS["baseline"]], runs)
+    assert not _tour.stops([row for row in datasets if row.name != LOGS["baseline"]], runs)
     unfinished = [run.model_copy(update={"state": RunState.RUNNING}) for run in runs]
-    assert not tour.stops(datasets, unfinished)
+    assert not _tour.stops(datasets, unfinished)
 
 
 def test_the_tour_is_shown_until_it_is_closed_and_again_when_it_is_called(demo):

@@ -11,7 +11,8 @@ from mtf_engine.evaluation import ABTest
 from mtf_engine.registry import BASELINE, RunRow, RunState
 from mtf_engine.runs import estimates, executor
 from mtf_engine.work.abtest import submit_abtest
-from pages.shared import abtest_results, follow, glossary, links, loaders, results, words
+from pages.evaluate import _abtest_results
+from pages.shared import follow, glossary, links, loaders, results, words
 from pages.shared.exhibit import described, exhibit
 
 TEST = "test"
@@ -72,7 +73,7 @@ def show_test(run: RunRow, runs: results.Runs) -> None:
     with follow.refusals():
         completed = executor.completed(loaders.workspace(), run)
         test = ABTest.model_validate(completed.result)
-        frame = abtest_results.effects(test, runs)
+        frame = _abtest_results.effects(test, runs)
         introduce(test, runs)
         show_effects(run, test, frame, runs)
         show_live(frame, test)
@@ -87,7 +88,7 @@ def introduce(test: ABTest, runs: results.Runs) -> None:
     if test.synthetic:
         st.warning(words.synthetic(test.env))
     means = ", ".join(
-        f"{abtest_results.metric_title(name)} {words.figure(mean)}{UNITS.get(name, '')}"
+        f"{_abtest_results.metric_title(name)} {words.figure(mean)}{UNITS.get(name, '')}"
         for name, mean in test.base_means.items()
     )
     several = f" of each of {len(test.seeds)} samples" if len(test.seeds) > 1 else ""
@@ -97,8 +98,8 @@ def introduce(test: ABTest, runs: results.Runs) -> None:
 def show_effects(run: RunRow, test: ABTest, frame: pd.DataFrame, runs: results.Runs) -> None:
     st.header("Difference to the base", anchor=False, help=glossary.TERMS["relative difference"])
     alt = f"Relative difference of {len(test.policies) - 1} policies to the base, with 95 % intervals"
-    described(abtest_results.table_2(frame), "effects", alt)
-    exhibit(abtest_results.figure(frame), abtest_results.long_table(frame), run.id, alt)
+    described(_abtest_results.table_2(frame), "effects", alt)
+    exhibit(_abtest_results.figure(frame), _abtest_results.long_table(frame), run.id, alt)
     with st.container(horizontal=True):
         st.download_button(
             "Download JSON", test.model_dump_json(indent=2), f"{run.id}.json", on_click="ignore"
@@ -108,16 +109,16 @@ def show_effects(run: RunRow, test: ABTest, frame: pd.DataFrame, runs: results.R
         return
     st.caption("Intervals are over samples of users; all policies met the same ones. \\* p < .05")
     with st.expander("By sample"):
-        described(abtest_results.by_sample(test, runs), "samples", "Relative difference in each sample")
+        described(_abtest_results.by_sample(test, runs), "samples", "Relative difference in each sample")
 
 
 def show_live(frame: pd.DataFrame, test: ABTest) -> None:
     st.header("What a live test would need", anchor=False, help=glossary.TERMS["users live"])
     whole = {
-        abtest_results.metric_title(name): st.column_config.NumberColumn(format="localized")
+        _abtest_results.metric_title(name): st.column_config.NumberColumn(format="localized")
         for name in test.metrics
     }
-    described(abtest_results.users_live(frame), "live", "Users per arm that a live test needs", **whole)
+    described(_abtest_results.users_live(frame), "live", "Users per arm that a live test needs", **whole)
     st.caption(
         "Users per arm to find a difference of that size with 80 % power at 5 %. Live, a user is in one arm "
         "only, so what users differ by does not drop out as it does here."

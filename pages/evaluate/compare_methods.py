@@ -9,18 +9,10 @@ from mtf_engine.registry import RunRow
 from mtf_engine.study.comparison import Cell, Comparison
 from mtf_engine.study.factorial import GAUC, Factorial, factorial, gain_split, rank_agreement
 from mtf_engine.study.paper_tables import BASE, OURS, Row, order_said, table_1, table_2
-from pages.shared import (
-    compare_form,
-    factorial_charts,
-    factorial_tables,
-    follow,
-    glossary,
-    links,
-    loaders,
-    words,
-)
+from pages.evaluate import _compare_form, _factorial_charts, _factorial_tables
+from pages.evaluate._factorial_tables import DATASETS, HIGH, LOW, ON, TITLES
+from pages.shared import follow, glossary, links, loaders, words
 from pages.shared.exhibit import csv_download, exhibit
-from pages.shared.factorial_tables import DATASETS, HIGH, LOW, ON, TITLES
 
 REWARD = "session_reward"
 EFFECTS = {
@@ -97,12 +89,12 @@ def show_paper(cells: Sequence[Cell], single: bool, tested: bool) -> None:
 def show_rows(rows: Sequence[Row], single: bool, name: str, percent: bool) -> None:
     """Draws a table of the paper in words, or as numbers with those of single seeds."""
     st.write(words.plain(order_said(rows, next(iter(rows[0].found)))))
-    frame = factorial_tables.paper_table(rows, single).drop(columns="p-value", errors="ignore")
+    frame = _factorial_tables.paper_table(rows, single).drop(columns="p-value", errors="ignore")
     alt = f"{name.capitalize()} of the paper: published and found"
     if single:
         show_table(frame, name, alt, percent)
         return
-    said = factorial_tables.paper_words(frame, percent)
+    said = _factorial_tables.paper_words(frame, percent)
     st.dataframe(said, hide_index=True, alt=alt, key=f"table {name}", height="content")
     csv_download(frame, name)
 
@@ -110,10 +102,10 @@ def show_rows(rows: Sequence[Row], single: bool, name: str, percent: bool) -> No
 def show_factorial(cells: Sequence[Cell], metric: str, single: bool) -> None:
     st.header("Every method on every dataset", anchor=False)
     percent, title = metric != GAUC, TITLES[metric]
-    frame = factorial_tables.factorial_table(cells, metric, single)
+    frame = _factorial_tables.factorial_table(cells, metric, single)
     unit = f"{title}, {GAIN}" if percent else f"{title}, 95 % interval over seeds"
     alt = f"{title} of each method on each dataset, with 95 % intervals over seeds"
-    exhibit(factorial_charts.lines(frame, unit, percent), frame, f"factorial {metric}", alt)
+    exhibit(_factorial_charts.lines(frame, unit, percent), frame, f"factorial {metric}", alt)
     if any(cell.dataset == "3" for cell in cells):
         st.caption(
             "Dataset 3 brings more than rows: its rounds went around what integrated_rl had learned by then, and every "
@@ -128,7 +120,7 @@ def show_effects(found: Factorial, cells: Sequence[Cell], metric: str, single: b
         st.caption(f"Of seed {', '.join(map(str, found.seeds))}: the others lack a cell.")
     if found.left_out:
         st.info(f"Without a value on every dataset, and so left out: {', '.join(found.left_out)}.")
-    frame = factorial_tables.effects_table(found, single)
+    frame = _factorial_tables.effects_table(found, single)
     if frame.empty:
         st.info("No method has a value on every dataset yet.")
         return
@@ -140,7 +132,7 @@ def show_effects(found: Factorial, cells: Sequence[Cell], metric: str, single: b
     of = links.choice("Effect", kinds, "effect")
     alt = f"Effects {EFFECTS[of]} on {TITLES[metric]} with 95 % intervals over seeds"
     unit = f"effect on {TITLES[metric]}"
-    drawn = factorial_charts.dots(frame[frame["effect"] == of], ["method", ON], unit, percent, zero=True)
+    drawn = _factorial_charts.dots(frame[frame["effect"] == of], ["method", ON], unit, percent, zero=True)
     exhibit(drawn, frame, f"effects {metric}", alt)
     st.caption(
         "Data and method: difference to the mean of all cells. Both: what a cell has beyond their sum. Rounds: a "
@@ -164,7 +156,7 @@ def show_split(cells: Sequence[Cell], metric: str, found: Factorial) -> None:
     if split is None:
         st.info("No seed has all four cells of this comparison yet.")
         return
-    show_table(factorial_tables.split_table(split), "gain", "The parts of a gain", metric != GAUC)
+    show_table(_factorial_tables.split_table(split), "gain", "The parts of a gain", metric != GAUC)
 
 
 def show_agreement(cells: Sequence[Cell], metric: str, single: bool) -> None:
@@ -174,16 +166,16 @@ def show_agreement(cells: Sequence[Cell], metric: str, single: bool) -> None:
         st.info("Three policies of a seed with an A/B test are needed to tell.")
         return
     title = TITLES[metric]
-    frame = factorial_tables.ranked(cells, metric)
+    frame = _factorial_tables.ranked(cells, metric)
     alt = f"Weighted GAUC of {len(frame)} policies against their {title} in the A/B test"
-    exhibit(factorial_charts.agreement(frame, title), frame, f"agreement {metric}", alt)
-    table = factorial_tables.agreement_table(found, single)
+    exhibit(_factorial_charts.agreement(frame, title), frame, f"agreement {metric}", alt)
+    table = _factorial_tables.agreement_table(found, single)
     show_table(table, "rank agreement", "Rank agreement of weighted GAUC with the A/B test", False)
     st.caption("1: the same order; 0: none; -1: reversed. Taken within each seed.")
 
 
 def show_personalisation(cells: Sequence[Cell], metric: str, single: bool) -> None:
-    frame = factorial_tables.personalisation_table(cells, metric, single)
+    frame = _factorial_tables.personalisation_table(cells, metric, single)
     st.header("What personalisation is worth", anchor=False)
     if frame.empty:
         st.info("No policy was tested beside its own mean action.")
@@ -191,7 +183,7 @@ def show_personalisation(cells: Sequence[Cell], metric: str, single: bool) -> No
     to = links.choice("Under its", {to: to for to in dict.fromkeys(frame["under its"])}, "under")
     unit = f"{TITLES[metric]} relative to the policy itself"
     alt = f"What users lose in {TITLES[metric]} under the {to} of each policy"
-    drawn = factorial_charts.dots(frame[frame["under its"] == to], ["method", ON], unit, True, zero=True)
+    drawn = _factorial_charts.dots(frame[frame["under its"] == to], ["method", ON], unit, True, zero=True)
     exhibit(drawn, frame, f"personalisation {metric}", alt)
     st.caption(
         "The same users under the policy's mean action, and under its mean of each segment. Left of 0, telling "
@@ -200,13 +192,13 @@ def show_personalisation(cells: Sequence[Cell], metric: str, single: bool) -> No
 
 
 def show_critics(cells: Sequence[Cell], metric: str, single: bool) -> None:
-    frame = factorial_tables.critics_table(cells, metric, single)
+    frame = _factorial_tables.critics_table(cells, metric, single)
     if frame.empty:
         return
     st.header("Number of critics", anchor=False)
     percent = metric != GAUC
     unit = f"{TITLES[metric]}{', ' + GAIN if percent else ''}"
-    drawn = factorial_charts.dots(frame.astype({"critics": str}), ["critics"], unit, percent)
+    drawn = _factorial_charts.dots(frame.astype({"critics": str}), ["critics"], unit, percent)
     exhibit(drawn, frame, f"critics {metric}", f"{TITLES[metric]} by number of critics, {OURS} on dataset 2")
 
 
@@ -229,10 +221,10 @@ def show_what_if(cells: Sequence[Cell]) -> None:
         st.info("Choose policies to rank.")
         return
     found = loaders.what_if(tuple(chosen), log, signal)
-    frame = factorial_tables.what_if_table(found, names)
+    frame = _factorial_tables.what_if_table(found, names)
     alt = f"Weighted GAUC of {len(chosen)} policies over the weight of {signal}"
-    exhibit(factorial_charts.over_weights(frame, signal, found.stands), frame, f"what if {signal}", alt)
-    crossed = factorial_tables.flips_table(found, names)
+    exhibit(_factorial_charts.over_weights(frame, signal, found.stands), frame, f"what if {signal}", alt)
+    crossed = _factorial_tables.flips_table(found, names)
     if crossed.empty:
         st.caption("Within these weights no two of them change places.")
     else:
@@ -247,7 +239,7 @@ def show(run: RunRow, found: Comparison) -> None:
     if not any(cell.n_critics is None for cell in found.cells):
         st.info("No method is scored yet.")
         return
-    cells, metrics = found.cells, factorial_tables.metrics_of(found.cells)
+    cells, metrics = found.cells, _factorial_tables.metrics_of(found.cells)
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     metric = links.choice("Metric of all but the two tables", metrics, "metric", left)
     single = right.toggle("Single seeds in the tables", key="single", bind="query-params")
@@ -270,14 +262,14 @@ def main() -> None:
     runs = {run.id: run for run in loaders.workspace().registry.runs(kind="compare") if not run.archived}
     if not runs:
         st.info("No methods were compared yet. Start a comparison below.")
-        compare_form.show()
+        _compare_form.show()
         return
     run = runs[links.choice("Comparison", {i: words.run_title(r) for i, r in runs.items()}, "run")]
     found = record(run)
     follow.parts(run, n_cells, seconds_left)
     if found and found.cells:
         show(run, found)
-    compare_form.show()
+    _compare_form.show()
 
 
 main()

@@ -3,7 +3,8 @@
 import streamlit as st
 
 from mtf_engine.evaluation.disagreement import Spreads
-from pages.shared import action_results, comparison, critic_charts, glossary, links
+from pages.evaluate import _critic_charts
+from pages.shared import action_results, comparison, glossary, links
 from pages.shared.comparison import Comparison
 from pages.shared.exhibit import described, exhibit
 
@@ -26,7 +27,7 @@ def show_together(found: Comparison, run_id: str, spreads: action_results.Named[
         alt = f"Standard deviation of Q over critics by distance beyond the bounds, {len(lines)} {overlay}"
         table = profile.rename(columns={"policy": "segment"}) if overlay == "segments" else profile
         exhibit(
-            critic_charts.disagreement(profile), table.drop(columns="algo"), f"disagreement {overlay}", alt
+            _critic_charts.disagreement(profile), table.drop(columns="algo"), f"disagreement {overlay}", alt
         )
         st.caption(
             "Along rays from the baseline action through the policy's own: mean, and 5 to 95 % of actions."
@@ -46,7 +47,7 @@ def show_each(found: Comparison, run_id: str, parts: Spreads) -> None:
     if len(frame):
         n_critics = frame["critic"].nunique()
         alt = f"How each of {n_critics} critics differs from their mean, by distance beyond the bounds"
-        exhibit(critic_charts.each_critic(frame, value), frame, f"each critic {value}", alt)
+        exhibit(_critic_charts.each_critic(frame, value), frame, f"each critic {value}", alt)
     described(table, "critics", "How each critic differs from their mean about the policy's own actions")
 
 
@@ -65,7 +66,7 @@ def show_two(found: Comparison, run_id: str) -> None:
         counts.rename_axis(index=names[first], columns=f"{names[second]} ").stack().dropna().rename("actions")
     )
     alt = f"Q of {names[first]} against Q of {names[second]}, number of actions"
-    figure = critic_charts.two_critics(counts, (names[first], names[second]))
+    figure = _critic_charts.two_critics(counts, (names[first], names[second]))
     exhibit(figure, table.reset_index(), f"critics {first} and {second}", alt)
     told = "cannot be told" if correlation is None else f"is {correlation:.3f}"
     st.caption(f"All users together. The correlation of the two {told}; at first the least alike are chosen.")
@@ -84,7 +85,7 @@ def show_calibration(found: Comparison, run_id: str) -> None:
         return
     frame = action_results.calibration_bins(calibration)
     alt = f"Mean return of logged steps against the critics' mean Q, in {len(frame)} bins, with intervals"
-    exhibit(critic_charts.calibration(frame), frame, f"calibration {run_id}", alt)
+    exhibit(_critic_charts.calibration(frame), frame, f"calibration {run_id}", alt)
     correlation = "-" if calibration.correlation is None else f"{calibration.correlation:.3f}"
     st.caption(
         f"{calibration.n_steps:,} steps of {calibration.n_sessions:,} sessions of {calibration.dataset_id}, "

@@ -6,7 +6,8 @@ import streamlit as st
 
 from mtf_engine.evaluation.explain import LoggedRequest, draw_request
 from mtf_engine.registry import DatasetRow
-from pages.shared import comparison, explain_charts, explaining, follow, glossary, links, loaders, words
+from pages.evaluate import _explain_charts, _explaining
+from pages.shared import comparison, follow, glossary, links, loaders, words
 from pages.shared.exhibit import csv_download, described, exhibit
 from pages.shared.firsts import first
 
@@ -60,7 +61,7 @@ def show_ranks(frame: pd.DataFrame, table: pd.DataFrame, request_id: int) -> Non
     st.header("Rankings", anchor=False, help=glossary.TERMS["rank"])
     policies = frame["policy"].nunique()
     alt = f"Rank of the items of request {request_id} as shown and under {policies} policies"
-    exhibit(explain_charts.ranks(frame, MOST_RANKS), table, f"request {request_id} ranks", alt)
+    exhibit(_explain_charts.ranks(frame, MOST_RANKS), table, f"request {request_id} ranks", alt)
     st.caption(
         f"Items that are among the first {MOST_RANKS} somewhere; all are in the table, with their "
         "predictions, scores and what the user did."
@@ -74,18 +75,18 @@ def show_weights(frame: pd.DataFrame, request_id: int) -> None:
         rows = frame[frame["kind"] == kind]
         if len(rows):
             alt = f"Real {unit} for request {request_id}, by policy"
-            figure = explain_charts.weights(rows, f"{unit}; the grey bar is its range")
+            figure = _explain_charts.weights(rows, f"{unit}; the grey bar is its range")
             exhibit(figure, rows.drop(columns="algo"), f"request {request_id} {kind}", alt)
 
 
 def show_item(frame: pd.DataFrame) -> None:
     st.header("One item", anchor=False, help=glossary.TERMS["score"])
-    titles = explaining.item_titles(frame)
+    titles = _explaining.item_titles(frame)
     item = int(links.choice("Item", titles, "item"))
-    parts = explaining.contributions(frame, item)
+    parts = _explaining.contributions(frame, item)
     alt = f"What each prediction adds to the score of item {titles[str(item)]}, by policy"
     table = parts.drop(columns="algo")
-    exhibit(explain_charts.contributions(parts), table, f"item {item}", alt)
+    exhibit(_explain_charts.contributions(parts), table, f"item {item}", alt)
     st.caption(
         "What lifts or sinks the item within its list: each part of its score, less the mean over the list."
     )
@@ -93,9 +94,9 @@ def show_item(frame: pd.DataFrame) -> None:
 
 def show(dataset: DatasetRow, policies: list[str], request_id: int) -> None:
     request, explanation = loaders.explained(dataset, request_id, tuple(policies))
-    weights, ranking = explaining.frames(explanation, request, loaders.runs_by_id())
+    weights, ranking = _explaining.frames(explanation, request, loaders.runs_by_id())
     show_facts(request)
-    show_ranks(ranking, explaining.item_table(request, ranking), request_id)
+    show_ranks(ranking, _explaining.item_table(request, ranking), request_id)
     show_weights(weights, request_id)
     show_item(ranking)
     everything = ranking.drop(columns=["algo", "did"])

@@ -11,18 +11,9 @@ from mtf_engine.exploration.traffic import BoxSize, Traffic, plan_size
 from mtf_engine.logs.aggregates import Population
 from mtf_engine.registry import DatasetRow, PlanRow
 from mtf_engine.spec import BoundsPlan, Box, FusionSpec
-from pages.shared import (
-    bounds_charts,
-    densities,
-    links,
-    loaders,
-    plans,
-    stored_plans,
-    teach_panel,
-    words,
-    worlds,
-)
-from pages.shared.bounds_editor import BoundsEditor
+from pages.explore import _stored_plans, _teach_panel
+from pages.explore._bounds_editor import BoundsEditor
+from pages.shared import bounds_charts, densities, links, loaders, plans, words, worlds
 from pages.shared.exhibit import csv_download, exhibit
 
 EVERYBODY = "*everybody"
@@ -235,9 +226,9 @@ def planner(log: Log) -> None:
     show_command(log, draft, rows)
     show_ways(log)
     st.header("Stored plans", anchor=False)
-    stored_plans.store_form(draft, rows)
-    stored_plans.yaml_form(draft, len(log.names))
-    stored_plans.stored_list(rows, draft, log.names)
+    _stored_plans.store_form(draft, rows)
+    _stored_plans.yaml_form(draft, len(log.names))
+    _stored_plans.stored_list(rows, draft, log.names)
 
 
 def main() -> None:
@@ -250,7 +241,7 @@ def main() -> None:
     log = choose_log(rows)
     plans.linked_draft(len(log.names))  # refuses a broken link here: a fragment would swallow that
     st.fragment(planner)(log)
-    st.fragment(teach_panel.panel)(log.names, log.row, rows)
+    st.fragment(_teach_panel.panel)(log.names, log.row, rows)
 
 
 main()

@@ -10,7 +10,8 @@ from mtf_engine.logs.quality import LONGEST, Quality
 from mtf_engine.logs.shift import drift
 from mtf_engine.questions import dependents
 from mtf_engine.registry import DatasetRow
-from pages.shared import dataset_charts, follow, links, loaders, log_tables, needed, teaching, words
+from pages.logs import _log_tables, _teaching
+from pages.shared import dataset_charts, follow, links, loaders, needed, words
 from pages.shared.counting import Aggregate, counted
 from pages.shared.exhibit import csv_download, described, exhibit, shares
 
@@ -31,7 +32,7 @@ def show_list(rows: Sequence[DatasetRow]) -> None:
         "Written": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm"),
     }
     st.dataframe(
-        log_tables.datasets(rows),
+        _log_tables.datasets(rows),
         hide_index=True,
         key="datasets",
         on_select=open_it,
@@ -108,11 +109,11 @@ def show_spread(quality: Quality) -> None:
 def show_columns(row: DatasetRow, quality: Quality) -> None:
     if quality.signals:
         st.header("Signals", anchor=False)
-        signals = log_tables.signals(quality, row.meta["reward"]["weights"])
+        signals = _log_tables.signals(quality, row.meta["reward"]["weights"])
         described(signals, "signals", "Feedback signals of the log", **shares("rate"))
         csv_download(signals, "signals")
     with st.expander("Features and predictions"):
-        columns = log_tables.columns(quality)
+        columns = _log_tables.columns(quality)
         described(columns, "columns", "Features and predictions of the log")
         csv_download(columns, "columns")
         if quality.sampled_requests < quality.n_requests:
@@ -137,7 +138,7 @@ def show_drift(row: DatasetRow, quality: Quality, others: dict[str, DatasetRow])
         st.caption(
             words.plain(f"Only here: {_some(found.only_here)}. Only there: {_some(found.only_there)}.")
         )
-    table = log_tables.drift(found)
+    table = _log_tables.drift(found)
     if not table.empty:
         alt = f"Standardised differences to {others[other].name}: {found.sentence}"
         exhibit(dataset_charts.drift(table), table, "drift", alt)
@@ -182,7 +183,7 @@ def main() -> None:
     show_columns(row, quality)
     show_command(row)
     if loaders.explored([row]):
-        teaching.show(row)
+        _teaching.show(row)
     show_drift(row, quality, {i: other for i, other in by_id.items() if i != row.id})
 
 

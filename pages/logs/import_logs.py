@@ -12,10 +12,11 @@ from mtf_engine.logs.endings import SUFFIXES
 from mtf_engine.registry import RunRow
 from mtf_engine.spec import Refusal
 from mtf_engine.work.import_log import imported, submit_import
-from pages.shared import follow, loaders, mapping_form, words
+from pages.logs import _mapping_form
+from pages.logs._import_source import Import, Source, stored, with_mapping
+from pages.shared import follow, loaders, words
 from pages.shared.exhibit import csv_download
 from pages.shared.firsts import first
-from pages.shared.import_source import Import, Source, stored, with_mapping
 
 FORMATS = {
     "auto": "Tell by the files",
@@ -102,8 +103,8 @@ def show_upload(log_format: str, name: str, bad_rows: str) -> None:
     files, features, mapping = uploads()
     text = ""
     if files and mapping is None:
-        found = mapping_form.previews({file.name: file for file in files[: mapping_form.MOST_FILES]})
-        text = mapping_form.mapping_form(found, log_format)
+        found = _mapping_form.previews({file.name: file for file in files[: _mapping_form.MOST_FILES]})
+        text = _mapping_form.mapping_form(found, log_format)
     if st.button("Check and import", type="primary", disabled=not files):
         upload = partial(stored, files, features, mapping)
         start(lambda: with_mapping(upload(), text), log_format, name or Path(files[0].name).stem, bad_rows)
@@ -112,7 +113,7 @@ def show_upload(log_format: str, name: str, bad_rows: str) -> None:
 def show_path(log_format: str, name: str, bad_rows: str) -> None:
     source, text = typed_paths(), ""
     if source.log and source.mapping is None:
-        text = mapping_form.mapping_form(mapping_form.previews_at(source.log), log_format)
+        text = _mapping_form.mapping_form(_mapping_form.previews_at(source.log), log_format)
     if st.button("Check and import", type="primary", disabled=source.log is None):
         start(partial(with_mapping, source, text), log_format, name, bad_rows)
     if source.log:
@@ -128,7 +129,7 @@ def show_path(log_format: str, name: str, bad_rows: str) -> None:
 
 def follow_up(following: Import) -> None:
     """Draws how far the import is; at its end keeps what it said."""
-    mapping_form.keep_choices()
+    _mapping_form.keep_choices()
     workspace = loaders.workspace()
     try:
         if run := follow.finished(following.run_id):

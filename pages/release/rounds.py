@@ -4,7 +4,8 @@ import streamlit as st
 
 from mtf_engine.registry import RunRow
 from mtf_engine.release.rounds import Round
-from pages.shared import follow, links, loaders, round_charts, round_form, round_tables, words
+from pages.release import _round_charts, _round_form
+from pages.shared import follow, links, loaders, round_tables, words
 from pages.shared.exhibit import described, exhibit
 from pages.shared.round_tables import AB_GAIN, GAUC
 
@@ -24,7 +25,7 @@ def show_table(told: list[Round]) -> None:
             (f"{AB_GAIN}, candidate over baseline", "relative gain", AB_GAIN, "A/B low", "A/B high")
         )
     alt = "What each round's candidate gained over its baseline, with 95 % intervals"
-    exhibit(round_charts.gains(frame, panels), frame, "gain by round", alt)
+    exhibit(_round_charts.gains(frame, panels), frame, "gain by round", alt)
 
 
 def show_path(told: list[Round]) -> None:
@@ -39,7 +40,7 @@ def show_path(told: list[Round]) -> None:
     )
     frame = round_tables.walked(told, names)
     exhibit(
-        round_charts.walked(frame), frame, "path walked", "Mean distance from the first baseline by round"
+        _round_charts.walked(frame), frame, "path walked", "Mean distance from the first baseline by round"
     )
 
 
@@ -59,7 +60,7 @@ def show_predicted(told: list[Round]) -> None:
         with column:
             st.subheader(str(what), anchor=False)
             alt = f"{what}: predicted and realised by round, with 95 % intervals"
-            exhibit(round_charts.predicted(rows, str(what)), rows, f"predicted {what}", alt)
+            exhibit(_round_charts.predicted(rows, str(what)), rows, f"predicted {what}", alt)
 
 
 def show_two(told: list[Round]) -> None:
@@ -93,7 +94,7 @@ def show_next(run: RunRow, told: list[Round]) -> None:
         )
         st.page_link("pages/release/review.py", label="Review it →", query_params={"run": run.id})
         if st.button("Fill the form for the next round"):
-            round_form.fill_next(run, last)
+            _round_form.fill_next(run, last)
             st.rerun()
 
 
@@ -103,7 +104,7 @@ def main() -> None:
     runs = {run.id: run for run in loaders.rounds_runs()}
     if not runs:
         st.info("No rounds were played yet. Start some below.")
-        round_form.show()
+        _round_form.show()
         return
     run = runs[links.choice("Rounds of", {i: words.run_title(r) for i, r in runs.items()}, "run")]
     told = rounds_of(run)
@@ -116,7 +117,7 @@ def main() -> None:
         show_predicted(told)
         show_two(told)
         show_next(run, told)
-    round_form.show()
+    _round_form.show()
 
 
 main()

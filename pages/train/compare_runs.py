@@ -7,10 +7,11 @@ import streamlit as st
 
 from mtf_engine.registry import RunRow, RunState
 from mtf_engine.runs import differences
-from pages.shared import charts, links, loaders, run_charts, run_table, words
+from pages.shared import charts, links, loaders, run_table, words
 from pages.shared.exhibit import csv_download, exhibit
 from pages.shared.run_actions import show_command
-from pages.shared.run_charts import Look
+from pages.train import _run_charts
+from pages.train._run_charts import Look
 
 LIVE_SECONDS = 3.0
 DRAWN_FIRST = ("validation_gauc", "fitness_best", "critic_loss", "q_mean", "q_std_inside")
@@ -33,7 +34,7 @@ def choose_look() -> tuple[Look, bool]:
             "Smoothing", 0.0, 0.99, 0.6, 0.01, key="smoothing", help=help_, width=260, **LINKED
         )
         over = st.segmented_control(
-            "Over", ["step", run_charts.MINUTES], default="step", required=True, key="over", **LINKED
+            "Over", ["step", _run_charts.MINUTES], default="step", required=True, key="over", **LINKED
         )
         logarithmic = st.toggle("Log axis", key="log_axis", **LINKED)
         together = "Trainings that differ in their seed alone: their mean over steps, with a 95 % t interval."
@@ -91,7 +92,7 @@ def show_curves(signed: Mapping[str, RunRow], names: Sequence[str], look: Look, 
     if group:
         found = differences.seed_groups(list(signed.values()))
         sign_of = {run.id: sign for sign, run in signed.items()}
-        titles = dict(zip(run_charts.signs(len(found)), found, strict=True))
+        titles = dict(zip(_run_charts.signs(len(found)), found, strict=True))
         groups = {
             sign: {run.id: metrics[sign_of[run.id]] for run in runs}
             for sign, runs in zip(titles, found.values(), strict=True)
@@ -100,7 +101,7 @@ def show_curves(signed: Mapping[str, RunRow], names: Sequence[str], look: Look, 
     for i, name in enumerate(names):
         with columns[i % 2]:
             curves = (
-                run_charts.grouped(groups, name, look) if group else run_charts.lines(metrics, name, look)
+                _run_charts.grouped(groups, name, look) if group else _run_charts.lines(metrics, name, look)
             )
             show_metric(name, curves, titles, look)
 
@@ -111,9 +112,9 @@ def show_metric(name: str, curves: Mapping[str, pd.DataFrame], titles: Mapping[s
     if not curves:
         st.caption("None of these trainings has logged it yet.")
         return
-    figure = run_charts.overlaid(curves, titles, unit, look)
+    figure = _run_charts.overlaid(curves, titles, unit, look)
     alt = f"{title} of {len(curves)} trainings, by {look.over}"
-    exhibit(figure, run_charts.ends(curves, titles), f"{name} compared", alt)
+    exhibit(figure, _run_charts.ends(curves, titles), f"{name} compared", alt)
 
 
 def choose_metrics(runs: Sequence[RunRow]) -> list[str]:
@@ -141,7 +142,7 @@ def main() -> None:
     if len(runs) < differences.FEWEST:
         st.info(f"Choose {differences.FEWEST} to {differences.MOST} trainings.")
         return
-    signed = dict(zip(run_charts.signs(len(runs)), runs, strict=True))
+    signed = dict(zip(_run_charts.signs(len(runs)), runs, strict=True))
     show_settings(signed)
     show_results(signed)
     st.header("Curves", anchor=False)

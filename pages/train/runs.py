@@ -4,9 +4,10 @@ import streamlit as st
 
 from mtf_engine.registry import BEST, RunRow, RunState
 from mtf_engine.runs import executor
-from pages.shared import charts, follow, links, loaders, run_actions, run_filters, run_table, words
+from pages.shared import charts, follow, links, loaders, run_actions, run_table, words
 from pages.shared.exhibit import csv_download, exhibit
-from pages.shared.run_filters import View
+from pages.train import _run_filters
+from pages.train._run_filters import View
 
 LIVE_SECONDS, IDLE_SECONDS = 2.0, 15.0
 """Between looks at the registry while a run is at work, and while none is: one may start elsewhere."""
@@ -141,7 +142,7 @@ def main() -> None:
         st.info("No run yet. Start a training, or import a log.")
         st.page_link("pages/train/start.py", label="Start a training →")
         return
-    view = run_filters.choose(runs, dataset_names())
+    view = _run_filters.choose(runs, dataset_names())
     live = at_work(runs)
     st.fragment(show_table, run_every=LIVE_SECONDS if live else IDLE_SECONDS)(view, live)
     run_actions.show_chosen([run for run in runs if run.id in st.session_state.get("ticked", [])])

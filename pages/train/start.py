@@ -13,7 +13,8 @@ from mtf_engine.registry import DatasetRow, RunRow, RunState
 from mtf_engine.runs import estimates, executor
 from mtf_engine.spec import Spec
 from mtf_engine.work.train import submit_seeds
-from pages.shared import follow, forms, links, loaders, words
+from pages.shared import follow, links, loaders, words
+from pages.train import _forms
 
 DEFAULT_PRESET = "laptop"
 DRAWN_APART = ("seed",)
@@ -110,9 +111,9 @@ def choose_settings(algo: str, start: Start) -> dict[str, str]:
     ]
     of_the_method = [name for name in names if name not in of_the_run]
     st.header("The run", anchor=False)
-    changed = forms.config_form(start.config, preset, of_the_run, start.key)
+    changed = _forms.config_form(start.config, preset, of_the_run, start.key)
     with st.expander(f"The method's {len(of_the_method)} settings"):
-        changed |= forms.config_form(start.config, preset, of_the_method, start.key)
+        changed |= _forms.config_form(start.config, preset, of_the_method, start.key)
     if changed:
         said = ", ".join(f"{name} {value or 'empty'}" for name, value in changed.items())
         st.caption(words.plain(f"Other than in the preset {start.preset}: {said}."))

@@ -4,6 +4,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from mtf_engine.study.comparison import marked
+from pages.evaluate._factorial_tables import ALL, HIGH, LOW, ON
 from pages.shared.charts import (
     BASELINE,
     BOUND,
@@ -15,7 +16,6 @@ from pages.shared.charts import (
     method_colour,
     sized,
 )
-from pages.shared.factorial_tables import ALL, HIGH, LOW, ON
 
 ROW = 34
 """Pixels between two dots."""

@@ -5,8 +5,8 @@ import itertools
 import pandas as pd
 import plotly.graph_objects as go
 
+from pages.evaluate._explaining import SHORT, UNSEEN, WATCHED
 from pages.shared.charts import INSIDE, OUTSIDE, SYMBOLS, escape, legend_above, method_colour, sized
-from pages.shared.explaining import SHORT, UNSEEN, WATCHED
 
 NEUTRAL = "rgba(122, 130, 140, .35)"
 

@@ -7,8 +7,8 @@ import streamlit as st
 from mtf_engine.algos import ALGOS
 from mtf_engine.environments.names import is_session
 from mtf_engine.work.study import submit_compare
+from pages.evaluate._factorial_tables import DATASETS
 from pages.shared import follow, links, loaders, words, worlds
-from pages.shared.factorial_tables import DATASETS
 
 PRESETS = ("laptop", "demo", "paper")
 CRITICS = ("2", "4", "8", "24")

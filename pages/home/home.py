@@ -6,7 +6,8 @@ import pandas as pd
 import streamlit as st
 
 from mtf_engine.registry import DatasetRow, RunRow, RunState
-from pages.shared import glossary, loaders, tour, words
+from pages.home import _tour
+from pages.shared import glossary, loaders, words
 
 
 class Step(NamedTuple):
@@ -114,7 +115,7 @@ def main() -> None:
     workspace = loaders.workspace()
     datasets, runs = workspace.registry.datasets(), workspace.registry.runs()
     show_next_step(next_step(datasets, runs))
-    tour.show(tour.stops(datasets, runs))
+    _tour.show(_tour.stops(datasets, runs))
     show_counts(datasets, runs)
     st.header("Datasets", anchor=False)
     if datasets:
