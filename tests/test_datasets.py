@@ -139,6 +139,17 @@ def test_the_content_hash_does_not_depend_on_how_much_is_read_at_once(tmp_path, 
     assert dataset.recompute_content_hash() == dataset.content_hash
 
 
+def test_a_log_is_written_within_the_memory_it_is_given(tmp_path, monkeypatch):
+    batches = [tables([3] * 4_000, seed=seed) for seed in range(4)]
+    whole = write_dataset(tmp_path, "whole", META, batches)
+    monkeypatch.setattr(datasets, "WRITE_MB", 30)
+    assert write_dataset(tmp_path, "bounded", META, batches).content_hash == whole.content_hash
+    monkeypatch.setattr(datasets, "WRITE_MB", 1)
+    with pytest.raises(duckdb.OutOfMemoryException):
+        write_dataset(tmp_path, "too-little", META, batches)
+    assert not list(tmp_path.glob("*too-little*"))
+
+
 def test_a_log_that_fails_on_the_way_leaves_nothing(tmp_path):
     def failing():
         yield tables([3])
