@@ -251,9 +251,14 @@ class Registry:
     def delete_plan(self, name: str) -> None:
         self._execute(sa.delete(PLANS).where(PLANS.c.name == name))
 
-    def add_decision(self, row: DecisionRow) -> None:
-        """Appends to the ledger; there is no way to change or delete an entry."""
-        self._execute(sa.insert(DECISIONS).values(row.model_dump(exclude={"id"})))
+    def add_decision(self, row: DecisionRow) -> DecisionRow | None:
+        """Returns `row` as it was appended to the ledger, which nothing changes; None if its round is decided."""
+        insert = sa.insert(DECISIONS).values(row.model_dump(exclude={"id"})).returning(DECISIONS.c.id)
+        try:
+            with self._engine.begin() as connection:
+                return row.model_copy(update={"id": connection.execute(insert).scalar_one()})
+        except sa.exc.IntegrityError:
+            return None
 
     def decisions(self) -> list[DecisionRow]:
         """Returns the ledger, oldest first."""
@@ -361,11 +366,8 @@ class Workspace:
 
     def _candidate(self) -> str:
         """Returns the policy of the newest round that nobody has decided yet."""
-        decided = {(row.run_id, row.round) for row in self.registry.decisions()}
-        for run in self.registry.runs(kind="progressive"):
-            for one in reversed((run.result or {}).get("rounds", ())):
-                if (run.id, one["number"]) not in decided:
-                    return str(one["candidate"])
+        for _, _, candidate in self._waiting(self.registry.runs(kind="progressive")):
+            return candidate
         raise Refusal("no round waits for a decision, so there is no candidate; name a training")
 
     def plan(self, name: str) -> BoundsPlan:
@@ -377,32 +379,58 @@ class Workspace:
         return plans[name]
 
     def delete_dataset(self, name: str) -> DatasetRow:
-        """Deletes a dataset, row and files, and returns its row; Refusal while a live run uses it."""
+        """Deletes a dataset, row and files, and returns its row; Refusal while something `uses` it."""
         row = self.dataset(name)
-        live = self.registry.runs(RunState.QUEUED, RunState.RUNNING)
-        maker = {run.id: run.parent_id for run in self.registry.runs(dataset_id=row.id)}.get(row.run_id or "")
-        users = [run.id for run in live if row.id in (run.dataset_id, *run.reads_datasets) or run.id == maker]
-        if users:
-            raise Refusal(f"dataset {row.id} is used by {', '.join(users)}; wait for it or cancel it first")
+        self._free(row.id)
         self.registry.delete_dataset(row.id)
         for path in self.datasets_dir.glob(f"{row.id}.*"):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return row
 
     def delete_run(self, run_id: str) -> None:
-        """Deletes a finished run, row and folder; Refusal if it is live, or its policy is still needed."""
+        """Deletes a finished run, row and folder; Refusal if it is not finished, or something `uses` it."""
         run = self.registry.run(run_id)
         if not run.state.is_finished:
             raise Refusal(f"{run_id} is {run.state}; cancel it before deleting it")
-        for live in self.registry.runs(RunState.QUEUED, RunState.RUNNING):
-            if run_id in map(run_of, live.reads_policies) or live.id == run.parent_id:
-                raise Refusal(f"{run_id} is used by {live.id}; wait for that or cancel it first")
-        for dataset in self.registry.datasets():
-            if run_of(dataset.meta.get("baseline") or "") == run_id:
-                raise Refusal(
-                    f"{dataset.id} was explored around the policy of {run_id}; delete that dataset first"
-                )
-        if run_id == run_of(self.live):
-            raise Refusal(f"the policy of {run_id} is live; make another live first (`review rollback`)")
+        self._free(run_id)
         self.registry.delete_run(run_id)
         shutil.rmtree(self.run_dir(run_id), ignore_errors=True)
+
+    def uses(self, held: str) -> Iterator[str]:
+        """Yields what holds a dataset or a run, by id, so that it cannot be deleted, and what would free it.
+
+        A live run holds what it reads, what it writes and its parts; a dataset the policy that it was explored
+        around; the ledger what is live; a round that people are to decide its candidate.
+        """
+        runs = self.registry.runs()
+        wholes = {run.parent_id for run in runs if held in (run.id, run.dataset_id) and run.parent_id}
+        for run in runs:
+            named = {run.dataset_id, *run.reads_datasets, *map(run_of, run.reads_policies)}
+            if not run.state.is_finished and (held in named or run.id in wholes):
+                yield f"{held} is used by {run.id}, which is {run.state}; wait for that or cancel it first"
+        for dataset in self.registry.datasets():
+            if run_of(dataset.meta.get("baseline") or "") == held:
+                yield f"{dataset.id} was explored around the policy of {held}; delete that dataset first"
+        if held == run_of(self.live):
+            yield f"the policy of {held} is live; make another live first (`review rollback`)"
+        for run, number, candidate in self._waiting(runs):
+            if run.config["promote"] == "by-hand" and run_of(candidate) == held:
+                yield (
+                    f"the policy of {held} is the candidate of round {number} of {run.id}, which waits for a "
+                    f"decision; decide it first (`review decide {run.id}`)"
+                )
+
+    def _free(self, held: str) -> None:
+        """Refuses to delete what something uses."""
+        first, *more = (*self.uses(held), "")
+        if first:
+            others = f" ({len(more) - 1} more)" if more[1:] else ""
+            raise Refusal(f"{first}{others}")
+
+    def _waiting(self, runs: Sequence[RunRow]) -> Iterator[tuple[RunRow, int, str]]:
+        """Yields the rounds that nobody has decided: run, number and candidate, those of the first run newest first."""
+        decided = {(row.run_id, row.round) for row in self.registry.decisions()}
+        for run in (run for run in runs if run.kind == "progressive"):
+            for one in reversed((run.result or {}).get("rounds", ())):
+                if (run.id, one["number"]) not in decided:
+                    yield run, one["number"], str(one["candidate"])

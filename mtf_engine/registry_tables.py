@@ -116,6 +116,8 @@ DECISIONS = sa.Table(
     sa.Column("round", sa.Integer),
     sa.Column("case", sa.JSON(none_as_null=True)),
 )
+ONE_DECISION = sa.Index("one_decision_a_round", DECISIONS.c.run_id, DECISIONS.c.round, unique=True)
+"""Whoever decides a round second is refused by the database itself. Entries of no round do not count."""
 OF_OLDER_ROWS = {
     "writes_dataset": RUNS.c.kind.in_(("import", "collect", "join")),
     "coordinates": RUNS.c.kind == "compare",
@@ -135,7 +137,8 @@ def create_or_upgrade(connection: sa.Connection) -> None:
             if (known := OF_OLDER_ROWS.get(column.name)) is not None:
                 connection.execute(sa.update(table).values({column.name: known}))
         for index in table.indexes:
-            connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
+            if index is not ONE_DECISION or not _decided_twice(connection):
+                connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
     if connection.dialect.name == "sqlite":
         for table in APPEND_ONLY:
             for change in ("UPDATE", "DELETE"):
@@ -150,6 +153,13 @@ def check_columns(connection: sa.Connection) -> None:
                 f"the registry is of an older version, without {column}, and cannot be written to; "
                 "open a copy of the workspace that can"
             )
+
+
+def _decided_twice(connection: sa.Connection) -> bool:
+    """Returns whether a version without the index let two people decide one round: such a ledger stays as it is."""
+    rounds = sa.select(DECISIONS.c.run_id, DECISIONS.c.round).where(DECISIONS.c.run_id.is_not(None))
+    twice = rounds.group_by(DECISIONS.c.run_id, DECISIONS.c.round).having(sa.func.count() > 1)
+    return connection.execute(twice).first() is not None
 
 
 def _missing(connection: sa.Connection, table: sa.Table) -> list[sa.Column[Any]]:

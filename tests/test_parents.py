@@ -258,7 +258,9 @@ def test_rounds_do_not_go_on_over_a_gap(tmp_path):
     run_id = told["run_id"]
     assert executor.wait(shell.workspace, run_id).state is RunState.INTERRUPTED, "it waits for a decision"
     (train,) = shell.workspace.registry.runs(kind="train")
-    needing = shell("runs", "delete", train.id, "--yes")["needed_by"]
+    assert "waits for a decision" in shell.refused("runs", "delete", train.id, "--yes")
+    log = str(train.dataset_id)
+    needing = shell("dataset", "delete", log, "--yes")["needed_by"]
     assert {
         "id": run_id,
         "name": shell.workspace.registry.run(run_id).name,
@@ -266,7 +268,7 @@ def test_rounds_do_not_go_on_over_a_gap(tmp_path):
     } in needing
     shell("runs", "resume", run_id)
     run = executor.wait(shell.workspace, run_id)
-    assert run.state is RunState.FAILED and f"rests on {train.id}, which was deleted since" in str(run.error)
+    assert run.state is RunState.FAILED and f"rests on {log}, which was deleted since" in str(run.error)
 
 
 def test_the_live_policy_is_not_deleted(lineage, tmp_path):

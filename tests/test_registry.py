@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mtf_engine.registry import DatasetRow, RunRow, RunState, Workspace, new_id, now
+from mtf_engine.registry import BASELINE, DatasetRow, RunRow, RunState, Workspace, new_id, now
 from mtf_engine.spec import BoundsPlan, Refusal
 
 
@@ -148,3 +148,32 @@ def test_a_workspace_of_an_older_version_keeps_its_runs_and_gets_what_is_new(tmp
     assert again.registry.plans() == []
     assert again.registry.update_run(run.id, best_score=0.5, provenance={"n_threads": 1})
     assert again.registry.run(run.id).best_score == 0.5
+
+
+def test_what_waits_for_people_is_not_deleted(workspace: Workspace) -> None:
+    candidate, log = run_row(state=RunState.COMPLETED), dataset_row("log")
+    result = {"rounds": [{"number": 1, "candidate": candidate.id}]}
+    waits = dict(kind="progressive", state=RunState.INTERRUPTED, result=result)
+    held = {"promote": "by-hand"}
+    by_hand = run_row(**waits, config=held)
+    join = run_row(kind="join", config={"datasets": [log.id, "dataset-0badcafe"], "name": "both"})
+    workspace.registry.add_dataset(log)
+    for row in (candidate, by_hand, join):
+        workspace.registry.add_run(row)
+    with pytest.raises(Refusal, match=f"candidate of round 1 of {by_hand.id}, which waits for a decision"):
+        workspace.delete_run(candidate.id)
+    with pytest.raises(Refusal, match=f"used by {join.id}, which is queued"):
+        workspace.delete_dataset(log.id)
+    workspace.registry.update_run(by_hand.id, config={"promote": "always"})
+    workspace.delete_run(candidate.id)
+
+
+def test_what_a_run_reads_is_what_its_config_names(workspace: Workspace) -> None:
+    ids = {"log": "dataset-00c0ffee", "policy": "train-00c0ffee@best"}
+    run = run_row(
+        config={"source": ids["log"], "policies": [ids["policy"], BASELINE], "name": "dataset-0badcafe"}
+    )
+    assert run.reads_datasets == (ids["log"],) and run.reads_policies == (ids["policy"],)
+    written = run_row(dataset_id="dataset-0000cafe", writes_dataset=True)
+    assert written.reads_datasets == ()
+    assert run_row(dataset_id="dataset-0000cafe").reads_datasets == ("dataset-0000cafe",)

@@ -228,3 +228,32 @@ def test_rounds_by_hand_wait_for_people_and_go_on_as_they_decide(tmp_path: Path)
     exported = submit_export(workspace, "live")
     manifest = executor.completed(workspace, executor.wait(workspace, exported)).result["manifest"]
     assert manifest["approved"] and manifest["approval"]["name"] == "Ada"
+
+
+def test_of_two_who_decide_at_once_the_second_is_told_who_was_first(team: Workspace, monkeypatch) -> None:
+    asked = review.decision_of
+    first: list = []
+
+    def somebody_is_faster(workspace, run_id, number):
+        """Lets another person decide between the check and the entry of this one."""
+        found = asked(workspace, run_id, number)
+        if not first:
+            first.append(None)
+            first.append(review.decide(Workspace(team.path), RUN, 1, "promote", name="Ada"))
+        return found
+
+    monkeypatch.setattr(review, "decision_of", somebody_is_faster)
+    with pytest.raises(Refusal, match="Ada has decided round 1"):
+        review.decide(team, RUN, 1, "reject", name="Grace", reason="no")
+    assert first[1].id == 1 and [row.name for row in team.registry.decisions()] == ["Ada"]
+    assert review.rollback(team, name="Grace", reason="a doubt").id == 2, "rolling back is of no round"
+    assert review.rollback(team, name="Grace", reason="and again").id == 3
+
+
+def test_a_ledger_in_which_a_round_was_decided_twice_still_opens(team: Workspace) -> None:
+    row = review.decide(team, RUN, 1, "promote", name="Ada")
+    with sqlite3.connect(team.path / "registry.sqlite") as old:
+        old.execute("DROP INDEX one_decision_a_round")
+    old.close()
+    team.registry.add_decision(row)
+    assert len(Workspace(team.path).registry.decisions()) == 2

@@ -135,10 +135,7 @@ def decide(
     found = case(workspace, run_id, number)
     earlier = decision_of(workspace, run_id, found.round.number)
     if earlier is not None:
-        raise Refusal(
-            f"{earlier.name} has decided round {found.round.number} of {run_id} already ({earlier.decision}); "
-            "an entry is never changed, `review rollback` goes back"
-        )
+        raise _decided(earlier)
     recommended = {"promote": "promote", "reject": "do not"}[choice]
     if found.recommendation != recommended and not reason.strip():
         raise Refusal(
@@ -190,8 +187,19 @@ def _append(workspace: Workspace, row: DecisionRow) -> DecisionRow:
         raise Refusal("a decision needs the name of who takes it: --by NAME")
     if row.live != BASELINE:
         workspace.trained(row.live)
-    workspace.registry.add_decision(row)
-    return workspace.registry.decisions()[-1]
+    added = workspace.registry.add_decision(row)
+    if added is None:  # somebody was faster
+        earlier = decision_of(workspace, str(row.run_id), int(row.round or 0))
+        assert earlier is not None
+        raise _decided(earlier)
+    return added
+
+
+def _decided(earlier: DecisionRow) -> Refusal:
+    return Refusal(
+        f"{earlier.name} has decided round {earlier.round} of {earlier.run_id} already ({earlier.decision}); "
+        "an entry is never changed, `review rollback` goes back"
+    )
 
 
 def decision_of(workspace: Workspace, run_id: str, number: int) -> DecisionRow | None:
