@@ -57,7 +57,7 @@ from mtf_engine.learning.batches import Batch, Batches
 from mtf_engine.learning.training import fit, make_config
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.transitions import Transitions
-from mtf_engine.policies.networks import deviation
+from mtf_engine.policies.networks import relative_actions
 from mtf_engine.policies.policy import Policy
 from mtf_engine.registry import BASELINE
 from mtf_engine.runs.storage import live_policy
@@ -128,14 +128,14 @@ class Relative(IntegratedRL):
 
     def _actor_loss(self, batch: Batch) -> Tensor:
         actions = self.actor.head(batch.observations)
-        deviations = deviation(actions, batch.centre, batch.half_width)
-        q = self._q(batch, actions, deviations)
+        relative = relative_actions(actions, batch.centre, batch.half_width)
+        q = self._q(batch, actions, relative)
         with torch.no_grad():
             baseline = batch.state[:, -actions.shape[1] :]
-            there = self._q(batch, baseline, deviation(baseline, batch.centre, batch.half_width))
+            there = self._q(batch, baseline, relative_actions(baseline, batch.centre, batch.half_width))
         gain = q - there
         spread = ((gain - gain.mean(dim=0)).square().mean(dim=0) + VARIANCE_FLOOR).sqrt()
-        cost = self.config.eta * self._penalty(deviations) + self.config.lambda_std * spread
+        cost = self.config.eta * self._penalty(relative) + self.config.lambda_std * spread
         return (cost - q.mean(dim=0)).mean()
 
 

@@ -291,7 +291,7 @@ def test_deviation_worked_by_hand():
     assert sum(dimension.drift_counts) == 5 and dimension.drift_counts[59] == 1  # [-.525, -.5)
     assert (dimension.bounds.lower, dimension.bounds.upper) == pytest.approx((-0.2, 0.2))
     assert dimension.bounds.share_outside == 2 / 5  # -.205 and -.51
-    assert dimension.bounds.share_at_wall == 2 / 5  # .199 and -.205
+    assert dimension.bounds.share_at_wall == 3 / 5  # .199, -.205 and -.51
 
 
 def test_deviation_uses_logged_bounds_then_the_policy_s_own_plan():

@@ -8,7 +8,7 @@ from mtf_engine.algos.integrated_rl import IntegratedRL, IntegratedRLConfig
 from mtf_engine.learning.penalties import FORMS, penalty, relative_excess
 from mtf_engine.learning.start import starting_actor
 from mtf_engine.learning.training import fit
-from mtf_engine.policies.networks import Actor, box, deviation
+from mtf_engine.policies.networks import Actor, box, relative_actions
 from mtf_engine.policies.policy import Policy
 from tests.problems import one_step, sessions, transitions
 
@@ -57,7 +57,7 @@ def test_a_penalty_and_its_gradient_are_those_written_out(form):
 def test_a_dimension_of_width_zero_costs_nothing():
     width = torch.tensor([[0.5, 0.0]])
     far = torch.tensor([[1.5, 1.5]])
-    excess = relative_excess(deviation(far, *box(torch.zeros(1, 2), -width, width)), BETA)
+    excess = relative_excess(relative_actions(far, *box(torch.zeros(1, 2), -width, width)), BETA)
     assert excess.tolist() == [[pytest.approx(2 / (2 * BETA)), 0.0]]
 
 

@@ -7,7 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mtf_engine.policies.networks import Actor, CriticEnsemble, Standardise, box, deviation, soft_update
+from mtf_engine.policies.networks import (
+    Actor,
+    CriticEnsemble,
+    Standardise,
+    box,
+    relative_actions,
+    soft_update,
+)
 from mtf_engine.spec import MIN_WIDTH
 
 WIDTHS = st.just(0.0) | st.floats(MIN_WIDTH, 1)
@@ -157,7 +164,7 @@ def test_deviation_is_in_half_widths_and_zero_where_the_width_is_zero(action, ha
     actions = torch.tensor([action])
     half = torch.tensor([[half_width, 0.0]])
     centre, found_half = box(torch.full((1, 2), 0.25), -half, half)
-    relative = deviation(actions, centre, found_half)
+    relative = relative_actions(actions, centre, found_half)
     assert relative[0, 1] == 0
     torch.testing.assert_close(relative * half, (actions - 0.25) * (half > 0), rtol=1e-4, atol=1e-6)
 

@@ -21,7 +21,7 @@ from mtf_engine.learning.start import RewardScale, logged_std, mean_bounds, stan
 from mtf_engine.logs import datasets, transitions
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.transitions import READ, Layout
-from mtf_engine.policies.networks import box, deviation
+from mtf_engine.policies.networks import box, relative_actions
 from mtf_engine.registry import DatasetRow, Workspace, now
 from mtf_engine.runs import executor
 from mtf_engine.runs.doctor import examine
@@ -69,7 +69,7 @@ def all_at_once(dataset: Dataset, algo: IntegratedRL) -> Batch:
     actions = torch.as_tensor(rows["action"][here])
     return Batch(
         state,
-        algo.critics.action_inputs(actions, deviation(actions, centre, half_width)),
+        algo.critics.action_inputs(actions, relative_actions(actions, centre, half_width)),
         actions,
         centre,
         half_width,

@@ -37,7 +37,7 @@ from mtf_engine.learning.steps import adam, descend, restore, state_of, target_o
 from mtf_engine.learning.watch import watched
 from mtf_engine.logs.transitions import Transitions
 from mtf_engine.policies.candidates import LATENT_CLIP, CandidatePolicy
-from mtf_engine.policies.networks import deviation, soft_update
+from mtf_engine.policies.networks import relative_actions, soft_update
 from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import Count
 
@@ -169,7 +169,7 @@ class BatchRLMTF:
         """
         offsets = self.actor.decode(batch.state, self.actor.latents[:, None].expand(-1, len(batch), -1))
         candidates = self.actor.perturbed(batch.state, offsets)
-        spread = deviation(candidates, batch.centre, batch.half_width).std(dim=0, correction=0)
+        spread = relative_actions(candidates, batch.centre, batch.half_width).std(dim=0, correction=0)
         at_limit = self.actor.push(batch.state, offsets).abs() > SATURATED
         actions = self.actor.best(batch.state, candidates)
         explored = batch.explored.sum().clamp(min=1)

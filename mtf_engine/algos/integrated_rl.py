@@ -35,7 +35,7 @@ from mtf_engine.learning.start import RewardScale, policy_in_training, starting_
 from mtf_engine.learning.steps import adam, descend, restore, state_of, target_of
 from mtf_engine.learning.watch import watched
 from mtf_engine.logs.transitions import Transitions
-from mtf_engine.policies.networks import deviation, soft_update
+from mtf_engine.policies.networks import relative_actions, soft_update
 from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import Count
 
@@ -120,28 +120,28 @@ class IntegratedRL:
     @torch.no_grad()
     def _targets(self, batch: Batch) -> Tensor:
         actions = self.target_actor.head(batch.next_observations)
-        deviations = deviation(actions, batch.next_centre, batch.next_half_width)
-        seen = self.target_critics.action_inputs(actions, deviations)
+        relative = relative_actions(actions, batch.next_centre, batch.next_half_width)
+        seen = self.target_critics.action_inputs(actions, relative)
         q = self.target_critics(batch.next_state, seen)  # [n_critics, batch]
-        excess = relative_excess(deviations, self.config.beta)
+        excess = relative_excess(relative, self.config.beta)
         form, of = self.config.critic_penalty, self.config.penalty
         return batch.rewards + batch.discounts * penalised_bootstrap(q, excess, form, self.config.delta, of)
 
     def _actor_loss(self, batch: Batch) -> Tensor:
         """Formula 4: minus the mean critic, plus the bounds penalty, plus the critics' disagreement."""
         actions = self.actor.head(batch.observations)
-        deviations = deviation(actions, batch.centre, batch.half_width)
-        q = self._q(batch, actions, deviations)  # [n_critics, batch]
+        relative = relative_actions(actions, batch.centre, batch.half_width)
+        q = self._q(batch, actions, relative)  # [n_critics, batch]
         mean = q.mean(dim=0)
         disagreement = ((q - mean).square().mean(dim=0) + VARIANCE_FLOOR).sqrt()
-        cost = self.config.eta * self._penalty(deviations) + self.config.lambda_std * disagreement
+        cost = self.config.eta * self._penalty(relative) + self.config.lambda_std * disagreement
         return (cost - mean).mean()
 
-    def _q(self, batch: Batch, actions: Tensor, deviations: Tensor) -> Tensor:
-        return self.critics(batch.state, self.critics.action_inputs(actions, deviations), learn=False)
+    def _q(self, batch: Batch, actions: Tensor, relative: Tensor) -> Tensor:
+        return self.critics(batch.state, self.critics.action_inputs(actions, relative), learn=False)
 
-    def _penalty(self, deviations: Tensor) -> Tensor:
-        return penalty(relative_excess(deviations, self.config.beta), self.config.penalty).sum(dim=1)
+    def _penalty(self, relative: Tensor) -> Tensor:
+        return penalty(relative_excess(relative, self.config.beta), self.config.penalty).sum(dim=1)
 
     @torch.no_grad()
     def diagnose(self, batch: Batch) -> dict[str, Tensor | float]:
@@ -151,20 +151,20 @@ class IntegratedRL:
         into its bounds where it is outside, and at that action one half width farther out in every dimension.
         """
         actions = self.actor.head(batch.observations)
-        deviations = deviation(actions, batch.centre, batch.half_width)
-        inside = deviation(batch.actions, batch.centre, batch.half_width).clamp(-1, 1)
+        relative = relative_actions(actions, batch.centre, batch.half_width)
+        inside = relative_actions(batch.actions, batch.centre, batch.half_width).clamp(-1, 1)
         return {
             **watched(self.critics, batch, actions, self.policy.fusion.names, self.reward_scale),
             "q_std_inside": self._disagreement(batch, inside),
             "q_std_outside": self._disagreement(
                 batch, inside + torch.where(inside < 0, -1, 1) * batch.explored
             ),
-            "penalty": self._penalty(deviations).mean(),
+            "penalty": self._penalty(relative).mean(),
         }
 
-    def _disagreement(self, batch: Batch, deviations: Tensor) -> Tensor:
-        actions = batch.centre + deviations * batch.half_width.nan_to_num(posinf=0)
-        return self._q(batch, actions, deviations).std(dim=0, correction=0).mean()
+    def _disagreement(self, batch: Batch, relative: Tensor) -> Tensor:
+        actions = batch.centre + relative * batch.half_width.nan_to_num(posinf=0)
+        return self._q(batch, actions, relative).std(dim=0, correction=0).mean()
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything that a step changes, as tensors and primitives."""

@@ -2,14 +2,13 @@
 
 import numpy as np
 
+from mtf_engine.exploration.walls import at_wall
 from mtf_engine.spec import Spec
 
 WIDEST = 2.0
 """The largest deviation there is: actions lie in [-1, 1]."""
 BIN_WIDTH = 0.025
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-WALL_SHARE = 0.05
-"""An action is at the wall within this share of the half width of its box."""
 ROUNDING = 1e-6
 """Baseline action + offset is rounded to float32."""
 
@@ -57,8 +56,7 @@ def deviation(
     """Returns how far actions [n, d] are from baseline actions [n, d] in each of the d dimensions `names`.
 
     `bounds` are lower and upper offsets from the baseline action, [n, d] each. An action is outside beyond a
-    bound, and at the wall within 5 % of the half width of one on either side, so it may be both. A dimension
-    of width 0 has no wall.
+    bound, and then at the wall, too (`at_wall`).
     """
     drift = actions - baseline_actions
     return Deviation(
@@ -97,10 +95,9 @@ def _counts(values: np.ndarray, first: float) -> tuple[int, ...]:
 
 def _bounds_use(drift: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> BoundsUse:
     depth = np.minimum(drift - lower, upper - drift)  # how far inside, negative outside
-    at_wall = (np.abs(depth) <= WALL_SHARE * (upper - lower) / 2) & (upper > lower)
     return BoundsUse(
         lower=float(np.median(lower)),
         upper=float(np.median(upper)),
         share_outside=float((depth < -ROUNDING).mean()),
-        share_at_wall=float(at_wall.mean()),
+        share_at_wall=float(at_wall(drift, lower, upper).mean()),
     )

@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from mtf_engine.exploration.drift import DECIMALS, MIN_ROWS, drift_of, segment_sizes
+from mtf_engine.exploration.walls import AT_WALL
 from mtf_engine.spec import BoundsPlan, Box, Spec
 
-AT_WALL = 0.02
-"""Within this share of the box's width from a wall, on the inner side, an action sits at it."""
 BEYOND = 1e-6
 PRESSED = 0.1
 STEP = 0.25
@@ -107,7 +106,7 @@ def _judge(plan: BoundsPlan, new: NDArray, baseline: NDArray, segments: NDArray)
     offsets, ends = drift_of(new, baseline), np.abs(new) >= 1 - BEYOND
     row_lower, row_upper = plan.resolve(baseline, segments)
     depth = np.stack([row_lower - offsets, offsets - row_upper])  # [2, n, d], above 0 beyond the wall
-    beyond, near = depth > BEYOND, depth >= -AT_WALL * (upper - lower)
+    beyond, near = depth > BEYOND, depth >= -AT_WALL * (row_upper - row_lower)
     pressing = near.any(axis=0)
     used = np.quantile(offsets, (0.01, 0.99), axis=0)
     room = np.maximum([used[0] - lower, upper - used[1]], 0)

@@ -11,7 +11,7 @@ from torch import Tensor
 from mtf_engine.learning.config import OffPolicyConfig
 from mtf_engine.logs.transitions import Requests as Logged
 from mtf_engine.logs.transitions import Transitions
-from mtf_engine.policies.networks import CriticEnsemble, box, deviation
+from mtf_engine.policies.networks import CriticEnsemble, box, relative_actions
 
 
 class Requests(NamedTuple):
@@ -27,7 +27,7 @@ class Requests(NamedTuple):
         Gradients reach the actions and, where the critics are to `learn`, their parameters.
         """
         seen = critics.action_inputs(
-            actions.flatten(0, -2), deviation(actions, self.centre, self.half_width).flatten(0, -2)
+            actions.flatten(0, -2), relative_actions(actions, self.centre, self.half_width).flatten(0, -2)
         )
         state = self.state.expand(*actions.shape[:-1], -1).flatten(0, -2)
         return critics(state, seen, learn).unflatten(1, actions.shape[:-1])
@@ -112,7 +112,7 @@ class Batches:
         actions = self._tensor(here.actions)
         return Batch(
             state,
-            self.critics.action_inputs(actions, deviation(actions, centre, half_width)),
+            self.critics.action_inputs(actions, relative_actions(actions, centre, half_width)),
             actions,
             centre,
             half_width,

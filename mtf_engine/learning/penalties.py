@@ -15,12 +15,12 @@ LINEAR_FROM = 5.0
 """Beyond this exponent the exponential forms go on along their tangent, so gradients stay finite."""
 
 
-def relative_excess(deviations: Tensor, beta: float) -> Tensor:
+def relative_excess(relative: Tensor, beta: float) -> Tensor:
     """Returns the distance outside the bounds in units of `beta` bound widths, [..., d]; 0 inside.
 
-    `deviations` are actions in half widths from the centre of their bounds, 0 in fixed dimensions.
+    `relative` are actions in half widths from the centre of their bounds, 0 in fixed dimensions.
     """
-    return (deviations.abs() - 1).clamp(min=0) / (2 * beta)
+    return (relative.abs() - 1).clamp(min=0) / (2 * beta)
 
 
 def penalty(excess: Tensor, form: PenaltyForm = "expm1") -> Tensor:

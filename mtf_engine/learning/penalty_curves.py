@@ -17,7 +17,7 @@ from mtf_engine.learning.penalties import (
     penalty,
     relative_excess,
 )
-from mtf_engine.policies.networks import deviation
+from mtf_engine.policies.networks import relative_actions
 from mtf_engine.spec import Refusal
 
 
@@ -67,6 +67,6 @@ def _curve(
         )
     x = torch.tensor(offsets, dtype=torch.float64, requires_grad=True)
     centre, half_width = torch.tensor([lower + upper, upper - lower], dtype=torch.float64) / 2
-    value = of(relative_excess(deviation(x[:, None], centre, half_width), beta))
+    value = of(relative_excess(relative_actions(x[:, None], centre, half_width), beta))
     (gradient,) = torch.autograd.grad(value.sum() + 0 * x.sum(), x)
     return Curve(value.detach().numpy(), gradient.numpy())

@@ -226,9 +226,9 @@ class CriticEnsemble(nn.Module):
         nn.init.constant_(self.biases[-1], value)
         return self
 
-    def action_inputs(self, actions: Tensor, deviations: Tensor) -> Tensor:
-        """Returns what the critics see of actions [n, d] and of their deviations: [n, explored dimensions]."""
-        seen = deviations if self.action_input == "deviation" else actions
+    def action_inputs(self, actions: Tensor, relative: Tensor) -> Tensor:
+        """Returns what the critics see of actions [n, d], which `relative` has in half widths: [n, explored dimensions]."""
+        seen = relative if self.action_input == "deviation" else actions
         return seen if len(self.explored) == seen.shape[1] else seen.index_select(1, self.explored)
 
     def forward(self, state: Tensor, action_inputs: Tensor, learn: bool = True) -> Tensor:
@@ -273,7 +273,7 @@ class CriticEnsemble(nn.Module):
         self, observations: Tensor, baseline: Tensor, lower: Tensor, upper: Tensor, actions: Tensor
     ) -> np.ndarray:
         state = torch.cat([self.standardise(observations), baseline], dim=1)
-        seen = self.action_inputs(actions, deviation(actions, *box(baseline, lower, upper)))
+        seen = self.action_inputs(actions, relative_actions(actions, *box(baseline, lower, upper)))
         return self(state, seen).numpy()
 
 
@@ -336,7 +336,7 @@ def box(baseline_actions: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor,
     return baseline_actions + (lower + upper) / 2, half_width.masked_fill(fixed, torch.inf)
 
 
-def deviation(actions: Tensor, centre: Tensor, half_width: Tensor) -> Tensor:
+def relative_actions(actions: Tensor, centre: Tensor, half_width: Tensor) -> Tensor:
     """Returns actions in half widths from the centre of their bounds, [n, d]; 0 in fixed dimensions."""
     return (actions - centre) / half_width
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from mtf_engine.evaluation import evaluate
 from mtf_engine.evaluation.abtest import Effect
 from mtf_engine.evaluation.bootstrap import interval, poisson_bootstrap
-from mtf_engine.evaluation.deviation import WALL_SHARE
 from mtf_engine.evaluation.disagreement import Critics
 from mtf_engine.exploration.signal import Signal
+from mtf_engine.exploration.walls import at_wall
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.splits import CONTROL, VALIDATION
 from mtf_engine.logs.transitions import Requests
@@ -56,7 +56,7 @@ class PolicyFigures(Spec):
 
     `predicted_return` is what its critics expect of a session, discounted to its start. `walked` is the mean
     |action - action of the first baseline| of each dimension, `share_at_wall` the share of explored weights
-    within 5 % of the half width of a bound, or beyond it.
+    at a wall of the bounds (`exploration.walls`).
     """
 
     gauc: Estimate
@@ -223,7 +223,5 @@ def _predicted(log: Dataset, policy: "Policy", critics: Critics) -> Estimate | N
 
 
 def _share_at_wall(offsets: NDArray, lower: NDArray, upper: NDArray) -> float:
-    free = upper > lower
-    depth = np.minimum(offsets - lower, upper - offsets)
-    near = (depth <= WALL_SHARE * (upper - lower) / 2) & free
-    return float(near.sum() / max(int(free.sum()), 1))
+    """Returns the share of explored weights that are at a wall; those of fixed dimensions are not explored."""
+    return float(at_wall(offsets, lower, upper).sum() / max(int((upper > lower).sum()), 1))

@@ -40,7 +40,7 @@ TERMS = {
     "share outside": "Share of requests whose action lies beyond a bound of this dimension.",
     "path": "Mean |action − action of the first baseline| over requests and dimensions.",
     "A/B session reward": "Relative gain over the round's baseline, on the same simulated users.",
-    "share at the wall": "Share of requests within 5 % of the half width of a bound, on either side.",
+    "share at the wall": "Share of requests within 2 % of the width of a bound, or beyond it.",
     "std over critics": "Population standard deviation of Q over the critics, averaged over actions, in "
     "units of the reward.",
     "std 5 %": "5 % of the actions have less disagreement than this.",
