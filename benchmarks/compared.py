@@ -59,6 +59,7 @@ def arguments(description: str | None, envs: Sequence[str]) -> argparse.Namespac
     parser.add_argument("--seeds", default="3")
     parser.add_argument("--sessions", type=int, help="of each dataset")
     parser.add_argument("--users", type=int, default=10_000, help="of each A/B test")
+    parser.add_argument("--reuse", choices=("same-code", "any"), default="same-code", help="stored results")
     parser.add_argument("--preset", default="laptop")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--n-critics", default="2,4,8,24")
@@ -98,6 +99,7 @@ def compared(workspace: Workspace, options: argparse.Namespace) -> RunRow:
         rounds=True,
         n_critics=tuple(filter(None, options.n_critics.split(","))),
         users=options.users,
+        reuse=options.reuse,
     )
     return finish(workspace, run_id)
 
@@ -133,7 +135,7 @@ def introduced(workspace: Workspace, run: RunRow, found: Comparison) -> str:
         f"in {(run.seconds or 0) / 60:.0f} minutes; the longest training on one dataset took "
         f"{longest.seconds or 0:.0f} s ({longest.method}). {platform.machine()}, {os.cpu_count()} cores, "
         f"{psutil.virtual_memory().total / 2**30:.0f} GiB. Intervals are 95 %, Student's t. {found.seeds_said} "
-        f"Code: {', '.join(commits)}."
+        f"{found.reuse_said}Code: {', '.join(commits)}."
     )
 
 

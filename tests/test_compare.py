@@ -163,6 +163,25 @@ def test_what_is_stored_is_found_again_by_what_it_did(workspace: Workspace, whol
     assert len(missing(workspace, config.model_copy(update={"sessions": 45}))) == len(parts(config))
 
 
+def test_results_of_other_code_are_not_taken_unless_asked_for(workspace: Workspace, whole: RunRow) -> None:
+    config = CompareConfig.model_validate(whole.config)
+    trained = "integrated_rl on dataset 2, seed 4"
+    (run,) = [run for run in workspace.registry.runs(kind="train") if run.name == trained]
+    assert run.provenance is not None
+    older = {**run.provenance, "code": {**run.provenance["code"], "source": "0123456789abcdef"}}
+    workspace.registry.update_run(run.id, provenance=older)
+    try:
+        assert trained in missing(workspace, config) and "dataset 2, seed 4" not in missing(workspace, config)
+        order = {part.name: part for part in parts(config)}[trained].order
+        done = {"dataset 2, seed 4": RunRow(**{**run.model_dump(), "kind": "collect"})}
+        part = {part.name: part for part in parts(config)}[trained]
+        assert stored(workspace, part, order(done)) is None
+        taken = stored(workspace, part, order(done), reuse="any")
+        assert taken is not None and taken.id == run.id
+    finally:
+        workspace.registry.update_run(run.id, provenance=run.provenance)
+
+
 @pytest.mark.slow
 def test_a_second_call_does_only_what_is_missing(workspace: Workspace, whole: RunRow) -> None:
     before = {run.id for run in workspace.registry.runs()}

@@ -1,5 +1,6 @@
 """`compare`."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -43,6 +44,13 @@ Critics = Annotated[
 ]
 
 
+class Reuse(StrEnum):
+    """Which stored results stand for a part of a comparison."""
+
+    SAME = "same-code"
+    ANY = "any"
+
+
 @command(
     app, "compare --methods all --datasets 1,1b,2,3 --seeds 3 --env session --preset laptop --background"
 )
@@ -61,6 +69,9 @@ def compare(
     rounds: Rounds = False,
     n_critics: Critics = "",
     users: Annotated[int, typer.Option(metavar="N", min=2, help="Users of each A/B test.")] = 10_000,
+    reuse: Annotated[
+        Reuse, typer.Option(help="Stored results to take: of this code, or of any.")
+    ] = Reuse.SAME,
     background: Background = False,
 ) -> None:
     """Compare methods: each on each dataset with each seed, by weighted GAUC and A/B test.
@@ -85,6 +96,7 @@ def compare(
         rounds=rounds,
         n_critics=_listed(n_critics),
         users=users,
+        reuse=reuse,
     )
     if background:
         shell.show({"run_id": run_id, "state": shell.workspace.registry.run(run_id).state})

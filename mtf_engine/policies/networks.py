@@ -227,7 +227,7 @@ class CriticEnsemble(nn.Module):
         return self
 
     def action_inputs(self, actions: Tensor, relative: Tensor) -> Tensor:
-        """Returns what the critics see of actions [n, d], which `relative` has in half widths: [n, explored dimensions]."""
+        """Returns what the critics see of actions [n, d], `relative` or as they are: [n, explored dimensions]."""
         seen = relative if self.action_input == "deviation" else actions
         return seen if len(self.explored) == seen.shape[1] else seen.index_select(1, self.explored)
 

@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
-from typing import Any
+from typing import Any, Literal
 
 from mtf_engine.registry import BASELINE, RunRow, RunState, Workspace
-from mtf_engine.runs import executor
+from mtf_engine.runs import executor, provenance
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.worker import Job
 
@@ -18,6 +18,8 @@ GUESS = 30.0
 PLACES = ("name", "dataset_id")
 """Of a config, what says where an input lies or what it is called, and not what is done."""
 
+Reuse = Literal["same-code", "any"]
+"""Which completed runs stand for a part that asks for the same: those of the code at work here, or all."""
 Done = Mapping[str, RunRow]
 """Completed parts by name."""
 
@@ -48,6 +50,7 @@ class Campaign:
     """The parts of a job that coordinates them: those `done`, and those that `failed` with their reasons, by name."""
 
     job: Job
+    reuse: Reuse = "same-code"
     done: dict[str, RunRow] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     _at_work: dict[str, str] = field(default_factory=dict)
@@ -57,8 +60,9 @@ class Campaign:
         """Yields what is done whenever more is, until all of `parts` are: those first in the list that can begin.
 
         A part is taken from what is stored, whoever asked for it, where a completed run did the same to a
-        dataset of the same content. One that fails leaves out those that need it, and the others go on. When
-        this job is to stop, so are the parts at work; a resumed one goes on with them.
+        dataset of the same content, by the same code unless any may be reused. One that fails leaves out those
+        that need it, and the others go on. When this job is to stop, so are the parts at work; a resumed one
+        goes on with them.
         """
         self._waiting = list(parts)
         try:
@@ -94,7 +98,7 @@ class Campaign:
         if len(self._at_work) == executor.MAX_WORKING:
             return False
         order = part.order(self.done)
-        known = stored(self.job.workspace, part, order)
+        known = stored(self.job.workspace, part, order, self.reuse)
         if known is not None:
             self.done[part.name] = known
         else:
@@ -137,15 +141,16 @@ class Campaign:
             executor.wait(self.job.workspace, run_id)
 
 
-def stored(workspace: Workspace, part: Part, order: Order) -> RunRow | None:
-    """Returns a completed run that did what `part` asks for, and whose result is still there."""
+def stored(workspace: Workspace, part: Part, order: Order, reuse: Reuse = "same-code") -> RunRow | None:
+    """Returns a completed run that did what `part` asks for, by code that counts, and whose result is still there."""
     hashes = {row.id: row.content_hash for row in workspace.registry.datasets()}
     there = hashes.keys() | {run.id for run in workspace.registry.runs()} | {BASELINE}
     writes = part.kind.writes_dataset
     wanted = _key(part.algo, order.config, None if writes else hashes.get(str(order.dataset_id)))
     for run in workspace.registry.runs(RunState.COMPLETED, kind=part.kind.name):
         read = None if writes else (run.provenance or {}).get("dataset_hash")
-        if _key(run.algo, run.config, read) == wanted and _left_behind(run) <= there:
+        counts = reuse == "any" or provenance.is_of_this_code(run)
+        if counts and _key(run.algo, run.config, read) == wanted and _left_behind(run) <= there:
             return run
     return None
 

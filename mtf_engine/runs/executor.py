@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -112,11 +112,16 @@ def reconcile(workspace: Workspace) -> None:
         _children[:] = [child for child in _children if child.poll() is None]
         working = [run for run in workspace.registry.runs(RunState.RUNNING) if _is_working(workspace, run)]
         _sweep(workspace, {run.dataset_id for run in working if run.writes_dataset})
-        n_working = len({run.pid for run in working if not run.coordinates})
+        n_working = processes(working)
         for run in workspace.registry.queue():
             if n_working >= MAX_WORKING:
                 break
             n_working += _start(workspace, run) and not run.coordinates
+
+
+def processes(running: Iterable[RunRow]) -> int:
+    """Returns how many processes work on runs: parts share their whole's, and what coordinates its parts only waits."""
+    return len({run.pid for run in running if not run.coordinates})
 
 
 def watch(workspace: Workspace, *run_ids: str, poll_seconds: float = 0.2) -> Iterator[list[RunRow]]:

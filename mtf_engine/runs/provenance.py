@@ -1,10 +1,12 @@
 """What a run was computed with: code, versions, threads, memory and the dataset's hash."""
 
+import hashlib
 import platform
 import resource
 import shutil
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,16 +27,30 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
+@cache
+def source() -> str:
+    """Returns a hash of the engine's code at work here, which says whether two results are of the same code."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(mtf_engine.__file__).parent.rglob("*.py")):
+        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
 def of_run(workspace: Workspace, run: RunRow) -> dict[str, Any]:
     """Returns the provenance of a run that this process starts to work on, JSON-able."""
     return {
-        "code": {"version": mtf_engine.__version__, **_commit()},
+        "code": {"version": mtf_engine.__version__, "source": source(), **_commit()},
         "machine": f"{platform.system()} {platform.machine()}",
         "packages": versions(),
         "n_threads": run.config.get("n_threads", 1),
         "dataset_hash": _dataset_hash(workspace, run),
         "peak_memory_mb": _peak_memory_mb(run),
     }
+
+
+def is_of_this_code(run: RunRow) -> bool:
+    """Returns whether the code at work here computed the run."""
+    return ((run.provenance or {}).get("code") or {}).get("source") == source()
 
 
 def at_its_end(workspace: Workspace, run: RunRow) -> dict[str, Any]:

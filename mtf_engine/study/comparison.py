@@ -64,13 +64,21 @@ class Cell(Spec):
 
 
 class Comparison(Spec):
-    """The cells that are known, and how long the others will take."""
+    """The cells that are known, and how long the others will take; `reuse` says of which code they may be."""
 
     env: str
     synthetic: bool
     preset: str
+    reuse: str = "any"
     cells: tuple[Cell, ...] = ()
     seconds_left: float = Field(default=0.0, ge=0)
+
+    @property
+    def reuse_said(self) -> str:
+        """Returns in a sentence whether results of other code may be among the cells."""
+        return "Results of other versions of the code were taken where there were any. " * (
+            self.reuse == "any"
+        )
 
     @property
     def seeds_said(self) -> str:

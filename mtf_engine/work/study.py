@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mtf_engine.environments.names import GYM, Played, is_session
-from mtf_engine.registry import BASELINE, RunRow, Workspace
-from mtf_engine.runs.campaign import Campaign, Done, Order, Part
+from mtf_engine.registry import BASELINE, RunRow, RunState, Workspace
+from mtf_engine.runs import provenance
+from mtf_engine.runs.campaign import Campaign, Done, Order, Part, Reuse
 from mtf_engine.runs.executor import enqueue, submit
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.storage import check_environment
@@ -60,6 +61,10 @@ class CompareConfig(Played):
     )
     users: Count = Field(default=10_000, ge=2, description="of each A/B test")
     half_width: HalfWidth = 0.15
+    reuse: Reuse = Field(
+        default="same-code",
+        description="what is stored already and not done again: results of this code, or any",
+    )
     n_threads: Threads = 1
 
     @field_validator("datasets", "seeds", "n_critics")
@@ -107,12 +112,17 @@ def submit_compare(
     except ValidationError as error:
         raise Refusal.invalid("the comparison", error) from None
     config = checked.model_dump(mode="json")
-    same = [run for run in workspace.registry.runs(kind="compare") if run.config == config]
+    asked = (run for run in workspace.registry.runs(kind="compare") if run.config == config)
+    same = [run for run in asked if run.state is not RunState.COMPLETED or _counts(run, checked)]
     if same:
         enqueue(workspace, same[0].id)
         return same[0].id
     name = f"{len(methods)} methods on {len(config['datasets'])} datasets, {len(config['seeds'])} seeds"
     return submit(workspace, KIND, config, name=name)
+
+
+def _counts(run: RunRow, config: CompareConfig) -> bool:
+    return config.reuse == "any" or provenance.is_of_this_code(run)
 
 
 def _settings_of(
@@ -134,9 +144,11 @@ def _settings_of(
 
 def compare(job: Job, config: CompareConfig) -> dict[str, Any]:
     """Carries out what is missing of a comparison and returns its record; a Refusal names what failed."""
-    campaign = Campaign(job)
+    campaign = Campaign(job, config.reuse)
     wanted = list(cells(config))
-    record = Comparison(env=config.env, synthetic=is_session(config.env), preset=config.preset)
+    record = Comparison(
+        env=config.env, synthetic=is_session(config.env), preset=config.preset, reuse=config.reuse
+    )
     for done in campaign.carry_out(parts(config)):
         told = tuple(filled(job, config, cell, done) for cell in wanted if _scores(config, cell) <= set(done))
         record = record.model_copy(update={"cells": told, "seconds_left": campaign.seconds_left()})

@@ -113,8 +113,8 @@ def train(job: Job, config: dict[str, Any]) -> dict[str, Any]:
         _add_origin(job.folder / files.BEST_POLICY, origin)
         job.record_best(validation.best_score, validation.best_step)
     Examples.of(dataset.evaluation_rows(n_users=USERS)).save(job.folder / files.EXAMPLES)
-    algo.policy.save(job.folder / files.POLICY)
-    _add_origin(job.folder / files.POLICY, origin | {"step": algo.step})
+    told = algo.policy.info | origin | {"step": algo.step}
+    replace(algo.policy, info=told).save(job.folder / files.POLICY)
     return {
         "transitions": len(transitions),
         "left_out": transitions.n_left_out,
@@ -136,6 +136,7 @@ def _origin(job: Job, dataset: "Dataset") -> dict[str, Any]:
 
 
 def _add_origin(path: Path, origin: dict[str, Any]) -> None:
+    """Says in the file of the best policy, which a checkpoint may have held as it was then, where it comes from."""
     from mtf_engine.policies.policy import Policy
 
     policy = Policy.load(path)

@@ -47,7 +47,8 @@ def introduce(run: RunRow, found: Comparison) -> None:
     )
     st.caption(
         f"{len(config['training'])} methods, {len(config['seeds'])} seeds, {config['sessions']:,} sessions a "
-        f"dataset, preset {words.plain(found.preset)}: no method is tuned beyond it.{tested} {found.seeds_said}"
+        f"dataset, preset {words.plain(found.preset)}: no method is tuned beyond it."
+        f"{tested} {found.seeds_said} {found.reuse_said}"
     )
 
 

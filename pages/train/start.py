@@ -141,9 +141,9 @@ def show_estimate(order: Order, config: TrainerConfig) -> None:
         rounds = -(-n // max(1, executor.MAX_WORKING))
         each += f" each, {n} of them about {words.duration(rounds * found.seconds)}"
     st.caption(words.plain(f"{each} ({found.basis})."))
-    working, waiting = workspace.registry.runs(RunState.RUNNING), workspace.registry.queue()
-    if len(working) >= executor.MAX_WORKING:
-        place = f"{len(working)} runs work and {len(waiting)} wait: this one starts after them"
+    working = executor.processes(workspace.registry.runs(RunState.RUNNING))
+    if working >= executor.MAX_WORKING:
+        place = f"{working} runs work and {len(workspace.registry.queue())} wait: this one starts after them"
         st.caption(f"{place}, or sooner if you move it up in the queue on the page of runs.")
 
 
