@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from docs import architecture
 from docs.reference import commands, reference
 from mtf_engine.algos import ALGOS
 from mtf_engine.cli import app
@@ -47,3 +48,23 @@ def test_paths_that_the_documentation_names_exist(text):
     named = set(re.findall(r"`((?:mtf_engine|pages|tests|docs|benchmarks)/[\w/.]+)`", text))
     missing = {path for path in named if not (ROOT / path).exists()}
     assert not missing
+
+
+def test_the_map_of_rooms_is_that_of_the_code():
+    page = architecture.PAGE.read_text()
+    assert architecture.written(page) == page, "run `make docs`"
+    rooms = {path.parent.name for path in (ROOT / "mtf_engine").glob("*/__init__.py")}
+    assert rooms == set(architecture.ROOMS)
+
+
+def test_every_file_that_the_map_names_is_there():
+    page = architecture.PAGE.read_text()
+    told = page[: page.index(architecture.BEGIN)]
+    files = set(re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py)`", told)) - {"_name.py"}
+    known = [str(path.relative_to(ROOT)) for path in ROOT.glob("[!.]*/**/*.py")] + ["app.py"]
+    assert len(files) > 20
+    assert not {
+        name for name in files if not any(path == name or path.endswith(f"/{name}") for path in known)
+    }
+    folders = set(re.findall(r"`(mtf_engine/[a-z_]+/)`", told))
+    assert folders and all((ROOT / folder).is_dir() for folder in folders)
