@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mtf_engine.environments.collect import Collection, collect
+from mtf_engine.environments.collect import Collection, _split, collect
 from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.observation import log_history
@@ -113,6 +113,13 @@ def test_control_users_sit_at_the_baseline_and_the_rest_inside_the_bounds(env, t
     density = 1 / np.prod(rows["upper"].astype(float) - rows["lower"], axis=1)
     assert np.allclose(rows["pscore"][~control], density[~control])
     assert density[0] == pytest.approx(0.3**-8 * 0.15**-2, rel=1e-5)
+
+
+def test_a_user_is_for_validation_in_every_log_or_in_none():
+    users = np.arange(5_000)
+    splits = [_split(users, Collection(plan=PLAN, n_requests=1, seed=seed)) for seed in (0, 1, 77)]
+    assert (splits[0] == splits[1]).all() and (splits[0] == splits[2]).all()
+    assert 0.08 < (splits[0] == "validation").mean() < 0.12
 
 
 def test_control_and_validation_are_shares_of_users_and_independent(log):

@@ -314,6 +314,14 @@ def test_training_rows_are_those_of_the_split(tmp_path):
     rows = dataset.evaluation_rows()
     assert (rows.split, len(rows.observations), len(rows.reward)) == ("test", 3, 6)
     assert len(dataset.evaluation_rows("all").observations) == 7
+    validation = tables([2], split="validation", seed=3)
+    further = {"request_id": 20, "session_id": 20}
+    moved_on = Tables(
+        {k: v + further.get(k, 0) if k in further else v for k, v in validation.requests.items()},
+        {k: v + 20 if k == "request_id" else v for k, v in validation.impressions.items()},
+    )
+    assert written(tmp_path / "all", train, moved, moved_on).evaluation_rows().split == "test"
+    assert written(tmp_path / "none", train, moved_on).evaluation_rows().split == "validation"
     with pytest.raises(Refusal, match="no validation rows"):
         dataset.transitions("validation")
 

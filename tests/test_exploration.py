@@ -84,3 +84,18 @@ def test_noise_has_the_distribution_it_says():
 
     assert kstest(offsets("uniform"), uniform(-0.15, 0.3).cdf).pvalue > 1e-3
     assert kstest(offsets("gaussian"), norm(scale=0.2).cdf).pvalue > 1e-3
+
+
+@given(luck)
+def test_a_fixed_dimension_leaves_the_density_of_either_noise(luck):
+    """Its weight is where the plan puts it, whatever was drawn for it."""
+    plan = BoundsPlan(lower=(-0.2, 0.1, -0.3), upper=(0.2, 0.1, 0.3), edge="shift")
+    free = np.array([True, False, True])
+    baseline, sigma = np.zeros((N, D), np.float32), 0.15
+    for kind in ("uniform", "gaussian"):
+        found = explore(kind, baseline, plan, np.full(N, "all"), sigma=sigma, control=NOBODY, luck=luck)
+        np.testing.assert_allclose(found.actions[:, ~free], 0.1, rtol=1e-6)
+        densities = uniform.pdf(0, -0.2, 0.4) * uniform.pdf(0, -0.3, 0.6)
+        if kind == "gaussian":
+            densities = norm.pdf(norm.ppf(luck[:, free]) * sigma, scale=sigma).prod(axis=1)
+        np.testing.assert_allclose(found.pscore, densities, rtol=1e-5)

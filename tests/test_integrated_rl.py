@@ -201,6 +201,20 @@ def test_targets_move_every_few_steps_only():
         torch.testing.assert_close(target, (before + now) / 2)
 
 
+def test_the_target_actor_follows_the_actor():
+    algo = trainer(target_update_interval=1, tau=0.5)
+    for _ in range(3):
+        before = [p.clone() for p in algo.target_actor.parameters()]
+        algo.update(batch_of(algo))
+        for target, was, now in zip(
+            algo.target_actor.parameters(), before, algo.actor.parameters(), strict=True
+        ):
+            torch.testing.assert_close(target, (was + now) / 2)
+    assert not torch.equal(
+        algo.target_actor.head(batch_of(algo).observations), algo.actor.head(batch_of(algo).observations)
+    )
+
+
 def test_diagnosis_changes_nothing_and_names_each_dimension():
     algo = moved_out(trainer())
     before = algo.generator.get_state()

@@ -1,0 +1,58 @@
+"""Tests notice: a bug that is planted in a copy of the house makes one of them fail."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.planted import BUGS, Bug
+
+ROOT = Path(__file__).parent.parent
+FEWEST = 37
+"""Of the bugs that `tests/planted.py` lists, at least so many are to be caught."""
+
+
+def test_what_is_to_be_planted_stands_in_the_code():
+    for name, bug in BUGS.items():
+        assert (ROOT / bug.file).read_text().count(bug.before) == 1, name
+        for test in bug.tests.split():
+            assert (ROOT / f"tests/{test}.py").exists(), name
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory) -> Path:
+    """A copy of the house."""
+    house = tmp_path_factory.mktemp("planted")
+    for part in ("mtf_engine", "pages", "tests", "benchmarks", "docs"):
+        shutil.copytree(ROOT / part, house / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("app.py", "pyproject.toml", "README.md", "CHANGELOG.md"):
+        shutil.copy(ROOT / file, house)
+    return house
+
+
+def is_caught(house: Path, bug: Bug) -> bool:
+    """Returns whether a test fails while the bug is in."""
+    file = house / bug.file
+    sound = file.read_text()
+    file.write_text(sound.replace(bug.before, bug.after))
+    tests = [f"tests/{test}.py" for test in bug.tests.split()]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    try:
+        done = subprocess.run(
+            command, cwd=house, env=os.environ | {"PYTHONPATH": str(house)}, capture_output=True
+        )
+    finally:
+        file.write_text(sound)
+    assert done.returncode in (0, 1), done.stdout.decode()
+    return done.returncode == 1
+
+
+@pytest.mark.slow
+def test_planted_bugs_are_caught(house):
+    missed = [name for name, bug in BUGS.items() if not is_caught(house, bug)]
+    print("missed:", *missed)
+    assert len(BUGS) - len(missed) >= FEWEST, missed
+    assert len(missed) <= 1, missed
