@@ -320,6 +320,8 @@ def test_training_rows_are_those_of_the_split(tmp_path):
         {k: v + further.get(k, 0) if k in further else v for k, v in validation.requests.items()},
         {k: v + 20 if k == "request_id" else v for k, v in validation.impressions.items()},
     )
+    for folder in ("all", "none"):
+        (tmp_path / folder).mkdir()
     assert written(tmp_path / "all", train, moved, moved_on).evaluation_rows().split == "test"
     assert written(tmp_path / "none", train, moved_on).evaluation_rows().split == "validation"
     with pytest.raises(Refusal, match="no validation rows"):
