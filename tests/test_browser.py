@@ -183,7 +183,7 @@ def test_a_training_is_started_watched_cancelled_and_resumed(workspace, serve, t
     stopped = workspace.registry.run(run_id)
     assert stopped.state is RunState.CANCELLED
     assert 0 < stopped.step < ENDLESS
-    expect(page.get_by_text(re.compile("^Took"))).to_be_visible()
+    expect(page.get_by_text(re.compile("^Took .* of "))).to_be_visible()
     tab.drawn()  # a click on what is about to be drawn anew is lost
     page.get_by_role("button", name="Resume").click()
     expect(page.get_by_text(re.compile(rf"running · .*of {ENDLESS:,}")).first).to_be_visible()
