@@ -387,22 +387,25 @@ class Workspace:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return row
 
-    def delete_run(self, run_id: str) -> None:
-        """Deletes a finished run, row and folder; Refusal if it is not finished, or something `uses` it."""
-        run = self.registry.run(run_id)
-        if not run.state.is_finished:
-            raise Refusal(f"{run_id} is {run.state}; cancel it before deleting it")
-        self._free(run_id)
-        self.registry.delete_run(run_id)
-        shutil.rmtree(self.run_dir(run_id), ignore_errors=True)
+    def delete_runs(self, *run_ids: str) -> None:
+        """Deletes finished runs, rows and folders: all or, where one is not finished or in use, none."""
+        for run_id in run_ids:
+            run = self.registry.run(run_id)
+            if not run.state.is_finished:
+                raise Refusal(f"{run_id} is {run.state}; cancel it before deleting it")
+            self._free(run_id, besides=run_ids)
+        for run_id in run_ids:
+            self.registry.delete_run(run_id)
+            shutil.rmtree(self.run_dir(run_id), ignore_errors=True)
 
-    def uses(self, held: str) -> Iterator[str]:
+    def uses(self, held: str, besides: Sequence[str] = ()) -> Iterator[str]:
         """Yields what holds a dataset or a run, by id, so that it cannot be deleted, and what would free it.
 
         A live run holds what it reads, what it writes and its parts; a dataset the policy that it was explored
-        around; the ledger what is live; a round that people are to decide its candidate.
+        around; the ledger what is live; a round that people are to decide its candidate. Runs `besides`, which are
+        to be deleted with it, hold nothing.
         """
-        runs = self.registry.runs()
+        runs = [run for run in self.registry.runs() if run.id not in {*besides} - {held}]
         wholes = {run.parent_id for run in runs if held in (run.id, run.dataset_id) and run.parent_id}
         for run in runs:
             named = {run.dataset_id, *run.reads_datasets, *map(run_of, run.reads_policies)}
@@ -414,18 +417,16 @@ class Workspace:
         if held == run_of(self.live):
             yield f"the policy of {held} is live; make another live first (`review rollback`)"
         for run, number, candidate in self._waiting(runs):
-            if run.config["promote"] == "by-hand" and run_of(candidate) == held:
+            if run.config.get("promote") == "by-hand" and run_of(candidate) == held:
                 yield (
                     f"the policy of {held} is the candidate of round {number} of {run.id}, which waits for a "
-                    f"decision; decide it first (`review decide {run.id}`)"
+                    f"decision; decide it first (`review decide {run.id}`), or delete those rounds with it"
                 )
 
-    def _free(self, held: str) -> None:
+    def _free(self, held: str, besides: Sequence[str] = ()) -> None:
         """Refuses to delete what something uses."""
-        first, *more = (*self.uses(held), "")
-        if first:
-            others = f" ({len(more) - 1} more)" if more[1:] else ""
-            raise Refusal(f"{first}{others}")
+        if found := [*self.uses(held, besides)]:
+            raise Refusal(found[0] + f" ({len(found) - 1} more)" * (len(found) > 1))
 
     def _waiting(self, runs: Sequence[RunRow]) -> Iterator[tuple[RunRow, int, str]]:
         """Yields the rounds that nobody has decided: run, number and candidate, those of the first run newest first."""

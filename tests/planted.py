@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 """Bugs to plant: what stands in the code, what stands there instead, and the tests that are to notice.
 
 `tests/test_planted.py` plants each in a copy of the house and expects those tests to fail (`make slow`).
@@ -53,13 +52,15 @@ BUGS = {
     "actions_are_not_cut": Bug(
         E + "exploration/policies.py", "actions = np.clip(moved, -1, 1)", "actions = moved", "test_exploration"),
     "control_users_explore": Bug(
-        E + "exploration/policies.py", 'still = control | (kind == "baseline")', 'still = control & (kind == "baseline")',
+        E + "exploration/policies.py", 'still = control | (kind == "baseline")',
+        'still = control & (kind == "baseline")',
         "test_exploration test_collect"),
     "uniform_density_of_half_the_width": Bug(
         E + "exploration/policies.py", "density = np.divide(1, width,", "density = np.divide(2, width,",
         "test_exploration"),
     "bias_is_forgotten": Bug(
-        E + "fusion.py", "xp.log(predictions.clip(PREDICTION_FLOOR) + biases)", "xp.log(predictions.clip(PREDICTION_FLOOR))",
+        E + "fusion.py", "xp.log(predictions.clip(PREDICTION_FLOOR) + biases)",
+        "xp.log(predictions.clip(PREDICTION_FLOOR))",
         "test_fusion"),
     "range_of_a_weight_is_doubled": Bug(
         E + "fusion.py", "half_range = np.array([(d.high - d.low) / 2", "half_range = np.array([(d.high - d.low)",
@@ -89,7 +90,8 @@ BUGS = {
     "unknown_ends_are_terminal": Bug(
         E + "logs/transitions.py", "known = (follows | block[\"terminal\"]) & acted", "known = acted", "test_datasets"),
     "sessions_run_into_each_other": Bug(
-        E + "logs/transitions.py", "follows = np.append(seen[\"session\"][1:] == seen[\"session\"][:-1], False)[: len(block)]",
+        E + "logs/transitions.py",
+        "follows = np.append(seen[\"session\"][1:] == seen[\"session\"][:-1], False)[: len(block)]",
         "follows = np.ones(len(block), bool)", "test_datasets test_transitions"),
     "last_days_are_for_training": Bug(
         E + "logs/splits.py", "from_the_end = len(days) - 1 - index", "from_the_end = index",
@@ -115,10 +117,11 @@ BUGS = {
     "live_policies_are_deleted": Bug(
         E + "registry.py", "if held == run_of(self.live):", "if False:", "test_parents test_registry test_review"),
     "queued_readers_hold_nothing": Bug(
-        E + "registry.py", "if not run.state.is_finished and (held in named", "if run.state is RunState.RUNNING and (held in named",
+        E + "registry.py", "if not run.state.is_finished and (held in named",
+        "if run.state is RunState.RUNNING and (held in named",
         "test_registry"),
     "older_code_is_reused": Bug(
-        E + "runs/campaign.py", 'counts = reuse == "any" or provenance.is_of_this_code(run)', "counts = True",
+        E + "runs/campaign.py", 'return reuse == "any" or provenance.is_of_this_code(run)', "return True",
         "test_compare"),
     "a_log_without_its_hash": Bug(
         E + "logs/datasets.py", "columns[name].update(_bytes(column))", "columns[name].update(b'')",

@@ -13,7 +13,7 @@ from mtf_engine.evaluation.personalisation import BY_SEGMENT, EVERYBODY, persona
 from mtf_engine.learning.training import make_config
 from mtf_engine.registry import RunRow, RunState, Workspace, now
 from mtf_engine.runs import executor
-from mtf_engine.runs.campaign import stored
+from mtf_engine.runs.campaign import goes_on, stored
 from mtf_engine.spec import Refusal
 from mtf_engine.study.comparison import ROUNDS, Cell, Comparison
 from mtf_engine.work import paper_data
@@ -163,23 +163,29 @@ def test_what_is_stored_is_found_again_by_what_it_did(workspace: Workspace, whol
     assert len(missing(workspace, config.model_copy(update={"sessions": 45}))) == len(parts(config))
 
 
+OTHER_CODE = "0123456789abcdef"
+
+
 def test_results_of_other_code_are_not_taken_unless_asked_for(workspace: Workspace, whole: RunRow) -> None:
     config = CompareConfig.model_validate(whole.config)
-    trained = "integrated_rl on dataset 2, seed 4"
-    (run,) = [run for run in workspace.registry.runs(kind="train") if run.name == trained]
-    assert run.provenance is not None
-    older = {**run.provenance, "code": {**run.provenance["code"], "source": "0123456789abcdef"}}
-    workspace.registry.update_run(run.id, provenance=older)
+    trained, data = "integrated_rl on dataset 2, seed 4", "dataset 2, seed 4"
+    rows = {run.name: run for run in workspace.registry.runs(RunState.COMPLETED)}
+    part = {part.name: part for part in parts(config)}[trained]
+    order, provenance = part.order({data: rows[data]}), rows[trained].provenance or {}
+    older = {**provenance, "code": {**provenance["code"], "source": OTHER_CODE}}
+    workspace.registry.update_run(rows[trained].id, provenance=older)
     try:
-        assert trained in missing(workspace, config) and "dataset 2, seed 4" not in missing(workspace, config)
-        order = {part.name: part for part in parts(config)}[trained].order
-        done = {"dataset 2, seed 4": RunRow(**{**run.model_dump(), "kind": "collect"})}
-        part = {part.name: part for part in parts(config)}[trained]
-        assert stored(workspace, part, order(done)) is None
-        taken = stored(workspace, part, order(done), reuse="any")
-        assert taken is not None and taken.id == run.id
+        assert trained in missing(workspace, config) and data not in missing(workspace, config)
+        assert stored(workspace, part, order) is None
+        taken = stored(workspace, part, order, reuse="any")
+        assert taken is not None and taken.id == rows[trained].id
+        begun = workspace.registry.run(rows[trained].id)
+        assert not goes_on(begun, "any"), "it is done anew, not handed over as it is"
+        interrupted = begun.model_copy(update={"state": RunState.INTERRUPTED})
+        assert not goes_on(interrupted, "same-code") and goes_on(interrupted, "any")
+        assert goes_on(interrupted.model_copy(update={"provenance": None}), "same-code"), "it never began"
     finally:
-        workspace.registry.update_run(run.id, provenance=run.provenance)
+        workspace.registry.update_run(rows[trained].id, provenance=provenance)
 
 
 @pytest.mark.slow

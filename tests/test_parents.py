@@ -84,7 +84,7 @@ def delete_runs(workspace: Workspace, *kinds: str) -> str:
     """Deletes the runs of those kinds and returns one of them."""
     runs = [run for kind in kinds for run in workspace.registry.runs(kind=kind)]
     for run in runs:
-        workspace.delete_run(run.id)
+        workspace.delete_runs(run.id)
     return runs[0].id
 
 

@@ -158,14 +158,18 @@ def test_what_waits_for_people_is_not_deleted(workspace: Workspace) -> None:
     by_hand = run_row(**waits, config=held)
     join = run_row(kind="join", config={"datasets": [log.id, "dataset-0badcafe"], "name": "both"})
     workspace.registry.add_dataset(log)
-    for row in (candidate, by_hand, join):
+    bystander = run_row(state=RunState.COMPLETED)
+    for row in (candidate, by_hand, join, bystander):
         workspace.registry.add_run(row)
     with pytest.raises(Refusal, match=f"candidate of round 1 of {by_hand.id}, which waits for a decision"):
-        workspace.delete_run(candidate.id)
+        workspace.delete_runs(candidate.id)
     with pytest.raises(Refusal, match=f"used by {join.id}, which is queued"):
         workspace.delete_dataset(log.id)
-    workspace.registry.update_run(by_hand.id, config={"promote": "always"})
-    workspace.delete_run(candidate.id)
+    with pytest.raises(Refusal, match="waits for a decision"):
+        workspace.delete_runs(bystander.id, candidate.id)
+    assert workspace.registry.run(bystander.id) == bystander, "all or none"
+    workspace.delete_runs(candidate.id, by_hand.id)
+    assert {run.id for run in workspace.registry.runs()} == {bystander.id, join.id}
 
 
 def test_what_a_run_reads_is_what_its_config_names(workspace: Workspace) -> None:

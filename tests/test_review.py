@@ -103,7 +103,7 @@ def test_a_memo_says_it_all_and_needs_nothing(team: Workspace, write) -> None:
     assert not re.search(r"https?:|src=|href=|<script", text)
     assert str(team.path) not in text
     review.rollback(team, name="Ada", reason="a doubt")
-    team.delete_run("train-3")
+    team.delete_runs("train-3")
     again = Workspace(team.path)
     assert write(*decided_case(again, RUN, 2)) == text, "what was known then is told, whatever came later"
     assert row.case == again.registry.decisions()[0].case

@@ -234,7 +234,7 @@ def test_a_failed_part_fails_the_whole_in_its_words(workspace: Workspace) -> Non
     assert run.state is part.state is RunState.FAILED
     assert f"{part.id}, the collect of misfit round 1, failed" in str(run.error)
     assert "3 dimensions" in str(run.error)
-    workspace.delete_run(run_id)
+    workspace.delete_runs(run_id)
     assert workspace.registry.run(part.id).parent_id is None, "a part stays, as a run of its own"
 
 

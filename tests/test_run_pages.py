@@ -6,6 +6,7 @@ import pytest
 
 from mtf_engine.registry import RunRow, RunState, Workspace, new_id, now
 from mtf_engine.runs import executor, metrics
+from mtf_engine.work import kinds
 from pages.shared import run_table
 from pages.shared.run_table import Filters
 from pages.train import _run_charts
@@ -101,6 +102,13 @@ def test_runs_are_found_by_the_choices_in_the_address(still):
     assert app.dataframe[0].value["Run"].tolist() == ["train-2"]
     app = opened("runs", sort="Best score", descending="false")
     assert app.dataframe[0].value["Run"].tolist() == ["train-0", "train-1", "train-2"]
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_every_kind_of_run_can_be_chosen_and_none_is_said(still, kind):
+    app = opened("runs", kind=kind)
+    there = {run.kind for run in Workspace().registry.runs()}
+    assert ("choose “all”" in texts(app)) == (kind not in there)
 
 
 def test_a_note_and_tags_are_kept(still):

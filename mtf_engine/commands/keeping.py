@@ -69,7 +69,6 @@ def delete(
         what = "\n".join(f"{run.id} {run.kind} {run.name}" for run in runs)
         sure = f"Delete these {len(runs)} runs for good?"
         confirm_deletion(what, needed_by, sure, "Policies and metrics cannot be had back. Delete?")
-    for run in runs:
-        shell.workspace.delete_run(run.id)
+    shell.workspace.delete_runs(*(run.id for run in runs))
     shown = [one.model_dump() for one in needed_by]
     shell.show({"deleted": [run.id for run in runs], "needed_by": shown})

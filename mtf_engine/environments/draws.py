@@ -24,7 +24,8 @@ NORMAL_QUANTILES = ndtri((np.arange(65_536) + 0.5) / 65_536).astype(np.float32)
 class Channel(IntEnum):
     """What the draws of a seed are for: children of its root, so that none repeats another's numbers.
 
-    Where two have one number, they are of environments that never meet.
+    Two pairs share a number, which stored logs keep: a replay has no users of a world, and what an episode of a
+    Gymnasium environment is drawn from is a grandchild by user and session, where the paper's groups are children.
     """
 
     REPLAY_START = 0

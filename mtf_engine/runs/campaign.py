@@ -109,8 +109,14 @@ class Campaign:
         """Returns the id of the part's run, begun earlier or new, which a process of its own works on."""
         workspace, run = self.job.workspace, self.job.run
         begun = workspace.registry.runs(kind=part.kind.name, parent_id=run.id)
-        same = [one.id for one in begun if (one.name, one.config) == (part.name, order.config)]
-        run_id = (same and same[0]) or executor.submit(
+        asked = (part.name, order.config, order.dataset_id)
+        same = (
+            one.id
+            for one in begun
+            if (one.name, one.config, None if one.writes_dataset else one.dataset_id) == asked
+            and goes_on(one, self.reuse)
+        )
+        run_id = next(same, None) or executor.submit(
             workspace, part.kind, name=part.name, algo=part.algo, parent_id=run.id, **vars(order)
         )
         if workspace.registry.run(run_id).cancel_requested_at is not None:
@@ -149,10 +155,19 @@ def stored(workspace: Workspace, part: Part, order: Order, reuse: Reuse = "same-
     wanted = _key(part.algo, order.config, None if writes else hashes.get(str(order.dataset_id)))
     for run in workspace.registry.runs(RunState.COMPLETED, kind=part.kind.name):
         read = None if writes else (run.provenance or {}).get("dataset_hash")
-        counts = reuse == "any" or provenance.is_of_this_code(run)
-        if counts and _key(run.algo, run.config, read) == wanted and _left_behind(run) <= there:
+        if counts(run, reuse) and _key(run.algo, run.config, read) == wanted and _left_behind(run) <= there:
             return run
     return None
+
+
+def goes_on(begun: RunRow, reuse: Reuse) -> bool:
+    """Returns whether a part of an earlier attempt can: what is done and yet not `stored` is of other code, or lost."""
+    return begun.state is not RunState.COMPLETED and (begun.provenance is None or counts(begun, reuse))
+
+
+def counts(run: RunRow, reuse: Reuse) -> bool:
+    """Returns whether the code that computed a run is one whose results may be reused."""
+    return reuse == "any" or provenance.is_of_this_code(run)
 
 
 def _left_behind(run: RunRow) -> set[str]:

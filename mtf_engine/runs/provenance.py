@@ -29,9 +29,10 @@ def versions() -> dict[str, str]:
 
 @cache
 def source() -> str:
-    """Returns a hash of the engine's code at work here, which says whether two results are of the same code."""
+    """Returns a hash of the engine's code and worlds at work here: two results of one hash are of the same code."""
     digest = hashlib.sha256()
-    for path in sorted(Path(mtf_engine.__file__).parent.rglob("*.py")):
+    engine = Path(mtf_engine.__file__).parent
+    for path in sorted([*engine.rglob("*.py"), *engine.rglob("*.json")]):
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 

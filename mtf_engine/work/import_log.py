@@ -60,7 +60,7 @@ def imported(workspace: Workspace, run: RunRow) -> RunRow:
         return completed(workspace, run)
     except Refusal:
         if run.state is RunState.FAILED and (workspace.run_dir(run.id) / files.REPORT).exists():
-            workspace.delete_run(run.id)
+            workspace.delete_runs(run.id)
         raise
 
 

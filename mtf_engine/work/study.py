@@ -13,8 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mtf_engine.environments.names import GYM, Played, is_session
 from mtf_engine.registry import BASELINE, RunRow, RunState, Workspace
-from mtf_engine.runs import provenance
-from mtf_engine.runs.campaign import Campaign, Done, Order, Part, Reuse
+from mtf_engine.runs.campaign import Campaign, Done, Order, Part, Reuse, counts
 from mtf_engine.runs.executor import enqueue, submit
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.storage import check_environment
@@ -113,16 +112,12 @@ def submit_compare(
         raise Refusal.invalid("the comparison", error) from None
     config = checked.model_dump(mode="json")
     asked = (run for run in workspace.registry.runs(kind="compare") if run.config == config)
-    same = [run for run in asked if run.state is not RunState.COMPLETED or _counts(run, checked)]
+    same = [run for run in asked if run.state is not RunState.COMPLETED or counts(run, checked.reuse)]
     if same:
         enqueue(workspace, same[0].id)
         return same[0].id
     name = f"{len(methods)} methods on {len(config['datasets'])} datasets, {len(config['seeds'])} seeds"
     return submit(workspace, KIND, config, name=name)
-
-
-def _counts(run: RunRow, config: CompareConfig) -> bool:
-    return config.reuse == "any" or provenance.is_of_this_code(run)
 
 
 def _settings_of(

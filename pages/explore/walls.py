@@ -4,6 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from mtf_engine.exploration.wall_pressure import RULE, WallPressure, wall_pressure
+from mtf_engine.exploration.walls import AT_WALL
 from mtf_engine.questions.exploring import logged_plan
 from pages.shared import acting, links, loaders, log_charts, plans, words
 from pages.shared.exhibit import exhibit
@@ -90,7 +91,10 @@ def main() -> None:
     alt = f"Share of requests of {segment} at, beyond and inside the walls by dimension"
     exhibit(log_charts.walls(shown), shown, f"walls {segment}", alt)
     n, total = len(acted.new_actions), chosen.dataset.n_requests
-    st.caption(f"Judged on {n:,} of {total:,} requests. At a wall: within 2 % of the box's width inside it.")
+    st.caption(
+        f"Judged on {n:,} of {total:,} requests. At a wall: within {100 * AT_WALL:g} % of the width of its bounds, on "
+        "the inner side; what lies beyond is drawn apart."
+    )
     show_proposals(table)
     show_plan(chosen, against, found, by_segment)
 

@@ -55,8 +55,7 @@ def ask_to_delete(runs: Sequence[RunRow]) -> None:
     sure = st.checkbox("I know that this cannot be undone.")
     if st.button("Delete for good", type="primary", disabled=not sure):
         with follow.refusals():
-            for run in runs:
-                loaders.workspace().delete_run(run.id)
+            loaders.workspace().delete_runs(*(run.id for run in runs))
             st.rerun()
 
 

@@ -56,6 +56,8 @@ def show_table(view: View, was_live: bool) -> None:
         placeholder="",
         alt=f"{len(shown)} runs by {view.by}",
     )
+    if not runs:
+        st.caption(f"None of the {len(there):,} runs is shown: choose “all”, or take filters back.")
     if len(runs) > SHOWN:
         st.caption(f"The first {SHOWN} of {len(runs):,} runs; filter to see others.")
     run_actions.show_queue()
