@@ -23,7 +23,7 @@ class ObservationEncoder(Spec):
     Features, in order: each numeric profile feature and whether it is missing; each categorical one-hot with
     "missing" as a category of its own; the mean of each signal over the last 5, 20 and 100 impressions; their
     count; log(1 + seconds since the last request) and whether there was none; the request's index in the
-    session and how many are left after it.
+    session; and, where a server knows how long a session may be, how many requests are left after it.
     """
 
     signals: tuple[str, ...]
@@ -33,6 +33,9 @@ class ObservationEncoder(Spec):
     )
     categorical: dict[str, tuple[str, ...]] = Field(default_factory=dict, description="vocabularies")
     windows: tuple[int, ...] = (5, 20, HISTORY)
+    requests_left: bool = Field(
+        default=True, description="requests left are a feature; stored encoders that do not say have it"
+    )
 
     @classmethod
     def fit(
@@ -41,11 +44,23 @@ class ObservationEncoder(Spec):
         signals: Sequence[str],
         numeric: Sequence[str] = (),
         categorical: Sequence[str] = (),
+        *,
+        requests_left: bool = False,
     ) -> Self:
-        """Returns the encoder whose fill values and vocabularies come from the training users' `profiles`."""
+        """Returns the encoder whose fill values and vocabularies come from the training users' `profiles`.
+
+        `requests_left` only where the longest session is a rule that a server knows: what is left of a logged
+        session is known afterwards alone.
+        """
         fill = profiles[list(numeric)].astype("float64").mean().fillna(0)
         vocabularies = {c: tuple(sorted(profiles[c].dropna().astype(str).unique())) for c in categorical}
-        return cls(signals=tuple(signals), numeric=tuple(numeric), fill=tuple(fill), categorical=vocabularies)
+        return cls(
+            signals=tuple(signals),
+            numeric=tuple(numeric),
+            fill=tuple(fill),
+            categorical=vocabularies,
+            requests_left=requests_left,
+        )
 
     @cached_property
     def profile_names(self) -> tuple[str, ...]:
@@ -56,8 +71,9 @@ class ObservationEncoder(Spec):
     @cached_property
     def feature_names(self) -> tuple[str, ...]:
         pooled = [f"{s}_mean_{w}" for w in self.windows for s in self.signals]
-        context = ("history_count", "log_seconds_since_last", "no_history", "request_index", "requests_left")
-        return (*self.profile_names, *pooled, *context)
+        context = ("history_count", "log_seconds_since_last", "no_history", "request_index")
+        left = ("requests_left",) if self.requests_left else ()
+        return (*self.profile_names, *pooled, *context, *left)
 
     @property
     def n_features(self) -> int:
@@ -88,13 +104,13 @@ class ObservationEncoder(Spec):
         counts: np.ndarray,
         seconds_since_last: np.ndarray,
         step: np.ndarray,
-        requests_left: np.ndarray,
+        requests_left: np.ndarray | None = None,
     ) -> np.ndarray:
         """Returns observations, float32 [n, n_features].
 
         `profile` [n, p]; `history` [n, HISTORY, n_signals] with the newest impression last and zeros in front;
         `counts` [n] impressions in it; `seconds_since_last` [n], NaN where there is no last request; `step`
-        [n] from 0; `requests_left` [n] in the session after this one.
+        [n] from 0; `requests_left` [n] in the session after this one, for an encoder that has them.
         """
         pooled, total, start = [], np.zeros((len(history), history.shape[2]), np.float32), HISTORY
         for window in self.windows:
@@ -103,8 +119,15 @@ class ObservationEncoder(Spec):
             pooled.append(total / np.maximum(np.minimum(counts, window), 1)[:, None].astype(np.float32))
         none = np.isnan(seconds_since_last)
         elapsed = np.log1p(np.where(none, 0, seconds_since_last))
-        context = np.stack([counts, elapsed, none, step, requests_left], axis=1)
+        context = np.stack([counts, elapsed, none, step, *self._left(requests_left)], axis=1)
         return np.concatenate([profile, *pooled, context], axis=1, dtype=np.float32, casting="same_kind")
+
+    def _left(self, requests_left: np.ndarray | None) -> list[np.ndarray]:
+        if not self.requests_left:
+            return []
+        if requests_left is None:
+            raise ValueError("this encoder needs the requests that are left")
+        return [requests_left]
 
 
 def push(history: np.ndarray, counts: np.ndarray, shown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

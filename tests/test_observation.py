@@ -14,7 +14,7 @@ PROFILES = pd.DataFrame({"age": [20.0, np.nan, 40.0], "city": ["Bern", None, "Aa
 
 @pytest.fixture
 def encoder() -> ObservationEncoder:
-    return ObservationEncoder.fit(PROFILES, SIGNALS, ["age"], ["city"])
+    return ObservationEncoder.fit(PROFILES, SIGNALS, ["age"], ["city"], requests_left=True)
 
 
 def observe(encoder, past, profiles=PROFILES.iloc[[0]], seconds=60.0, step=1, left=3):
@@ -22,7 +22,12 @@ def observe(encoder, past, profiles=PROFILES.iloc[[0]], seconds=60.0, step=1, le
     past = np.reshape(past, (1, -1, len(SIGNALS))).astype(np.float32)
     history, counts = push(np.zeros((1, HISTORY, len(SIGNALS)), np.float32), np.zeros(1, int), past)
     values = encoder.observe(
-        encoder.profile(profiles), history, counts, np.array([seconds]), np.array([step]), np.array([left])
+        encoder.profile(profiles),
+        history,
+        counts,
+        np.array([seconds]),
+        np.array([step]),
+        None if left is None else np.array([left]),
     )
     assert values.shape == (1, encoder.n_features)
     assert values.dtype == np.float32
@@ -65,7 +70,21 @@ def test_only_numbers_are_standardised(encoder):
 def test_an_encoder_without_profile_has_the_history_alone():
     encoder = ObservationEncoder.fit(pd.DataFrame(index=range(3)), SIGNALS)
     assert encoder.profile(pd.DataFrame(index=range(2))).shape == (2, 0)
-    assert encoder.n_features == 3 * len(SIGNALS) + 5
+    assert encoder.n_features == 3 * len(SIGNALS) + 4
+
+
+def test_what_is_left_of_a_session_is_a_feature_only_where_a_server_knows_it(encoder):
+    told = {n for n in encoder.feature_names if n == "requests_left"}
+    of_a_log = ObservationEncoder.fit(PROFILES, SIGNALS, ["age"], ["city"])
+    assert told == {"requests_left"} == set(encoder.feature_names) - set(of_a_log.feature_names)
+    assert observe(of_a_log, [[1, 10]]).items() < observe(encoder, [[1, 10]]).items()
+    with pytest.raises(ValueError, match="needs the requests that are left"):
+        observe(encoder, [[1, 10]], left=None)
+
+
+def test_an_encoder_of_an_older_log_still_has_what_is_left(encoder):
+    stored = {k: v for k, v in encoder.model_dump(mode="json").items() if k != "requests_left"}
+    assert ObservationEncoder.model_validate(stored) == encoder
 
 
 def test_an_encoder_survives_json(encoder):

@@ -22,12 +22,14 @@ FUSION = FusionSpec(
 LENGTHS = (5, 8, 30, 60, 61, 100)
 
 
-def source(folder, lengths=LENGTHS, split="train"):
+def source(folder, lengths=LENGTHS, split="train", requests_left=True):
     """Writes a log of one impression a request whose prediction `oracle` grows with the reward."""
     rng = np.random.default_rng(0)
     n, user = sum(lengths), np.repeat(np.arange(len(lengths)), lengths)
     reward = rng.uniform(0, 1, n)
-    encoder = ObservationEncoder(signals=("watch_time",), numeric=("age",), fill=(30.0,))
+    encoder = ObservationEncoder(
+        signals=("watch_time",), numeric=("age",), fill=(30.0,), requests_left=requests_left
+    )
     meta = DatasetMeta(
         name="source", source="kuairand", fusion=FUSION, reward=RewardSpec(weights={"watch_time": 1}),
         signals=("watch_time",), encoder=encoder, feature_names=encoder.feature_names,
@@ -146,6 +148,14 @@ def test_sessions_end_after_five_requests_or_with_the_log_and_the_observation_kn
         assert (step.terminals == (observations[:, left] == 0)).all() and not step.truncated.any()
     ended = [step.terminals.mean() for *_, step in records]
     assert 0 < ended[0] < 1
+
+
+def test_the_observation_of_a_newer_log_does_not_tell_how_much_of_it_is_left(env, tmp_path):
+    newer = ReplayEnvironment(source(tmp_path, requests_left=False), env.config)
+    *known, left = env.feature_names
+    assert (tuple(known), left) == (newer.feature_names, "requests_left")
+    for (_, told, _, _), (_, untold, _, _) in zip(play(env, (1, 1)), play(newer, (1, 1)), strict=True):
+        assert (told[:, :-1] == untold).all()
 
 
 def test_every_user_long_enough_is_dealt_once_a_pass_and_starts_vary(env):

@@ -134,7 +134,11 @@ class SessionEnvironment:
         self.catalogue = Catalogue.draw(config.n_items, config.seed)
         _, profiles = self.world.draw_users(PROFILE_SAMPLE, self.catalogue, config.seed)
         self.encoder = ObservationEncoder.fit(
-            profiles, self.signals, numeric=world.NUMERIC, categorical=world.CATEGORICAL
+            profiles,
+            self.signals,
+            numeric=world.NUMERIC,
+            categorical=world.CATEGORICAL,
+            requests_left=True,
         )
         self.feature_names = self.encoder.feature_names
         self.numeric_mask = self.encoder.numeric_mask

@@ -78,7 +78,7 @@ def read_impressions(path: Path, mapping: Mapping, name: str, bad_rows: BadRows 
         {column: rows[column][opening] for column in mapping.profile.names}, index=range(n)
     )
     encoder = fit_encoder(profiles, split, feedback.signals, mapping.profile)
-    observe = observe_log(encoder, profiles, requests, impressions, cut.first, left=np.zeros(n, np.int64))
+    observe = observe_log(encoder, profiles, requests, impressions, cut.first)
     meta = DatasetMeta(
         name=name,
         source="impressions",

@@ -104,7 +104,7 @@ def read_kuairand(
         **encoder_meta(encoder),
     )
     requests, impressions = _columns(log, split, cut, predicted, profiles, fusion.n_actions)
-    observe = observe_log(encoder, profiles.iloc[cut.first[:-1]], requests, impressions, cut.first, cut.left)
+    observe = observe_log(encoder, profiles.iloc[cut.first[:-1]], requests, impressions, cut.first)
     kept = np.flatnonzero(requests["split"] != WARM_UP)
     return ImportedLog(meta, batches(requests, impressions, cut.first, observe, kept), warnings)
 

@@ -101,7 +101,6 @@ class Observer:
     user: NDArray  # [r]
     timestamp: NDArray[np.datetime64]  # [r]
     step: NDArray[np.int64]  # [r]
-    left: NDArray[np.int64]  # [r] requests of the session that come after, 0 where nobody can know
 
     @cached_property
     def since_last(self) -> NDArray[np.float64]:
@@ -118,7 +117,7 @@ class Observer:
         """Returns the observations of the requests `rows`, [n, f]."""
         history, counts = log_history(self.signals, self.user_first[rows], self.first[rows])
         return self.encoder.observe(
-            self.profile[rows], history, counts, self.since_last[rows], self.step[rows], self.left[rows]
+            self.profile[rows], history, counts, self.since_last[rows], self.step[rows]
         )
 
 
@@ -136,7 +135,6 @@ def observe_log(
     requests: Columns,
     impressions: Columns,
     first: NDArray[np.int64],
-    left: NDArray[np.int64],
 ) -> Observer:
     """Returns the observer of the log with these columns; `profiles` has a row a request."""
     return Observer(
@@ -147,7 +145,6 @@ def observe_log(
         requests["user_id"],
         requests["timestamp"],
         requests["step"],
-        left,
     )
 
 

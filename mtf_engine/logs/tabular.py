@@ -141,5 +141,4 @@ def _observations(
         {name: asked[name] for name in mapping.profile.names}, index=range(len(first) - 1)
     )
     encoder = fit_encoder(profiles, asked["split"], log.feedback.signals, mapping.profile)
-    nobody_knows = np.zeros(len(first) - 1, np.int64)
-    return encoder_meta(encoder), observe_log(encoder, profiles, asked, shown, first, nobody_knows)
+    return encoder_meta(encoder), observe_log(encoder, profiles, asked, shown, first)
