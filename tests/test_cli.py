@@ -4,20 +4,25 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnxruntime
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from mtf_engine.cli import app
 from mtf_engine.commands.options import bounds_plan
+from mtf_engine.evaluation import evaluate
+from mtf_engine.policies.graphs import Clip
 from mtf_engine.registry import RunRow, RunState, Workspace, new_id, now
 from mtf_engine.runs import executor
-from mtf_engine.runs.storage import open_dataset, open_policy
+from mtf_engine.runs.storage import live_policy, load_policy, open_dataset, open_policy
 from mtf_engine.spec import BoundsPlan, FusionSpec, Refusal
 from mtf_engine.work.export import fetch_bundle
 from tests.waiting import wait_until
@@ -328,6 +333,34 @@ def test_a_bundle_lands_where_it_was_asked_for_and_verifies(filled: Shell, tmp_p
     assert score["dataset_id"] == filled.workspace.dataset("test").id
     assert "no folder" in filled.refused("export", training.id, "--to", str(tmp_path / "no" / "policy.zip"))
     assert "cannot be read" in filled.refused("verify", str(tmp_path / "none.zip"))
+
+
+def test_what_is_held_in_bounds_is_served_and_scored_so(filled: Shell, tmp_path: Path) -> None:
+    (training,) = filled.workspace.registry.runs(kind="train")
+    d, half_width, bundle = 10, 1e-3, tmp_path / "held.zip"
+    plan = tmp_path / "narrow.yaml"
+    plan.write_text(BoundsPlan.symmetric(half_width, d).to_yaml())
+    held = ("export", training.id, "--to", str(bundle), "--clip", str(plan))
+    assert "name the log to score it on: --on DATASET" in filled.refused(*held)
+    manifest = filled(*held, "--on", "test")["manifest"]
+    test = open_dataset(filled.workspace, "test")
+    rows, live = test.evaluation_rows(), live_policy(test.meta)
+    policy = load_policy(filled.workspace, training.id)
+    assert np.abs(policy.act(rows.observations) - live.act(rows.observations)).max() > half_width
+    with zipfile.ZipFile(bundle) as file:
+        session = onnxruntime.InferenceSession(file.read("policy.onnx"))
+    (actions,) = session.run(None, {"observations": rows.observations})
+    assert np.abs(actions - live.act(rows.observations)).max() == pytest.approx(half_width, abs=1e-6)
+    assert manifest["clipped_to_bounds"] and filled("verify", str(bundle))["ok"]
+    (score,) = manifest["evaluation"]["evaluations"]
+    bounded = Clip(live, BoundsPlan.symmetric(half_width, d)).of(policy)
+    expected = evaluate({"held": bounded, "free": policy}, rows)
+    assert score["weighted_gauc"] == expected.policies[0].weighted_gauc != expected.policies[1].weighted_gauc
+    assert score["minus_unbound"]["value"] == expected.differences[0].value
+    plan.write_text(BoundsPlan.symmetric(half_width, 3).to_yaml())
+    assert "the bounds plan has 3 dimensions and the policy's actions 10" in filled.refused(
+        *held, "--on", "test"
+    )
 
 
 def test_a_run_is_shown_with_what_a_watcher_needs_and_no_path(shell: Shell) -> None:

@@ -8,9 +8,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from mtf_engine.registry import Workspace
+from mtf_engine.runs import executor
+from mtf_engine.spec import BoundsPlan
 from tests.titles import HOME, TITLES
 from tests.waiting import PATIENCE
-from tests.workspaces import copy_workspace
+from tests.workspaces import copy_workspace, worked_on_here
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -105,6 +107,24 @@ def test_home_counts_what_is_there(filled):
 
 def test_export_shows_that_the_bundle_answers_as_the_policy_does(filled):
     assert "Verified with numpy and onnxruntime alone" in opened("export").success[0].value
+
+
+def test_a_policy_is_exported_inside_a_stored_plan_and_scored_so(small_workspace, tmp_path, monkeypatch):
+    copy = copy_workspace(small_workspace, tmp_path / "copy")
+    monkeypatch.setenv("MTF_WORKSPACE", str(copy.path))
+    assert not any(box.key == "clip" for box in opened("export").selectbox), "no plan is stored"
+    copy.registry.save_plan("narrow", BoundsPlan.symmetric(0.001, 10))
+    test = copy.dataset("test").id
+    app = opened("export", clip="narrow", dataset=test)
+    with worked_on_here():
+        checked(button(app, "Export").click().run())
+        run = copy.registry.runs(kind="export")[0]
+        executor.completed(copy, executor.wait(copy, run.id))
+    assert run.config["clip"]["upper"] == [0.001] * 10 and run.config["on"] == test
+    shown = texts(checked(app.run()))
+    assert "Held in these bounds it has a weighted GAUC of" in shown and f"--clip narrow --on {test}" in shown
+    app.selectbox(key="clip").set_value("*unbound")
+    assert "Held in these bounds" not in texts(checked(app.run()))
 
 
 def test_the_form_of_a_training_is_its_command_line(filled):

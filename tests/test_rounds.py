@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,23 @@ import pytest
 from pydantic import ValidationError
 
 from benchmarks import resume_rounds
+from mtf_engine.environments.collect import Collection, collect
+from mtf_engine.environments.replay import ReplayConfig, ReplayEnvironment
 from mtf_engine.evaluation.abtest import Effect
 from mtf_engine.logs import aggregates
+from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.joining import joined_meta
 from mtf_engine.registry import BASELINE, RunRow, RunState, Workspace
-from mtf_engine.release.rounds import Estimate, Round, share_of, verdict
+from mtf_engine.release.rounds import Estimate, Round, predicted_return, share_of, verdict
 from mtf_engine.runs import executor
-from mtf_engine.runs.storage import open_dataset, open_policy
+from mtf_engine.runs.storage import live_policy, open_dataset, open_policy
 from mtf_engine.spec import BoundsPlan, Refusal
 from mtf_engine.work.collect import CollectConfig
 from mtf_engine.work.import_log import submit_import
 from mtf_engine.work.paper_data import submit_paper_data
 from mtf_engine.work.rounds import submit_progressive
 from tests.fixtures import kuairand as sample
+from tests.test_replay import source
 from tests.waiting import wait_until
 from tests.workspaces import stop_all
 
@@ -166,6 +171,32 @@ def test_what_a_round_tells_is_what_its_log_says(workspace: Workspace, told: lis
         workspace.registry.run(one.runs["evaluate"]).result["policies"][0]["weighted_gauc"]
     )
     assert one.policy.predicted_return is not None and one.policy.predicted_return.n_users > 0
+
+
+class Telling:
+    """Critics whose Q is the first feature, and twice it."""
+
+    def q(self, observations, baseline_actions, lower, upper, actions):  # type: ignore[no-untyped-def]
+        return np.stack([observations[:, 0], 2 * observations[:, 0]])
+
+
+def test_what_critics_predict_is_told_over_users_not_over_their_sessions(tmp_path: Path) -> None:
+    env_log = source(tmp_path, lengths=(40,) * 300)
+    env = ReplayEnvironment(env_log, ReplayConfig.named("replay"))
+    baseline = live_policy(env)
+    collection = Collection(
+        plan=BoundsPlan.symmetric(0.1, 2), explore="uniform", n_requests=2_000, control_share=0.1, seed=1
+    )
+    write_dataset(tmp_path, "log", collection.meta(env, "log", "replay"), collect(env, baseline, collection))
+    log = Dataset.open(tmp_path / "log.duckdb")
+    first = log.query(
+        "SELECT user_id, observation[1] AS q FROM requests WHERE split = 'validation' AND step = 0"
+    )
+    policy = replace(baseline, info={"reward_scale": 0.5})
+    predicted = predicted_return(log, policy, Telling())
+    assert predicted is not None and predicted.value == pytest.approx(3 * first["q"].mean())
+    assert 1 < predicted.n_users == first["user_id"].nunique() < len(first)
+    assert predicted_return(env_log, policy, Telling()) is None, "nobody acted in it"
 
 
 def test_a_round_tells_its_ab_test_against_its_own_baseline(workspace: Workspace, told: list[Round]) -> None:

@@ -13,6 +13,7 @@ from mtf_engine.commands.options import (
     Preset,
     Seed,
     Settings,
+    bounds_plan,
     parse_seeds,
     parse_settings,
 )
@@ -100,6 +101,14 @@ def export(
         str | None,
         typer.Option("--on", metavar="DATASET", help="Check it with rows of this log, not of its own."),
     ] = None,
+    clip: Annotated[
+        str | None,
+        typer.Option(
+            "--clip",
+            metavar="NAME|FILE",
+            help="Hold what is served inside this bounds plan, around its baseline; scored so on --on.",
+        ),
+    ] = None,
 ) -> None:
     """Write a policy as a bundle that a server loads, after checking that it computes the same."""
     from mtf_engine.commands.foreground import finish
@@ -107,7 +116,8 @@ def export(
 
     if not to.absolute().parent.is_dir():
         raise Refusal(f"there is no folder {to.parent} to write {to.name} to; create it")
-    exported = finish(shell.workspace, submit_export(shell.workspace, run, on))
+    plan = bounds_plan(shell.workspace, clip) if clip else None
+    exported = finish(shell.workspace, submit_export(shell.workspace, run, on, plan))
     fetch_bundle(shell.workspace, exported.id, to)
     shell.show(exported.result)
 

@@ -4,7 +4,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,10 @@ class Clip:
     baseline: Policy
     plan: BoundsPlan
 
+    def of(self, policy: Policy) -> Policy:
+        """Returns `policy` as it acts when it is held in the bounds."""
+        return replace(policy, network=ServedPolicy(policy, self))
+
 
 class ServedPolicy(nn.Module):
     """Raw observations [n, f] -> actions [n, d], clipped to [-1, 1] and, with `clip`, to the bounds."""
@@ -35,6 +39,11 @@ class ServedPolicy(nn.Module):
         self.network = policy.network
         self.baseline = None if clip is None else clip.baseline.network
         if clip is not None:
+            if clip.plan.n_actions != policy.fusion.n_actions:
+                raise Refusal(
+                    f"the bounds plan has {clip.plan.n_actions} dimensions and the policy's actions "
+                    f"{policy.fusion.n_actions}; give a plan with {', '.join(policy.fusion.names)}"
+                )
             if clip.plan.segments:
                 raise Refusal(
                     "bounds per user segment cannot be clipped to: a bundle is not told the segment"

@@ -18,7 +18,6 @@ from mtf_engine.exploration.signal import Signal
 from mtf_engine.exploration.walls import at_wall
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.splits import CONTROL, VALIDATION
-from mtf_engine.logs.transitions import Requests
 from mtf_engine.spec import BoundsPlan, Spec
 
 if TYPE_CHECKING:
@@ -179,7 +178,7 @@ def policy_figures(
         gauc=gauc,
         baseline_gauc=baseline_gauc,
         difference=_scored(difference, "value", scores[names[0]]),
-        predicted_return=_predicted(log, policy, critics) if critics is not None else None,
+        predicted_return=predicted_return(log, policy, critics) if critics is not None else None,
         walked=tuple(np.abs(actions - first_baseline.act(rows.observations)).mean(0, dtype=float).tolist()),
         share_at_wall=_share_at_wall(offsets, rows.lower, rows.upper),
     )
@@ -207,19 +206,20 @@ def _control_gauc(log: Dataset, baseline: "Policy", any_control: bool) -> Estima
     return _scored(found.model_dump(), "weighted_gauc", found.model_dump())
 
 
-def _predicted(log: Dataset, policy: "Policy", critics: Critics) -> Estimate | None:
+def predicted_return(log: Dataset, policy: "Policy", critics: Critics) -> Estimate | None:
     """Returns the critics' mean Q of the policy where validation users' sessions start; None without any."""
-    if VALIDATION not in log.splits or not len(seen := log.known_steps(VALIDATION)):
+    first = log.arrays(
+        "SELECT user_id, observation, baseline_action, lower, upper FROM requests "
+        "WHERE split = ? AND NOT isnan(action[1]) "
+        "QUALIFY row_number() OVER (PARTITION BY session_id ORDER BY step) = 1 ORDER BY session_id",
+        [VALIDATION],
+    )
+    if not len(first["user_id"]):
         return None
-
-    def predicted(first: Requests) -> NDArray:
-        context = (first.baseline_actions, first.lower, first.upper)
-        return np.asarray(
-            critics.q(first.observations, *context, policy.act(first.observations)), float
-        ).mean(0)
-
-    q = np.concatenate([*map(predicted, seen.blocks(seen.session_starts))])
-    return _mean(q / policy.info["reward_scale"], np.arange(len(q)))
+    context = first["baseline_action"], first["lower"], first["upper"]
+    q = critics.q(first["observation"], *context, policy.act(first["observation"]))
+    users = np.unique(first["user_id"], return_inverse=True)[1]
+    return _mean(q.mean(0, dtype=float) / policy.info["reward_scale"], users)
 
 
 def _share_at_wall(offsets: NDArray, lower: NDArray, upper: NDArray) -> float:

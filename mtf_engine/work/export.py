@@ -1,18 +1,25 @@
 """Exports: the policy of a training as a bundle, once it is shown to compute the same."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from mtf_engine.disk import write_atomically
-from mtf_engine.registry import RunState, Workspace, run_of
+from mtf_engine.registry import BASELINE, RunState, Workspace, run_of
 from mtf_engine.runs import files
 from mtf_engine.runs.executor import submit
 from mtf_engine.runs.kind import RunKind
-from mtf_engine.runs.storage import has_examples, load_policy, open_dataset
+from mtf_engine.runs.storage import has_examples, load_policy, open_dataset, open_policy
 from mtf_engine.runs.worker import Job
-from mtf_engine.spec import Refusal, Spec, Threads
+from mtf_engine.spec import BoundsPlan, Refusal, Spec, Threads
+
+if TYPE_CHECKING:
+    from mtf_engine.logs.datasets import Dataset
+    from mtf_engine.policies.graphs import Clip
+    from mtf_engine.policies.policy import Policy
+
+SCORES = ("split", "weighted_gauc", "ci_low", "ci_high", "users_used", "users_left_out")
 
 
 class ExportConfig(Spec):
@@ -20,15 +27,25 @@ class ExportConfig(Spec):
 
     run_id: str
     on: str | None = Field(default=None, description="id of the dataset whose rows it is checked with")
+    clip: BoundsPlan | None = Field(
+        default=None, description="bounds around its baseline that served actions are held in"
+    )
     n_threads: Threads = 1
 
 
-def submit_export(workspace: Workspace, run_id: str, on: str | None = None) -> str:
+def submit_export(
+    workspace: Workspace, run_id: str, on: str | None = None, clip: BoundsPlan | None = None
+) -> str:
     """Returns the id of the run that exports the policy of a training, `RUN` or `RUN@best`.
 
     It is checked with rows of the dataset `on`, else with the examples that the training kept, else, where an
-    earlier version kept none, with rows of the log it learned from.
+    earlier version kept none, with rows of the log it learned from. With `clip` what is served is another policy,
+    so `on` must name the log that it is scored on.
     """
+    if clip is not None and on is None:
+        raise Refusal(
+            "held in bounds it is another policy, which must be scored anew; name the log to score it on: --on DATASET"
+        )
     run_id = workspace.policy(run_id)
     trained = workspace.trained(run_id)
     own = None if has_examples(workspace, trained.id) else trained.dataset_id
@@ -38,7 +55,7 @@ def submit_export(workspace: Workspace, run_id: str, on: str | None = None) -> s
             "with; name a dataset with the same features: --on DATASET"
         )
     on = workspace.dataset(on).id if on else own
-    config = ExportConfig(run_id=run_id, on=on).model_dump(mode="json")
+    config = ExportConfig(run_id=run_id, on=on, clip=clip).model_dump(mode="json")
     return submit(
         workspace, KIND, config, name=trained.name, dataset_id=on or trained.dataset_id, algo=trained.algo
     )
@@ -65,25 +82,57 @@ def export(job: Job, config: ExportConfig) -> dict[str, Any]:
     from mtf_engine.release.review import approval
 
     policy = load_policy(job.workspace, config.run_id)
+    clip = None
     if config.on is not None:
-        rows = Examples.of(open_dataset(job.workspace, config.on).evaluation_rows(n_users=USERS))
+        dataset = open_dataset(job.workspace, config.on)
+        rows = Examples.of(dataset.evaluation_rows(n_users=USERS))
+        clip = _clip(job.workspace, policy, dataset, config.clip)
+        scores = _scores_of_clipped(policy, clip, dataset, config) if clip else _scores(job, config.run_id)
     else:
         rows = Examples.load(job.workspace.run_dir(run_of(config.run_id)) / files.EXAMPLES)
+        scores = _scores(job, config.run_id)
     path = job.folder / files.BUNDLE
-    scores = {"evaluations": _scores(job, config.run_id)}
     approved = approval(job.workspace, config.run_id)
-    manifest = write_bundle(policy, path, rows=rows, evaluation=scores, approval=approved)
+    manifest = write_bundle(
+        policy, path, rows=rows, evaluation={"evaluations": scores}, clip=clip, approval=approved
+    )
     return {"run_id": config.run_id, **verify(path), "manifest": manifest}
+
+
+def _clip(
+    workspace: Workspace, policy: "Policy", dataset: "Dataset", plan: BoundsPlan | None
+) -> "Clip | None":
+    """Returns the bounds of `plan` around the policy that `policy` was explored around; None without a plan."""
+    from mtf_engine.policies.graphs import Clip
+
+    if plan is None:
+        return None
+    return Clip(open_policy(workspace, policy.info.get("baseline", BASELINE), dataset.meta), plan)
+
+
+def _scores_of_clipped(
+    policy: "Policy", clip: "Clip", dataset: "Dataset", config: ExportConfig
+) -> list[dict[str, Any]]:
+    """Returns the weighted GAUC on `dataset` of what is served, and what that is against the policy unbound."""
+    from mtf_engine.evaluation import evaluate
+
+    served = f"{config.run_id}, held in bounds"
+    result = evaluate({served: clip.of(policy), config.run_id: policy}, dataset.evaluation_rows())
+    row = result.policies[0].model_dump(mode="json")
+    (against,) = (d for d in result.differences if (d.run_id, d.group) == (served, "user"))
+    score = {"dataset_id": config.on, "policy": served, **{name: row[name] for name in SCORES}}
+    return [
+        score | {"minus_unbound": against.model_dump(mode="json", include={"value", "ci_low", "ci_high"})}
+    ]
 
 
 def _scores(job: Job, run_id: str) -> list[dict[str, Any]]:
     """Returns the latest weighted GAUC of a training on each dataset it was evaluated on."""
-    wanted = ("split", "weighted_gauc", "ci_low", "ci_high", "users_used", "users_left_out")
     latest: dict[str, dict[str, Any]] = {}
     for run in job.workspace.registry.runs(RunState.COMPLETED, kind="evaluate"):
         for row in (run.result or {})["policies"]:
             if row["run_id"] == run_id:
-                score = {"dataset_id": run.dataset_id, "evaluation": run.id, **{n: row[n] for n in wanted}}
+                score = {"dataset_id": run.dataset_id, "evaluation": run.id, **{n: row[n] for n in SCORES}}
                 latest.setdefault(str(run.dataset_id), score)
     return list(latest.values())
 

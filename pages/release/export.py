@@ -1,19 +1,77 @@
 """Export a policy: the bundle that a server loads. Decides whether that bundle can be trusted."""
 
+from typing import NamedTuple
+
 import pandas as pd
 import streamlit as st
 
-from mtf_engine.registry import RunRow, RunState
+from mtf_engine.registry import RunRow, RunState, run_of
 from mtf_engine.runs import executor
+from mtf_engine.spec import BoundsPlan
 from mtf_engine.work.export import bundle_path, submit_export
 from pages.shared import follow, links, loaders, words
 
+UNBOUND = "*unbound"
 
-def newest_export(run_id: str) -> RunRow | None:
-    """Returns the newest export of a training that is live or completed."""
-    runs = loaders.workspace().registry.runs(kind="export")
-    usable = [run for run in runs if run.state is RunState.COMPLETED or not run.state.is_finished]
-    return next((run for run in usable if run.config["run_id"] == run_id), None)
+
+class Held(NamedTuple):
+    """Bounds that served actions are held in, and the log that the policy is scored on so."""
+
+    plan: BoundsPlan | None = None
+    dataset_id: str | None = None
+    options: tuple[str, ...] = ()
+
+
+def newest_export(run_id: str, held: Held) -> RunRow | None:
+    """Returns the newest export of a training, held in these bounds, that is live or completed."""
+    clip = held.plan and held.plan.model_dump(mode="json")
+    for run in loaders.workspace().registry.runs(kind="export"):
+        usable = run.state is RunState.COMPLETED or not run.state.is_finished
+        same_log = held.dataset_id in (None, run.config["on"])
+        if usable and run.config["run_id"] == run_id and run.config.get("clip") == clip and same_log:
+            return run
+    return None
+
+
+def choose_bounds(run_id: str) -> Held:
+    """Draws a choice of stored plans to hold the policy in; where one is chosen, of the log to score it on."""
+    registry = loaders.workspace().registry
+    rows = {row.id: row for row in loaders.datasets()}
+    trained = rows.get(str(registry.run(run_of(run_id)).dataset_id))
+    like = {
+        id: row
+        for id, row in rows.items()
+        if trained is None
+        or (row.meta["fusion"], row.meta["feature_names"])
+        == (trained.meta["fusion"], trained.meta["feature_names"])
+    }
+    plans = {row.name: row.plan for row in registry.plans() if not row.plan.segments}
+    if not plans or not like:
+        return Held()
+    left, right = st.columns(2)
+    titles = {UNBOUND: "nothing: served as it was trained"} | {name: f"the plan {name}" for name in plans}
+    why = (
+        "What is served is cut to the bounds around the policy it was explored around. That is another policy, "
+        "so it is scored anew on the log beside this."
+    )
+    name = links.choice("Hold what is served inside", titles, "clip", left, help=why)
+    if name == UNBOUND:
+        return Held()
+    logs = {id: f"{row.name} · {row.n_requests:,} requests · {id}" for id, row in like.items()}
+    on = links.choice("Scored on", logs, "dataset", right)
+    return Held(plans[name], on, ("--clip", name, "--on", on))
+
+
+def show_score(run: RunRow) -> None:
+    """Draws what a policy held in bounds is worth against itself unbound."""
+    for score in (run.result or {})["manifest"]["evaluation"]["evaluations"]:
+        if against := score.get("minus_unbound"):
+            ends = [figure for figure in (against["ci_low"], against["ci_high"]) if figure is not None]
+            between = f" (95 % between {' and '.join(f'{end:+.4f}' for end in ends)})" if ends else ""
+            st.write(
+                f"Held in these bounds it has a weighted GAUC of {score['weighted_gauc']:.4f} on "
+                f"{score['dataset_id']}, {against['value']:+.4f}{between} against itself without them."
+            )
 
 
 def choose(runs: list[RunRow]) -> str:
@@ -45,6 +103,7 @@ def show_bundle(run: RunRow) -> None:
         on_click="ignore",
         disabled=not checked["ok"],
     )
+    show_score(run)
     st.header("What is in it", anchor=False)
     contents = {
         "policy.onnx": "observation → action",
@@ -70,18 +129,19 @@ def main() -> None:
         st.page_link("pages/train/start.py", label="Start a training →")
         return
     run_id = choose(runs)
+    held = choose_bounds(run_id)
     workspace = loaders.workspace()
-    found = newest_export(run_id)
+    found = newest_export(run_id, held)
     label = "Export" if found is None else "Export again"
     if st.button(label, type="primary" if found is None else "secondary"):
         with follow.refusals():
-            submit_export(workspace, run_id)
+            submit_export(workspace, run_id, held.dataset_id, held.plan)
             st.rerun()
     if found and (run := follow.finished(found.id)):
         show_bundle(executor.completed(workspace, run))
     st.caption("The same on the command line")
     st.code(
-        words.command(workspace.path, "export", run_id, "--to", f"{run_id}.zip"),
+        words.command(workspace.path, "export", run_id, "--to", f"{run_id}.zip", *held.options),
         language=None,
         wrap_lines=True,
     )
