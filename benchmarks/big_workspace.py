@@ -15,14 +15,15 @@ import numpy as np
 from mtf_engine.logs import aggregates
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.schema import Tables
-from mtf_engine.registry import RunRow, RunState, Workspace, new_id
+from mtf_engine.registry import RunRow, RunState, new_id
 from mtf_engine.runs import executor
 from mtf_engine.runs.storage import open_dataset, register_dataset
 from mtf_engine.work.collect import submit_collect
 from mtf_engine.work.evaluate import submit_evaluate
 from mtf_engine.work.export import submit_export
-from mtf_engine.work.rounds import submit_progressive
+from mtf_engine.work.progressive import submit_progressive
 from mtf_engine.work.train import submit_train
+from mtf_engine.workspace import Workspace
 
 PATTERN = 5_000
 BATCH = 100

@@ -26,7 +26,7 @@ from mtf_engine.environments.replay import ReplayConfig
 from mtf_engine.environments.world import DEFAULT_WORLD, names
 from mtf_engine.evaluation.deviation import Deviation
 from mtf_engine.evaluation.result import EvaluationResult
-from mtf_engine.registry import RunRow, RunState, Workspace
+from mtf_engine.registry import RunRow, RunState
 from mtf_engine.runs import files
 from mtf_engine.study.comparison import Cell, Comparison, Difference, marked
 from mtf_engine.study.factorial import Factorial, OverSeeds, gain_split, values_of
@@ -34,6 +34,7 @@ from mtf_engine.study.factorial import over_seeds as of_seeds
 from mtf_engine.study.paper_tables import BASE, OURS, Row
 from mtf_engine.work.import_log import submit_import
 from mtf_engine.work.study import submit_compare
+from mtf_engine.workspace import Workspace
 
 ROOT = Path(__file__).parents[1]
 KUAIRAND = Path(os.environ.get("MTF_KUAIRAND", ROOT / "../shared/data/kuairand"))

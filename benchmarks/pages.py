@@ -29,7 +29,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.big_workspace import BIG, make
-from mtf_engine.registry import BASELINE, Workspace
+from mtf_engine.registry import BASELINE
+from mtf_engine.workspace import Workspace
 from tests import browser as chromium
 from tests.browsing import Server
 from tests.test_browser import HEADINGS

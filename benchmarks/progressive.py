@@ -38,24 +38,25 @@ from mtf_engine.exploration.policies import explore
 from mtf_engine.learning.training import make_config
 from mtf_engine.logs.aggregates import signal
 from mtf_engine.logs.schema import DatasetMeta
-from mtf_engine.registry import BASELINE, RunRow, Workspace
+from mtf_engine.registry import BASELINE, RunRow
 from mtf_engine.runs import executor
 from mtf_engine.runs.storage import live_policy, open_dataset, open_policy
 from mtf_engine.study.factorial import GAUC
 from mtf_engine.study.premises import measured
 from mtf_engine.work.paper_data import submit_paper_data
 from mtf_engine.work.train import submit_train
+from mtf_engine.workspace import Workspace
 
 AB_SEED = 1_000
 """Of the first test users; those of the logs have the seeds of trainings and rounds."""
 ARMS = {
-    "1": "Gaussian, sigma .2 (dataset 1)",
+    "1": "Gaussian, sigma 0.2 (dataset 1)",
     "1b": "Gaussian of the variance of uniform (1b)",
-    "2": "uniform within ±.15 (dataset 2)",
+    "2": "uniform within ±0.15 (dataset 2)",
     "3": "uniform, five rounds (dataset 3)",
     "linear_one_step": "`linear_one_step` on dataset 2, floor",
     "best_single_head": "`best_single_head` on dataset 2, floor",
-    "box": "best within ±.15, by search",
+    "box": "best within ±0.15, by search",
     "anywhere": "best anywhere, by search",
 }
 FLOORS = ("linear_one_step", "best_single_head")

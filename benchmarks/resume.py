@@ -22,10 +22,11 @@ from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from mtf_engine.registry import RunState, Workspace
+from mtf_engine.registry import RunState
 from mtf_engine.runs import executor, files, metrics
 from mtf_engine.work.collect import submit_collect
 from mtf_engine.work.train import submit_train
+from mtf_engine.workspace import Workspace
 
 WALL_CLOCK = {"seconds", "steps_per_second"}
 STARTING = 0.2

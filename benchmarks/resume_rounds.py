@@ -20,9 +20,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks import resume
-from mtf_engine.registry import RunRow, RunState, Workspace
+from mtf_engine.registry import RunRow, RunState
 from mtf_engine.runs import executor
-from mtf_engine.work.rounds import submit_progressive
+from mtf_engine.work.progressive import submit_progressive
+from mtf_engine.workspace import Workspace
 
 
 def main(folder: Path, n_kills: int, n_rounds: int, n_sessions: int, n_steps: int, seed: int) -> int:

@@ -16,10 +16,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks import compared as made
-from mtf_engine.registry import Workspace
 from mtf_engine.study.comparison import Comparison
 from mtf_engine.study.factorial import GAUC, factorial
 from mtf_engine.study.paper_tables import order_said, table_1
+from mtf_engine.workspace import Workspace
 
 TITLES = {"session": "Table 1 in the world {world}", "replay": "Table 1 on KuaiRand, by replay"}
 

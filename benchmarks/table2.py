@@ -14,10 +14,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks import compared as made
-from mtf_engine.registry import Workspace
 from mtf_engine.study.comparison import Cell, Comparison
 from mtf_engine.study.factorial import GAUC, METRICS, factorial, rank_agreement
 from mtf_engine.study.paper_tables import CONSUMPTION, order_said, table_2
+from mtf_engine.workspace import Workspace
 
 REWARD = "session_reward"
 

@@ -18,11 +18,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from mtf_engine.environments.names import session_of
 from mtf_engine.environments.world import DEFAULT_WORLD, names
 from mtf_engine.logs.datasets import WRITE_MB
-from mtf_engine.registry import Workspace
 from mtf_engine.runs import executor
 from mtf_engine.runs.estimates import LOG_MB, PROCESS_MB
 from mtf_engine.work.collect import submit_collect
 from mtf_engine.work.train import submit_train
+from mtf_engine.workspace import Workspace
 
 LARGEST_MB = PROCESS_MB + LOG_MB
 SECONDS_BETWEEN_LOOKS = 0.02

@@ -1,5 +1,7 @@
 """Measures one full update, 24 critics and an actor, against d3rlpy and against a list of 24 modules.
 
+`autograd` is the engine with the gradients of its critics left to PyTorch instead of written out.
+
 Batch 256, 74 observation features, 10 actions, float32. Each contender lives in a process of its own with the
 same environment and number of threads, and does a few updates in turn, round after round; the median round
 counts. Run it on an idle machine.
@@ -45,6 +47,31 @@ def engine(hidden: int) -> Callable[[], object]:
     trainer = IntegratedRL(IntegratedRLConfig(n_critics=N_CRITICS, hidden=(hidden, hidden)), log)
     data = trainer.prepare(log)
     return lambda: trainer.update(data.draw(BATCH, trainer.generator))
+
+
+def autograd(hidden: int) -> Callable[[], object]:
+    """Returns the engine's update with the gradients of its critics by automatic differentiation."""
+    import torch
+
+    update = engine(hidden)
+    from mtf_engine.policies.networks import CriticEnsemble
+
+    def forward(
+        critics: CriticEnsemble, state: torch.Tensor, actions: torch.Tensor, learn: bool = True
+    ) -> torch.Tensor:
+        weights, biases = (
+            [p if learn else p.detach() for p in parameters]
+            for parameters in (critics.weights, critics.biases)
+        )
+        inputs = torch.cat([state, actions], dim=1)
+        sums = torch.addmm(biases[0], weights[0].t(), inputs.t())
+        for weight, bias in zip(weights[1:], biases[1:], strict=True):
+            layer = sums.relu().view(critics.n_critics, weight.shape[1], len(inputs))
+            sums = torch.baddbmm(bias, weight.transpose(1, 2), layer)
+        return sums[:, 0]
+
+    CriticEnsemble.forward = forward  # type: ignore[method-assign]
+    return update
 
 
 def modules(hidden: int) -> Callable[[], object]:
@@ -137,7 +164,7 @@ def matmul(_: int) -> Callable[[], object]:
     return lambda: a @ b
 
 
-CONTENDERS = {f.__name__: f for f in (engine, modules, d3rlpy, matmul)}
+CONTENDERS = {f.__name__: f for f in (engine, autograd, modules, d3rlpy, matmul)}
 
 
 def work(name: str, hidden: int, n_threads: int) -> None:
@@ -213,10 +240,11 @@ def measure(hidden: int, n_threads: int) -> dict[str, float]:
 def report(hidden: int, n_threads: int, ms: dict[str, float]) -> bool:
     """Prints one row, and returns whether the target is met."""
     rate, peak = flops(hidden) / ms["engine"] / 1e6, 2 * MATMUL_SIZE**3 / ms["matmul"] / 1e6
-    gain, over_modules = ms["d3rlpy"] / ms["engine"], ms["modules"] / ms["engine"]
+    gain, over_modules, written = (ms[peer] / ms["engine"] for peer in ("d3rlpy", "modules", "autograd"))
     print(
-        f"{hidden:>6} {n_threads:>7} {ms['engine']:>8.1f} {ms['modules']:>8.1f} {ms['d3rlpy']:>8.1f} "
-        f"{over_modules:>9.1f}x {gain:>7.1f}x {TARGET[hidden]:>6.2f}x {rate:>8.0f} {peak:>8.0f} {rate / peak:>6.0%}",
+        f"{hidden:>6} {n_threads:>7} {ms['engine']:>8.1f} {ms['autograd']:>8.1f} {ms['modules']:>8.1f} "
+        f"{ms['d3rlpy']:>8.1f} {written:>10.2f}x {over_modules:>9.1f}x {gain:>7.1f}x "
+        f"{TARGET[hidden]:>6.2f}x {rate:>8.0f} {peak:>8.0f} {rate / peak:>6.0%}",
         flush=True,
     )
     return gain >= TARGET[hidden]
@@ -236,7 +264,10 @@ def main() -> int:
     print(
         "milliseconds per update, median of 5 interleaved rounds; GFLOP/s of the engine and of a large matmul"
     )
-    print("hidden threads   engine  modules   d3rlpy  vs modules  vs d3rlpy target   engine   matmul  share")
+    print(
+        "hidden threads   engine autograd  modules   d3rlpy vs autograd vs modules vs d3rlpy target"
+        "   engine   matmul  share"
+    )
     met = [report(h, n, measure(h, n)) for n in options.threads for h in options.hidden]
     return 0 if all(met) else 1
 

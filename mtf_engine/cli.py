@@ -17,8 +17,8 @@ from mtf_engine.commands import (
     datasets,
     keeping,
     models,
+    progressive,
     review,
-    rounds,
     runs,
     upkeep,
 )
@@ -62,7 +62,7 @@ runs.app.add_typer(keeping.app)
 app.add_typer(runs.app, name="runs")
 app.add_typer(models.app)
 app.add_typer(abtest.app)
-app.add_typer(rounds.app)
+app.add_typer(progressive.app)
 app.add_typer(compare.app)
 app.add_typer(review.app, name="review")
 app.add_typer(upkeep.app)

@@ -1,9 +1,7 @@
 """The small mutable rows (datasets, runs, plans) and the workspace folder they describe."""
 
-import os
 import re
 import secrets
-import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -12,10 +10,8 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 import sqlalchemy as sa
-from filelock import FileLock
 from pydantic import Field
 
-from mtf_engine.disk import refusals, workspace_path
 from mtf_engine.registry_tables import DATASETS, DECISIONS, PLANS, RUNS, check_columns, create_or_upgrade
 from mtf_engine.registry_tables import RunState as RunState
 from mtf_engine.spec import BoundsPlan, Refusal, Spec
@@ -288,150 +284,3 @@ def _open_read_only(
     log = file.with_name(f"{file.name}-wal")
     idle = not log.exists() or not log.stat().st_size
     return sqlite3.connect(f"file:{quote(str(file))}?mode=ro{'&immutable=1' * idle}", uri=True)
-
-
-class Workspace:
-    """A folder with datasets, runs and their registry; created on first use.
-
-    `path` defaults to the environment's MTF_WORKSPACE, else `data`. The registry is `registry.sqlite` in it,
-    unless MTF_REGISTRY_URL names another database. A workspace that cannot be written to is `read_only`: it
-    can be looked at, and what would write refuses.
-    """
-
-    def __init__(self, path: Path | str | None = None) -> None:
-        self.path = workspace_path(path)
-        self.datasets_dir = self.path / "datasets"
-        self.runs_dir = self.path / "runs"
-        file = self.path / "registry.sqlite"
-        self.read_only = file.is_file() and not all(os.access(p, os.W_OK) for p in (self.path, file))
-        try:
-            with refusals(self.path):
-                self.registry = self._open(f"sqlite:///{file}")
-        except OSError as error:
-            raise Refusal(
-                f"{self.path} cannot be a workspace: {error.strerror}; name another folder"
-            ) from None
-
-    def _open(self, own: str) -> Registry:
-        """Returns the registry, its `own` or the one that the environment names, once the folders are there."""
-        named = os.environ.get("MTF_REGISTRY_URL")
-        if self.read_only:
-            return Registry(named) if named else Registry(own, read_only=True)
-        for folder in (self.datasets_dir, self.runs_dir):
-            folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.path / "registry.lock"):
-            return Registry(named or own)
-
-    def dataset_path(self, dataset_id: str) -> Path:
-        return self.datasets_dir / f"{dataset_id}.duckdb"
-
-    def run_dir(self, run_id: str) -> Path:
-        return self.runs_dir / run_id
-
-    def dataset(self, name: str) -> DatasetRow:
-        """Returns the dataset whose id, or else whose only name, is `name`."""
-        rows = self.registry.datasets()
-        found = [row for row in rows if row.id == name] or [row for row in rows if row.name == name]
-        if len(found) == 1:
-            return found[0]
-        if not found:
-            raise Refusal(f"there is no dataset {name!r}; `dataset list` shows those there are")
-        ids = ", ".join(row.id for row in found)
-        raise Refusal(f"{len(found)} datasets are named {name!r}; use the id of one: {ids}")
-
-    def trained(self, policy: str) -> RunRow:
-        """Returns the completed training behind `RUN` or `RUN@best`; Refusal if it has no such policy yet."""
-        run = self.registry.run(run_of(policy))
-        if run.kind != "train":
-            raise Refusal(f"{run.id} is a run of kind {run.kind}, it has no policy; name a training")
-        if run.state is not RunState.COMPLETED:
-            raise Refusal(f"{run.id} is {run.state}, so it has no final policy; wait for it or resume it")
-        if policy.endswith(BEST) and run.best_step is None:
-            raise Refusal(
-                f"{run.id} has no best step, since its log had no validation users; use its last, {run.id}"
-            )
-        return run
-
-    @property
-    def live(self) -> str:
-        """The policy that the ledger's last entry left live; the default baseline before any."""
-        ledger = self.registry.decisions()
-        return ledger[-1].live if ledger else BASELINE
-
-    def policy(self, name: str) -> str:
-        """Returns the policy behind an alias, `live` or `candidate`; any other name as it is."""
-        if name == LIVE:
-            return self.live
-        return self._candidate() if name == CANDIDATE else name
-
-    def _candidate(self) -> str:
-        """Returns the policy of the newest round that nobody has decided yet."""
-        for _, _, candidate in self._waiting(self.registry.runs(kind="progressive")):
-            return candidate
-        raise Refusal("no round waits for a decision, so there is no candidate; name a training")
-
-    def plan(self, name: str) -> BoundsPlan:
-        """Returns the bounds plan stored as `name`."""
-        plans = {row.name: row.plan for row in self.registry.plans()}
-        if name not in plans:
-            known = ", ".join(plans) or "none is stored"
-            raise Refusal(f"there is no bounds plan {name!r} ({known}), and no file of that name")
-        return plans[name]
-
-    def delete_dataset(self, name: str) -> DatasetRow:
-        """Deletes a dataset, row and files, and returns its row; Refusal while something `uses` it."""
-        row = self.dataset(name)
-        self._free(row.id)
-        self.registry.delete_dataset(row.id)
-        for path in self.datasets_dir.glob(f"{row.id}.*"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        return row
-
-    def delete_runs(self, *run_ids: str) -> None:
-        """Deletes finished runs, rows and folders: all or, where one is not finished or in use, none."""
-        for run_id in run_ids:
-            run = self.registry.run(run_id)
-            if not run.state.is_finished:
-                raise Refusal(f"{run_id} is {run.state}; cancel it before deleting it")
-            self._free(run_id, besides=run_ids)
-        for run_id in run_ids:
-            self.registry.delete_run(run_id)
-            shutil.rmtree(self.run_dir(run_id), ignore_errors=True)
-
-    def uses(self, held: str, besides: Sequence[str] = ()) -> Iterator[str]:
-        """Yields what holds a dataset or a run, by id, so that it cannot be deleted, and what would free it.
-
-        A live run holds what it reads, what it writes and its parts; a dataset the policy that it was explored
-        around; the ledger what is live; a round that people are to decide its candidate. Runs `besides`, which are
-        to be deleted with it, hold nothing.
-        """
-        runs = [run for run in self.registry.runs() if run.id not in {*besides} - {held}]
-        wholes = {run.parent_id for run in runs if held in (run.id, run.dataset_id) and run.parent_id}
-        for run in runs:
-            named = {run.dataset_id, *run.reads_datasets, *map(run_of, run.reads_policies)}
-            if not run.state.is_finished and (held in named or run.id in wholes):
-                yield f"{held} is used by {run.id}, which is {run.state}; wait for that or cancel it first"
-        for dataset in self.registry.datasets():
-            if run_of(dataset.meta.get("baseline") or "") == held:
-                yield f"{dataset.id} was explored around the policy of {held}; delete that dataset first"
-        if held == run_of(self.live):
-            yield f"the policy of {held} is live; make another live first (`review rollback`)"
-        for run, number, candidate in self._waiting(runs):
-            if run.config.get("promote") == "by-hand" and run_of(candidate) == held:
-                yield (
-                    f"the policy of {held} is the candidate of round {number} of {run.id}, which waits for a "
-                    f"decision; decide it first (`review decide {run.id}`), or delete those rounds with it"
-                )
-
-    def _free(self, held: str, besides: Sequence[str] = ()) -> None:
-        """Refuses to delete what something uses."""
-        if found := [*self.uses(held, besides)]:
-            raise Refusal(found[0] + f" ({len(found) - 1} more)" * (len(found) > 1))
-
-    def _waiting(self, runs: Sequence[RunRow]) -> Iterator[tuple[RunRow, int, str]]:
-        """Yields the rounds that nobody has decided: run, number and candidate, those of the first run newest first."""
-        decided = {(row.run_id, row.round) for row in self.registry.decisions()}
-        for run in (run for run in runs if run.kind == "progressive"):
-            for one in reversed((run.result or {}).get("rounds", ())):
-                if (run.id, one["number"]) not in decided:
-                    yield run, one["number"], str(one["candidate"])

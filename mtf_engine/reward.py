@@ -7,7 +7,7 @@ import numpy as np
 from mtf_engine.spec import RewardSpec, Spec
 
 GAMMA = 0.9
-"""Discount of later requests, unless a training is set to another (IntegratedRL-MTF: .9)."""
+"""Discount of later requests, unless a training is set to another (IntegratedRL-MTF: 0.9)."""
 LARGEST = 0.5
 """Of the suggested weights of signals from 0 to 1."""
 MOST_NEGATIVE = 0.9

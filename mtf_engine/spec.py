@@ -108,7 +108,7 @@ class FusionDimension(Spec):
 
     @classmethod
     def bias(cls, prediction: str) -> Self:
-        """Returns the bias of a prediction in [0, .1]."""
+        """Returns the bias of a prediction in [0, 0.1]."""
         return cls(prediction=prediction, kind="bias", low=BIAS[0], high=BIAS[1])
 
     @property
@@ -136,7 +136,7 @@ class FusionSpec(Spec):
     def default(
         cls, predictions: tuple[str, ...], negative: tuple[str, ...] = (), bias: tuple[str, ...] = ()
     ) -> Self:
-        """Returns a pow for every prediction in [0, 2] ([-2, 0] if negative), and a bias in [0, .1] for `bias`."""
+        """Returns a pow for every prediction in [0, 2] ([-2, 0] if negative), and a bias in [0, 0.1] for `bias`."""
         pows = [FusionDimension.power(p, negative=p in negative) for p in predictions]
         biases = [FusionDimension.bias(p) for p in bias]
         return cls(predictions=tuple(predictions), dimensions=(*pows, *biases))

@@ -9,13 +9,13 @@ import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
-from mtf_engine.registry import Workspace
 from mtf_engine.runs import executor
 from mtf_engine.work.abtest import submit_abtest
 from mtf_engine.work.collect import submit_collect
 from mtf_engine.work.evaluate import submit_evaluate
 from mtf_engine.work.export import submit_export
 from mtf_engine.work.train import submit_train
+from mtf_engine.workspace import Workspace
 from tests.browsing import chrome, tab
 from tests.workspaces import worked_on_here
 

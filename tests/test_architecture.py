@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = (
     ("spec", "disk"),
-    ("registry", "registry_tables", "fusion", "reward", "observation"),
+    ("workspace", "registry", "registry_tables", "fusion", "reward", "observation"),
     ("exploration",),
     ("logs",),
     ("environments",),

@@ -12,7 +12,8 @@ from playwright.sync_api import Browser, Page, expect
 from streamlit.testing.v1 import AppTest
 
 from mtf_engine.policies.bundle import verify
-from mtf_engine.registry import RunState, Workspace
+from mtf_engine.registry import RunState
+from mtf_engine.workspace import Workspace
 from tests.accessibility import violations
 from tests.browsing import ROOT, SECONDS, VIEWPORT, Server, Tab
 from tests.fixtures.rounds import a_round, add_rounds

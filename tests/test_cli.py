@@ -20,11 +20,12 @@ from mtf_engine.cli import app
 from mtf_engine.commands.options import bounds_plan
 from mtf_engine.evaluation import evaluate
 from mtf_engine.policies.graphs import Clip
-from mtf_engine.registry import RunRow, RunState, Workspace, new_id, now
+from mtf_engine.registry import RunRow, RunState, new_id, now
 from mtf_engine.runs import executor
 from mtf_engine.runs.storage import live_policy, load_policy, open_dataset, open_policy
 from mtf_engine.spec import BoundsPlan, FusionSpec, Refusal
 from mtf_engine.work.export import fetch_bundle
+from mtf_engine.workspace import Workspace
 from tests.waiting import wait_until
 from tests.workspaces import copy_workspace, worked_on_here
 

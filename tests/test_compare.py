@@ -11,13 +11,14 @@ import pytest
 from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.evaluation.personalisation import BY_SEGMENT, EVERYBODY, personalisation
 from mtf_engine.learning.training import make_config
-from mtf_engine.registry import RunRow, RunState, Workspace, now
+from mtf_engine.registry import RunRow, RunState, now
 from mtf_engine.runs import executor
 from mtf_engine.runs.campaign import goes_on, stored
 from mtf_engine.spec import Refusal
 from mtf_engine.study.comparison import ROUNDS, Cell, Comparison
 from mtf_engine.work import paper_data
 from mtf_engine.work.study import CompareConfig, cells, parts, submit_compare, title
+from mtf_engine.workspace import Workspace
 from tests.waiting import wait_until
 from tests.workspaces import stop_all
 

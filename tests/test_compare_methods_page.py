@@ -2,10 +2,11 @@
 
 import pytest
 
-from mtf_engine.registry import RunState, Workspace
+from mtf_engine.registry import RunState
 from mtf_engine.runs import executor
 from mtf_engine.study.comparison import Comparison
 from mtf_engine.study.factorial import factorial, over_seeds
+from mtf_engine.workspace import Workspace
 from pages.evaluate import _factorial_charts, _factorial_tables
 from tests.fixtures.comparison import BASE_MEAN, a_comparison, add_comparison, gain
 from tests.test_evaluate_pages import table

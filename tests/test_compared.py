@@ -6,10 +6,11 @@ import numpy as np
 
 from benchmarks import compared, table1, table2
 from mtf_engine.algos import ALGOS
-from mtf_engine.registry import BASELINE, Workspace
+from mtf_engine.registry import BASELINE
 from mtf_engine.runs.storage import open_dataset, open_policy
 from mtf_engine.study.comparison import FLOORS, Cell, marked
 from mtf_engine.study.paper_tables import table_1, table_2
+from mtf_engine.workspace import Workspace
 from pages.evaluate._factorial_tables import factorial_table
 from tests.fixtures.comparison import a_comparison, add_comparison
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mtf_engine.registry import Workspace
 from mtf_engine.runs import executor
+from mtf_engine.workspace import Workspace
 from pages.shared import words
 from tests.fixtures import logs
 from tests.test_cli import Shell

@@ -19,6 +19,16 @@ def test_the_reference_is_what_the_code_says():
     assert (ROOT / "docs/reference.md").read_text() == reference(), "run `make docs`"
 
 
+@pytest.mark.parametrize(
+    "path",
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")],
+    ids=lambda path: path.name,
+)
+def test_numbers_have_their_leading_zero(path):
+    fences = re.sub(r"^```.*?^```|^ {4}.*?$|`[^`]*`|\]\([^)]*\)", "", path.read_text(), flags=re.M | re.S)
+    assert not re.findall(r".{0,20}(?<![\w.\])/:>])\.\d.{0,10}", fences)
+
+
 @pytest.mark.parametrize("algo", ALGOS)
 def test_every_setting_of_an_algorithm_is_described(algo):
     for name, field in ALGOS[algo].Config.model_fields.items():

@@ -11,9 +11,9 @@ from streamlit.testing.v1 import AppTest
 
 from mtf_engine.logs.aggregates import coverage_path, pilot_path
 from mtf_engine.logs.aggregates import pilot as measure_pilot
-from mtf_engine.registry import Workspace
 from mtf_engine.runs.storage import open_dataset
 from mtf_engine.spec import BoundsPlan, Box, Refusal
+from mtf_engine.workspace import Workspace
 from pages.shared import bounds_charts, densities, log_charts, plans, worlds
 from tests.test_pages import ROOT, button, checked, opened, tables, texts
 from tests.waiting import PATIENCE

@@ -12,9 +12,9 @@ from mtf_engine.cli import app
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.samples import sample, sample_path
 from mtf_engine.questions.exploring import PlanChange, collection_cost, plan_changes, policy_actions
-from mtf_engine.registry import Workspace
 from mtf_engine.runs.storage import live_policy, open_dataset
 from mtf_engine.spec import BoundsPlan, Box, Refusal
+from mtf_engine.workspace import Workspace
 
 PLAN = BoundsPlan.symmetric(0.1, 2)
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from mtf_engine.cli import app
 from mtf_engine.disk import write_atomically
-from mtf_engine.registry import RunState, Workspace
+from mtf_engine.registry import RunState
 from mtf_engine.runs import executor, worker
 from mtf_engine.spec import BoundsPlan, Refusal
 from mtf_engine.work import kinds
@@ -24,6 +24,7 @@ from mtf_engine.work.evaluate import submit_evaluate
 from mtf_engine.work.export import fetch_bundle
 from mtf_engine.work.import_log import submit_import
 from mtf_engine.work.train import submit_train
+from mtf_engine.workspace import Workspace
 from tests.fixtures import logs
 from tests.workspaces import copy_workspace
 

@@ -16,12 +16,13 @@ import psutil
 import pytest
 
 from benchmarks import resume
-from mtf_engine.registry import RunRow, RunState, Workspace
+from mtf_engine.registry import RunRow, RunState
 from mtf_engine.runs import executor, metrics
 from mtf_engine.runs.storage import open_dataset
 from mtf_engine.spec import Refusal
 from mtf_engine.work.import_log import KIND, imported, submit_import
 from mtf_engine.work.train import submit_train
+from mtf_engine.workspace import Workspace
 from tests.fixtures.logs import clean, write
 from tests.waiting import PATIENCE, wait_until
 from tests.workspaces import copy_workspace, stop_all

@@ -16,9 +16,9 @@ from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.transitions import Transitions
 from mtf_engine.policies.networks import Actor, ConstantAction, LinearPolicy, OffsetPolicy
 from mtf_engine.policies.policy import Policy
-from mtf_engine.registry import Workspace
 from mtf_engine.runs import estimates
 from mtf_engine.spec import BoundsPlan, Refusal
+from mtf_engine.workspace import Workspace
 from tests.problems import N_FEATURES, held, one_step, sessions, transitions
 
 SLOPES = np.array([3.0, -3.0, 0.0])

@@ -10,7 +10,7 @@ from mtf_engine.exploration import signal
 from mtf_engine.logs import aggregates
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.next_day import NextDay
-from mtf_engine.registry import RunRow, RunState, Workspace
+from mtf_engine.registry import RunRow, RunState
 from mtf_engine.reward import Correlation
 from mtf_engine.runs import estimates, executor
 from mtf_engine.runs.storage import open_dataset
@@ -18,6 +18,7 @@ from mtf_engine.spec import BoundsPlan, Refusal, RewardSpec
 from mtf_engine.study.premises import PREMISES, stored
 from mtf_engine.work.collect import CollectConfig
 from mtf_engine.work.train import submit_train
+from mtf_engine.workspace import Workspace
 from pages.shared import dataset_charts, loaders, words
 from tests.fixtures import logs
 from tests.test_explore_pages import address, tiles, widget

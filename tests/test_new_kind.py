@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import Field
 
-from mtf_engine.registry import Workspace
+from mtf_engine.workspace import Workspace
 from mtf_engine.runs.executor import submit
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.worker import Job
@@ -47,7 +47,7 @@ KIND = RunKind("countdown", CountdownConfig, count_down)
 '''
 SUBMIT = """
 import json, os
-from mtf_engine.registry import Workspace
+from mtf_engine.workspace import Workspace
 from mtf_engine.runs import executor
 from mtf_engine.work.countdown import submit_countdown
 

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mtf_engine.registry import Workspace
 from mtf_engine.runs import executor
 from mtf_engine.spec import BoundsPlan
+from mtf_engine.workspace import Workspace
 from tests.titles import HOME, TITLES
 from tests.waiting import PATIENCE
 from tests.workspaces import copy_workspace, worked_on_here

@@ -9,13 +9,14 @@ import pytest
 from typer.testing import CliRunner
 
 from mtf_engine.cli import app as command_line
-from mtf_engine.registry import RunRow, RunState, Workspace
+from mtf_engine.registry import RunRow, RunState
 from mtf_engine.runs import executor, files
 from mtf_engine.runs.worker import run_job
 from mtf_engine.spec import BoundsPlan
 from mtf_engine.work import kinds
 from mtf_engine.work.collect import submit_collect
 from mtf_engine.work.import_log import submit_import
+from mtf_engine.workspace import Workspace
 from tests.fixtures.comparison import a_comparison, add_comparison
 from tests.fixtures.logs import clean, write
 from tests.fixtures.rounds import a_round, add_rounds

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mtf_engine.registry import BASELINE, DatasetRow, RunRow, RunState, Workspace, new_id, now
+from mtf_engine.registry import BASELINE, DatasetRow, RunRow, RunState, new_id, now
 from mtf_engine.spec import BoundsPlan, Refusal
+from mtf_engine.workspace import Workspace
 
 
 @pytest.fixture

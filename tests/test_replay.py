@@ -11,9 +11,9 @@ from mtf_engine.environments.replay import ReplayConfig, ReplayEnvironment
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.schema import DatasetMeta, Ledger, Tables
 from mtf_engine.observation import ObservationEncoder, log_history
-from mtf_engine.registry import Workspace
 from mtf_engine.runs.storage import register_dataset
 from mtf_engine.spec import FusionDimension, FusionSpec, Refusal, RewardSpec
+from mtf_engine.workspace import Workspace
 
 FUSION = FusionSpec(
     predictions=("oracle", "noise"),

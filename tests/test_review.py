@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from mtf_engine.registry import BASELINE, RunState, Workspace
+from mtf_engine.registry import BASELINE, RunState
 from mtf_engine.registry_tables import DECISIONS
 from mtf_engine.release import memo, review
 from mtf_engine.release.criteria import Criteria, Guardrail, parse_criteria, parse_guardrail
@@ -17,7 +17,8 @@ from mtf_engine.release.rounds import Estimate
 from mtf_engine.runs import executor
 from mtf_engine.spec import Refusal
 from mtf_engine.work.export import submit_export
-from mtf_engine.work.rounds import decide, submit_progressive
+from mtf_engine.work.progressive import decide, submit_progressive
+from mtf_engine.workspace import Workspace
 from tests.fixtures.rounds import a_round, add_rounds, effect
 
 RUN = "progressive-1"

@@ -2,8 +2,9 @@
 
 import pytest
 
-from mtf_engine.registry import BASELINE, Workspace
+from mtf_engine.registry import BASELINE
 from mtf_engine.release import review
+from mtf_engine.workspace import Workspace
 from tests.fixtures.rounds import a_round, add_rounds
 from tests.test_pages import button, checked, opened, texts
 

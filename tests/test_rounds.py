@@ -18,7 +18,7 @@ from mtf_engine.evaluation.abtest import Effect
 from mtf_engine.logs import aggregates
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.joining import joined_meta
-from mtf_engine.registry import BASELINE, RunRow, RunState, Workspace
+from mtf_engine.registry import BASELINE, RunRow, RunState
 from mtf_engine.release.rounds import Estimate, Round, predicted_return, share_of, verdict
 from mtf_engine.runs import executor
 from mtf_engine.runs.storage import live_policy, open_dataset, open_policy
@@ -26,7 +26,8 @@ from mtf_engine.spec import BoundsPlan, Refusal
 from mtf_engine.work.collect import CollectConfig
 from mtf_engine.work.import_log import submit_import
 from mtf_engine.work.paper_data import submit_paper_data
-from mtf_engine.work.rounds import submit_progressive
+from mtf_engine.work.progressive import submit_progressive
+from mtf_engine.workspace import Workspace
 from tests.fixtures import kuairand as sample
 from tests.test_replay import source
 from tests.waiting import wait_until

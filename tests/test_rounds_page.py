@@ -2,9 +2,9 @@
 
 import pytest
 
-from mtf_engine.registry import Workspace
 from mtf_engine.release import review
 from mtf_engine.runs import executor
+from mtf_engine.workspace import Workspace
 from pages.release import _round_charts
 from pages.shared import round_tables
 from tests.fixtures.rounds import a_round, add_rounds

@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mtf_engine.registry import RunRow, RunState, Workspace, new_id, now
+from mtf_engine.registry import RunRow, RunState, new_id, now
 from mtf_engine.runs import executor, metrics
 from mtf_engine.work import kinds
+from mtf_engine.workspace import Workspace
 from pages.shared import run_table
 from pages.shared.run_table import Filters
 from pages.train import _run_charts

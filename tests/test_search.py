@@ -12,7 +12,6 @@ from mtf_engine.fusion import LogPredictions, log_final_score
 from mtf_engine.learning.search import BUDGET
 from mtf_engine.learning.training import fit, make_config
 from mtf_engine.policies.policy import Policy
-from mtf_engine.registry import Workspace
 from mtf_engine.runs import estimates
 from mtf_engine.runs.executor import completed, wait
 from mtf_engine.runs.storage import live_policy, open_dataset, open_policy
@@ -20,6 +19,7 @@ from mtf_engine.spec import FusionSpec, Refusal
 from mtf_engine.study.comparison import FLOORS
 from mtf_engine.work.fitness import open_fitness
 from mtf_engine.work.train import submit_train
+from mtf_engine.workspace import Workspace
 from pages.shared import results
 from tests.problems import sessions, transitions, worth
 from tests.workspaces import copy_workspace

@@ -7,10 +7,11 @@ import pytest
 from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event
 
-from mtf_engine.registry import RunRow, RunState, Workspace, now
+from mtf_engine.registry import RunRow, RunState, now
 from mtf_engine.runs import metrics
 from mtf_engine.runs.tensorboard import export
 from mtf_engine.spec import Refusal
+from mtf_engine.workspace import Workspace
 
 ROWS = [
     {"step": 0, "validation_gauc": 0.5},

@@ -3,7 +3,8 @@
 import pytest
 
 from mtf_engine.questions.demo import LOGS, TRAININGS
-from mtf_engine.registry import RunState, Workspace
+from mtf_engine.registry import RunState
+from mtf_engine.workspace import Workspace
 from pages.home import _tour
 from tests.test_pages import ROOT, checked, opened
 from tests.workspaces import copy_workspace

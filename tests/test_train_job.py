@@ -7,9 +7,10 @@ import pytest
 
 import mtf_engine
 from mtf_engine.policies.policy import Policy
-from mtf_engine.registry import RunRow, Workspace
+from mtf_engine.registry import RunRow
 from mtf_engine.runs import estimates, files
 from mtf_engine.runs.storage import open_critics, open_dataset, open_policy
+from mtf_engine.workspace import Workspace
 
 
 @pytest.fixture

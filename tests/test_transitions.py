@@ -22,11 +22,12 @@ from mtf_engine.logs import datasets, transitions
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.transitions import READ, Layout
 from mtf_engine.policies.networks import box, relative_actions
-from mtf_engine.registry import DatasetRow, Workspace, now
+from mtf_engine.registry import DatasetRow, now
 from mtf_engine.runs import executor
 from mtf_engine.runs.doctor import examine
 from mtf_engine.runs.storage import open_dataset
 from mtf_engine.spec import FusionSpec
+from mtf_engine.workspace import Workspace
 from tests import problems
 from tests.test_datasets import META, tables, written
 from tests.waiting import wait_until

@@ -20,7 +20,8 @@ from playwright.sync_api import Page, expect
 
 from docs.pictures import keep
 from mtf_engine.policies.bundle import verify
-from mtf_engine.registry import RunState, Workspace
+from mtf_engine.registry import RunState
+from mtf_engine.workspace import Workspace
 from tests.browsing import ROOT, SECONDS, Tab
 from tests.test_browser import newest_training, serve, start_training
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from mtf_engine.registry import RunRow, RunState, Workspace
+from mtf_engine.registry import RunRow, RunState
 from mtf_engine.runs import executor, files, worker
 from mtf_engine.work import kinds
+from mtf_engine.workspace import Workspace
 
 REGISTRY = "registry.sqlite"
 

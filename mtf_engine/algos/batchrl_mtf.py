@@ -5,10 +5,10 @@ Systems", KDD 2022, arXiv 2208.04560; its learner is BCQ, Fujimoto et al., ICML 
 order and details are as in d3rlpy. Departures:
 
 - The variational autoencoder learns offsets from the baseline action in half widths of the bounds: all that a
-  log explores lies within .15, which its KL would swallow. So the policy starts as the baseline, and holds it.
+  log explores lies within 0.15, which its KL would swallow. So the policy starts as the baseline, and holds it.
   No tanh cuts what it decodes, as the authors' does: actions are cut at [-1, 1] after their perturbation.
-- Reconstruction and KL are both summed over dimensions, as in the likelihood they come from: BCQ's .5 of means
-  over d dimensions and 2 d latents is `kl_weight` .25 here.
+- Reconstruction and KL are both summed over dimensions, as in the likelihood they come from: BCQ's 0.5 of means
+  over d dimensions and 2 d latents is `kl_weight` 0.25 here.
 - The target takes the minimum of the critics; BCQ's mix of minimum and maximum has weight 1.
 - Candidates of the served policy come from latents drawn once, so that it is deterministic, and its first critic
   judges them by the mean bounds of the log: a server does not know a request's own.
@@ -60,10 +60,10 @@ class BatchRLMTFConfig(OffPolicyConfig):
     perturbation: float = Field(
         default=0.15,
         ge=0,
-        description="largest move of a candidate, on the scale of actions (BCQ: .05; ours)",
+        description="largest move of a candidate, on the scale of actions (BCQ: 0.05; ours)",
     )
     kl_weight: float = Field(
-        default=0.25, gt=0, description="of the KL, summed over latents, beside the squared error (BCQ: .25)"
+        default=0.25, gt=0, description="of the KL, summed over latents, beside the squared error (BCQ: 0.25)"
     )
     vae_learning_rate: float = Field(default=1e-3, gt=0, description="of Adam (BCQ: 1e-3)")
 

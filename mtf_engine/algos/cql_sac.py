@@ -5,7 +5,7 @@ Haarnoja et al., "Soft Actor-Critic", arXiv 1812.05905; order and details as in 
 
 - Random actions are drawn in a box `cql_random_range` half widths about the centre of the logged bounds, cut at
   [-1, 1], and their density is that box's: over all of [-1, 1] next to none would fall where the log is.
-- The policy's std starts at that of the logged actions, which lie within .15 where SAC's would span everything.
+- The policy's std starts at that of the logged actions, which lie within 0.15 where SAC's would span everything.
 - The temperature starts low: rewards are scaled by 1 / std of the return, and entropy would drown them.
 - `alpha` is fixed; a number in `lagrange_threshold` has it learned, and the conservative loss then is negative
   wherever the gap is below the threshold. The gap holds the log densities, so only its changes mean something.
@@ -46,7 +46,7 @@ STATEFUL = (
 LOG_STD = (-20.0, 2.0)
 """Ends of the policy's log std, as in d3rlpy."""
 LEAST_SLOPE = 0.1
-"""Of tanh, where the policy starts; a baseline action beyond .95 has less."""
+"""Of tanh, where the policy starts; a baseline action beyond 0.95 has less."""
 LARGEST_MULTIPLIER = 1e6
 
 

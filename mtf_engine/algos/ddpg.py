@@ -5,7 +5,7 @@ Departures, each with its reason:
 
 - It learns from a log, without exploring on its own: that is the comparison. The actor drifts to where the
   critic has seen nothing; `distance_from_data` tells how far. The published weight decay and slow targets keep
-  Q finite there: with `critic_weight_decay=0` and `tau=.005` it grows to 100 times what can be earned.
+  Q finite there: with `critic_weight_decay=0` and `tau=0.005` it grows to 100 times what can be earned.
 - No batch normalisation: observations are standardised already.
 - Critic input, start, reward scale and discount are those of all methods here, or they would be compared too.
 """
@@ -33,10 +33,10 @@ class DDPGConfig(OffPolicyConfig):
     """Settings of DDPG."""
 
     tau: float = Field(
-        default=0.001, gt=0, le=1, description="soft-update rate of the targets at each step (paper: .001)"
+        default=0.001, gt=0, le=1, description="soft-update rate of the targets at each step (paper: 0.001)"
     )
     critic_weight_decay: float = Field(
-        default=0.01, ge=0, description="of the critic's parameters, in its gradient (paper: .01)"
+        default=0.01, ge=0, description="of the critic's parameters, in its gradient (paper: 0.01)"
     )
 
 

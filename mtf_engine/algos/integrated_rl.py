@@ -53,13 +53,13 @@ class IntegratedRLConfig(OffPolicyConfig):
         default=1.2, ge=0, description="weight of the bounds penalty in the actor's loss (paper: 1.2)"
     )
     beta: float = Field(
-        default=0.3, gt=0, description="softness of the penalty, in widths of the bounds (paper: .3)"
+        default=0.3, gt=0, description="softness of the penalty, in widths of the bounds (paper: 0.3)"
     )
     lambda_std: float = Field(
-        default=0.2, ge=0, description="weight of the critics' disagreement (paper: lambda .2)"
+        default=0.2, ge=0, description="weight of the critics' disagreement (paper: lambda 0.2)"
     )
     delta: float = Field(default=1.0, ge=0, description="weight of the penalty in the critics' target (ours)")
-    tau: float = Field(default=0.08, gt=0, le=1, description="soft-update rate of the targets (paper: .08)")
+    tau: float = Field(default=0.08, gt=0, le=1, description="soft-update rate of the targets (paper: 0.08)")
     target_update_interval: Count = Field(default=15, description="steps between soft updates (paper: 15)")
     penalty: PenaltyForm = Field(default="expm1", description="form of formula 5; printed is the paper's")
     critic_penalty: CriticPenaltyForm = Field(

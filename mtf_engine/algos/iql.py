@@ -49,7 +49,7 @@ class IQLConfig(OffPolicyConfig):
 
     n_critics: Count = Field(default=2, description="critics whose minimum counts (paper: 2)")
     expectile: float = Field(
-        default=0.7, gt=0, lt=1, description="V is this expectile of Q over logged actions (paper: .7)"
+        default=0.7, gt=0, lt=1, description="V is this expectile of Q over logged actions (paper: 0.7)"
     )
     temperature: float = Field(
         default=3.0, ge=0, description="a logged action weighs exp(temperature (Q - V)) (paper: beta 3)"

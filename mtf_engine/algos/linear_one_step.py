@@ -14,7 +14,7 @@ baseline action itself (control users) are left out.
 - A step deals the sessions to the folds of V anew. Slopes and variances are means over the steps: steps take
   out the luck of the deal, they do not converge to anything else, and one would do.
 - A dimension that never moves on its own stays at the baseline, and all do where every return is the same. Of a log
-  without any effect t is noise: an offset is 0 in the mean, and .4 of the way to one edge or the other in size.
+  without any effect t is noise: an offset is 0 in the mean, and 0.4 of the way to one edge or the other in size.
 - One offset cannot tell users apart: what helps some and harms as many others is not found. Where boxes differ
   it is cut at their mean, beyond the box of those who have a narrower one.
 - Observations are read from the log a chunk at a time; what is held of each request are its action, its rewards and
@@ -61,7 +61,7 @@ class LinearOneStepConfig(TrainerConfig):
         default=5, description="steps between scores on validation users; the best step is kept"
     )
     gamma: float = Field(
-        default=GAMMA, ge=0, le=1, description="discount of later requests (IntegratedRL-MTF: .9)"
+        default=GAMMA, ge=0, le=1, description="discount of later requests (IntegratedRL-MTF: 0.9)"
     )
     target: Literal["td_residual", "return"] = Field(
         default="td_residual",

@@ -82,7 +82,7 @@ def diff(shell: Session, plan: Plan, other: Plan) -> None:
     shell.show([change.model_dump(mode="json") for change in changes])
 
 
-@command(app, "bounds drift train-1f00ba77 --on explored --share .95 --save wider")
+@command(app, "bounds drift train-1f00ba77 --on explored --share 0.95 --save wider")
 def drift(
     shell: Session,
     run: Run,
@@ -153,7 +153,7 @@ def walls(
     shell.show([row.model_dump(mode="json") for row in found.rows], WALLS)
 
 
-@command(app, "bounds cost explored --bounds narrow --sigma .2")
+@command(app, "bounds cost explored --bounds narrow --sigma 0.2")
 def cost(
     shell: Session,
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A log with candidates.")],
@@ -186,7 +186,7 @@ def coverage(
     shell.show(found.model_dump(mode="json"))
 
 
-@command(app, "bounds teach explored --sessions 100000 --loss .005 --save taught")
+@command(app, "bounds teach explored --sessions 100000 --loss 0.005 --save taught")
 def teach(
     shell: Session,
     dataset: Annotated[
@@ -198,7 +198,8 @@ def teach(
         typer.Option(metavar="N", min=1, help="Of the log to come, all users; default: the pilot's."),
     ] = None,
     loss: Annotated[
-        float | None, typer.Option(metavar="X", help="Accepted: share of a session's return, .005 for .5 %.")
+        float | None,
+        typer.Option(metavar="X", help="Accepted: share of a session's return, 0.005 for 0.5 %."),
     ] = None,
     information: Annotated[
         float | None,

@@ -8,12 +8,13 @@ from mtf_engine.commands.foreground import finish_all
 from mtf_engine.commands.models import scores
 from mtf_engine.commands.options import DEFAULT_WORLD, environment
 from mtf_engine.questions.demo import LOGS, TRAININGS
-from mtf_engine.registry import BASELINE, RunRow, Workspace
+from mtf_engine.registry import BASELINE, RunRow
 from mtf_engine.runs import executor
 from mtf_engine.work.abtest import submit_abtest
 from mtf_engine.work.collect import submit_collect
 from mtf_engine.work.evaluate import submit_evaluate
 from mtf_engine.work.train import submit_train
+from mtf_engine.workspace import Workspace
 
 N_REQUESTS, N_TEST_REQUESTS, N_USERS = 100_000, 20_000, 10_000
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from mtf_engine.registry import RunRow, Workspace
+from mtf_engine.registry import RunRow
 from mtf_engine.runs import executor
+from mtf_engine.workspace import Workspace
 
 Ended = Callable[[Workspace, RunRow], RunRow]
 """Returns a finished run if it was completed, else raises a Refusal."""

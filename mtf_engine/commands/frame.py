@@ -18,7 +18,7 @@ from mtf_engine.disk import refusals, workspace_path
 from mtf_engine.spec import MOST, Refusal
 
 if TYPE_CHECKING:
-    from mtf_engine.registry import Workspace
+    from mtf_engine.workspace import Workspace
 
 F = TypeVar("F", bound=Callable[..., None])
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
@@ -34,8 +34,8 @@ class Session:
     @cached_property
     def workspace(self) -> "Workspace":
         """The workspace, with dead runs marked and queued ones started."""
-        from mtf_engine.registry import Workspace
         from mtf_engine.runs.executor import reconcile
+        from mtf_engine.workspace import Workspace
 
         workspace = Workspace(self.path)
         reconcile(workspace)

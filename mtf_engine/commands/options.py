@@ -10,7 +10,7 @@ import typer
 from mtf_engine.spec import BoundsPlan, Refusal
 
 if TYPE_CHECKING:
-    from mtf_engine.registry import Workspace
+    from mtf_engine.workspace import Workspace
 
 MOST_SEEDS = 100
 RANGE = re.compile(r"(\d+)(?:-(\d+))?")

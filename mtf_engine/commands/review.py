@@ -70,7 +70,7 @@ def decide(
     reason: Reason = "",
 ) -> None:
     """Decide a round, for good; rounds that waited for it go on."""
-    from mtf_engine.work.rounds import decide
+    from mtf_engine.work.progressive import decide
 
     row = decide(shell.workspace, run, number, decision, name=by, reason=reason)
     shell.show(row.model_dump(mode="json", exclude={"case"}))

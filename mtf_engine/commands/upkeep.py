@@ -10,7 +10,7 @@ from mtf_engine.commands.options import DEFAULT_WORLD, World
 app = typer.Typer()
 
 
-@command(app, "density --half-width .15 --sigma .2")
+@command(app, "density --half-width 0.15 --sigma 0.2")
 def density(
     shell: Session,
     half_width: Annotated[float, typer.Option(help="Half width of the uniform box.")] = 0.15,
@@ -54,8 +54,8 @@ def demo(shell: Session, world: World = None) -> None:
 @command(app, "run-job train-1f00ba77", hidden=True)
 def run_job(shell: Session, run_id: str) -> None:
     """Be the worker of a run."""
-    from mtf_engine.registry import Workspace
     from mtf_engine.runs import worker
     from mtf_engine.work import kinds
+    from mtf_engine.workspace import Workspace
 
     worker.run_job(Workspace(shell.path), run_id, kinds())

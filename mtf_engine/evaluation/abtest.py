@@ -152,7 +152,7 @@ def student(mean: float, units: np.ndarray) -> dict[str, float]:
 def users_live(ours: np.ndarray, base: np.ndarray) -> int | None:
     """Returns the users per arm with which a live test finds the difference of the means; None if there is none.
 
-    With 80 % power, two-sided at 5 %: `(z(.975) + z(.8))^2 (variance + base variance) / difference^2` (van
+    With 80 % power, two-sided at 5 %: `(z(0.975) + z(0.8))^2 (variance + base variance) / difference^2` (van
     Belle, "Statistical Rules of Thumb", 2nd edition, section 2.1, before rounding to 16 / delta^2). A live
     user is in one arm alone, so the variances are of users, unpaired. Both arguments are [n_seeds, n_users].
     """

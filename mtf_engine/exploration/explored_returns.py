@@ -48,14 +48,14 @@ class ExploredReturns:
         return replace(part, sessions=np.unique(part.sessions, return_inverse=True)[1])
 
 
-def read_sessions(arrays: Arrays, n_requests: int, chunk: int = CHUNK) -> Iterator[Columns]:
-    """Yields the rows that trainings learn from (split "train", or all where there is none), in stored order."""
+def read_sessions(arrays: Arrays, n_requests: int, split: str, chunk: int = CHUNK) -> Iterator[Columns]:
+    """Yields the rows of `split`, and those of none, in stored order."""
     for first in range(0, n_requests, chunk):
         yield arrays(
             "SELECT session_id, step, reward, terminal, segment, observation, action, baseline_action, lower, "
             "upper, pscore IS NOT NULL AND action IS NOT NULL AS explored "
-            "FROM requests WHERE rowid >= ? AND rowid < ? AND (split IS NULL OR split = 'train')",
-            [first, first + chunk],
+            "FROM requests WHERE rowid >= ? AND rowid < ? AND (split IS NULL OR split = ?)",
+            [first, first + chunk, split],
         )
 
 

@@ -3,7 +3,7 @@
 The return of a request is taken as `V(s) + b'd - sum_i k_i d_i^2 / 2` in its deviation d from the live action.
 Its slopes b are those of `signal`. Curvatures k come from the same regression, errors clustered by session, on the
 squares of the deviations beside the deviations. A log tells slopes long before it tells curvatures: the square of
-a uniform deviation within +-w has a standard deviation of .30 w^2, the deviation itself one of .58 w. So where the
+a uniform deviation within +-w has a standard deviation of 0.30 w^2, the deviation itself one of 0.58 w. So where the
 log does not tell each curvature, only their common scale is asked of it. The shape is then that of churn: a small
 deviation replaces a share of the top k in proportion to its size, and what it brings in is worse by the live score in
 proportion to it too, so the loss goes as the square of the churn. Two measurements tell the scale: the estimated

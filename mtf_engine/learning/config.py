@@ -52,7 +52,7 @@ class OffPolicyConfig(TrainerConfig):
         default=(64, 64), min_length=1, description="hidden layers of all networks (ours)"
     )
     gamma: float = Field(
-        default=GAMMA, ge=0, lt=1, description="discount of later requests (IntegratedRL-MTF: .9)"
+        default=GAMMA, ge=0, lt=1, description="discount of later requests (IntegratedRL-MTF: 0.9)"
     )
     n_rewards: int = Field(
         default=1,
@@ -61,7 +61,7 @@ class OffPolicyConfig(TrainerConfig):
         description="rewards before critics bootstrap, n-step returns (all papers: 1)",
     )
     tau: float = Field(
-        default=0.005, gt=0, le=1, description="soft-update rate of the targets at each step (d3rlpy: .005)"
+        default=0.005, gt=0, le=1, description="soft-update rate of the targets at each step (d3rlpy: 0.005)"
     )
     actor_learning_rate: float = Field(default=1e-4, gt=0, description="of Adam (BatchRL-MTF: 1e-4)")
     critic_learning_rate: float = Field(

@@ -23,6 +23,7 @@ from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.next_day import NextDay
 from mtf_engine.logs.next_day import next_day as correlate
 from mtf_engine.logs.quality import Quality, measure
+from mtf_engine.logs.splits import TRAIN
 from mtf_engine.reward import GAMMA
 from mtf_engine.spec import Spec
 
@@ -137,7 +138,7 @@ def signal(dataset: Dataset, progress: Progress = lambda done, of: None, gamma: 
     """
     if gamma == GAMMA and (stored := stored_signal(dataset.path, dataset.content_hash)) is not None:
         return stored
-    parts = _told(read_sessions(dataset.arrays, dataset.n_requests), dataset.n_requests, progress)
+    parts = _told(read_sessions(dataset.arrays, dataset.n_requests, TRAIN), dataset.n_requests, progress)
     found = signals(explored_returns(parts, dataset.n_requests, gamma), dataset.meta.fusion.names)
     return _store(dataset, signal_path(dataset.path), found) if gamma == GAMMA else found
 
@@ -150,7 +151,7 @@ def pilot(dataset: Dataset, progress: Progress = lambda done, of: None) -> Pilot
     """
     if (stored := stored_pilot(dataset.path, dataset.content_hash)) is not None:
         return stored
-    parts = _told(read_sessions(dataset.arrays, dataset.n_requests), dataset.n_requests, progress)
+    parts = _told(read_sessions(dataset.arrays, dataset.n_requests, TRAIN), dataset.n_requests, progress)
     log = explored_returns(parts, dataset.n_requests, GAMMA)
     fusion, users = dataset.meta.fusion, population(dataset)
     found = measure_pilot(

@@ -10,7 +10,8 @@ import duckdb
 
 from mtf_engine.logs.files import RawTable, quoted
 from mtf_engine.logs.mapping import WEIGHTS, Mapping
-from mtf_engine.logs.typed import SQL_TYPES, Column, Kind, Need, judged, list_sources, type_columns
+from mtf_engine.logs.schema import Kind
+from mtf_engine.logs.typed import SQL_TYPES, Column, Need, judged, list_sources, type_columns
 from mtf_engine.logs.units import TIME_UNITS, TimeUnit, WatchTimeUnit
 from mtf_engine.logs.validation import (
     Check,

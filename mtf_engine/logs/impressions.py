@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mtf_engine.logs.columns import Columns, Feedback, left_out
 from mtf_engine.logs.files import RawTable, connect, fetch, load, quoted
 from mtf_engine.logs.mapping import Mapping
-from mtf_engine.logs.schema import DatasetMeta
+from mtf_engine.logs.schema import DatasetMeta, Kind
 from mtf_engine.logs.sessions import (
     Arrays,
     Cut,
@@ -30,7 +30,6 @@ from mtf_engine.logs.sessions import (
 )
 from mtf_engine.logs.splits import split_log
 from mtf_engine.logs.suspicions import suspicions
-from mtf_engine.logs.typed import Kind
 from mtf_engine.logs.validation import BadRows, duplicate, known_split, numbered
 from mtf_engine.spec import Refusal
 

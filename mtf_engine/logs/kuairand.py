@@ -185,7 +185,7 @@ def _context(log: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def _rarest(names: tuple[str, ...], log: pd.DataFrame) -> tuple[str, ...]:
-    """Returns the two rarest of `names`: a bias in [0, .1] matters where predictions are small."""
+    """Returns the two rarest of `names`: a bias in [0, 0.1] matters where predictions are small."""
     return tuple(log[list(names)].mean().nsmallest(2).index)
 
 

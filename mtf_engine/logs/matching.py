@@ -12,6 +12,7 @@ from mtf_engine.logs.columns import PREDICTION, SIGNALS
 from mtf_engine.logs.endings import ending_of
 from mtf_engine.logs.importing import KUAIRAND_COLUMNS
 from mtf_engine.logs.preview import Preview
+from mtf_engine.logs.schema import IMPRESSION_FILE, REQUEST_FILE
 from mtf_engine.logs.typed import list_sources
 from mtf_engine.logs.units import TimeUnit, WatchTimeUnit
 
@@ -27,18 +28,16 @@ class Need(NamedTuple):
     many: bool = False
 
 
-_IDS = (Need("item_id"), Need("position"))
-REQUESTS = (
-    *(Need(name, required=True) for name in ("request_id", "session_id", "user_id", "step", "timestamp")),
-    *(Need(name) for name in ("segment", "split", "pscore", "terminal", "truncated")),
-    *(Need(name, many=True) for name in ("action", "baseline_action", "lower", "upper", "observation")),
+REQUESTS, IMPRESSIONS = (
+    tuple(Need(c.name, c.need == "needed", c.kind == "list" or c.name == "signals") for c in columns)
+    for columns in (REQUEST_FILE, IMPRESSION_FILE)
 )
-FEEDBACK = (Need("predictions", required=True, many=True), Need("watch_time"), Need("signals", many=True))
-IMPRESSIONS = (Need("request_id", required=True), *FEEDBACK, *_IDS)
+NEEDED_ALONE, USED_ALONE = {"user_id", "timestamp"}, {"session_id", "segment", "split"}
 ALONE = (
-    Need("user_id", required=True), Need("timestamp", required=True), *FEEDBACK,
-    Need("request_id"), Need("session_id"), *_IDS, Need("segment"), Need("split"),
-)  # fmt: skip
+    *(need for need in REQUESTS if need.name in NEEDED_ALONE),
+    *(need._replace(required=need.name == "predictions") for need in IMPRESSIONS),
+    *(Need(need.name) for need in REQUESTS if need.name in USED_ALONE),
+)
 """Columns of a log of impressions alone."""
 
 ALIASES = {

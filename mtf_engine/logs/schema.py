@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,119 @@ SCALAR_TYPES = {
     "position": pa.int32(), "label": pa.bool_(),
 }  # fmt: skip
 """Types of the columns of either table that are not lists; item_id is an integer or a string."""
+
+Kind = Literal["text", "integer", "number", "real", "flag", "time", "list"]
+
+
+class FileColumn(NamedTuple):
+    """A column of a log's file: what it holds, and what an import does without it.
+
+    `needed` is said of every log, `with action` of one whose requests have actions; all else is `optional`.
+    """
+
+    name: str
+    kind: Kind
+    need: Literal["needed", "with action", "optional"]
+    unit: str
+    example: str
+    meaning: str
+    missing: str
+
+
+REFUSED = "the log is refused"
+REQUEST_FILE = (
+    FileColumn("request_id", "text", "needed", "", "1001", "the request, once in the file", REFUSED),
+    FileColumn("session_id", "text", "needed", "", "7", "the session of one user that it belongs to", REFUSED),
+    FileColumn("user_id", "text", "needed", "", "ada", "the user", REFUSED),
+    FileColumn("step", "integer", "needed", "", "0", "0, 1, 2, ... within the session, in time order", REFUSED),
+    FileColumn(
+        "timestamp", "time", "needed", "a time, or s, ms, us or ns since 1970", "2026-05-04 09:30:00",
+        "when it was served", REFUSED,
+    ),
+    FileColumn(
+        "action", "list", "optional", "[-1, 1], the range of each fusion weight", "[0.05, -0.1]",
+        "the fusion weights that were served, a number a dimension",
+        "a log without actions: policies are compared on it and explored by replay, not trained",
+    ),
+    FileColumn(
+        "baseline_action", "list", "with action", "[-1, 1]", "[0.0, 0.0]",
+        "what the live policy would have served", REFUSED,
+    ),
+    FileColumn(
+        "lower", "list", "with action", "offset from the baseline action", "[-0.15, -0.15]",
+        "the lower exploration bounds", REFUSED,
+    ),
+    FileColumn(
+        "upper", "list", "with action", "offset from the baseline action", "[0.15, 0.15]",
+        "the upper exploration bounds", REFUSED,
+    ),
+    FileColumn(
+        "pscore", "real", "optional", "density", "11.1",
+        "the density with which the action was drawn; blank for users kept at the baseline",
+        "no row counts as explored: policies train, but no certificate and no signal is told",
+    ),
+    FileColumn(
+        "clipped", "integer", "optional", "dimensions", "0", "how many of the action's dimensions were cut", "0",
+    ),
+    FileColumn(
+        "observation", "list", "optional", "natural units", "[31.0, 0.4]",
+        "what the policy is told of user and context",
+        "made from the log: profile columns of the mapping, the user's feedback so far, time since the last request",
+    ),
+    FileColumn("segment", "text", "optional", "", "new", "the user's group; bounds may differ by it", "all"),
+    FileColumn(
+        "split", "text", "optional", "train, validation or test", "train", "what the row is for",
+        "with actions one user in ten is for validation; without, the last 3 days are for test and the 2 before for "
+        "validation, where the log has more than 5",
+    ),
+    FileColumn(
+        "reward", "real", "optional", "reward", "0.74", "the reward of the request",
+        "the sum of its impressions' rewards; where it is there, it must be that sum",
+    ),
+    FileColumn(
+        "terminal", "flag", "optional", "true or false", "false", "the session ended here",
+        "true for the last request of a session that is not truncated",
+    ),
+    FileColumn(
+        "truncated", "flag", "optional", "true or false", "false", "the session went on, the log does not", "false",
+    ),
+)  # fmt: skip
+"""Columns of the file of requests."""
+IMPRESSION_FILE = (
+    FileColumn("request_id", "text", "needed", "", "1001", "the request that it was shown in", REFUSED),
+    FileColumn(
+        "predictions", "list", "needed", "probabilities or other numbers of 0 and above", "[0.12, 0.03]",
+        "what the ranking model predicted, one number a behaviour; or a column for each: prediction_click, "
+        "prediction_like", REFUSED,
+    ),
+    FileColumn(
+        "watch_time", "number", "optional", "seconds", "12.5", "how long it was watched",
+        "another signal must be there, and with neither `valid` nor `label` the log is refused",
+    ),
+    FileColumn(
+        "signals", "number", "optional", "[0, 1]", "1",
+        "what the user did, a column each: valid, click, like, comment, share, follow, finish, ... or those that "
+        "the mapping names",
+        "`watch_time` must be there",
+    ),
+    FileColumn(
+        "item_id", "text", "optional", "", "v42", "the item that was shown", "items are numbered by row",
+    ),
+    FileColumn(
+        "position", "integer", "optional", "", "0", "its place in the request, once in it",
+        "impressions of a request are in the file's order",
+    ),
+    FileColumn(
+        "label", "flag", "optional", "true or false", "true", "it counts as a positive for weighted GAUC",
+        "`watch_time` above `valid_seconds` (10 s), else `valid` above 0",
+    ),
+    FileColumn(
+        "reward", "real", "optional", "reward", "0.62", "the reward of the impression, above -1",
+        "the weighted sum of its signals; where it is there, it must be that sum",
+    ),
+)  # fmt: skip
+"""Columns of the file of impressions; `signals` stands for a column each."""
+
 CANDIDATE_REQUESTS = 10_000
 """All candidates are kept for a sample of this many requests only."""
 

@@ -16,7 +16,7 @@ from mtf_engine.spec import Spec
 SLIGHT_PSI, LARGE_PSI = 0.1, 0.25
 """Customary limits of the population stability index (Siddiqi, Credit Risk Scorecards, 2006)."""
 SLIGHT, LARGE = 0.1, 0.2
-"""Limits of a standardised difference; .2 is the smallest that Cohen calls an effect."""
+"""Limits of a standardised difference; 0.2 is the smallest that Cohen calls an effect."""
 Verdict = Literal["moved", "moved slightly", "as before"]
 ORDER: tuple[Verdict, ...] = ("moved", "moved slightly", "as before")
 

@@ -8,9 +8,8 @@ import duckdb
 from mtf_engine.logs.columns import Columns, Feedback, usual_length
 from mtf_engine.logs.files import RawTable, load
 from mtf_engine.logs.mapping import Mapping
-from mtf_engine.logs.schema import ACTION_COLUMNS
+from mtf_engine.logs.schema import ACTION_COLUMNS, REQUEST_FILE, Kind
 from mtf_engine.logs.suspicions import suspicions
-from mtf_engine.logs.typed import Kind
 from mtf_engine.logs.validation import (
     BadRows,
     Check,
@@ -28,13 +27,10 @@ from mtf_engine.logs.validation import (
 )
 from mtf_engine.spec import Defect, Refusal
 
-KEYS: dict[str, Kind] = {
-    "request_id": "text", "session_id": "text", "user_id": "text", "step": "integer", "timestamp": "time",
-}  # fmt: skip
+KEYS = {column.name: column.kind for column in REQUEST_FILE if column.need == "needed"}
 OPTIONAL: dict[str, Kind] = {
-    "split": "text", "segment": "text", "pscore": "real", "clipped": "integer", "reward": "real",
-    "terminal": "flag", "truncated": "flag",
-}  # fmt: skip
+    column.name: column.kind for column in REQUEST_FILE if column.need == "optional" and column.kind != "list"
+}
 """Columns of the requests that are NULL where a log has none."""
 
 SESSIONS = """(

@@ -8,10 +8,10 @@ from typing import Literal
 import duckdb
 
 from mtf_engine.logs.files import RawTable, quoted
+from mtf_engine.logs.schema import Kind
 from mtf_engine.logs.units import SECONDS, WRITE_TIME, TimeUnit, WatchTimeUnit, judge, needed_time, time_sql
 from mtf_engine.logs.validation import Check, nan_or_inf, null_key, wrong_type
 
-Kind = Literal["text", "integer", "number", "real", "flag", "time", "list"]
 Need = Literal["key", "value", "optional"]
 SQL_TYPES: dict[Kind, str] = {
     "text": "VARCHAR", "integer": "BIGINT", "number": "FLOAT", "real": "DOUBLE", "flag": "BOOLEAN",

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mtf_engine.registry import DatasetRow, RunRow, RunState, Workspace, run_of
+from mtf_engine.registry import DatasetRow, RunRow, RunState, run_of
 from mtf_engine.runs.storage import has_examples
 from mtf_engine.spec import BoundsPlan, Spec
+from mtf_engine.workspace import Workspace
 
 STOPPED, AGAIN = "cannot be resumed", "makes what is gone again when it is resumed"
 UNSEARCHED = "keeps its rows; no search with fitness=reward can learn from them"

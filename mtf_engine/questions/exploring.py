@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from mtf_engine.exploration.cost import ExplorationCost, exploration_cost, read_candidate_lists
 from mtf_engine.logs.samples import sample
-from mtf_engine.registry import Workspace
 from mtf_engine.runs.storage import load_policy, open_dataset, open_policy
 from mtf_engine.spec import BoundsPlan, Refusal, Spec
+from mtf_engine.workspace import Workspace
 
 SAMPLE = 10_000
 """Requests of a log that a policy acts on here."""

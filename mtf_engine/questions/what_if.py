@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from mtf_engine.evaluation.what_if import WhatIf, what_if
 from mtf_engine.fusion import LogPredictions
-from mtf_engine.registry import Workspace
 from mtf_engine.runs.storage import open_dataset, open_policy
+from mtf_engine.workspace import Workspace
 
 USERS = 2_000
 """Of the log, at most; the same ones at every call."""

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from mtf_engine.environments.names import world_of
-from mtf_engine.registry import BASELINE, Workspace
+from mtf_engine.registry import BASELINE
+from mtf_engine.workspace import Workspace
 
 
 def world_of_policies(workspace: Workspace, policies: Sequence[str]) -> str | None:

@@ -6,10 +6,11 @@ A decision is an entry in the ledger, which is only ever appended to; going back
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from mtf_engine.registry import BASELINE, DecisionRow, RunRow, Workspace, now, run_of
+from mtf_engine.registry import BASELINE, DecisionRow, RunRow, now, run_of
 from mtf_engine.release.criteria import TESTED, Criteria, Guardrail, Metric
 from mtf_engine.release.rounds import Estimate, Round, reward_effect
 from mtf_engine.spec import Refusal, Spec
+from mtf_engine.workspace import Workspace
 
 Recommendation = Literal["promote", "discuss", "do not"]
 Choice = Literal["promote", "reject"]

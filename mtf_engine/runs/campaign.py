@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any, Literal
 
-from mtf_engine.registry import BASELINE, RunRow, RunState, Workspace
+from mtf_engine.registry import BASELINE, RunRow, RunState
 from mtf_engine.runs import executor, provenance
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.worker import Job
+from mtf_engine.workspace import Workspace
 
 POLL_SECONDS = 0.3
 GUESS = 30.0

@@ -3,10 +3,11 @@
 from typing import Any
 
 import mtf_engine
-from mtf_engine.registry import DatasetRow, Workspace
+from mtf_engine.registry import DatasetRow
 from mtf_engine.runs.provenance import versions
 from mtf_engine.runs.storage import open_dataset
 from mtf_engine.spec import Refusal
+from mtf_engine.workspace import Workspace
 
 
 def examine(workspace: Workspace) -> dict[str, Any]:

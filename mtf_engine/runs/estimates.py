@@ -4,8 +4,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mtf_engine.registry import DatasetRow, RunRow, RunState, Workspace
+from mtf_engine.registry import DatasetRow, RunRow, RunState
 from mtf_engine.runs import metrics
+from mtf_engine.workspace import Workspace
 
 SIZES = ("batch_size", "n_critics", "hidden", "n_threads", "device", "fitness", "population")
 """Settings that decide how long a step takes."""

@@ -19,10 +19,11 @@ import psutil
 from filelock import FileLock
 
 from mtf_engine.disk import remove_folder
-from mtf_engine.registry import RunRow, RunState, Workspace, new_id, now
+from mtf_engine.registry import RunRow, RunState, new_id, now
 from mtf_engine.runs import files, lock
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.spec import Defect, Refusal
+from mtf_engine.workspace import Workspace
 
 WORKERS = "MTF_WORKERS"
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable
 
-from mtf_engine.registry import RunRow, Workspace
+from mtf_engine.registry import RunRow
 from mtf_engine.spec import Refusal
+from mtf_engine.workspace import Workspace
 
 LONGEST_TAG = 40
 

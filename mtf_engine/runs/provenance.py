@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import mtf_engine
-from mtf_engine.registry import RunRow, Workspace
+from mtf_engine.registry import RunRow
+from mtf_engine.workspace import Workspace
 
 ROOT = Path(mtf_engine.__file__).parents[1]
 PACKAGES = (

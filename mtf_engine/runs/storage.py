@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 from mtf_engine.environments.names import GYM, world_of
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.schema import DatasetMeta, Ledger, Tables
-from mtf_engine.registry import BASELINE, BEST, DatasetRow, RunRow, Workspace, now, run_of
+from mtf_engine.registry import BASELINE, BEST, DatasetRow, RunRow, now, run_of
 from mtf_engine.runs import files
+from mtf_engine.workspace import Workspace
 
 if TYPE_CHECKING:  # a worker that imports a log needs no torch
     from mtf_engine.environments import Environment

@@ -4,9 +4,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from mtf_engine.registry import RunRow, Workspace
+from mtf_engine.registry import RunRow
 from mtf_engine.runs import metrics
 from mtf_engine.spec import Refusal
+from mtf_engine.workspace import Workspace
 
 NOT_SCALARS = ("step", "seconds")
 EVENTS = "events.out.tfevents.0.mtf_engine"

@@ -17,11 +17,12 @@ from typing import Any
 from pydantic_core import to_json
 
 from mtf_engine.disk import refusals, write_atomically
-from mtf_engine.registry import RunRow, RunState, Workspace, now
+from mtf_engine.registry import RunRow, RunState, now
 from mtf_engine.runs import files, lock, metrics, provenance
 from mtf_engine.runs.executor import LOCK_DESCRIPTOR, reconcile, take_up
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.spec import Refusal
+from mtf_engine.workspace import Workspace
 
 SECONDS_BETWEEN_REPORTS = 0.3
 SPARE = 1 << 17

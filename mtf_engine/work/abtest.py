@@ -7,12 +7,13 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from mtf_engine.environments.names import EnvName, is_replay
-from mtf_engine.registry import BASELINE, Workspace
+from mtf_engine.registry import BASELINE
 from mtf_engine.runs.executor import submit
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.storage import check_environment, open_environment, open_policy
 from mtf_engine.runs.worker import Job
 from mtf_engine.spec import Count, Refusal, Seed, Spec, Threads
+from mtf_engine.workspace import Workspace
 
 
 class ABTestConfig(Spec):

@@ -8,12 +8,13 @@ from pydantic import Field, model_validator
 
 from mtf_engine.environments.names import Played
 from mtf_engine.logs.schema import Tables
-from mtf_engine.registry import BASELINE, Workspace
+from mtf_engine.registry import BASELINE
 from mtf_engine.runs.executor import submit
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.storage import check_environment, open_environment, open_policy, store
 from mtf_engine.runs.worker import Job
 from mtf_engine.spec import BoundsPlan, Count, HalfWidth, Seed, Threads
+from mtf_engine.workspace import Workspace
 
 
 class CollectConfig(Played):

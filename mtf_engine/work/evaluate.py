@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from mtf_engine.logs.splits import TEST, VALIDATION
-from mtf_engine.registry import BASELINE, Workspace
+from mtf_engine.registry import BASELINE
 from mtf_engine.runs import files
 from mtf_engine.runs.executor import submit
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.storage import open_critics, open_dataset, open_policy
 from mtf_engine.runs.worker import Job
 from mtf_engine.spec import Seed, Spec, Threads
+from mtf_engine.workspace import Workspace
 
 if TYPE_CHECKING:
     from mtf_engine.evaluation.calibration import Calibration

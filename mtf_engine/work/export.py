@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from mtf_engine.disk import write_atomically
-from mtf_engine.registry import BASELINE, RunState, Workspace, run_of
+from mtf_engine.registry import BASELINE, RunState, run_of
 from mtf_engine.runs import files
 from mtf_engine.runs.executor import submit
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.storage import has_examples, load_policy, open_dataset, open_policy
 from mtf_engine.runs.worker import Job
 from mtf_engine.spec import BoundsPlan, Refusal, Spec, Threads
+from mtf_engine.workspace import Workspace
 
 if TYPE_CHECKING:
     from mtf_engine.logs.datasets import Dataset

@@ -10,9 +10,10 @@ from mtf_engine.environments import Acting, Environment, draws
 from mtf_engine.environments.draws import Channel
 from mtf_engine.environments.play import play
 from mtf_engine.logs.splits import ALL, TRAIN
-from mtf_engine.registry import DatasetRow, Workspace
+from mtf_engine.registry import DatasetRow
 from mtf_engine.runs.storage import open_dataset, open_environment
 from mtf_engine.spec import Refusal
+from mtf_engine.workspace import Workspace
 
 USERS = "users"
 

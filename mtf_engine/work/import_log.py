@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from mtf_engine.registry import RunRow, RunState, Workspace
+from mtf_engine.registry import RunRow, RunState
 from mtf_engine.runs import files
 from mtf_engine.runs.executor import completed, submit
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.storage import store
 from mtf_engine.runs.worker import Job
 from mtf_engine.spec import Refusal, Spec, Threads
+from mtf_engine.workspace import Workspace
 
 
 class ImportConfig(Spec):

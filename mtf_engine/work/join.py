@@ -6,12 +6,12 @@ from typing import Any
 from pydantic import Field
 
 from mtf_engine.logs.schema import DatasetMeta
-from mtf_engine.registry import Workspace
 from mtf_engine.runs.executor import submit
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.storage import open_dataset, store
 from mtf_engine.runs.worker import Job
 from mtf_engine.spec import Spec, Threads
+from mtf_engine.workspace import Workspace
 
 
 class JoinConfig(Spec):

@@ -14,7 +14,6 @@ from pydantic import Field, ValidationError
 from mtf_engine.environments import draws
 from mtf_engine.environments.draws import Channel
 from mtf_engine.environments.names import Played
-from mtf_engine.registry import Workspace
 from mtf_engine.release.criteria import Criteria
 from mtf_engine.runs import parts
 from mtf_engine.runs.executor import submit
@@ -24,7 +23,8 @@ from mtf_engine.runs.worker import Job
 from mtf_engine.spec import Count, HalfWidth, Refusal, Seed, Threads
 from mtf_engine.work.collect import CollectConfig, submit_collect
 from mtf_engine.work.join import submit_join
-from mtf_engine.work.rounds import ProgressiveConfig, submit_rounds
+from mtf_engine.work.progressive import ProgressiveConfig, submit_config
+from mtf_engine.workspace import Workspace
 
 PAPER_DATASETS = 5
 """1, 1b, 2, 3 and test."""
@@ -64,7 +64,7 @@ def submit_paper_data(
     config = PaperDataConfig.asked("the paper's data", values)
     check_environment(config.env)
     try:
-        rounds_config(config)
+        progressive_config(config)
     except ValidationError as error:
         raise Refusal.invalid("the paper's data", error) from None
     return submit(
@@ -113,7 +113,7 @@ def collection(config: PaperDataConfig, name: str, how: dict[str, Any]) -> Colle
     )
 
 
-def rounds_config(config: PaperDataConfig) -> ProgressiveConfig:
+def progressive_config(config: PaperDataConfig) -> ProgressiveConfig:
     """Returns the five rounds that share the sessions and the steps of one; those of 3 train its policies."""
     return ProgressiveConfig(
         env=config.env,
@@ -142,7 +142,7 @@ def _collected(job: Job, config: CollectConfig) -> str:
 
 def _rounds(job: Job, config: PaperDataConfig) -> str:
     """Returns the id of dataset 3: the logs of its five rounds."""
-    played = parts.done(job, "progressive", "3", partial(submit_rounds, config=rounds_config(config)))
+    played = parts.done(job, "progressive", "3", partial(submit_config, config=progressive_config(config)))
     datasets = [one["dataset_id"] for one in (played.result or {})["rounds"]]
     return str(parts.done(job, "join", "3", partial(submit_join, datasets=datasets)).dataset_id)
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mtf_engine.environments.names import GYM, Played, is_session
-from mtf_engine.registry import BASELINE, RunRow, RunState, Workspace
+from mtf_engine.registry import BASELINE, RunRow, RunState
 from mtf_engine.runs.campaign import Campaign, Done, Order, Part, Reuse, counts
 from mtf_engine.runs.executor import enqueue, submit
 from mtf_engine.runs.kind import RunKind
@@ -29,8 +29,9 @@ from mtf_engine.work.evaluate import EvaluateConfig
 from mtf_engine.work.join import KIND as JOIN
 from mtf_engine.work.join import JoinConfig
 from mtf_engine.work.paper_data import PaperDataConfig
-from mtf_engine.work.rounds import KIND as PROGRESSIVE
+from mtf_engine.work.progressive import KIND as PROGRESSIVE
 from mtf_engine.work.train import KIND as TRAIN
+from mtf_engine.workspace import Workspace
 
 TEST, POOLED = "test", "3"
 MAKER = "integrated_rl"
@@ -242,7 +243,7 @@ def _in_rounds(config: CompareConfig, method: str, seed: int) -> Part:
     paper = _paper(config, seed)
     own = config.training.get(method, paper.training)
     paper = paper.model_copy(update={"algo": method, "training": {**own, "seed": seed}})
-    rounds = paper_data.rounds_config(paper)
+    rounds = paper_data.progressive_config(paper)
     n_steps = len(rounds.stages) * rounds.rounds
     order = Order(rounds.model_dump(mode="json"), seed=rounds.seed, n_steps=n_steps)
     name = title(Cell(method=method, dataset=ROUNDS, seed=seed))

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtf_engine.logs.splits import VALIDATION
-from mtf_engine.registry import Workspace
 from mtf_engine.runs import files
 from mtf_engine.runs.executor import submit
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.storage import open_dataset, open_policy
 from mtf_engine.runs.worker import Job
 from mtf_engine.spec import Refusal
+from mtf_engine.workspace import Workspace
 
 if TYPE_CHECKING:
     from mtf_engine.learning.best_step import Validation

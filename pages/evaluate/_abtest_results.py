@@ -71,11 +71,11 @@ def _pivoted(frame: pd.DataFrame, values: str) -> pd.DataFrame:
 
 
 def _said(row: dict[str, float]) -> str:
-    """Returns a relative difference with its interval and p-value; `*` where p is below .05."""
+    """Returns a relative difference with its interval and p-value; `*` where p is below 0.05."""
     if pd.isna(row["relative difference"]):
         return "cannot be told"
     star = " *" if row["p-value"] < 0.05 else ""
-    p = "p < .001" if row["p-value"] < 0.001 else f"p = {row['p-value']:.3f}".replace("0.", ".", 1)
+    p = "p < 0.001" if row["p-value"] < 0.001 else f"p = {row['p-value']:.3f}"
     return f"{row['relative difference']:+.2%} [{row['low']:+.2%}, {row['high']:+.2%}], {p}{star}"
 
 

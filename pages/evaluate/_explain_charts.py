@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from pages.evaluate._explaining import SHORT, UNSEEN, WATCHED
 from pages.shared.charts import INSIDE, OUTSIDE, SYMBOLS, escape, legend_above, method_colour, sized
 
-NEUTRAL = "rgba(122, 130, 140, .35)"
+NEUTRAL = "rgba(122, 130, 140, 0.35)"
 
 
 def weights(frame: pd.DataFrame, unit: str) -> go.Figure:

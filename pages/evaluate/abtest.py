@@ -105,9 +105,9 @@ def show_effects(run: RunRow, test: ABTest, frame: pd.DataFrame, runs: results.R
             "Download JSON", test.model_dump_json(indent=2), f"{run.id}.json", on_click="ignore"
         )
     if len(test.seeds) == 1:
-        st.caption("Intervals are over users; all policies met the same ones. \\* p < .05")
+        st.caption("Intervals are over users; all policies met the same ones. \\* p < 0.05")
         return
-    st.caption("Intervals are over samples of users; all policies met the same ones. \\* p < .05")
+    st.caption("Intervals are over samples of users; all policies met the same ones. \\* p < 0.05")
     with st.expander("By sample"):
         described(_abtest_results.by_sample(test, runs), "samples", "Relative difference in each sample")
 

@@ -9,7 +9,7 @@ from mtf_engine.environments.names import is_replay
 from mtf_engine.learning.training import make_config
 from mtf_engine.registry import BASELINE, RunRow
 from mtf_engine.release.rounds import Round
-from mtf_engine.work.rounds import submit_progressive
+from mtf_engine.work.progressive import submit_progressive
 from pages.shared import follow, links, loaders, plans, words, worlds
 from pages.shared.worlds import World
 

@@ -8,7 +8,7 @@ import streamlit as st
 from mtf_engine.registry import BASELINE, DecisionRow, RunRow
 from mtf_engine.release import memo, review
 from mtf_engine.release.review import RULE, Case
-from mtf_engine.work.rounds import decide
+from mtf_engine.work.progressive import decide
 from pages.shared import follow, links, loaders, words
 from pages.shared.exhibit import described
 from pages.shared.round_tables import interval_text

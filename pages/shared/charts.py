@@ -77,7 +77,7 @@ MOST_POINTS = 5_000
 """Points of one figure that go to the browser."""
 FEW = 3
 """With more lines in a panel, only the one that ends highest has colour and name; all tell on hovering."""
-FAINT = "rgba(122, 130, 140, .45)"
+FAINT = "rgba(122, 130, 140, 0.45)"
 
 PANEL_HEIGHT = 230
 """Pixels of one panel in a grid of small charts, the gap below it included."""

@@ -91,7 +91,7 @@ def _steps(panel: pd.DataFrame, first: bool) -> Iterator[go.Scatter]:
             mode="lines",
             line={"color": method_colour(rows["algo"].iloc[0]), "width": 1.8, "dash": dash, "shape": "hv"},
             fill="tozeroy",
-            fillcolor="rgba(122, 130, 140, .12)",
+            fillcolor="rgba(122, 130, 140, 0.12)",
             hovertemplate="from %{x:.3f}: %{y:.1f} % of requests",
         )
 

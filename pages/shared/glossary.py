@@ -90,7 +90,7 @@ TERMS = {
     "missing values": "Impressions, or requests for a feature, that lack the value.",
     "reward weight": "What a unit of the signal adds to the reward.",
     "PSI": "Population stability index: sum over tenths of the other log of (share here − there) × "
-    "ln(share here / there). From .1 slight, from .25 large.",
+    "ln(share here / there). From 0.1 slight, from 0.25 large.",
     "PSI by luck": "Two samples of the same users stay below this 999 times of 1,000.",
     "verdict": "Whether the column moved, by its difference and its PSI.",
     "action": "The weight on the scale from −1 to 1, the ends of its range.",

@@ -27,11 +27,12 @@ from mtf_engine.logs.aggregates import Population, stored_signal
 from mtf_engine.logs.aggregates import population as count_population
 from mtf_engine.logs.aggregates import signal as measure_signal
 from mtf_engine.logs.datasets import Dataset
-from mtf_engine.registry import DatasetRow, RunRow, RunState, Workspace
+from mtf_engine.registry import DatasetRow, RunRow, RunState
 from mtf_engine.runs import files
 from mtf_engine.runs.metrics import read as read_metrics
 from mtf_engine.runs.storage import open_dataset, open_policy
 from mtf_engine.spec import BoundsPlan, FusionSpec, Refusal
+from mtf_engine.workspace import Workspace
 
 if TYPE_CHECKING:
     from mtf_engine.evaluation import EvaluationResult

@@ -86,7 +86,7 @@ def progressive(
 ) -> None:
     """Explore, train and promote in rounds: what a round promotes is the next one's baseline."""
     from mtf_engine.release.criteria import parse_criteria
-    from mtf_engine.work.rounds import submit_progressive
+    from mtf_engine.work.progressive import submit_progressive
 
     run_id = submit_progressive(
         shell.workspace,

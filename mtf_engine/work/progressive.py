@@ -13,7 +13,7 @@ from mtf_engine.environments.names import Played, is_replay
 from mtf_engine.evaluation.abtest import Effect
 from mtf_engine.exploration.signal import Signal
 from mtf_engine.logs import aggregates
-from mtf_engine.registry import BASELINE, DecisionRow, RunRow, RunState, Workspace
+from mtf_engine.registry import BASELINE, DecisionRow, RunRow, RunState
 from mtf_engine.release import review
 from mtf_engine.release.criteria import Criteria
 from mtf_engine.release.rounds import Round, log_figures, policy_figures, share_of, verdict
@@ -29,6 +29,7 @@ from mtf_engine.work.collect import submit_collect
 from mtf_engine.work.evaluate import submit_evaluate
 from mtf_engine.work.join import submit_join
 from mtf_engine.work.train import KIND as TRAINING
+from mtf_engine.workspace import Workspace
 
 COLLECT, TRAIN, ABTEST = range(3)
 """What the seeds of a round are for."""
@@ -100,13 +101,13 @@ def submit_progressive(
     check_environment(config.env)
     if config.baseline != BASELINE:
         workspace.trained(config.baseline)
-    return submit_rounds(workspace, config, name=name or f"{algo} {config.rounds} rounds on {config.env}")
+    return submit_config(workspace, config, name=name or f"{algo} {config.rounds} rounds on {config.env}")
 
 
-def submit_rounds(
+def submit_config(
     workspace: Workspace, config: ProgressiveConfig, *, name: str, parent_id: str | None = None
 ) -> str:
-    """Returns the id of the run that plays the rounds of `config`."""
+    """Returns the id of the progressive run of `config`."""
     return submit(
         workspace,
         KIND,
@@ -136,8 +137,8 @@ def decide(
     return row
 
 
-def play(job: Job, config: ProgressiveConfig) -> dict[str, Any]:
-    """Plays the rounds of a run, each around the policy last promoted, and returns what they came to.
+def progressive(job: Job, config: ProgressiveConfig) -> dict[str, Any]:
+    """Works the rounds of a run, each around the policy last promoted, and returns what they came to.
 
     Parts that are done are not done again, so a run that was killed ends like one that was not.
     """
@@ -317,4 +318,4 @@ class _Rounds:
             return None
 
 
-KIND = RunKind("progressive", ProgressiveConfig, play)
+KIND = RunKind("progressive", ProgressiveConfig, progressive)
