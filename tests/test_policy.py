@@ -1,14 +1,19 @@
 """Policy: one file, by names, never unpickled."""
 
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
+from mtf_engine.algos import ALGOS
+from mtf_engine.learning.training import make_config
 from mtf_engine.policies.networks import Actor, Standardise
 from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import FusionSpec, Refusal
+from tests.problems import sessions
 
 FUSION = FusionSpec.default(("click", "like"), bias=("click",))
 FEATURES = ("age", "clicks", "new")
@@ -35,6 +40,18 @@ def test_a_loaded_policy_is_the_saved_one(policy, observations, tmp_path):
     )  # fmt: skip
     assert loaded.to_bytes() == policy.to_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["policy.safetensors"]
+
+
+def test_a_process_that_knows_no_method_loads_the_policy_of_each(tmp_path):
+    log = sessions(n=64)
+    for name in ALGOS:
+        ALGOS[name](make_config(name, "demo", {}, 0), log, None).policy.save(tmp_path / name)
+    reads = (
+        "import sys; from pathlib import Path; from mtf_engine.policies.policy import Policy; "
+        "print(*[Policy.load(path).info['algo'] for path in sorted(Path(sys.argv[1]).iterdir())])"
+    )
+    done = subprocess.run([sys.executable, "-c", reads, tmp_path], capture_output=True, text=True)
+    assert done.stdout.split() == sorted(ALGOS), done.stderr
 
 
 def test_the_baseline_gives_everybody_action_zero(observations, tmp_path):

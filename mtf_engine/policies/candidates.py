@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mtf_engine.policies.networks import (
-    POLICY_NETWORKS,
     CriticEnsemble,
     described,
     initialise,
@@ -136,6 +135,3 @@ def _through(layers: nn.Sequential, inputs: Tensor) -> Tensor:
             linear = cast("nn.Linear", layer)
             inputs = functional.linear(inputs, linear.weight.to(inputs), linear.bias.to(inputs))
     return inputs
-
-
-POLICY_NETWORKS[CandidatePolicy.__name__] = CandidatePolicy

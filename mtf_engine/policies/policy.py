@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 from mtf_engine.disk import write_atomically
+from mtf_engine.policies.candidates import CandidatePolicy
 from mtf_engine.policies.network_files import network_bytes, read_network
 from mtf_engine.policies.networks import CHUNK, POLICY_NETWORKS, ConstantAction, LinearPolicy
 from mtf_engine.spec import FusionSpec, Refusal
 
+POLICY_NETWORKS[CandidatePolicy.__name__] = CandidatePolicy  # known wherever a policy is read
 BLOCK = 64
 """Rows that a network is given a multiple of."""
 
