@@ -68,7 +68,7 @@ def test_other_pages_lead_here(filled):
     (training,), (test,) = (filled.registry.runs(kind=kind) for kind in ("train", "abtest"))
     assert "A/B test it →" in links(opened("runs", run=training.id))
     assert "Read it →" in links(opened("runs", run=test.id))
-    assert "A/B test them →" in links(opened("compare"))
+    assert "The A/B test →" in links(opened("compare"))
     assert "Compare them on a log →" in links(opened("abtest", test=test.id))
 
 
@@ -104,6 +104,6 @@ def test_the_picture_has_a_panel_a_metric_and_a_dot_with_its_interval_a_policy()
 def test_table_2_is_said_in_words():
     said = _abtest_results.table_2(effects())
     assert list(said.columns) == ["policy", "valid consumption", "duration time"]
-    assert said.iloc[0, 1] == "+1.00% [+0.50%, +5.00%], p = .012 *"
+    assert said.iloc[0, 1] == "+1.00% [+0.50%, +5.00%], p = 0.012 *"
     nothing = effects().assign(**{"relative difference": np.nan})
     assert _abtest_results.table_2(nothing).iloc[0, 1] == "cannot be told"

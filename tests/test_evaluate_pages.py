@@ -7,7 +7,8 @@ import pytest
 
 from mtf_engine.evaluation import EvaluationResult
 from mtf_engine.runs import files
-from tests.test_pages import PAGES, button, checked, empty, filled, opened, tables, texts
+from pages.shared.places import CRITICS, DEVIATION
+from tests.test_pages import button, checked, empty, filled, opened, tables, texts
 from tests.workspaces import copy_workspace
 
 __all__ = ["empty", "filled"]
@@ -160,10 +161,10 @@ def test_a_choice_stays_from_page_to_page_and_a_link_goes_before_it(filled, resu
     first, second = result.segments[:2]
     app = opened("deviation", segment=first)
     app.query_params.clear()
-    app.switch_page(PAGES["critics"])
+    app.query_params["tab"] = CRITICS
     assert checked(app.run()).selectbox(key="segment").value == first
     app.query_params["segment"] = second
-    app.switch_page(PAGES["deviation"])
+    app.query_params["tab"] = DEVIATION
     assert checked(app.run()).selectbox(key="segment").value == second
 
 

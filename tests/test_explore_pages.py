@@ -278,18 +278,20 @@ def test_cost_compares_a_plan_with_gaussian_noise(filled):
 
 
 def test_coverage_counts_once_and_says_why_a_log_fails(filled):
-    app = opened("coverage")
+    app = opened("coverage", dataset=filled.dataset("explored").id)
     verdict = next(w.value for w in app.warning if "Failed" in w.value)
     assert "at least 1,000" in verdict
     dataset = open_dataset(filled, "explored")
     assert json.loads(coverage_path(dataset.path).read_text())["content_hash"] == dataset.content_hash
-    checks = app.dataframe[0].value
+    checks = next(table.value for table in app.dataframe if "result" in table.value)
     assert list(checks["result"]) == ["✖ failed"] + ["✔ passed"] * (len(checks) - 1)
 
 
 def test_a_cancelled_count_waits_to_be_asked_for(filled):
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=PATIENCE)
-    app.switch_page("pages/explore/coverage.py")
+    app.switch_page("pages/logs/datasets.py")
+    app.query_params["tab"] = "Coverage"
+    app.query_params["dataset"] = filled.dataset("explored").id
     app.session_state["count cancelled"] = filled.dataset("explored").id
     checked(app.run())
     assert "are not counted yet" in app.info[0].value

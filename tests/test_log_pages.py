@@ -20,6 +20,7 @@ from mtf_engine.work.collect import CollectConfig
 from mtf_engine.work.train import submit_train
 from mtf_engine.workspace import Workspace
 from pages.shared import dataset_charts, loaders, words
+from pages.shared.places import TEACHING, TRAIN
 from tests.fixtures import logs
 from tests.test_explore_pages import address, tiles, widget
 from tests.test_pages import button, checked, opened, tables, texts
@@ -176,9 +177,9 @@ def forgotten():
 
 def test_what_a_log_can_teach_is_measured_once_and_shown(filled, few_will_do):
     row = filled.dataset("explored")
-    app = opened("datasets", dataset=row.id)
+    app = opened("datasets", dataset=row.id, tab=TEACHING)
     found = aggregates.stored_signal(filled.dataset_path(row.id), row.content_hash)
-    assert found is not None and "Can it teach?" in [header.value for header in app.header]
+    assert found is not None
     assert found.everybody.sentence in {said.value.replace("\\", "") for said in [*app.warning, *app.success]}
     assert f"dataset signal {row.id} --by-segment" in texts(app)
     shown = next(table for table in tables(app) if "slope" in table)
@@ -192,13 +193,13 @@ def test_what_a_log_can_teach_is_measured_once_and_shown(filled, few_will_do):
 
 
 def test_segments_that_cannot_tell_are_named(filled):
-    app = opened("datasets", dataset=filled.dataset("explored").id)
+    app = opened("datasets", dataset=filled.dataset("explored").id, tab=TEACHING)
     assert "Segments that cannot tell by themselves: 25_to_44/heavy" in texts(app).replace("\\", "")
 
 
 def test_only_an_explored_log_is_asked_what_it_can_teach(filled):
-    app = opened("datasets", dataset=filled.dataset("test").id)
-    assert "Can it teach?" not in [header.value for header in app.header]
+    app = opened("datasets", dataset=filled.dataset("test").id, tab=TEACHING)
+    assert "This log was not explored" in app.info[0].value
 
 
 def test_a_log_that_cannot_tell_says_why(filled, monkeypatch, forgotten):
@@ -206,8 +207,8 @@ def test_a_log_that_cannot_tell_says_why(filled, monkeypatch, forgotten):
         raise Refusal("signal: 9 explored sessions are too few for 10 slopes; collect 30 or more")
 
     monkeypatch.setattr(aggregates, "signals", refuse)
-    for page in ("datasets", "start"):
-        app = opened(page, dataset=filled.dataset("explored").id)
+    for page, tab in (("datasets", TEACHING), ("start", TRAIN)):
+        app = opened(page, dataset=filled.dataset("explored").id, tab=tab)
         assert "9 explored sessions are too few" in texts(app) and not app.error
 
 
@@ -232,7 +233,7 @@ def test_the_figure_of_slopes_shows_which_are_told_without_colour():
 
 def test_drift_from_another_log_is_told_in_words_and_by_link(filled):
     here, there = filled.dataset("explored"), filled.dataset("test")
-    app = opened("datasets", dataset=here.id, against=there.id)
+    app = opened("datasets", dataset=here.id, drift_from=there.id)
     assert any("as before" in str(told.value) for told in [*app.success, *app.warning])
     assert f"dataset quality {here.id} --against {there.id}" in texts(app)
     table = next(table for table in tables(app) if "PSI" in table)

@@ -1,29 +1,24 @@
-"""The heading of every page, by its place in the address."""
+"""The heading of every page, by its place in the address; and of the page that each earlier address leads to."""
+
+from pathlib import PurePath
+
+from pages.shared.places import MOVED
 
 HOME = "Multi-Task Fusion workbench"
 TITLES = {
     "import_logs": "Import logs",
-    "collect": "Collect a log",
     "datasets": "Datasets",
-    "rewards": "Reward weights",
-    "synthetic": "Synthetic users",
     "bounds": "Bounds planner",
-    "drift": "Bounds from drift",
-    "walls": "Wall pressure",
-    "cost": "Cost before collecting",
-    "coverage": "Coverage certificate",
     "density": "Exploration density",
-    "formulas": "Penalty formulas",
+    "collect": "Collect a log",
     "start": "Start a training",
     "runs": "Runs",
-    "compare_runs": "Compare runs",
-    "compare": "Compare policies",
-    "compare_methods": "Compare methods",
-    "deviation": "Deviation from the baseline",
-    "critics": "Critics",
-    "explain": "Explain one request",
-    "abtest": "A/B test",
+    "policies": "Policies",
+    "methods": "Methods",
     "rounds": "Rounds",
     "review": "Review",
     "export": "Export a policy",
+    "synthetic": "Synthetic users",
+    "glossary": "Glossary",
 }
+EARLIER = {old: TITLES[PurePath(place.page).stem] for old, place in MOVED.items()}

@@ -27,6 +27,11 @@ def world_of(env: str) -> str | None:
     return env.partition(":")[2] or FIRST_WORLD if is_session(env) else None
 
 
+def meets_again(env: str | None) -> bool:
+    """Returns whether the same users can be met by several policies, as an A/B test must."""
+    return bool(env) and (is_session(str(env)) or str(env).startswith(GYM))
+
+
 def is_replay(env: str) -> bool:
     """Returns whether the environment deals out the impressions of a log."""
     return env.partition(":")[0] == REPLAY

@@ -49,7 +49,7 @@ def panel(names: tuple[str, ...], chosen: DatasetRow | None, rows: list[DatasetR
     ]
     if not pilots:
         st.info("No log here has explored these dimensions yet. Collect a small one first: it is the pilot.")
-        st.page_link("pages/logs/collect.py", label="Collect a pilot →")
+        st.page_link("pages/explore/collect.py", label="Collect a pilot →")
         return
     pilots.sort(key=lambda row: chosen is None or row.id != chosen.id)
     titles = {row.id: f"{row.name} · {row.n_requests:,} requests · {row.id}" for row in pilots}

@@ -11,9 +11,9 @@ from mtf_engine.exploration.traffic import BoxSize, Traffic, plan_size
 from mtf_engine.logs.aggregates import Population
 from mtf_engine.registry import DatasetRow, PlanRow
 from mtf_engine.spec import BoundsPlan, Box, FusionSpec
-from pages.explore import _stored_plans, _teach_panel
+from pages.explore import _cost, _drift, _stored_plans, _teach_panel, _walls
 from pages.explore._bounds_editor import BoundsEditor
-from pages.shared import bounds_charts, densities, links, loaders, plans, words, worlds
+from pages.shared import bounds_charts, densities, links, loaders, places, plans, words, worlds
 from pages.shared.exhibit import csv_download, exhibit
 
 EVERYBODY = "*everybody"
@@ -180,21 +180,7 @@ def show_command(log: Log, draft: plans.Draft, rows: list[PlanRow]) -> None:
     )
     query |= {"explore": "uniform", "plan": stored[0] if stored else plans.DRAFT}
     query |= {} if stored else {plans.LINK: plans.to_text(draft.plan), plans.ORIGIN: draft.origin}
-    st.page_link("pages/logs/collect.py", label="Collect from the dashboard →", query_params=query)
-
-
-def show_ways(log: Log) -> None:
-    """Draws the ways to other pages that a plan is made from or judged by."""
-    query = {"dataset": log.row.id} if log.row else {}
-    ways = {
-        "pages/explore/cost.py": "What it would cost →",
-        "pages/explore/drift.py": "Draw it around a policy's drift →",
-        "pages/explore/walls.py": "Move pressed walls →",
-        "pages/explore/formulas.py": "What leaving it costs in training →",
-    }
-    with st.container(horizontal=True):
-        for page, label in ways.items():
-            st.page_link(page, label=label, query_params=query)
+    st.page_link("pages/explore/collect.py", label="Collect from the dashboard →", query_params=query)
 
 
 def planner(log: Log) -> None:
@@ -224,16 +210,14 @@ def planner(log: Log) -> None:
         show_traffic(size, log.names, k)
     rows = loaders.workspace().registry.plans()
     show_command(log, draft, rows)
-    show_ways(log)
     st.header("Stored plans", anchor=False)
     _stored_plans.store_form(draft, rows)
     _stored_plans.yaml_form(draft, len(log.names))
     _stored_plans.stored_list(rows, draft, log.names)
 
 
-def main() -> None:
-    st.title("Bounds planner", anchor=False)
-    st.caption("Decides how far exploration may move the live weights, by dimension and user segment.")
+def by_hand() -> None:
+    """Draws the planner for the users of a log."""
     rows = loaders.datasets()
     if not rows:
         st.info("No log yet: these are the dimensions of the synthetic users. Import a log to plan on yours.")
@@ -242,6 +226,19 @@ def main() -> None:
     plans.linked_draft(len(log.names))  # refuses a broken link here: a fragment would swallow that
     st.fragment(planner)(log)
     st.fragment(_teach_panel.panel)(log.names, log.row, rows)
+
+
+def main() -> None:
+    st.title("Bounds planner", anchor=False)
+    st.caption("Decides how far exploration may move the live weights, by dimension and user segment.")
+    places.tabs(
+        {
+            places.BY_HAND: by_hand,
+            places.DRIFT: _drift.show,
+            places.WALLS: _walls.show,
+            places.COST: _cost.show,
+        }
+    )
 
 
 main()

@@ -7,7 +7,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from mtf_engine.questions.demo import LOGS, TRAININGS
 from mtf_engine.registry import DatasetRow, RunRow, RunState
-from pages.shared import memory
+from pages.shared import memory, places
 
 CLOSED = "closed"
 BESIDE = 3
@@ -38,15 +38,15 @@ def stops(datasets: list[DatasetRow], runs: list[RunRow]) -> list[Stop]:
             "It moves the live weights inside bounds; the planner shows what a box buys, and how long it "
             "takes to fill.",
             "Plan bounds",
-            "pages/explore/bounds.py",
+            places.BOUNDS,
             {"dataset": explored},
         ),
         Stop(
             "May one learn from this log?",
             "It was explored in a box of ±0.15; the certificate says whether it covers that evenly.",
             "See its certificate",
-            "pages/explore/coverage.py",
-            {"dataset": explored},
+            places.DATASETS,
+            {places.TAB: places.COVERAGE, "dataset": explored},
         ),
         Stop(
             "Did the training go well?",
@@ -59,15 +59,15 @@ def stops(datasets: list[DatasetRow], runs: list[RunRow]) -> list[Stop]:
             "Which policy is better?",
             "Both met the same synthetic users as the live one; the A/B test shows what these consumed.",
             "See the A/B test",
-            "pages/evaluate/abtest.py",
-            {"policies": policies},
+            places.POLICIES,
+            {places.TAB: places.ABTEST, "policies": policies},
         ),
         Stop(
             "Where to explore next?",
             "The policy drifts away from the live one; the next box is drawn around that drift.",
             "Draw the next box",
-            "pages/explore/drift.py",
-            {"run": learned, "dataset": explored},
+            places.BOUNDS,
+            {places.TAB: places.DRIFT, "run": learned, "dataset": explored},
         ),
         Stop(
             "What does a server load?",

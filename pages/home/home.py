@@ -7,7 +7,7 @@ import streamlit as st
 
 from mtf_engine.registry import DatasetRow, RunRow, RunState
 from pages.home import _tour
-from pages.shared import glossary, loaders, words
+from pages.shared import glossary, loaders, places, words
 
 
 class Step(NamedTuple):
@@ -31,7 +31,7 @@ def next_step(datasets: list[DatasetRow], runs: list[RunRow]) -> Step:
         return Step(
             "There are logs, but none with explored actions to learn from.",
             "Collect one by replay",
-            "pages/logs/collect.py",
+            "pages/explore/collect.py",
             {"env": "replay", "explore": "uniform"},
         )
     if not trained and live:
@@ -47,12 +47,10 @@ def next_step(datasets: list[DatasetRow], runs: list[RunRow]) -> Step:
         return Step(
             f"{words.run_title(fresh[0])} is trained and not compared yet.",
             "Compare it with the baseline",
-            "pages/evaluate/compare.py",
+            places.POLICIES,
             {"policies": fresh[0].id},
         )
-    return Step(
-        "Every trained policy is compared.", "Look at the comparison", "pages/evaluate/compare.py", {}
-    )
+    return Step("Every trained policy is compared.", "Look at the comparison", places.POLICIES, {})
 
 
 def show_next_step(step: Step) -> None:

@@ -44,7 +44,10 @@ def segment_table(found: Signals) -> pd.DataFrame:
 
 def show(row: DatasetRow) -> None:
     """Draws whether the log can teach, measured once; says why where it cannot tell."""
-    st.header("Can it teach?", anchor=False)
+    if not loaders.explored([row]):
+        st.info("This log was not explored, so nothing can be learned from it. Explore on it first.")
+        st.page_link("pages/explore/collect.py", label="Collect a log →")
+        return
     place = st.empty()
     try:
         with place.container():

@@ -1,6 +1,7 @@
 """Datasets: which logs there are, what one holds, and what moved between two. Decides which to learn from."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import pandas as pd
 import streamlit as st
@@ -10,8 +11,8 @@ from mtf_engine.logs.quality import LONGEST, Quality
 from mtf_engine.logs.shift import drift
 from mtf_engine.questions import dependents
 from mtf_engine.registry import DatasetRow
-from pages.logs import _log_tables, _teaching
-from pages.shared import dataset_charts, follow, links, loaders, needed, words
+from pages.logs import _coverage, _log_tables, _rewards, _teaching
+from pages.shared import dataset_charts, follow, links, loaders, needed, places, words
 from pages.shared.counting import Aggregate, counted
 from pages.shared.exhibit import csv_download, described, exhibit, shares
 
@@ -58,12 +59,8 @@ def show_deletion(row: DatasetRow) -> None:
 def show_ways(row: DatasetRow) -> None:
     query = {"dataset": row.id}
     with st.container(horizontal=True, vertical_alignment="center"):
-        if row.meta.get("exploration") == "uniform":
-            st.page_link("pages/explore/coverage.py", label="Certify its coverage →", query_params=query)
         if loaders.explored([row]):
             st.page_link("pages/train/start.py", label="Train on it →", query_params=query)
-        if "watch_time" in row.meta["signals"]:
-            st.page_link("pages/logs/rewards.py", label="Weigh its signals →", query_params=query)
         with st.popover("Delete…"):
             show_deletion(row)
 
@@ -125,7 +122,7 @@ def show_drift(row: DatasetRow, quality: Quality, others: dict[str, DatasetRow])
     titles = {NO_OTHER: "choose a log"} | {
         i: f"{r.name} · {r.n_requests:,} requests · {i}" for i, r in others.items()
     }
-    other = links.choice("Compare with", titles, "against")
+    other = links.choice("Compare with", titles, "drift_from")
     if other == NO_OTHER:
         return
     reference = counted(others[other], QUALITY)
@@ -160,20 +157,8 @@ def show_command(row: DatasetRow, *options: str) -> None:
     st.code(command, language=None, wrap_lines=True)
 
 
-def main() -> None:
-    st.title("Datasets", anchor=False)
-    st.caption("Decides which log is fit to learn from, and whether a newer one is still like an older one.")
-    rows = loaders.datasets()
-    if not rows:
-        st.info("No dataset yet. Import a log, or collect one from synthetic users.")
-        st.page_link("pages/logs/import_logs.py", label="Import logs →")
-        st.page_link("pages/logs/collect.py", label="Collect a log →")
-        return
-    show_list(rows)
-    by_id = {row.id: row for row in rows}
-    titles = {i: f"{row.name} · {row.n_requests:,} requests · {i}" for i, row in by_id.items()}
-    row = by_id[links.choice("Look at", titles, "dataset")]
-    show_ways(row)
+def show_quality(row: DatasetRow, others: dict[str, DatasetRow]) -> None:
+    """Draws the tab."""
     quality = counted(row, QUALITY)
     if quality is None:
         return
@@ -182,9 +167,32 @@ def main() -> None:
     show_spread(quality)
     show_columns(row, quality)
     show_command(row)
-    if loaders.explored([row]):
-        _teaching.show(row)
-    show_drift(row, quality, {i: other for i, other in by_id.items() if i != row.id})
+    show_drift(row, quality, others)
+
+
+def main() -> None:
+    st.title("Datasets", anchor=False)
+    st.caption("Decides which log is fit to learn from, and whether a newer one is still like an older one.")
+    rows = loaders.datasets()
+    if not rows:
+        st.info("No dataset yet. Import a log, or collect one from synthetic users.")
+        st.page_link("pages/logs/import_logs.py", label="Import logs →")
+        st.page_link("pages/explore/collect.py", label="Collect a log →")
+        return
+    show_list(rows)
+    by_id = {row.id: row for row in rows}
+    titles = {i: f"{row.name} · {row.n_requests:,} requests · {i}" for i, row in by_id.items()}
+    row = by_id[links.choice("Look at", titles, "dataset")]
+    show_ways(row)
+    others = {i: other for i, other in by_id.items() if i != row.id}
+    places.tabs(
+        {
+            places.QUALITY: partial(show_quality, row, others),
+            places.REWARDS: partial(_rewards.show, row),
+            places.COVERAGE: partial(_coverage.show, row),
+            places.TEACHING: partial(_teaching.show, row),
+        }
+    )
 
 
 main()

@@ -169,7 +169,7 @@ def show_success(result: dict) -> None:
         return
     st.write("It has no explored actions: a policy learns from a log that is collected by replaying it.")
     query = {"env": "replay", "dataset": row.id, "explore": "uniform"}
-    st.page_link("pages/logs/collect.py", label="Collect an explored log →", query_params=query)
+    st.page_link("pages/explore/collect.py", label="Collect an explored log →", query_params=query)
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ import streamlit as st
 from mtf_engine.registry import RunRow
 from mtf_engine.release.rounds import Round
 from pages.release import _round_charts, _round_form
-from pages.shared import follow, links, loaders, round_tables, words
+from pages.shared import follow, links, loaders, places, round_tables, words
 from pages.shared.exhibit import described, exhibit
 from pages.shared.round_tables import AB_GAIN, GAUC
 
@@ -88,9 +88,9 @@ def show_next(run: RunRow, told: list[Round]) -> None:
     )
     with st.container(horizontal=True):
         st.page_link(
-            "pages/explore/walls.py",
+            places.BOUNDS,
             label="Change its bounds →",
-            query_params={"run": last.candidate, "dataset": last.dataset_id},
+            query_params={places.TAB: places.WALLS, "run": last.candidate, "dataset": last.dataset_id},
         )
         st.page_link("pages/release/review.py", label="Review it →", query_params={"run": run.id})
         if st.button("Fill the form for the next round"):

@@ -8,15 +8,11 @@ from mtf_engine.evaluation import EvaluationResult
 from mtf_engine.registry import BASELINE, DatasetRow, RunRow, RunState, run_of
 from mtf_engine.runs import executor
 from mtf_engine.work.evaluate import submit_evaluate
-from pages.shared import follow, links, loaders, results, words
+from pages.shared import follow, links, loaders, places, results, words
 
-PAGES = {
-    "pages/evaluate/compare.py": "Compare their weighted GAUC →",
-    "pages/evaluate/deviation.py": "How far they deviate →",
-    "pages/evaluate/critics.py": "What their critics say →",
-    "pages/evaluate/explain.py": "Explain one request →",
-    "pages/evaluate/abtest.py": "A/B test them →",
-}
+EXPLORED = ("uniform", "gaussian")
+FIRST = 6
+"""Policies that are compared at first, at most."""
 
 
 class Chosen(NamedTuple):
@@ -24,11 +20,6 @@ class Chosen(NamedTuple):
 
     policies: list[str]
     dataset: DatasetRow
-
-    @property
-    def query(self) -> dict[str, list[str]]:
-        """What a link must carry to make the same choice."""
-        return {"policies": [p for p in self.policies if p != BASELINE], "dataset": [self.dataset.id]}
 
 
 class Comparison(NamedTuple):
@@ -41,33 +32,70 @@ class Comparison(NamedTuple):
     """Of the policies evaluated together, those not chosen included."""
 
 
-def choose() -> Chosen | None:
-    """Draws the choice of policies and a log and returns it; None, told in a sentence, where there is none."""
+def choose_policies(place: Any = st) -> list[str] | None:
+    """Draws the choice of policies and returns it; None, told in a sentence, where none is trained.
+
+    At first the newest trainings that were explored around one baseline, six at most.
+    """
     runs = loaders.trainings(RunState.COMPLETED)
     if not runs:
         st.info("No policy is trained yet, so there is nothing to read.")
-        st.page_link("pages/train/start.py", label="Start a training →")
+        st.page_link(places.START, label="Start a training →")
         return None
+    first = [run.id for run in _alike(runs)[:FIRST]]
     titles = words.policy_titles(runs)
-    left, right = st.columns([3, 2])
-    chosen = links.choices("Policies, beside the baseline", titles, "policies", left)
-    first = next((run for run in runs if run.id in map(run_of, chosen)), None)
-    rows = {row.id: row for row in _fitting(loaders.datasets(), first)}
+    return links.choices("Policies, beside the baseline", titles, "policies", place, first)
+
+
+def _alike(runs: list[RunRow]) -> list[RunRow]:
+    """Returns the trainings whose logs were explored around the baseline of the newest one's log, newest first.
+
+    Parts of comparisons and rounds only where there are no others.
+    """
+    baselines = {row.id: row.meta.get("baseline") for row in loaders.datasets()}
+    own = [run for run in runs if run.parent_id is None] or runs
+    return [
+        run
+        for run in own
+        if baselines.get(str(run.dataset_id)) == baselines.get(str(own[0].dataset_id))
+        and loaders.takes(run) == loaders.takes(own[0])
+    ]
+
+
+def choose_log(policies: list[str], place: Any = st) -> DatasetRow | None:
+    """Draws the choice of a log to score policies on and returns it; None where no log fits them.
+
+    At first the newest one that none of them was trained on, without exploration if there is such a one.
+    """
+    runs = loaders.runs_by_id()
+    trained = [runs[run_of(policy)] for policy in policies if run_of(policy) in runs]
+    learned_from = {name for run in trained for name in _logs_of(run)}
+    takes = loaders.takes(trained[0]) if trained else None
+    fits = [row for row in loaders.datasets() if takes is None or takes.fits_log(row)]
+    fits.sort(key=lambda row: (row.id in learned_from, row.meta["exploration"] in EXPLORED))
+    rows = {row.id: row for row in fits}
     if not rows:
-        st.info("There is no log with the features and actions of these policies. Import or collect one.")
-        st.page_link("pages/logs/import_logs.py", label="Import logs →")
         return None
     names = {row.id: f"{row.name} · {row.id}" for row in rows.values()}
-    where = "Its test rows, or all where it has no split."
-    dataset_id = links.choice("On the dataset", names, "dataset", right, help=where)
-    return Chosen([BASELINE, *chosen], rows[dataset_id])
+    where = "Its test rows, or all where it has no split. At first the newest log that none of these was trained on."
+    row = rows[links.choice("Scored on", names, "on", place, follows_first=True, help=where)]
+    if row.id in learned_from:
+        place.caption(
+            "Some of these policies learned from it: where it has no test rows, that flatters them."
+        )
+    return row
 
 
-def compared() -> Comparison | None:
-    """Draws the choice and returns its evaluation; until there is one, draws how to make it."""
-    chosen = choose()
-    if chosen is None:
-        return None
+def _logs_of(run: RunRow) -> set[str]:
+    """Returns the logs that a training learned from, those that were joined too."""
+    own = str(run.dataset_id)
+    details = next((row.meta["details"] for row in loaders.datasets() if row.id == own), {})
+    return {own, *details.get("joins", ())}
+
+
+def compared(policies: list[str], dataset: DatasetRow) -> Comparison | None:
+    """Returns the evaluation of the baseline and `policies` on a log; until there is one, draws how to make it."""
+    chosen = Chosen([BASELINE, *policies], dataset)
     found = _evaluation_of(chosen)
     if found is None:
         _offer(chosen)
@@ -93,14 +121,6 @@ def choose_segment(found: Comparison, place: Any = st) -> str:
     return links.choice("Among", titles, "segment", place)
 
 
-def show_links(chosen: Chosen, here: str) -> None:
-    """Draws links to the other pages that read the same choice."""
-    with st.container(horizontal=True):
-        for page, label in PAGES.items():
-            if page != here:
-                st.page_link(page, label=label, query_params=chosen.query)
-
-
 def warn_if_synthetic(dataset: DatasetRow) -> None:
     if dataset.meta.get("synthetic"):
         st.warning(words.synthetic(dataset.meta.get("details", {}).get("env")))
@@ -112,13 +132,6 @@ def _introduce(result: EvaluationResult, chosen: Chosen) -> None:
         f"{result.n_requests:,} requests, {result.n_impressions:,} impressions of {result.n_users:,} users; "
         f"split: {result.split}; intervals by {result.n_bootstrap:,} bootstrap draws over users."
     )
-
-
-def _fitting(datasets: list[DatasetRow], run: RunRow | None) -> list[DatasetRow]:
-    """Returns the datasets that have the features and the fusion of a training's policy; test logs first."""
-    takes, own = (loaders.takes(run), run.dataset_id) if run else (None, None)
-    fits = [row for row in datasets if takes is None or takes.fits_log(row)]
-    return sorted(fits, key=lambda row: (row.meta["exploration"] in ("uniform", "gaussian"), row.id == own))
 
 
 def _evaluation_of(chosen: Chosen) -> RunRow | None:

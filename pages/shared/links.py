@@ -3,39 +3,70 @@
 Without one in the address a choice is at first what it was on the page before.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import streamlit as st
 
 
-def choice(label: str, titles: Mapping[str, str], key: str, place: Any = st, **options: Any) -> str:
+def choice(
+    label: str,
+    titles: Mapping[str, str],
+    key: str,
+    place: Any = st,
+    follows_first: bool = False,
+    **options: Any,
+) -> str:
     """Draws a select box on `place` and returns the key of `titles` chosen: at first that of the address.
 
     Else the one of the page before, else the first. One that is not there, as in a link of last month, is
-    told and replaced.
+    told and replaced. With `follows_first` a visitor who is at the first of `titles` stays at the first when others
+    come before it.
     """
-    linked = st.query_params.get(key)
+    linked, first = st.query_params.get(key), next(iter(titles))
     asked = _asked(key, linked)
+    if follows_first:
+        moved = st.session_state.get(_first(key)) == asked != first and linked in (asked, None)
+        asked = first if moved else asked
+        st.session_state[_first(key)] = first
     if linked is not None and asked == linked and linked not in titles:
         st.warning(f"There is no `{linked}` to choose here.")
-    st.session_state[key] = asked if asked in titles else next(iter(titles))
+    st.session_state[key] = asked if asked in titles else first
     chosen = place.selectbox(label, titles, format_func=titles.__getitem__, key=key, **options)
     st.query_params[key] = st.session_state[_kept(key)] = chosen
     return chosen
 
 
-def choices(label: str, titles: Mapping[str, str], key: str, place: Any = st, **options: Any) -> list[str]:
+def choices(
+    label: str,
+    titles: Mapping[str, str],
+    key: str,
+    place: Any = st,
+    first: Sequence[str] = (),
+    **options: Any,
+) -> list[str]:
     """Draws a box for several and returns the keys of `titles` chosen: at first those of the address.
 
-    Without any there those of the page before, else the first. The visitor may choose none.
+    Without any there those of the page before, else `first`, else the first alone. The visitor may choose none.
     """
     asked = _asked(key, st.query_params.get_all(key) or None)
     there = [one for one in asked or () if one in titles]
-    st.session_state[key] = there if there or asked == [] else [next(iter(titles))]
+    st.session_state[key] = there if there or asked == [] else list(first) or [next(iter(titles))]
     chosen = place.multiselect(label, titles, format_func=titles.__getitem__, key=key, **options)
     st.query_params[key] = st.session_state[_kept(key)] = chosen
     return chosen
+
+
+def tabs(labels: Sequence[str], key: str) -> Sequence[Any]:
+    """Draws tabs and returns them, the one of the address in front, else the first; `open` tells which is.
+
+    A tab bound by Streamlit itself could not be chosen by `st.switch_page`.
+    """
+    asked = _asked(key, st.query_params.get(key))
+    st.session_state[key] = asked if asked in labels else labels[0]
+    drawn = st.tabs(labels, key=key, on_change="rerun")
+    st.query_params[key] = st.session_state[_kept(key)] = st.session_state[key]
+    return drawn
 
 
 def _asked(key: str, linked: Any) -> Any:
@@ -48,7 +79,7 @@ def _asked(key: str, linked: Any) -> Any:
 
 def forget(key: str) -> None:
     """Makes the choice anew at the next run of the page, as on a first visit."""
-    for name in (key, _kept(key)):
+    for name in (key, _kept(key), _first(key)):
         st.session_state.pop(name, None)
     st.query_params.pop(key, None)
 
@@ -56,3 +87,8 @@ def forget(key: str) -> None:
 def _kept(key: str) -> str:
     """Returns where a choice outlives its widget, whose own state ends with its page."""
     return f"kept {key}"
+
+
+def _first(key: str) -> str:
+    """Returns where the first of the titles is kept that a choice was drawn with last."""
+    return f"first {key}"

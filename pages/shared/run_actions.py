@@ -7,7 +7,7 @@ import streamlit as st
 from mtf_engine.questions import dependents
 from mtf_engine.registry import RunRow
 from mtf_engine.runs import differences, executor, keeping
-from pages.shared import follow, loaders, needed, words
+from pages.shared import follow, loaders, needed, places, words
 
 
 def show_chosen(runs: Sequence[RunRow]) -> None:
@@ -40,7 +40,8 @@ def _compare_link(runs: Sequence[RunRow]) -> None:
     trainings = [run.id for run in runs if run.kind == "train"]
     if differences.FEWEST <= len(trainings) <= differences.MOST:
         label = f"Compare {len(trainings)} trainings →"
-        st.page_link("pages/train/compare_runs.py", label=label, query_params={"runs": trainings})
+        query = {places.TAB: places.COMPARED, "runs": trainings}
+        st.page_link(places.RUNS, label=label, query_params=query)
     elif len(trainings) > differences.MOST:
         st.caption(f"At most {differences.MOST} trainings are compared at once.")
 

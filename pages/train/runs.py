@@ -2,11 +2,12 @@
 
 import streamlit as st
 
+from mtf_engine.environments.names import meets_again
 from mtf_engine.registry import BEST, RunRow, RunState
 from mtf_engine.runs import executor
-from pages.shared import charts, follow, links, loaders, run_actions, run_table, words
+from pages.shared import charts, follow, links, loaders, places, run_actions, run_table, words
 from pages.shared.exhibit import csv_download, exhibit
-from pages.train import _run_filters
+from pages.train import _compare, _run_filters
 from pages.train._run_filters import View
 
 LIVE_SECONDS, IDLE_SECONDS = 2.0, 15.0
@@ -109,11 +110,14 @@ def show_actions(run: RunRow) -> None:
     if run.kind == "train" and run.state is RunState.COMPLETED:
         policies = [run.id] if run.best_step in (None, run.n_steps) else [run.id, run.id + BEST]
         compare = {"policies": policies}
-        st.page_link("pages/evaluate/compare.py", label="Compare it →", query_params=compare)
-        st.page_link("pages/evaluate/abtest.py", label="A/B test it →", query_params={"policies": run.id})
+        st.page_link(places.POLICIES, label="Compare it →", query_params=compare)
+        if (takes := loaders.takes(run)) and meets_again(takes.env):
+            test = {places.TAB: places.ABTEST, "policies": run.id}
+            st.page_link(places.POLICIES, label="A/B test it →", query_params=test)
         st.page_link("pages/release/export.py", label="Export it →", query_params={"run": run.id})
     if run.kind == "abtest" and run.state is RunState.COMPLETED:
-        st.page_link("pages/evaluate/abtest.py", label="Read it →", query_params={"test": run.id})
+        query = {places.TAB: places.ABTEST, "test": run.id}
+        st.page_link(places.POLICIES, label="Read it →", query_params=query)
 
 
 def show_curves(run: RunRow) -> None:
@@ -136,9 +140,8 @@ def show_details(run: RunRow) -> None:
     origin.json(run.provenance or {})
 
 
-def main() -> None:
-    st.title("Runs", anchor=False)
-    st.caption("Every import, collection, training, comparison and export, each a process of its own.")
+def all_runs() -> None:
+    """Draws the table, and one run."""
     runs = loaders.workspace().registry.runs()
     if not runs:
         st.info("No run yet. Start a training, or import a log.")
@@ -156,6 +159,12 @@ def main() -> None:
     st.fragment(show_run, run_every=LIVE_SECONDS if alive else None)(run_id, alive)
     with st.expander("Note and tags", expanded=bool(run.note or run.tags)):
         run_actions.edit(run, sorted({tag for one in runs for tag in one.tags}))
+
+
+def main() -> None:
+    st.title("Runs", anchor=False)
+    st.caption("Every import, collection, training, comparison and export, each a process of its own.")
+    places.tabs({places.ALL_RUNS: all_runs, places.COMPARED: _compare.show})
 
 
 main()

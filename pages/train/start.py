@@ -13,8 +13,8 @@ from mtf_engine.registry import DatasetRow, RunRow, RunState
 from mtf_engine.runs import estimates, executor
 from mtf_engine.spec import Spec
 from mtf_engine.work.train import submit_seeds
-from pages.shared import follow, links, loaders, words
-from pages.train import _forms
+from pages.shared import follow, links, loaders, places, words
+from pages.train import _forms, _formulas
 
 DEFAULT_PRESET = "laptop"
 DRAWN_APART = ("seed",)
@@ -67,7 +67,8 @@ def show_signal(row: DatasetRow) -> None:
         (st.warning if found.verdict == "nothing" else st.caption)(words.plain(found.sentence))
     else:
         st.caption(words.plain(found or "Whether this log can teach is not measured yet."))
-    st.page_link("pages/logs/datasets.py", label="Can it teach? →", query_params={"dataset": row.id})
+    query = {places.TAB: places.TEACHING, "dataset": row.id}
+    st.page_link(places.DATASETS, label="Can it teach? →", query_params=query)
 
 
 def choose_start(earlier: RunRow | None) -> tuple[str, Start]:
@@ -174,15 +175,12 @@ def start(order: Order) -> None:
     st.switch_page("pages/train/runs.py", query_params={"run": run_ids[0]})
 
 
-def main() -> None:
-    st.title("Start a training", anchor=False)
-    st.caption(
-        "Decides which method learns from which log. It works in the background; this page may be closed."
-    )
+def train() -> None:
+    """Draws the form."""
     rows = loaders.explored(loaders.datasets())
     if not rows:
         st.info("There is no log with explored actions to learn from. Collect one, or import one.")
-        st.page_link("pages/logs/collect.py", label="Collect a log →")
+        st.page_link("pages/explore/collect.py", label="Collect a log →")
         st.page_link("pages/logs/import_logs.py", label="Import logs →")
         return
     earlier = earlier_run()
@@ -201,6 +199,14 @@ def main() -> None:
         if st.button(label, type="primary"):
             start(order)
     show_command(order)
+
+
+def main() -> None:
+    st.title("Start a training", anchor=False)
+    st.caption(
+        "Decides which method learns from which log. It works in the background; this page may be closed."
+    )
+    places.tabs({places.TRAIN: train, places.PENALTY: _formulas.show})
 
 
 main()

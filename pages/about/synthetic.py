@@ -9,7 +9,7 @@ from mtf_engine.environments.world import World
 from mtf_engine.study.optima import NAMES
 from mtf_engine.study.premises import PREMISES, Premises, stored
 from mtf_engine.study.properties import Properties
-from pages.shared import evaluation_charts
+from pages.shared import evaluation_charts, places
 from pages.shared.exhibit import described, exhibit
 from pages.shared.worlds import choose_world
 
@@ -163,7 +163,7 @@ def main() -> None:
             else f"On logs of these users weighted GAUC orders policies the other way: Kendall's tau is {agrees:+.2f}. "
             "Judge policies for them by A/B test."
         )
-        st.page_link("pages/evaluate/abtest.py", label="A/B test policies →")
+        st.page_link(places.POLICIES, label="A/B test policies →", query_params={places.TAB: places.ABTEST})
     if found:
         show_properties(found, world)
 

@@ -97,6 +97,7 @@ def show_calibration(found: Comparison, run_id: str) -> None:
 
 
 def show(found: Comparison) -> None:
+    """Draws the tab."""
     everyone = action_results.spreads(found.result, "", found.runs)
     titles = {run_id: name["policy"] for run_id, (name, _) in everyone.items()}
     if not titles:
@@ -113,18 +114,3 @@ def show(found: Comparison) -> None:
     show_each(found, run_id, spreads[run_id][1])
     show_two(found, run_id)
     show_calibration(found, run_id)
-
-
-def main() -> None:
-    st.title("Critics", anchor=False)
-    st.caption(
-        "Decides whether the critics can be trusted: where they agree, and whether the log bears them out."
-    )
-    found = comparison.compared()
-    if found is None:
-        return
-    show(found)
-    comparison.show_links(found.chosen, "pages/evaluate/critics.py")
-
-
-main()

@@ -38,7 +38,7 @@ def cost_table(found: ExplorationCost) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def show(found: ExplorationCost, plan: plans.Chosen) -> None:
+def show_cost(found: ExplorationCost, plan: plans.Chosen) -> None:
     table = cost_table(found)
     alt = f"What uniform draws in {plan.title} and Gaussian noise of sigma {found.sigma:g} do to rankings"
     exhibit(log_charts.cost(table), table, "cost before collecting", alt)
@@ -50,8 +50,8 @@ def show(found: ExplorationCost, plan: plans.Chosen) -> None:
         st.caption(f"{found.n_left_out:,} requests with {found.k} candidates or fewer are left out.")
 
 
-def main() -> None:
-    st.title("Cost before collecting", anchor=False)
+def show() -> None:
+    """Draws the tab."""
     st.caption("Decides whether a plan may be collected: how much of what users see it would change.")
     rows = {row.id: row for row in loaders.datasets()}
     if not rows:
@@ -68,11 +68,8 @@ def main() -> None:
     k = second.number_input("Places shown", 1, 100, 3, key="k", **bound)
     n = third.selectbox("Requests replayed", SAMPLES, format_func="{:,}".format, key="replayed", **bound)
     with follow.refusals():
-        show(loaders.collection_cost(row, plan.plan, sigma, k, n), plan)
+        show_cost(loaders.collection_cost(row, plan.plan, sigma, k, n), plan)
     st.caption(f"The same on the command line{plans.where(plan)}")
     asked = (*plan.option, "--sigma", f"{sigma:g}", "--k", k, "--requests", n)
     command = words.command(loaders.workspace().path, "bounds", "cost", row.id, *asked)
     st.code(command, language=None, wrap_lines=True)
-
-
-main()

@@ -6,7 +6,7 @@ import streamlit as st
 from mtf_engine.exploration.wall_pressure import RULE, WallPressure, wall_pressure
 from mtf_engine.exploration.walls import AT_WALL
 from mtf_engine.questions.exploring import logged_plan
-from pages.shared import acting, links, loaders, log_charts, plans, words
+from pages.shared import acting, links, loaders, log_charts, places, plans, words
 from pages.shared.exhibit import exhibit
 
 PROPOSALS = {
@@ -63,7 +63,7 @@ def show_plan(chosen: acting.Acting, against: plans.Chosen, found: WallPressure,
     """Draws the way from the proposed walls to the planner."""
     if st.button("Take it to the planner", type="primary", disabled=found.plan == against.plan):
         plans.draw(found.plan, f"from wall pressure of {chosen.text} on {against.title}")
-        st.switch_page("pages/explore/bounds.py", query_params={"dataset": chosen.dataset.id})
+        st.switch_page(places.BOUNDS, query_params={places.TAB: places.BY_HAND, "dataset": chosen.dataset.id})
     st.caption(f"The same on the command line{plans.where(against)}")
     options = [*against.option, *(["--by-segment"] if by_segment else [])]
     asked = ("--on", chosen.dataset.id, *options, "--save", "NAME")
@@ -71,8 +71,8 @@ def show_plan(chosen: acting.Acting, against: plans.Chosen, found: WallPressure,
     st.code(command, language=None, wrap_lines=True)
 
 
-def main() -> None:
-    st.title("Wall pressure", anchor=False)
+def show() -> None:
+    """Draws the tab."""
     st.caption("Decides which walls to move: where a learned policy would go on if its bounds let it.")
     chosen = acting.choose()
     if chosen is None:
@@ -97,6 +97,3 @@ def main() -> None:
     )
     show_proposals(table)
     show_plan(chosen, against, found, by_segment)
-
-
-main()

@@ -7,7 +7,7 @@ import streamlit as st
 
 from mtf_engine.registry import RunRow, RunState
 from mtf_engine.runs import differences
-from pages.shared import charts, links, loaders, run_table, words
+from pages.shared import charts, links, loaders, places, run_table, words
 from pages.shared.exhibit import csv_download, exhibit
 from pages.shared.run_actions import show_command
 from pages.train import _run_charts
@@ -131,8 +131,12 @@ def choose_metrics(runs: Sequence[RunRow]) -> list[str]:
     )
 
 
-def main() -> None:
-    st.title("Compare runs", anchor=False)
+def completed(runs: Sequence[RunRow]) -> list[RunRow]:
+    return [run for run in runs if run.state is RunState.COMPLETED]
+
+
+def show() -> None:
+    """Draws the tab."""
     st.caption("Decides which settings to go on with. The page's address carries all that is chosen here.")
     if not loaders.runs_by_id():
         st.info("No training yet, so there is nothing to compare.")
@@ -154,15 +158,6 @@ def main() -> None:
     policies = list(words.policy_titles(completed(runs)))
     if policies:
         query = {"policies": policies}
-        st.page_link(
-            "pages/evaluate/compare.py", label="Compare their policies on a log →", query_params=query
-        )
+        st.page_link(places.POLICIES, label="Compare their policies on a log →", query_params=query)
     st.caption("The same on the command line")
     show_command("runs", "compare", *(run.id for run in runs))
-
-
-def completed(runs: Sequence[RunRow]) -> list[RunRow]:
-    return [run for run in runs if run.state is RunState.COMPLETED]
-
-
-main()

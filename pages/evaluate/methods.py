@@ -258,7 +258,7 @@ def show(run: RunRow, found: Comparison) -> None:
 
 
 def main() -> None:
-    st.title("Compare methods", anchor=False)
+    st.title("Methods", anchor=False)
     st.caption("Decides which method to train, and which part of a gain is its data's.")
     runs = {run.id: run for run in loaders.workspace().registry.runs(kind="compare") if not run.archived}
     if not runs:

@@ -9,17 +9,9 @@ from mtf_engine.exploration.coverage_counts import CELLS, CoverageCounts
 from mtf_engine.logs import aggregates
 from mtf_engine.registry import DatasetRow
 from mtf_engine.spec import FusionSpec
-from pages.shared import glossary, links, loaders, log_charts, words
+from pages.shared import glossary, links, loaders, log_charts, places, words
 from pages.shared.counting import Aggregate, counted
 from pages.shared.exhibit import csv_download, exhibit
-
-
-def choose(rows: list[DatasetRow]) -> DatasetRow:
-    by_id = {row.id: row for row in rows}
-    titles = {
-        i: f"{r.name} · {r.meta['exploration']} · {r.n_requests:,} requests · {i}" for i, r in by_id.items()
-    }
-    return by_id[links.choice("Explored log", titles, "dataset")]
 
 
 def check_table(certificate: Certificate) -> pd.DataFrame:
@@ -110,15 +102,14 @@ def show_pair(counts: CoverageCounts, names: tuple[str, ...], free: tuple[str, .
     st.caption("Each box is cut into 5 by 5 cells. Requests outside count in the outermost ones.")
 
 
-def main() -> None:
-    st.title("Coverage certificate", anchor=False)
-    st.caption("Decides whether an explored log may be learned from: does it cover its boxes evenly?")
-    rows = loaders.explored(loaders.datasets())
-    if not rows:
-        st.info("There is no explored log to certify. Plan the bounds of one, and collect it.")
-        st.page_link("pages/explore/bounds.py", label="Plan bounds →")
+def show(row: DatasetRow) -> None:
+    """Draws the tab."""
+    if not loaders.explored([row]):
+        st.info(
+            "This log was not explored, so there is no box to certify. Plan the bounds of one, and collect it."
+        )
+        st.page_link(places.BOUNDS, label="Plan bounds →")
         return
-    row = choose(rows)
     counts = counted(row, Aggregate(aggregates.stored_coverage, aggregates.coverage, "requests"))
     if counts is None:
         return
@@ -133,6 +124,3 @@ def main() -> None:
     st.caption("The same on the command line")
     command = words.command(loaders.workspace().path, "bounds", "coverage", row.id)
     st.code(command, language=None, wrap_lines=True)
-
-
-main()

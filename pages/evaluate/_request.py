@@ -92,7 +92,7 @@ def show_item(frame: pd.DataFrame) -> None:
     )
 
 
-def show(dataset: DatasetRow, policies: list[str], request_id: int) -> None:
+def explain(dataset: DatasetRow, policies: list[str], request_id: int) -> None:
     request, explanation = loaders.explained(dataset, request_id, tuple(policies))
     weights, ranking = _explaining.frames(explanation, request, loaders.runs_by_id())
     show_facts(request)
@@ -105,19 +105,11 @@ def show(dataset: DatasetRow, policies: list[str], request_id: int) -> None:
         csv_download(everything, f"request {request_id}")
 
 
-def main() -> None:
-    st.title("Explain one request", anchor=False)
-    st.caption("Decides whether a policy ranks for reasons that one would stand by.")
-    chosen = comparison.choose()
-    if chosen is None:
-        return
-    comparison.warn_if_synthetic(chosen.dataset)
-    request_id = choose_request(chosen.dataset)
+def show(dataset: DatasetRow, policies: list[str]) -> None:
+    """Draws the tab."""
+    comparison.warn_if_synthetic(dataset)
+    request_id = choose_request(dataset)
     if request_id is None:
         return
     with follow.refusals():
-        show(chosen.dataset, chosen.policies, request_id)
-        comparison.show_links(chosen, "pages/evaluate/explain.py")
-
-
-main()
+        explain(dataset, policies, request_id)

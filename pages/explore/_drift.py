@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from mtf_engine.exploration.drift import DriftBounds, DriftRow, HoldingBox, drift_quantiles
-from pages.shared import acting, links, loaders, log_charts, plans, words
+from pages.shared import acting, links, loaders, log_charts, places, plans, words
 from pages.shared.exhibit import exhibit
 
 EVERYBODY = "*everybody"
@@ -80,15 +80,15 @@ def show_plan(chosen: acting.Acting, found: DriftBounds, options: list[str]) -> 
         st.caption(f"{words.plain(segment)} has {n} requests only and keeps the default box.")
     if st.button("Take it to the planner", type="primary"):
         plans.draw(found.plan, f"from drift of {chosen.text}, {100 * found.share:g} %")
-        st.switch_page("pages/explore/bounds.py", query_params={"dataset": chosen.dataset.id})
+        st.switch_page(places.BOUNDS, query_params={places.TAB: places.BY_HAND, "dataset": chosen.dataset.id})
     st.caption("The same on the command line")
     share = ("--share", f"{found.share:g}", *options, "--save", "NAME")
     command = ("bounds", "drift", chosen.run.id, "--on", chosen.dataset.id, *share)
     st.code(words.command(loaders.workspace().path, *command), language=None, wrap_lines=True)
 
 
-def main() -> None:
-    st.title("Bounds from drift", anchor=False)
+def show() -> None:
+    """Draws the tab."""
     st.caption(
         "Decides where the next bounds go: around what a policy has learned, new minus baseline action."
     )
@@ -106,6 +106,3 @@ def main() -> None:
     show_box(boxes[key], [row for row in rows if row.segment == segment], acted.names, key.lstrip("*"))
     options = [*(["--by-segment"] if by_segment else []), *(["--include-baseline"] if baseline else [])]
     show_plan(chosen, found, options)
-
-
-main()

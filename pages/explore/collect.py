@@ -8,7 +8,7 @@ from mtf_engine.registry import BASELINE, RunRow
 from mtf_engine.runs import estimates, executor
 from mtf_engine.spec import Refusal
 from mtf_engine.work.collect import submit_collect
-from pages.shared import follow, links, loaders, plans, words, worlds
+from pages.shared import follow, links, loaders, places, plans, words, worlds
 from pages.shared.worlds import World
 
 KINDS = {
@@ -107,7 +107,8 @@ def show_result(run: RunRow) -> None:
     query = {"dataset": result["dataset_id"]}
     with st.container(horizontal=True):
         if run.config["explore"] == "uniform":
-            st.page_link("pages/explore/coverage.py", label="Certify its coverage →", query_params=query)
+            certify = {**query, places.TAB: places.COVERAGE}
+            st.page_link(places.DATASETS, label="Certify its coverage →", query_params=certify)
         if run.config["explore"] != "baseline":
             st.page_link("pages/train/start.py", label="Train on it →", query_params=query)
         st.page_link("pages/logs/datasets.py", label="Look at its quality →", query_params=query)

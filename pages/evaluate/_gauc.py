@@ -1,4 +1,4 @@
-"""Compare policies on a log. Decides which policy is better, and by how much one can know it."""
+"""Weighted GAUC of policies on a log. Decides which policy is better, and by how much one can know it."""
 
 import pandas as pd
 import streamlit as st
@@ -6,7 +6,7 @@ import streamlit as st
 from mtf_engine.evaluation import ABTest
 from mtf_engine.evaluation.agreement import agreement
 from mtf_engine.registry import RunState
-from pages.shared import charts, comparison, evaluation_charts, glossary, links, loaders, results, words
+from pages.shared import charts, evaluation_charts, glossary, links, loaders, places, results, words
 from pages.shared.comparison import Comparison
 from pages.shared.exhibit import described, exhibit, shares
 
@@ -90,7 +90,8 @@ def show_tested(found: Comparison) -> None:
     }
     said = f"Differences from {words.policy_title(beside.base, found.runs)} on the log and in the A/B test"
     described(table, "beside the A/B test", said, **numbers)
-    st.page_link("pages/evaluate/abtest.py", label="The A/B test →", query_params={"test": run.id})
+    query = {places.TAB: places.ABTEST, "test": run.id}
+    st.page_link(places.POLICIES, label="The A/B test →", query_params=query)
 
 
 def _percent(relative: float | None) -> float | None:
@@ -143,12 +144,8 @@ def show_segments(found: Comparison, base: str) -> None:
         st.caption(resolved("In the segment that tells least", frame))
 
 
-def main() -> None:
-    st.title("Compare policies", anchor=False)
-    st.caption("Decides which policy is better on a log, and how sure one can be of it.")
-    found = comparison.compared()
-    if found is None:
-        return
+def show(found: Comparison) -> None:
+    """Draws the tab."""
     show_scores(found)
     if len(found.result.policies) == 1:
         st.info("Choose a policy beside the baseline to see their difference.")
@@ -160,7 +157,3 @@ def main() -> None:
     show_best(found)
     show_segments(found, base)
     show_searches(found)
-    comparison.show_links(found.chosen, "pages/evaluate/compare.py")
-
-
-main()

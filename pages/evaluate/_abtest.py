@@ -8,11 +8,11 @@ import streamlit as st
 
 from mtf_engine.environments.names import session_of, world_of
 from mtf_engine.evaluation import ABTest
-from mtf_engine.registry import BASELINE, RunRow, RunState
+from mtf_engine.registry import BASELINE, RunRow, RunState, run_of
 from mtf_engine.runs import estimates, executor
 from mtf_engine.work.abtest import submit_abtest
 from pages.evaluate import _abtest_results
-from pages.shared import follow, glossary, links, loaders, results, words
+from pages.shared import follow, glossary, links, loaders, places, results, words
 from pages.shared.exhibit import described, exhibit
 
 TEST = "test"
@@ -79,8 +79,9 @@ def show_test(run: RunRow, runs: results.Runs) -> None:
         show_live(frame, test)
         if test.env.startswith(GYM):
             return
-        chosen = {"policies": [policy for policy in test.policies if policy != BASELINE]}
-        st.page_link("pages/evaluate/compare.py", label="Compare them on a log →", query_params=chosen)
+        policies = [policy for policy in test.policies if policy != BASELINE]
+        query = {places.TAB: [places.GAUC], "policies": policies}
+        st.page_link(places.POLICIES, label="Compare them on a log →", query_params=query)
 
 
 def introduce(test: ABTest, runs: results.Runs) -> None:
@@ -125,23 +126,30 @@ def show_live(frame: pd.DataFrame, test: ABTest) -> None:
     )
 
 
-def show_form(found: dict[str, list[RunRow]]) -> None:
-    left, middle, right = st.columns([2, 3, 2])
+def show_form(found: dict[str, list[RunRow]], policies: list[str]) -> None:
+    """Draws the form for those of `policies` whose users can be met again."""
+    by_env = {
+        env: [policy for policy in policies if run_of(policy) in {run.id for run in runs}]
+        for env, runs in found.items()
+    }
+    by_env = {env: testable for env, testable in by_env.items() if testable}
+    if not by_env:
+        st.info("Choose a policy above that learned from synthetic users or a Gymnasium environment.")
+        return
+    left, right = st.columns(2)
     worlds = {
         env: f"synthetic users, {world}" if (world := world_of(env)) else env.removeprefix(GYM)
-        for env in found
+        for env in by_env
     }
     env = links.choice("In", worlds, "env", left)
-    titles = words.policy_titles(found[env])
-    policies = links.choices("Policies", titles, "policies", middle)
-    bases = {BASELINE: "baseline: the live policy"} | titles
+    bases = {BASELINE: "baseline: the live policy"} | words.policy_titles(found[env])
     against = links.choice("Against", bases, "against", right)
     first, second, third = st.columns(3)
     users = first.number_input("Users", 2, value=10_000, step=10_000, key="users", **BOUND)
     why = "With several, samples are the unit of the intervals: take 5 or more, or only one with more users."
     samples = second.number_input("Samples of users", 1, 100, 1, key="samples", help=why, **BOUND)
     seed = third.number_input("Seed", 0, value=0, help="Same seed, same users.", key="seed", **BOUND)
-    others = [policy for policy in policies if policy != against]
+    others = [policy for policy in by_env[env] if policy != against]
     order = Order(env, others, against, users, seed, samples)
     if not order.policies:
         st.info("Choose a policy other than the base.")
@@ -179,15 +187,15 @@ def show_start(order: Order) -> None:
     st.code(words.command(workspace.path, *arguments, *drawn), language=None, wrap_lines=True)
 
 
-def main() -> None:
-    st.title("A/B test", anchor=False)
-    st.caption("Decides whether a policy is worth a live test, and how many users that takes.")
+def show(policies: list[str]) -> None:
+    """Draws the tab."""
     found = testable()
     if not found:
         st.info(
-            "No policy is trained on a log of synthetic users, and only such a policy can be tested on them."
+            "No policy can be A/B tested: that takes users who can be met again, synthetic ones or of a Gymnasium "
+            "environment. Those of an imported or replayed log cannot."
         )
-        st.page_link("pages/logs/collect.py", label="Collect such a log →")
+        st.page_link("pages/explore/collect.py", label="Collect a log of synthetic users →")
         return
     runs = loaders.runs_by_id()
     tests = [run for run in loaders.workspace().registry.runs(kind="abtest") if not run.archived]
@@ -196,7 +204,4 @@ def main() -> None:
         if finished := follow.finished(chosen.id):
             show_test(finished, runs)
     st.header("Start a test", anchor=False)
-    show_form(found)
-
-
-main()
+    show_form(found, policies)

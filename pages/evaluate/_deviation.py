@@ -11,6 +11,10 @@ VIEWS = {"size": "size (the paper's Fig. 2)", "direction": "direction"}
 
 
 def show(found: Comparison) -> None:
+    """Draws the tab."""
+    if len(found.result.policies) == 1:
+        st.info("Choose a policy beside the baseline: the baseline does not deviate from itself.")
+        return
     left, right = st.columns(2)
     segment = comparison.choose_segment(found, left)
     view = links.choice("Show", VIEWS, "view", right)
@@ -39,19 +43,3 @@ def show_shares(table: pd.DataFrame) -> None:
     busiest = table[columns].sort_values("share outside", ascending=False)
     bars = shares("share outside", "share at the wall")
     described(busiest, "shares", "Share of requests outside the bounds and at the wall", **bars)
-
-
-def main() -> None:
-    st.title("Deviation from the baseline", anchor=False)
-    st.caption("Decides whether the bounds were wide enough, and whether policies kept to them.")
-    found = comparison.compared()
-    if found is None:
-        return
-    if len(found.result.policies) == 1:
-        st.info("Choose a policy beside the baseline: the baseline does not deviate from itself.")
-        return
-    show(found)
-    comparison.show_links(found.chosen, "pages/evaluate/deviation.py")
-
-
-main()

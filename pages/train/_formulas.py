@@ -86,7 +86,7 @@ def frame(offsets: np.ndarray, curves: dict[str, Curve]) -> pd.DataFrame:
     return pd.DataFrame({"offset": offsets, **columns})
 
 
-def show(
+def show_penalty(
     title: str,
     forms: dict[str, str],
     table: pd.DataFrame,
@@ -109,13 +109,13 @@ def formulas(name: str, low: float, high: float) -> None:
         actor = frame(offsets, actor_curves(offsets, low, high, beta=chosen.beta, eta=chosen.eta))
         unit = f"offset of {name}"
         names = ("penalty in the actor's loss", "its gradient")
-        show("Bounds penalty, formula 5", ACTOR_FORMS, actor, (low, high), names, unit)
+        show_penalty("Bounds penalty, formula 5", ACTOR_FORMS, actor, (low, high), names, unit)
         critic = frame(
             offsets,
             critic_curves(offsets, low, high, beta=chosen.beta, delta=chosen.delta, q=chosen.q, of=chosen.of),
         )
         names = ("value that critics learn", "its gradient")
-        show("Critic penalty, formula 6", CRITIC_FORMS, critic, (low, high), names, unit)
+        show_penalty("Critic penalty, formula 6", CRITIC_FORMS, critic, (low, high), names, unit)
         st.caption(
             "Shaded: the bounds. x is the distance outside them in units of beta box widths, summed over "
             "dimensions; here all others are inside. A gradient above 0 in the actor's loss pulls an action "
@@ -136,10 +136,7 @@ def show_command(chosen: Settings) -> None:
     st.code(command, language=None, wrap_lines=True)
 
 
-def main() -> None:
-    st.title("Penalty formulas", anchor=False)
+def show() -> None:
+    """Draws the tab."""
     st.caption("Decides the form of both penalties: what leaving the bounds costs, on a plan's own box.")
     st.fragment(formulas)(*choose_walls())
-
-
-main()

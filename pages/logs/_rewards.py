@@ -6,8 +6,9 @@ import yaml
 
 from mtf_engine.logs import aggregates
 from mtf_engine.logs.next_day import NextDay
+from mtf_engine.registry import DatasetRow
 from mtf_engine.spec import RewardSpec
-from pages.shared import dataset_charts, links, loaders, words
+from pages.shared import dataset_charts, loaders, words
 from pages.shared.counting import Aggregate, counted
 from pages.shared.exhibit import exhibit
 
@@ -48,16 +49,11 @@ def show_suggestion(found: NextDay, now: RewardSpec) -> None:
     )
 
 
-def main() -> None:
-    st.title("Reward weights", anchor=False)
-    st.caption("Decides what a policy is trained to bring: what of today goes with watching more tomorrow.")
-    rows = {row.id: row for row in loaders.datasets() if "watch_time" in row.meta["signals"]}
-    if not rows:
-        st.info("There is no log with watch times, which tomorrow is judged by. Import one.")
-        st.page_link("pages/logs/import_logs.py", label="Import logs →")
+def show(row: DatasetRow) -> None:
+    """Draws the tab."""
+    if "watch_time" not in row.meta["signals"]:
+        st.info("This log has no watch times, which tomorrow is judged by. Choose another.")
         return
-    titles = {i: f"{row.name} · {row.n_requests:,} requests · {i}" for i, row in rows.items()}
-    row = rows[links.choice("By the log", titles, "dataset")]
     found = counted(row, NEXT_DAY)
     if found is None:
         return
@@ -77,6 +73,3 @@ def main() -> None:
     st.caption("The same on the command line")
     command = words.command(loaders.workspace().path, "dataset", "rewards", row.id)
     st.code(command, language=None, wrap_lines=True)
-
-
-main()

@@ -1,0 +1,54 @@
+"""Policies: which is better, by how much one can know it, and why. Decides which one to release."""
+
+from collections.abc import Callable
+from functools import partial
+
+import streamlit as st
+
+from mtf_engine.registry import BASELINE, DatasetRow
+from pages.evaluate import _abtest, _critics, _deviation, _gauc, _request
+from pages.shared import comparison, places
+from pages.shared.comparison import Comparison
+
+
+def on_log(
+    draw: Callable[[list[str], DatasetRow], None], policies: list[str], log: DatasetRow | None
+) -> None:
+    """Draws what a tab says of policies on a log; what to do where no log fits them."""
+    if log is None:
+        st.info("There is no log with the features and actions of these policies. Import or collect one.")
+        st.page_link("pages/logs/import_logs.py", label="Import logs →")
+        return
+    draw(policies, log)
+
+
+def compared(draw: Callable[[Comparison], None], policies: list[str], log: DatasetRow) -> None:
+    """Draws what a tab says of an evaluation, once there is one."""
+    if found := comparison.compared(policies, log):
+        draw(found)
+
+
+def explained(policies: list[str], log: DatasetRow) -> None:
+    """Draws one request of the log under the baseline and `policies`."""
+    _request.show(log, [BASELINE, *policies])
+
+
+def main() -> None:
+    st.title("Policies", anchor=False)
+    st.caption("Decides which policy is better, by how much one can know it, and why it ranks as it does.")
+    policies = comparison.choose_policies()
+    if policies is None:
+        return
+    log = comparison.choose_log(policies)
+    read = {
+        places.GAUC: partial(compared, _gauc.show),
+        places.DEVIATION: partial(compared, _deviation.show),
+        places.CRITICS: partial(compared, _critics.show),
+        places.REQUEST: explained,
+    }
+    drawn = {tab: partial(on_log, draw, policies, log) for tab, draw in read.items()}
+    gauc, *others = drawn.items()
+    places.tabs(dict([gauc, (places.ABTEST, partial(_abtest.show, policies)), *others]))
+
+
+main()
