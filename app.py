@@ -5,7 +5,7 @@ import streamlit as st
 from mtf_engine.disk import refusals, workspace_path
 from mtf_engine.runs import executor
 from mtf_engine.spec import Refusal
-from pages.shared import loaders, places, words
+from pages.shared import links, loaders, places, words
 
 SECTIONS = {
     "": {"pages/home/home.py": "Home"},
@@ -35,6 +35,7 @@ PAGES[""] += [
 st.set_page_config(page_title="Multi-Task Fusion workbench", layout="wide")
 page = st.navigation(PAGES)
 try:
+    links.one_entry_a_page()
     with refusals(workspace_path()):
         executor.reconcile(loaders.workspace())
         page.run()

@@ -10,11 +10,15 @@ from mtf_engine.spec import Refusal
 
 
 class RunState(StrEnum):
-    """Where a run stands. `interrupted` means that its worker died; it can be resumed."""
+    """Where a run stands.
+
+    `interrupted` means that its worker died, and `waiting` that people are to decide: then it goes on.
+    """
 
     QUEUED = "queued"
     RUNNING = "running"
     COMPLETED = "completed"
+    WAITING = "waiting"
     CANCELLED = "cancelled"
     INTERRUPTED = "interrupted"
     FAILED = "failed"

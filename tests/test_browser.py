@@ -114,6 +114,31 @@ def test_a_deep_link_below_a_base_path_shows_its_page_and_its_links_stay_there(p
     assert all(link.startswith(f"{below_a_path.url}/") for link in inside)
 
 
+def test_back_leads_to_the_page_before_whatever_was_chosen_on_this_one(dashboard, tab):
+    page = tab.open(f"{dashboard.url}/density")
+    for name in ("Policies", "Datasets"):
+        page.get_by_role("link", name=name, exact=True).click()
+        expect(page.locator("h1")).to_have_text(name)
+        tab.drawn()
+    page.get_by_role("tab", name="Coverage").click()
+    expect(page).to_have_url(re.compile("tab=Coverage"))
+    tab.drawn()
+    for name in ("Policies", TITLES["density"]):
+        page.go_back()
+        expect(page.locator("h1")).to_have_text(name)
+        tab.drawn()
+    tab.check()
+
+
+def test_an_earlier_address_leads_to_its_tab_with_what_was_chosen(dashboard, small_workspace, tab):
+    (run,) = small_workspace.registry.runs(kind="train")
+    log = small_workspace.dataset("explored").id
+    page = tab.open(f"{dashboard.url}/deviation?policies={run.id}&dataset={log}")
+    expect(page.get_by_role("tab", name="Deviation")).to_have_attribute("aria-selected", "true")
+    expect(page).to_have_url(re.compile(rf"/policies\?.*on={log}"))
+    tab.check()
+
+
 def test_home_opens_a_run_below_the_base_path(below_a_path, small_workspace, tab, monkeypatch):
     monkeypatch.setenv("MTF_WORKSPACE", str(small_workspace.path))
     home = AppTest.from_file(str(ROOT / "app.py"), default_timeout=SECONDS).run()

@@ -257,7 +257,7 @@ def test_rounds_do_not_go_on_over_a_gap(tmp_path):
     asked = ("--preset", "demo", "--promote", "by-hand", "--background")
     told = shell("progressive", "--env", "session", *sizes, *asked)
     run_id = told["run_id"]
-    assert executor.wait(shell.workspace, run_id).state is RunState.INTERRUPTED, "it waits for a decision"
+    assert executor.wait(shell.workspace, run_id).state is RunState.WAITING, "it waits for a decision"
     (train,) = shell.workspace.registry.runs(kind="train")
     assert "waits for a decision" in shell.refused("runs", "delete", train.id, "--yes")
     log = str(train.dataset_id)

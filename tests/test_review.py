@@ -218,7 +218,7 @@ def test_rounds_by_hand_wait_for_people_and_go_on_as_they_decide(tmp_path: Path)
     )  # fmt: skip
     for number, choice in ((1, "reject"), (2, "promote")):
         run = executor.wait(workspace, run_id)
-        assert run.state is RunState.INTERRUPTED and f"round {number} waits for a decision" in str(run.error)
+        assert run.state is RunState.WAITING and f"round {number} waits for a decision" in str(run.error)
         assert workspace.policy("candidate") == run.result["rounds"][-1]["candidate"]
         decide(workspace, run_id, None, choice, name="Ada", reason=f"reason {number}")
     run = executor.completed(workspace, executor.wait(workspace, run_id))

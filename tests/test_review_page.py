@@ -2,7 +2,7 @@
 
 import pytest
 
-from mtf_engine.registry import BASELINE
+from mtf_engine.registry import BASELINE, RunState
 from mtf_engine.release import review
 from mtf_engine.workspace import Workspace
 from tests.fixtures.rounds import a_round, add_rounds
@@ -51,3 +51,14 @@ def test_going_back_is_an_entry_of_its_own(team):
     app = checked(app.run())
     assert [row.decision for row in team.registry.decisions()] == ["promote", "rollback"]
     assert "the default baseline" in texts(app)
+
+
+@pytest.mark.parametrize("page", ["runs", "rounds"])
+def test_a_round_that_waits_for_people_is_no_crash(team, page):
+    said = "round 2 waits for a decision: `review show progressive-1`"
+    team.registry.update_run("progressive-1", state=RunState.WAITING, error=said)
+    app = opened(page, run="progressive-1")
+    assert "goes on once somebody has decided" in texts(app) and not app.error
+    assert not [b for b in app.button if b.label == "Resume"]
+    links = {link.proto.label: link.proto.page for link in app.get("page_link")}
+    assert links["**Review it →**"] == "review"

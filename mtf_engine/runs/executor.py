@@ -150,6 +150,8 @@ def completed(workspace: Workspace, run: RunRow) -> RunRow:
     if run.state is RunState.COMPLETED:
         return run
     report = workspace.run_dir(run.id) / files.REPORT
+    if run.state is RunState.WAITING:
+        raise Refusal(str(run.error))
     if run.state is not RunState.FAILED:
         at = f"at step {run.step} of {run.n_steps}" if run.n_steps else "before its end"
         raise Refusal(f"{run.id} was {run.state} {at}; `runs resume {run.id}` goes on")

@@ -30,7 +30,11 @@ SPARE = 1 << 17
 
 
 class Stop(BaseException):
-    """The run was cancelled, the process asked to end, or what comes next waits for people, as it then says."""
+    """The run was cancelled, or the process asked to end."""
+
+
+class Waits(Stop):
+    """What comes next is for people to decide, as it says."""
 
 
 class Job:
@@ -168,12 +172,16 @@ def _work(job: Job) -> RunState:
                 result = kind.work(job, kind.told(job.config))
             job.write_json(files.RESULT, result)
         values = {"state": RunState.COMPLETED, "result": result}
-    except Stop as stop:
+    except Waits as waits:
+        values = {"state": RunState.WAITING, "error": str(waits)}
+    except Stop:
         if job.cancel_requested:
             values = {"state": RunState.CANCELLED}
         else:
-            error = str(stop) or "the worker was told to end; `runs resume` goes on"
-            values = {"state": RunState.INTERRUPTED, "error": error}
+            values = {
+                "state": RunState.INTERRUPTED,
+                "error": "the worker was told to end; `runs resume` goes on",
+            }
     except Refusal as refusal:
         if refusal.__cause__:
             traceback.print_exception(refusal.__cause__, file=sys.stderr)

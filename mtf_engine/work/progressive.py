@@ -22,7 +22,7 @@ from mtf_engine.runs import executor, parts
 from mtf_engine.runs.executor import submit
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.storage import check_environment, load_policy, open_critics, open_dataset, open_policy
-from mtf_engine.runs.worker import Job, Stop
+from mtf_engine.runs.worker import Job, Waits
 from mtf_engine.spec import MOST, BoundsPlan, Count, HalfWidth, Refusal, Seed, Threads
 from mtf_engine.work.abtest import submit_abtest
 from mtf_engine.work.collect import submit_collect
@@ -132,7 +132,7 @@ def decide(
     """Returns the ledger's new entry, see `review.decide`; a run that waited for it is resumed."""
     row = review.decide(workspace, run_id, number, choice, name=name, reason=reason)
     run = workspace.registry.run(run_id)
-    if run.config["promote"] == "by-hand" and run.state is RunState.INTERRUPTED:
+    if run.config["promote"] == "by-hand" and run.state in (RunState.WAITING, RunState.INTERRUPTED):
         executor.resume(workspace, run_id)
     return row
 
@@ -198,7 +198,7 @@ class _Rounds:
         if row is None:
             waiting = {**self.result(), "rounds": [*self.result()["rounds"], one.model_dump(mode="json")]}
             workspace.registry.update_run(run.id, result=waiting)
-            raise Stop(
+            raise Waits(
                 f"round {one.number} waits for a decision: `review show {run.id}`, `review decide {run.id}`"
             )
         why = f"decided by {row.name}: {row.reason or row.recommendation}"

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import streamlit as st
 
-from mtf_engine.registry import RunRow
+from mtf_engine.registry import RunRow, RunState
 from mtf_engine.runs import executor
 from mtf_engine.spec import Refusal
 from pages.shared import loaders, words
@@ -97,10 +97,27 @@ def _cancel_button(run: RunRow) -> None:
 def _ended(run: RunRow) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.badge(words.STATES[run.state], color=words.STATE_COLOURS[run.state])
-        if run.state.can_resume and st.button("Resume"):
-            with refusals():
-                executor.resume(loaders.workspace(), run.id)
-                st.rerun()
+        ways_on(run)
         st.page_link("pages/train/runs.py", label="Look at the run →", query_params={"run": run.id})
-    if run.error:
+    show_error(run)
+
+
+def ways_on(run: RunRow) -> None:
+    """Draws what makes a run go on that has ended before its end: a decision where it waits for one, else a button."""
+    if run.state is RunState.WAITING:
+        st.page_link("pages/release/review.py", label="**Review it →**", query_params={"run": run.id})
+    elif run.state.can_resume and st.button("Resume"):
+        with refusals():
+            executor.resume(loaders.workspace(), run.id)
+            st.rerun()
+
+
+def show_error(run: RunRow) -> None:
+    """Draws why a run has ended before its end; that a round waits for people is no error."""
+    if run.state is RunState.WAITING:
+        number = len((run.result or {}).get("rounds", ()))
+        st.info(
+            f"Round {number} is trained and scored. It goes on once somebody has decided whether to promote it."
+        )
+    elif run.error:
         st.error(words.plain(run.error))

@@ -8,6 +8,25 @@ from typing import Any
 
 import streamlit as st
 
+_one_entry = st.components.v2.component(
+    "one_entry_a_page",
+    js="""
+    export default function() {
+        if (history.pushes) return;
+        history.pushes = history.pushState.bind(history);
+        history.pushState = (state, title, url) => {
+            const stays = new URL(url, location.href).pathname === location.pathname;
+            (stays ? history.replaceState : history.pushes).call(history, state, title, url);
+        };
+    }
+    """,
+)
+
+
+def one_entry_a_page() -> None:
+    """Makes Back lead to the page before: choices replace the address of their page, where Streamlit adds one each."""
+    _one_entry(key="one entry a page")
+
 
 def choice(
     label: str,

@@ -14,8 +14,9 @@ STATES = {
     RunState.QUEUED: "◌ queued",
     RunState.RUNNING: "▶ running",
     RunState.COMPLETED: "✔ completed",
+    RunState.WAITING: "✋ waits for a decision",
     RunState.CANCELLED: "■ cancelled",
-    RunState.INTERRUPTED: "⏸ interrupted",
+    RunState.INTERRUPTED: "! interrupted",
     RunState.FAILED: "✖ failed",
 }
 """A sign and the word, so that states are told apart without colour."""
@@ -24,6 +25,7 @@ STATE_COLOURS = {
     RunState.QUEUED: "gray",
     RunState.RUNNING: "blue",
     RunState.COMPLETED: "green",
+    RunState.WAITING: "blue",
     RunState.CANCELLED: "gray",
     RunState.INTERRUPTED: "orange",
     RunState.FAILED: "red",

@@ -84,8 +84,7 @@ def show_run(run_id: str, was_live: bool) -> None:
         st.caption(took + best, help=run_table.BEST_SCORE if best else None)
     else:
         follow.progress_bar(run)
-    if run.error:
-        st.error(words.plain(run.error))
+    follow.show_error(run)
     for sentinel in loaders.sentinels(run.id):
         st.warning(words.plain(sentinel.sentence))
     show_curves(run)
@@ -100,10 +99,7 @@ def show_actions(run: RunRow) -> None:
             with follow.refusals():
                 executor.cancel(workspace, run.id)
                 st.rerun()
-    if run.state.can_resume and st.button("Resume"):
-        with follow.refusals():
-            executor.resume(workspace, run.id)
-            st.rerun()
+    follow.ways_on(run)
     if run.kind == "train":
         again = {"from": run.id}
         st.page_link("pages/train/start.py", label="Run again with changes →", query_params=again)
