@@ -139,14 +139,14 @@ def test_an_earlier_address_leads_to_its_tab_with_what_was_chosen(dashboard, sma
     tab.check()
 
 
-def test_home_opens_a_run_below_the_base_path(below_a_path, small_workspace, tab, monkeypatch):
+def test_home_leads_to_the_next_step_below_the_base_path(below_a_path, small_workspace, tab, monkeypatch):
     monkeypatch.setenv("MTF_WORKSPACE", str(small_workspace.path))
     home = AppTest.from_file(str(ROOT / "app.py"), default_timeout=SECONDS).run()
-    (link, *_) = next(table.value["Open"] for table in home.dataframe if "Open" in table.value)
+    link = next(table.value["next"] for table in home.dataframe if "next" in table.value).iloc[1]
     page = tab.open(below_a_path.url)
     opened = tab.open(page.evaluate("link => new URL(link, document.baseURI).href", link))
-    assert opened.url.startswith(f"{below_a_path.url}/runs?run=")
-    expect(opened.locator("h1")).to_have_text("Runs")
+    assert opened.url.startswith(f"{below_a_path.url}/export?run=train-")
+    expect(opened.locator("h1")).to_have_text("Export a policy")
     tab.check()
 
 

@@ -1,13 +1,19 @@
-"""Home: what is in the workspace, and what to do next."""
+"""Home: which policy is better than the live one, what waits for people, and what to do next."""
 
 from typing import NamedTuple
 
-import pandas as pd
 import streamlit as st
 
+from mtf_engine.exploration.coverage import certify_coverage
+from mtf_engine.logs import aggregates
+from mtf_engine.questions.scoreboard import Waiting, waiting
 from mtf_engine.registry import DatasetRow, RunRow, RunState
-from pages.home import _tour
+from mtf_engine.spec import FusionSpec
+from pages.home import _scoreboard, _tour
 from pages.shared import glossary, loaders, places, words
+
+MOST_WAITING = 5
+"""Things that wait, in the list of home."""
 
 
 class Step(NamedTuple):
@@ -73,35 +79,41 @@ def show_counts(datasets: list[DatasetRow], runs: list[RunRow]) -> None:
         column.metric(label, f"{count:,}", border=True, help=glossary.meaning(label))
 
 
-def dataset_table(datasets: list[DatasetRow]) -> pd.DataFrame:
-    """Returns one row a dataset, as home shows it."""
-    return pd.DataFrame(
-        {
-            "Dataset": row.name,
-            "Id": row.id,
-            "Source": words.source(row),
-            "Exploration": row.meta.get("exploration") or "none",
-            "Requests": row.n_requests,
-            "Impressions": row.n_impressions,
-            "Written": row.created_at,
-        }
-        for row in datasets
-    )
+def failed_certificates(datasets: list[DatasetRow]) -> dict[str, str]:
+    """Returns why uniform logs failed their certificate, by id, of those whose coverage was counted."""
+    workspace, found = loaders.workspace(), {}
+    for row in datasets:
+        if row.meta.get("exploration") != "uniform":
+            continue
+        counts = aggregates.stored_coverage(workspace.dataset_path(row.id), row.content_hash)
+        if counts is not None:
+            certificate = certify_coverage(counts, FusionSpec.model_validate(row.meta["fusion"]).names)
+            if not certificate.passed:
+                found[row.id] = f"fails its certificate: {certificate.reason}"
+    return found
 
 
-def run_table(runs: list[RunRow]) -> pd.DataFrame:
-    """Returns one row a run, with a link that opens it, from home and so below the server's base path."""
-    return pd.DataFrame(
-        {
-            "State": words.STATES[run.state],
-            "Kind": run.kind,
-            "Run": words.run_title(run),
-            "Started": words.ago(run.created_at),
-            "Took": words.duration(run.seconds),
-            "Open": f"runs?run={run.id}",
-        }
-        for run in runs
-    )
+def show_waiting(waits: list[Waiting]) -> None:
+    """Draws what waits for people, each with the page where it is settled."""
+    if not waits:
+        return
+    st.header("What waits for you", anchor=False)
+    ways = {
+        "round": ("pages/release/review.py", "Review", lambda id: {"run": id}),
+        "run": (places.RUNS, "Look at it", lambda id: {"run": id}),
+        "dataset": (
+            places.DATASETS,
+            "See its certificate",
+            lambda id: {places.TAB: places.COVERAGE, "dataset": id},
+        ),
+    }
+    for one in waits[:MOST_WAITING]:
+        page, label, query = ways[one.kind]
+        with st.container(border=True, horizontal=True, vertical_alignment="center"):
+            st.markdown(f"**{words.plain(one.name)}**: {words.plain(one.reason)}")
+            st.page_link(page, label=f"{label} →", query_params=query(one.id))
+    if len(waits) > MOST_WAITING:
+        st.caption(f"And {len(waits) - MOST_WAITING} more, among the runs.")
 
 
 def main() -> None:
@@ -112,32 +124,14 @@ def main() -> None:
     )
     workspace = loaders.workspace()
     datasets, runs = workspace.registry.datasets(), workspace.registry.runs()
+    show_waiting(waiting(workspace, failed_certificates(datasets)))
+    _scoreboard.show()
     show_next_step(next_step(datasets, runs))
     _tour.show(_tour.stops(datasets, runs))
     show_counts(datasets, runs)
-    st.header("Datasets", anchor=False)
-    if datasets:
-        columns = {
-            "Requests": st.column_config.NumberColumn(format="localized"),
-            "Impressions": st.column_config.NumberColumn(format="localized"),
-            "Written": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm"),
-        }
-        table = dataset_table(datasets)
-        st.dataframe(table, hide_index=True, column_config=columns, alt="Datasets of the workspace")
-    else:
+    if not datasets:
         st.info("No dataset yet. Import a log, or fill the workspace with synthetic users:")
         st.code(words.command(workspace.path, "demo"), language=None, wrap_lines=True)
-    st.header("Latest runs", anchor=False)
-    if runs:
-        links = {"Open": st.column_config.LinkColumn(display_text="open")}
-        st.dataframe(
-            run_table([run for run in runs if not run.archived][:10]),
-            hide_index=True,
-            column_config=links,
-            alt="Latest runs",
-        )
-    else:
-        st.info("No run yet. Imports, trainings, comparisons and exports appear here.")
 
 
 main()

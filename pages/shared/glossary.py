@@ -4,6 +4,8 @@ import pandas as pd
 import streamlit as st
 
 TERMS = {
+    "better or worse": "Better or worse where the 95 % interval of a change lies on one side of 0, by one metric "
+    "or both; metrics disagree where one says better and the other worse.",
     "relative difference": "Mean per user minus the base's, over the size of the base's mean.",
     "mean per user": "Mean over users of what a user's session brought under this policy.",
     "base per user": "The same under the base, on the same users.",
