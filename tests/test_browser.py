@@ -145,8 +145,8 @@ def test_home_leads_to_the_next_step_below_the_base_path(below_a_path, small_wor
     link = next(table.value["next"] for table in home.dataframe if "next" in table.value).iloc[1]
     page = tab.open(below_a_path.url)
     opened = tab.open(page.evaluate("link => new URL(link, document.baseURI).href", link))
-    assert opened.url.startswith(f"{below_a_path.url}/export?run=train-")
-    expect(opened.locator("h1")).to_have_text("Export a policy")
+    assert opened.url.startswith(f"{below_a_path.url}/policies?tab=Deviation&policies=train-")
+    expect(opened.locator("h1")).to_have_text("Policies")
     tab.check()
 
 

@@ -45,13 +45,13 @@ def next_step(standing: Standing) -> str:
 
 
 def at_wall(standing: Standing) -> float | None:
-    """Returns the mean share of requests at or beyond the wall over explored dimensions; None where it is not known."""
+    """Returns the mean percentage of requests at or beyond the wall over explored dimensions; None where it is not known."""
     result = loaders.evaluation(standing.gauc.run_id) if standing.gauc else None
     if result is None:
         return None
     (policy,) = (policy for policy in result.policies if policy.run_id == standing.policy)
     shares = [one.bounds.share_at_wall for one in policy.deviation.dimensions if one.bounds]
-    return float(np.mean(shares)) if shares else None
+    return 100 * float(np.mean(shares)) if shares else None
 
 
 def table(standings: list[Standing]) -> pd.DataFrame:
@@ -145,7 +145,7 @@ def show() -> None:
         ),
         "95 % ": st.column_config.Column(help="Of the A/B test, %."),
         "at the wall": st.column_config.NumberColumn(
-            format="percent", help=glossary.meaning("share at the wall")
+            format="%.1f %%", help=glossary.meaning("share at the wall")
         ),
         "next": st.column_config.LinkColumn(display_text="#(.+)$"),
     }
