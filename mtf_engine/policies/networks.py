@@ -280,8 +280,9 @@ class CriticEnsemble(nn.Module):
 class _Ensemble(torch.autograd.Function):
     """Q [n_critics, n] of equally shaped critics, with its gradients written out.
 
-    Automatic differentiation gives the same gradients a seventh slower: it keeps a copy of every layer's
-    gradient where one buffer serves, and multiplies out the gradient of all inputs where the actions' is asked.
+    By automatic differentiation an update takes 9 to 19 % longer (`benchmarks/training_step.py`): it keeps a copy of
+    every layer's gradient where one buffer serves, and multiplies out the gradient of all inputs where the actions'
+    is asked.
     """
 
     @staticmethod

@@ -45,7 +45,7 @@ def next_step(standing: Standing) -> str:
 
 
 def at_wall(standing: Standing) -> float | None:
-    """Returns the mean percentage of requests at or beyond the wall over explored dimensions; None where it is not known."""
+    """Returns the percentage of requests at or beyond the wall, the mean over dimensions; None where nobody knows."""
     result = loaders.evaluation(standing.gauc.run_id) if standing.gauc else None
     if result is None:
         return None
