@@ -152,7 +152,7 @@ def decide(walk: Walk, workspace: Workspace, world: str, explored: str, test: st
     walk.open(f"cost?{known}&plan=around%20the%20policy")
     walk.see("cost", "requests are ranked again")
 
-    page = walk.open(f"collect?{world}&plan=around%20the%20policy&requests={N_REQUESTS}&seed=7")
+    page = walk.open(f"collect?{world}&plan=around%20the%20policy&requests={N_REQUESTS}&collect_seed=7")
     page.get_by_label("Name (optional)").fill("second")
     page.get_by_label("Name (optional)").press("Enter")
     walk.see("collect", "--bounds")

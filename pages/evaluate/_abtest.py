@@ -143,12 +143,12 @@ def show_form(found: dict[str, list[RunRow]], policies: list[str]) -> None:
     }
     env = links.choice("In", worlds, "env", left)
     bases = {BASELINE: "baseline: the live policy"} | words.policy_titles(found[env])
-    against = links.choice("Against", bases, "against", right)
+    against = links.choice("Against", bases, "base", right)
     first, second, third = st.columns(3)
     users = first.number_input("Users", 2, value=10_000, step=10_000, key="users", **BOUND)
     why = "With several, samples are the unit of the intervals: take 5 or more, or only one with more users."
     samples = second.number_input("Samples of users", 1, 100, 1, key="samples", help=why, **BOUND)
-    seed = third.number_input("Seed", 0, value=0, help="Same seed, same users.", key="seed", **BOUND)
+    seed = third.number_input("Seed", 0, value=0, help="Same seed, same users.", key="test_seed", **BOUND)
     others = [policy for policy in by_env[env] if policy != against]
     order = Order(env, others, against, users, seed, samples)
     if not order.policies:

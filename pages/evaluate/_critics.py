@@ -58,8 +58,8 @@ def show_two(found: Comparison, run_id: str) -> None:
     names = {str(i): f"critic {i}" for i in range(1, len(pairs.levels) + 1)}
     least = [str(i + 1) for i in action_results.least_alike(pairs)]
     left, right = st.columns(2)
-    first = links.choice("One critic", at_front(names, least[0]), "one", left)
-    second = links.choice("Another", at_front(names, least[1]), "another", right)
+    first = links.choice("One critic", at_front(names, least[0]), "critic", left)
+    second = links.choice("Another", at_front(names, least[1]), "other_critic", right)
     counts = action_results.two_critics(pairs, int(first) - 1, int(second) - 1)
     correlation = pairs.correlation[int(first) - 1][int(second) - 1]
     table = (
@@ -107,7 +107,7 @@ def show(found: Comparison) -> None:
         )
         return
     left, right = st.columns(2)
-    run_id = links.choice("Critics of", titles, "of", left)
+    run_id = links.choice("Critics of", titles, "critics_of", left)
     segment = comparison.choose_segment(found, right)
     spreads = action_results.spreads(found.result, segment, found.runs)
     show_together(found, run_id, spreads)

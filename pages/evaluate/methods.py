@@ -150,7 +150,7 @@ def show_split(cells: Sequence[Cell], metric: str, found: Factorial) -> None:
         return
     left, right = st.columns(2)
     base = links.choice(
-        f"{OURS} against", {m: f"{m} on {DATASETS[BASE[1]]}" for m in others}, "against", left
+        f"{OURS} against", {m: f"{m} on {DATASETS[BASE[1]]}" for m in others}, "base_method", left
     )
     dataset = links.choice("itself trained on", {d: DATASETS[d] for d in newer[::-1]}, "ours", right)
     split = gain_split(cells, metric, (OURS, dataset), (base, BASE[1]))
@@ -208,7 +208,7 @@ def show_what_if(cells: Sequence[Cell]) -> None:
     st.header("If the reward weighed otherwise", anchor=False)
     seeds = {str(cell.seed): f"seed {cell.seed}" for cell in cells if cell.n_critics is None}
     left, middle, right = st.columns([1, 1, 3])
-    seed = int(links.choice("Policies of", seeds, "of", left))
+    seed = int(links.choice("Policies of", seeds, "ranked_of", left))
     own = {str(cell.policy): cell for cell in cells if cell.seed == seed and cell.n_critics is None}
     logs = {row.id: row for row in loaders.datasets()}
     log = logs.get(str(next(iter(own.values())).test_dataset))

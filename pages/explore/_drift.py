@@ -29,7 +29,7 @@ def choose_box() -> tuple[float, bool, bool]:
     )
     baseline = right.toggle(
         "Keep baseline inside",
-        key="baseline",
+        key="holds_baseline",
         bind="query-params",
         help="Widens the box to hold offset 0, so that the live policy's action stays among the explored.",
     )
@@ -100,7 +100,7 @@ def show() -> None:
     acted = loaders.policy_actions(chosen.run.id, chosen.dataset)
     boxes = {box.segment or EVERYBODY: box for box in found.boxes}
     titles = {key: "all requests (the default box)" if key == EVERYBODY else key for key in boxes}
-    key = links.choice("Drift of", titles, "of") if by_segment else EVERYBODY
+    key = links.choice("Drift of", titles, "drift_of") if by_segment else EVERYBODY
     rows = drift_quantiles(acted.new_actions, acted.baseline_actions, acted.segments, acted.names)
     segment = None if key == EVERYBODY else key
     show_box(boxes[key], [row for row in rows if row.segment == segment], acted.names, key.lstrip("*"))

@@ -86,7 +86,9 @@ def show() -> None:
     found = wall_pressure(against.plan, *actions, by_segment=by_segment)
     table = wall_table(found)
     segments = {segment: segment for segment in dict.fromkeys(table["segment"])}
-    segment = links.choice("Pressure of", segments, "of") if len(segments) > 1 else next(iter(segments))
+    segment = (
+        links.choice("Pressure of", segments, "pressure_of") if len(segments) > 1 else next(iter(segments))
+    )
     shown = table[table["segment"] == segment]
     alt = f"Share of requests of {segment} at, beyond and inside the walls by dimension"
     exhibit(log_charts.walls(shown), shown, f"walls {segment}", alt)

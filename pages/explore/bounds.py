@@ -68,13 +68,13 @@ def choose_traffic(population: Population) -> tuple[Traffic, int, int]:
         0.1,
         value=round(population.requests_per_session, 1),
         step=0.5,
-        key="requests",
+        key="requests_a_session",
         **bound,
     )
     control = third.number_input(
         "Control users, %", 0, 99, 10, key="control", help="Kept at the baseline, for its own value.", **bound
     )
-    k = fourth.number_input("Samples a cell", 1, value=10, key="k", **bound)
+    k = fourth.number_input("Samples a cell", 1, value=10, key="samples_a_cell", **bound)
     cells = fifth.number_input("Cells a dimension", 1, 50, 5, key="cells", **bound)
     traffic = Traffic(sessions_per_day=sessions, requests_per_session=requests, control_share=control / 100)
     return traffic, k, cells

@@ -60,7 +60,7 @@ def choose_settings(world: World) -> tuple[dict[str, Any], tuple[object, ...], s
     requests = second.number_input("Requests", 1, value=30_000, step=10_000, key="requests", **BOUND)
     why = "Kept at the baseline action, for the baseline's own value in the same log."
     control = third.number_input("Control users, %", 0, 99, 10, key="control", help=why, **BOUND)
-    seed = fourth.number_input("Seed", 0, value=0, help="Same seed, same log.", key="seed", **BOUND)
+    seed = fourth.number_input("Seed", 0, value=0, help="Same seed, same log.", key="collect_seed", **BOUND)
     name = st.text_input("Name (optional)", placeholder="what lists call it", key="collect name")
     settings = {"env": world.env, "source": world.log and world.log.id, **noise.settings}
     settings |= {"n_requests": requests, "control_share": control / 100, "seed": seed, "name": name or None}

@@ -58,7 +58,7 @@ def choose_bounds(run_id: str) -> Held:
     if name == UNBOUND:
         return Held()
     logs = {id: f"{row.name} · {row.n_requests:,} requests · {id}" for id, row in like.items()}
-    on = links.choice("Scored on", logs, "dataset", right)
+    on = links.choice("Scored on", logs, "on", right)
     return Held(plans[name], on, ("--clip", name, "--on", on))
 
 

@@ -32,17 +32,21 @@ SCORED_ON = {"dataset": "on"}
 MOVED = {
     "rewards": Place(DATASETS, REWARDS),
     "coverage": Place(DATASETS, COVERAGE),
-    "drift": Place(BOUNDS, DRIFT),
-    "walls": Place(BOUNDS, WALLS),
+    "drift": Place(BOUNDS, DRIFT, {"of": "drift_of", "baseline": "holds_baseline"}),
+    "walls": Place(BOUNDS, WALLS, {"of": "pressure_of"}),
     "cost": Place(BOUNDS, COST),
     "formulas": Place(START, PENALTY),
     "compare_runs": Place(RUNS, COMPARED),
     "compare": Place(POLICIES, GAUC, SCORED_ON),
-    "abtest": Place(POLICIES, ABTEST),
+    "abtest": Place(POLICIES, ABTEST, {"against": "base", "seed": "test_seed"}),
     "deviation": Place(POLICIES, DEVIATION, SCORED_ON),
-    "critics": Place(POLICIES, CRITICS, SCORED_ON),
+    "critics": Place(
+        POLICIES, CRITICS, SCORED_ON | {"of": "critics_of", "one": "critic", "another": "other_critic"}
+    ),
     "explain": Place(POLICIES, REQUEST, SCORED_ON),
-    "compare_methods": Place("pages/evaluate/methods.py"),
+    "compare_methods": Place(
+        "pages/evaluate/methods.py", None, {"of": "ranked_of", "against": "base_method"}
+    ),
 }
 """Where the addresses of earlier versions lead."""
 
