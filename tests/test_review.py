@@ -172,7 +172,7 @@ def test_the_rule(gain: Estimate, holds: bool | None, against_live: bool, recomm
 def test_guardrails_are_written_as_they_are_read() -> None:
     found = parse_guardrail("valid_consumption >= -0.01")
     assert (
-        str(found) == "valid_consumption at least -0.01"
+        str(found) == "valid_consumption at least -1 %"
         and found in Criteria.default("session", tested=True).guardrails
     )
     for text in ("valid_consumption", "mood>=1", "path<=far"):
@@ -184,7 +184,7 @@ def test_criteria_are_the_houses_unless_others_are_given() -> None:
     assert parse_criteria(None, None, "session", tested=True) == Criteria.default("session", tested=True)
     assert Criteria.default("session", tested=False).metric == "weighted_gauc"
     assert [str(one) for one in Criteria.default("gym:Pendulum-v1", tested=True).guardrails] == [
-        "share_at_wall at most 0.5"
+        "share_at_wall at most 50 %"
     ]
     own = parse_criteria("duration_time", ["path<=0.3"], "session", tested=True)
     assert own.metric == "duration_time" and [str(one) for one in own.guardrails] == ["path at most 0.3"]

@@ -5,7 +5,7 @@ import pytest
 from mtf_engine.registry import BASELINE, RunState
 from mtf_engine.release import review
 from mtf_engine.workspace import Workspace
-from tests.fixtures.rounds import a_round, add_rounds
+from tests.fixtures.rounds import a_round, add_rounds, estimate
 from tests.test_pages import button, checked, opened, texts
 
 
@@ -62,3 +62,18 @@ def test_a_round_that_waits_for_people_is_no_crash(team, page):
     assert not [b for b in app.button if b.label == "Resume"]
     links = {link.proto.label: link.proto.page for link in app.get("page_link")}
     assert links["**Review it →**"] == "review"
+
+
+def test_a_review_shows_both_metrics_and_says_where_they_disagree(team):
+    both = a_round(3, BASELINE, gain=-0.03)
+    rises = both.policy.model_copy(update={"difference": estimate(0.03, 0.01)})
+    both = both.model_copy(update={"policy": rises})
+    add_rounds(team, both, run_id="progressive-2")
+    app = opened("review", run="progressive-2", round="3")
+    facts = next(t.value for t in app.dataframe if "figure" in t.value).set_index("what")["figure"]
+    assert facts["gain in weighted GAUC, on a log"].startswith("+0.0300")
+    assert facts["gain in session reward, in the A/B test (decides)"].startswith("-3.00%")
+    assert any("disagree on this candidate" in warning.value for warning in app.warning)
+    rails = next(t.value for t in app.dataframe if "guardrail" in t.value)
+    assert "valid consumption at least -1 %" in rails["guardrail"].tolist()
+    assert not any("disagree" in w.value for w in opened("review", run="progressive-1", round="1").warning)

@@ -27,7 +27,14 @@ class Guardrail(Spec):
         return value >= self.limit if self.side == "at least" else value <= self.limit
 
     def __str__(self) -> str:
-        return f"{self.metric} {self.side} {self.limit:g}"
+        return f"{self.metric} {self.side} {shown(self.metric, self.limit)}"
+
+
+def shown(metric: str, value: float) -> str:
+    """Returns a figure as people read it: weighted GAUC and paths as they are, changes and shares in percent."""
+    if metric in ("weighted_gauc", "path"):
+        return f"{value:g}"
+    return f"{100 * value:.4g} %"
 
 
 class Criteria(Spec):

@@ -8,22 +8,61 @@ import streamlit as st
 from mtf_engine.registry import BASELINE, DecisionRow, RunRow
 from mtf_engine.release import memo, review
 from mtf_engine.release.review import RULE, Case
+from mtf_engine.release.rounds import Round
 from mtf_engine.work.progressive import decide
-from pages.shared import follow, links, loaders, words
-from pages.shared.exhibit import described
+from pages.shared import (
+    action_results,
+    evaluation_charts,
+    follow,
+    glossary,
+    links,
+    loaders,
+    places,
+    results,
+    words,
+)
+from pages.shared.exhibit import described, exhibit
 from pages.shared.round_tables import interval_text
 
 SIGNS = {"promote": "▲ promote", "discuss": "◆ discuss", "do not": "▼ do not promote"}
 """A sign and the words, so that recommendations are told apart without colour."""
 COLOURS = {"promote": "green", "discuss": "orange", "do not": "red"}
 HOLDS = {True: "✔ holds", False: "✖ broken", None: "? not known"}
-ABOUT_GAUC = ("weighted_gauc", "share_at_wall", "path")
+FORMS = {"weighted_gauc": "{:+.4f}", "path": "{:.4f}", "share_at_wall": "{:.1%}"}
+"""How figures are written; others are relative changes."""
+DISAGREE = (
+    "Weighted GAUC and the A/B test disagree on this candidate: the first is about a log, the second about users. "
+    "Trust the A/B test."
+)
 
 
 def figure_text(metric: str, value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4f}" if metric in ABOUT_GAUC else f"{value:+.2%}"
+    return "-" if value is None else FORMS.get(metric, "{:+.2%}").format(value)
+
+
+def gains(found: Case) -> dict[str, str]:
+    """Returns the candidate's gain by both metrics, and which one decides, as the facts show it."""
+    told = {"weighted_gauc": "weighted GAUC, on a log", "session_reward": "session reward, in the A/B test"}
+    told |= {found.criteria.metric: told.get(found.criteria.metric, found.criteria.metric.replace("_", " "))}
+    measured = {metric: review.figure(found.round, metric) for metric in told}  # type: ignore[arg-type]
+    return {
+        f"gain in {title}{' (decides)' if metric == found.criteria.metric else ''}": interval_text(
+            measured[metric], FORMS.get(metric, "{:+.2%}")
+        )
+        for metric, title in told.items()
+        if measured[metric].value is not None
+    }
+
+
+def disagree(one: Round) -> bool:
+    """Returns whether one metric says better and the other worse, each by its whole interval."""
+    both = [review.figure(one, "weighted_gauc"), review.figure(one, "session_reward")]
+    ends = [
+        (found.ci_low, found.ci_high)
+        for found in both
+        if found.ci_low is not None and found.ci_high is not None
+    ]
+    return any(low > 0 for low, _ in ends) and any(high < 0 for _, high in ends)
 
 
 def show_live(runs: dict[str, RunRow]) -> None:
@@ -51,12 +90,13 @@ def show_case(found: Case, runs: dict[str, RunRow]) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.badge(SIGNS[found.recommendation], color=COLOURS[found.recommendation])  # type: ignore[arg-type]
         st.markdown(f"The rule recommends so: {words.plain(found.because)}.")
-    metric = found.criteria.metric
-    form = "{:+.4f}" if metric in ABOUT_GAUC else "{:+.2%}"
+    if disagree(one):
+        st.warning(DISAGREE)
+        st.page_link("pages/about/synthetic.py", label="Why they may →")
     facts = {
         "candidate": words.policy_title(one.candidate, runs),
         "compared with": words.policy_title(one.baseline, runs),
-        f"gain in {metric.replace('_', ' ')}": interval_text(found.gain, form),
+        **gains(found),
         "data": f"{one.dataset_id}: {one.sessions:,} sessions, {one.requests:,} requests",
         "path from the first baseline": f"{one.policy.path:.4f}",
     }
@@ -82,6 +122,28 @@ def show_case(found: Case, runs: dict[str, RunRow]) -> None:
         )
     with st.expander("Configuration of the rounds"):
         st.json(found.config)
+
+
+def show_deviation(found: Case, runs: dict[str, RunRow]) -> None:
+    """Draws how far the candidate is from the baseline, and the ways to look closer."""
+    one = found.round
+    result = loaders.evaluation(one.runs["evaluate"]) if "evaluate" in one.runs else None
+    if result is not None:
+        st.header("How far it deviates", anchor=False, help=glossary.TERMS["share outside"])
+        candidate = results.narrowed(result, [one.candidate])
+        deviations = action_results.deviations(candidate, "", runs)
+        table = action_results.deviation_table(deviations)
+        bins = action_results.deviation_bins(deviations, signed=False)
+        alt = "Deviation of the candidate from the baseline in each dimension, with the bounds"
+        exhibit(evaluation_charts.deviation(bins, table, signed=False), table, "deviation", alt)
+        st.caption("Size of new minus baseline action. Dashed: the bounds, their median over requests.")
+    query = {"policies": one.candidate, "on": one.dataset_id}
+    with st.container(horizontal=True):
+        for tab, label in (
+            (places.CRITICS, "What its critics say →"),
+            (places.REQUEST, "Explain one request →"),
+        ):
+            st.page_link(places.POLICIES, label=label, query_params=query | {places.TAB: tab})
 
 
 def show_decision(found: Case, row: DecisionRow | None) -> None:
@@ -199,6 +261,7 @@ def main() -> None:
     show_live(runs)
     found, row = review.decided_case(loaders.workspace(), *choose_round(reviewed))
     show_case(found, runs)
+    show_deviation(found, runs)
     show_decision(found, row)
     show_memo(found, row)
     show_ledger(loaders.workspace().registry.decisions(), runs)
