@@ -336,6 +336,16 @@ def test_a_bundle_lands_where_it_was_asked_for_and_verifies(filled: Shell, tmp_p
     assert "cannot be read" in filled.refused("verify", str(tmp_path / "none.zip"))
 
 
+def test_a_policy_that_nobody_approved_goes_live_only_where_that_is_said(
+    filled: Shell, tmp_path: Path
+) -> None:
+    (training,) = filled.workspace.registry.runs(kind="train")
+    live = ("export", training.id, "--to", str(tmp_path / "live.zip"), "--for", "live")
+    assert "is not approved for live use" in filled.refused(*live) and not list(tmp_path.iterdir())
+    manifest = filled(*live, "--unapproved")["manifest"]
+    assert (manifest["purpose"], manifest["approved"]) == ("live", False)
+
+
 def test_what_is_held_in_bounds_is_served_and_scored_so(filled: Shell, tmp_path: Path) -> None:
     (training,) = filled.workspace.registry.runs(kind="train")
     d, half_width, bundle = 10, 1e-3, tmp_path / "held.zip"

@@ -116,6 +116,14 @@ def test_export_shows_that_the_bundle_answers_as_the_policy_does(filled):
     assert "Verified with numpy and onnxruntime alone" in opened("export").success[0].value
 
 
+def test_an_unapproved_policy_is_exported_for_live_use_only_after_a_tick(filled):
+    app = opened("export", **{"for": "live"})
+    export = button(app, "Export")
+    assert export.disabled and "Nobody has made this policy live" in app.warning[0].value
+    app.checkbox[0].check()
+    assert not button(checked(app.run()), "Export").disabled
+
+
 def test_a_policy_is_exported_inside_a_stored_plan_and_scored_so(small_workspace, tmp_path, monkeypatch):
     copy = copy_workspace(small_workspace, tmp_path / "copy")
     monkeypatch.setenv("MTF_WORKSPACE", str(copy.path))

@@ -1,5 +1,6 @@
 """`train`, `evaluate`, `export`, `verify`."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,14 @@ from mtf_engine.commands.options import (
     parse_settings,
 )
 from mtf_engine.spec import Refusal
+
+
+class Purpose(StrEnum):
+    """What a bundle is for."""
+
+    TEST = "test"
+    LIVE = "live"
+
 
 SCORES = ("run_id", "weighted_gauc", "ci_low", "ci_high", "users_used", "users_left_out", "split")
 
@@ -109,6 +118,12 @@ def export(
             help="Hold what is served inside this bounds plan, around its baseline; scored so on --on.",
         ),
     ] = None,
+    purpose: Annotated[
+        Purpose, typer.Option("--for", help="What the bundle is for; live asks for an approved policy.")
+    ] = Purpose.TEST,
+    unapproved: Annotated[
+        bool, typer.Option("--unapproved", help="For live use although nobody has approved it.")
+    ] = False,
 ) -> None:
     """Write a policy as a bundle that a server loads, after checking that it computes the same."""
     from mtf_engine.commands.foreground import finish
@@ -117,7 +132,9 @@ def export(
     if not to.absolute().parent.is_dir():
         raise Refusal(f"there is no folder {to.parent} to write {to.name} to; create it")
     plan = bounds_plan(shell.workspace, clip) if clip else None
-    exported = finish(shell.workspace, submit_export(shell.workspace, run, on, plan))
+    exported = finish(
+        shell.workspace, submit_export(shell.workspace, run, on, plan, purpose.value, unapproved)
+    )
     fetch_bundle(shell.workspace, exported.id, to)
     shell.show(exported.result)
 

@@ -42,13 +42,14 @@ def export(
     evaluation: Mapping[str, Any] | None = None,
     clip: Clip | None = None,
     approval: Mapping[str, Any] | None = None,
+    purpose: str = "test",
 ) -> dict[str, Any]:
     """Returns the manifest of the bundle written to `to`, in one step, once it is shown to compute the same.
 
     `rows` are logged requests to take golden examples from; `evaluation` is the policy's scores, JSON-able;
-    `clip` holds served actions inside bounds; `approval` tells who made the policy live, and why. The same
-    arguments give the same bytes. A Refusal where rows and policy differ in names, or where onnxruntime and the
-    policy disagree.
+    `clip` holds served actions inside bounds; `approval` tells who made the policy live, and why; `purpose` what the
+    bundle is for. The same arguments give the same bytes. A Refusal where rows and policy differ in names, or where
+    onnxruntime and the policy disagree.
     """
     from mtf_engine.disk import write_atomically
     from mtf_engine.policies.graphs import ServedPolicy, graphs
@@ -64,7 +65,7 @@ def export(
         "policy.safetensors": policy.to_bytes(),
         "golden.npz": _golden(ServedPolicy(policy, clip), rows),
     }
-    manifest = _manifest(policy, members, evaluation, clip, approval)
+    manifest = _manifest(policy, members, evaluation, clip, approval) | {"purpose": purpose}
     content = _zip({**members, MANIFEST: json.dumps(manifest, indent=1, sort_keys=True).encode()})
     checked = verify(io.BytesIO(content))
     if not checked["ok"]:

@@ -1,12 +1,13 @@
 """Exports: the policy of a training as a bundle, once it is shown to compute the same."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from mtf_engine.disk import write_atomically
 from mtf_engine.registry import BASELINE, RunState, run_of
+from mtf_engine.release import review
 from mtf_engine.runs import files
 from mtf_engine.runs.executor import submit
 from mtf_engine.runs.kind import RunKind
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mtf_engine.policies.graphs import Clip
     from mtf_engine.policies.policy import Policy
 
+Purpose = Literal["test", "live"]
 SCORES = ("split", "weighted_gauc", "ci_low", "ci_high", "users_used", "users_left_out")
 
 
@@ -31,17 +33,24 @@ class ExportConfig(Spec):
     clip: BoundsPlan | None = Field(
         default=None, description="bounds around its baseline that served actions are held in"
     )
+    purpose: Purpose = Field(default="test", description="what the bundle is for; its manifest says so")
     n_threads: Threads = 1
 
 
 def submit_export(
-    workspace: Workspace, run_id: str, on: str | None = None, clip: BoundsPlan | None = None
+    workspace: Workspace,
+    run_id: str,
+    on: str | None = None,
+    clip: BoundsPlan | None = None,
+    purpose: Purpose = "test",
+    unapproved: bool = False,
 ) -> str:
     """Returns the id of the run that exports the policy of a training, `RUN` or `RUN@best`.
 
     It is checked with rows of the dataset `on`, else with the examples that the training kept, else, where an
     earlier version kept none, with rows of the log it learned from. With `clip` what is served is another policy,
-    so `on` must name the log that it is scored on.
+    so `on` must name the log that it is scored on. For the `purpose` "live" a policy that nobody has approved is
+    refused, unless `unapproved` says that this is meant.
     """
     if clip is not None and on is None:
         raise Refusal(
@@ -49,6 +58,11 @@ def submit_export(
         )
     run_id = workspace.policy(run_id)
     trained = workspace.trained(run_id)
+    if purpose == "live" and not unapproved and review.approval(workspace, run_id) is None:
+        raise Refusal(
+            f"{run_id} is not approved for live use: nobody has made it live (`review decide`); export it for a test, "
+            "or say that this is meant: --unapproved"
+        )
     own = None if has_examples(workspace, trained.id) else trained.dataset_id
     if on is None and own is not None and own not in {row.id for row in workspace.registry.datasets()}:
         raise Refusal(
@@ -56,7 +70,7 @@ def submit_export(
             "with; name a dataset with the same features: --on DATASET"
         )
     on = workspace.dataset(on).id if on else own
-    config = ExportConfig(run_id=run_id, on=on, clip=clip).model_dump(mode="json")
+    config = ExportConfig(run_id=run_id, on=on, clip=clip, purpose=purpose).model_dump(mode="json")
     return submit(
         workspace, KIND, config, name=trained.name, dataset_id=on or trained.dataset_id, algo=trained.algo
     )
@@ -80,7 +94,6 @@ def export(job: Job, config: ExportConfig) -> dict[str, Any]:
     from mtf_engine.policies.bundle import export as write_bundle
     from mtf_engine.policies.bundle import verify
     from mtf_engine.policies.examples import USERS, Examples
-    from mtf_engine.release.review import approval
 
     policy = load_policy(job.workspace, config.run_id)
     clip = None
@@ -93,9 +106,15 @@ def export(job: Job, config: ExportConfig) -> dict[str, Any]:
         rows = Examples.load(job.workspace.run_dir(run_of(config.run_id)) / files.EXAMPLES)
         scores = _scores(job, config.run_id)
     path = job.folder / files.BUNDLE
-    approved = approval(job.workspace, config.run_id)
+    approved = review.approval(job.workspace, config.run_id)
     manifest = write_bundle(
-        policy, path, rows=rows, evaluation={"evaluations": scores}, clip=clip, approval=approved
+        policy,
+        path,
+        rows=rows,
+        evaluation={"evaluations": scores},
+        clip=clip,
+        approval=approved,
+        purpose=config.purpose,
     )
     return {"run_id": config.run_id, **verify(path), "manifest": manifest}
 

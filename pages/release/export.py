@@ -6,12 +6,14 @@ import pandas as pd
 import streamlit as st
 
 from mtf_engine.registry import RunRow, RunState, run_of
+from mtf_engine.release.review import approval
 from mtf_engine.runs import executor
 from mtf_engine.spec import BoundsPlan
 from mtf_engine.work.export import bundle_path, submit_export
 from pages.shared import follow, links, loaders, words
 
 UNBOUND = "*unbound"
+PURPOSES = {"test": "tests and staging", "live": "live use, which asks for an approved policy"}
 
 
 class Held(NamedTuple):
@@ -22,13 +24,14 @@ class Held(NamedTuple):
     options: tuple[str, ...] = ()
 
 
-def newest_export(run_id: str, held: Held) -> RunRow | None:
-    """Returns the newest export of a training, held in these bounds, that is live or completed."""
+def newest_export(run_id: str, held: Held, purpose: str) -> RunRow | None:
+    """Returns the newest export of a training for a purpose, held in these bounds, that is live or completed."""
     clip = held.plan and held.plan.model_dump(mode="json")
     for run in loaders.workspace().registry.runs(kind="export"):
         usable = run.state is RunState.COMPLETED or not run.state.is_finished
+        same = run.config["run_id"], run.config.get("clip"), run.config.get("purpose", "test")
         same_log = held.dataset_id in (None, run.config["on"])
-        if usable and run.config["run_id"] == run_id and run.config.get("clip") == clip and same_log:
+        if usable and same == (run_id, clip, purpose) and same_log:
             return run
     return None
 
@@ -130,18 +133,27 @@ def main() -> None:
         return
     run_id = choose(runs)
     held = choose_bounds(run_id)
+    purpose = links.choice("For", PURPOSES, "for")
     workspace = loaders.workspace()
-    found = newest_export(run_id, held)
+    found = newest_export(run_id, held, purpose)
+    meant = purpose == "test" or approval(workspace, run_id) is not None
+    if not meant:
+        st.warning(
+            "Nobody has made this policy live, so it is not approved for live use. Review its round first."
+        )
+        meant = st.checkbox("Export it for live use all the same.", key=f"unapproved {run_id}")
     label = "Export" if found is None else "Export again"
-    if st.button(label, type="primary" if found is None else "secondary"):
+    if st.button(label, type="primary" if found is None else "secondary", disabled=not meant):
         with follow.refusals():
-            submit_export(workspace, run_id, held.dataset_id, held.plan)
+            submit_export(workspace, run_id, held.dataset_id, held.plan, purpose, unapproved=True)
             st.rerun()
     if found and (run := follow.finished(found.id)):
         show_bundle(executor.completed(workspace, run))
     st.caption("The same on the command line")
     st.code(
-        words.command(workspace.path, "export", run_id, "--to", f"{run_id}.zip", *held.options),
+        words.command(
+            workspace.path, "export", run_id, "--to", f"{run_id}.zip", *held.options, "--for", purpose
+        ),
         language=None,
         wrap_lines=True,
     )
