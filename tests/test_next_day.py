@@ -77,6 +77,8 @@ def test_correlations_are_those_of_pandas_and_weights_follow(tmp_path):
     assert found.correlations["click"].low < 0 < found.correlations["click"].high
     assert found.suggested.weights["like"] == 0.5 and found.suggested.weights["click"] == 0
     assert (found.n_pairs, found.n_days, found.warnings) == (300 * 8, 8, ())
+    drawn = found.model_copy(update={"collected": True})
+    assert drawn.warnings and drawn.suggested is None, "what cannot be trusted is not offered"
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say(tmp_path):

@@ -32,7 +32,8 @@ class NextDay(Spec):
 
     @property
     def suggested(self) -> RewardSpec | None:
-        return suggest_weights(self.correlations, self.mean_watch_time)
+        """Weights by the correlations; None where a warning says that these do not tell what they seem to."""
+        return None if self.warnings else suggest_weights(self.correlations, self.mean_watch_time)
 
     @property
     def warnings(self) -> tuple[str, ...]:
