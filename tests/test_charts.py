@@ -94,3 +94,10 @@ def test_curves_put_known_metrics_together_and_leave_none_out():
 def test_a_number_is_explained_by_its_name_or_the_start_of_it(name):
     assert glossary.meaning(name)
     assert glossary.meaning("no such thing") is None
+
+
+def test_policies_of_one_method_are_told_apart_by_their_colours():
+    frame = pd.DataFrame({"policy": ["baseline", "a", "b", "a"], "algo": [None, "iql", "iql", "iql"]})
+    colours = charts.policy_colours(frame)
+    assert colours["baseline"] == charts.BASELINE and len(set(colours.values())) == 3
+    assert charts.policy_colours(frame[1:]) == {name: colours[name] for name in ("a", "b")}

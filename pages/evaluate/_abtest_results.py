@@ -8,7 +8,7 @@ from plotly.subplots import make_subplots
 
 from mtf_engine.evaluation import ABTest
 from pages.shared import results
-from pages.shared.charts import BOUND, SYMBOLS, escape, interval, method_colour, sized
+from pages.shared.charts import BOUND, SYMBOLS, escape, interval, policy_colours, sized
 
 NUMBERS = ("relative difference", "low", "high", "p-value", "users live")
 
@@ -105,7 +105,7 @@ def _dots(rows: pd.DataFrame) -> go.Scatter:
         marker={
             "size": 10,
             "symbol": [symbols[policy] for policy in rows["policy"]],
-            "color": [method_colour(algo) for algo in rows["algo"]],
+            "color": rows["policy"].map(policy_colours(rows.iloc[::-1])),
         },
         error_x=interval(rows, "relative difference"),
         customdata=rows[["low", "high"]],

@@ -15,7 +15,7 @@ from pages.shared.charts import (
     SYMBOLS,
     escape,
     interval,
-    method_colour,
+    policy_colours,
     sized,
 )
 
@@ -29,12 +29,12 @@ def disagreement(frame: pd.DataFrame) -> go.Figure:
     `frame` has one row a policy (or segment, without algo) and distance in half widths, 0 inside: policy,
     algo, distance, std over critics, std 5 %, std 95 %.
     """
-    figure = go.Figure()
+    figure, colours = go.Figure(), policy_colours(frame)
     lines = list(frame.groupby("policy", sort=False))
     ends = _apart([rows["std over critics"].iloc[-1] for _, rows in lines], frame["std over critics"].max())
     for i, ((name, rows), end) in enumerate(zip(lines, ends, strict=True)):
         algo = rows["algo"].iloc[0]
-        colour = method_colour(algo) if isinstance(algo, str) else SEQUENCE[i % len(SEQUENCE)]
+        colour = colours[name] if isinstance(algo, str) else SEQUENCE[i % len(SEQUENCE)]
         if len(lines) <= BANDS:
             figure.add_trace(_band(rows, colour))
         figure.add_trace(

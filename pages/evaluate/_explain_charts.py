@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pages.evaluate._explaining import SHORT, UNSEEN, WATCHED
-from pages.shared.charts import INSIDE, OUTSIDE, SYMBOLS, escape, legend_above, method_colour, sized
+from pages.shared.charts import INSIDE, OUTSIDE, SYMBOLS, escape, legend_above, policy_colours, sized
 
 NEUTRAL = "rgba(122, 130, 140, 0.35)"
 
@@ -16,7 +16,7 @@ def weights(frame: pd.DataFrame, unit: str) -> go.Figure:
 
     `frame` has one row a policy and dimension: policy, algo, dimension, weight, low, high.
     """
-    names = list(dict.fromkeys(frame["dimension"]))
+    names, colours = list(dict.fromkeys(frame["dimension"])), policy_colours(frame)
     figure = go.Figure()
     for name, rows in frame.groupby("dimension", sort=False):
         ends = [rows["low"].iloc[0], rows["high"].iloc[0]]
@@ -35,7 +35,7 @@ def weights(frame: pd.DataFrame, unit: str) -> go.Figure:
                 y=rows["dimension"].map(escape),
                 name=escape(policy),
                 mode="markers",
-                marker={"size": 11, "symbol": symbol, "color": method_colour(rows["algo"].iloc[0])},
+                marker={"size": 11, "symbol": symbol, "color": colours[policy]},
                 customdata=rows["action"],
                 hovertemplate="%{y}: %{x:.4g} (action %{customdata:.3f})",
             )
@@ -96,7 +96,7 @@ def contributions(frame: pd.DataFrame) -> go.Figure:
     `frame` has one row a policy and prediction: policy, algo, prediction, above.
     """
     figure = go.Figure()
-    patterns = ("", "/", ".", "x", "+")
+    patterns, colours = ("", "/", ".", "x", "+"), policy_colours(frame)
     for i, (policy, rows) in enumerate(frame.groupby("policy", sort=False)):
         figure.add_trace(
             go.Bar(
@@ -105,7 +105,7 @@ def contributions(frame: pd.DataFrame) -> go.Figure:
                 name=escape(policy),
                 orientation="h",
                 marker={
-                    "color": method_colour(rows["algo"].iloc[0]),
+                    "color": colours[policy],
                     "pattern": {"shape": patterns[i % len(patterns)]},
                 },
                 hovertemplate="%{y}: %{x:+.3f}",

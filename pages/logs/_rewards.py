@@ -36,7 +36,11 @@ def show_suggestion(found: NextDay, now: RewardSpec) -> None:
     """Draws the suggested weights as the mapping of an import takes them."""
     st.header("Suggested weights", anchor=False)
     if found.suggested is None:
-        reason = "The log cannot be trusted with them" if found.warnings else "No signal surely tells of the next day"
+        reason = (
+            "The log cannot be trusted with them"
+            if found.warnings
+            else "No signal surely tells of the next day"
+        )
         st.info(f"{reason}, so no weights are suggested.")
         return
     weights = {name: weight for name, weight in found.suggested.weights.items() if weight}

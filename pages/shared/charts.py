@@ -1,6 +1,7 @@
 """Figures: frame in, figure out. Few colours, each with one meaning; what users typed is escaped here."""
 
 import html
+import itertools
 import re
 import zlib
 from collections.abc import Iterable, Sequence
@@ -95,6 +96,17 @@ def method_colour(algo: str | None) -> str:
     return METHODS.get(name) or NEW_METHODS[zlib.crc32(name.encode()) % len(NEW_METHODS)]
 
 
+def policy_colours(frame: pd.DataFrame) -> dict[str, str]:
+    """Returns a colour for each policy of `frame` in its order, columns policy and algo: no two alike, up to ten.
+
+    The baseline, which has no method, has its own. What is listed in one order has one colour on all charts.
+    """
+    methods = dict(zip(frame["policy"], frame["algo"], strict=True))
+    trained = [policy for policy, algo in methods.items() if isinstance(algo, str) and algo != "baseline"]
+    colours = dict(zip(trained, itertools.cycle(SEQUENCE), strict=False))
+    return {policy: colours.get(policy, BASELINE) for policy in methods}
+
+
 def intervals(frame: pd.DataFrame, value: str, unit: str, zero: str | None = None) -> go.Figure:
     """Returns one dot with its interval per row of `frame`: policy, algo, `value`, low, high.
 
@@ -109,7 +121,7 @@ def intervals(frame: pd.DataFrame, value: str, unit: str, zero: str | None = Non
             text=[f"{value:.4f}" if pd.notna(value) else "no valid group" for value in rows[value]],
             textposition="top center",
             cliponaxis=False,
-            marker={"size": 10, "color": [method_colour(algo) for algo in rows["algo"]]},
+            marker={"size": 10, "color": rows["policy"].map(policy_colours(frame))},
             error_x=interval(rows, value),
             customdata=rows[["low", "high"]],
             hovertemplate="%{y}<br>%{x:.4f} [%{customdata[0]:.4f}, %{customdata[1]:.4f}]<extra></extra>",

@@ -16,7 +16,7 @@ from pages.shared.charts import (
     grid,
     interval,
     legend_above,
-    method_colour,
+    policy_colours,
     sized,
 )
 
@@ -29,7 +29,7 @@ def segments(frame: pd.DataFrame, value: str, unit: str, zero: str | None = None
     names = list(dict.fromkeys(frame["segment"]))
     place = {name: -i for i, name in enumerate(names)}
     figure = go.Figure()
-    policies = frame.groupby("policy", sort=False)
+    policies, colours = frame.groupby("policy", sort=False), policy_colours(frame)
     for i, ((policy, rows), symbol) in enumerate(zip(policies, itertools.cycle(SYMBOLS), strict=False)):
         shift = 0.6 * ((i + 0.5) / policies.ngroups - 0.5)
         figure.add_trace(
@@ -38,7 +38,7 @@ def segments(frame: pd.DataFrame, value: str, unit: str, zero: str | None = None
                 y=rows["segment"].map(place) - shift,
                 name=escape(policy),
                 mode="markers",
-                marker={"size": 9, "symbol": symbol, "color": method_colour(rows["algo"].iloc[0])},
+                marker={"size": 9, "symbol": symbol, "color": colours[policy]},
                 error_x=interval(rows, value),
                 customdata=rows[["segment", "low", "high"]].assign(segment=rows["segment"].map(escape)),
                 hovertemplate="%{customdata[0]}: %{x:.4f} [%{customdata[1]:.4f}, %{customdata[2]:.4f}]",
@@ -61,11 +61,11 @@ def deviation(frame: pd.DataFrame, walls: pd.DataFrame, signed: bool, columns: i
     or is a size (Fig. 2 of IntegratedRL-MTF); a size has the farther bound only.
     """
     names = list(dict.fromkeys(frame["dimension"]))
-    figure = grid([escape(name) for name in names], columns)
+    figure, colours = grid([escape(name) for name in names], columns), policy_colours(frame)
     title = "new − baseline action" if signed else "|new − baseline action|"
     for i, name in enumerate(names):
         panel = frame[frame["dimension"] == name]
-        for trace in _steps(panel, first=i == 0):
+        for trace in _steps(panel, colours, first=i == 0):
             figure.add_trace(trace, **cell(i, columns))
         for wall in _walls(walls[walls["dimension"] == name], signed):
             line = {"color": BOUND, "dash": "dash", "width": 1.5}
@@ -77,7 +77,7 @@ def deviation(frame: pd.DataFrame, walls: pd.DataFrame, signed: bool, columns: i
     return legend_above(figure).update_layout(legend=above_titles, margin_t=80)
 
 
-def _steps(panel: pd.DataFrame, first: bool) -> Iterator[go.Scatter]:
+def _steps(panel: pd.DataFrame, colours: dict[str, str], first: bool) -> Iterator[go.Scatter]:
     """Yields a policy's outline of one dimension, filled lightly; in the legend if it is the first."""
     for (policy, rows), dash in zip(
         panel.groupby("policy", sort=False), itertools.cycle(DASHES), strict=False
@@ -89,7 +89,7 @@ def _steps(panel: pd.DataFrame, first: bool) -> Iterator[go.Scatter]:
             legendgroup=str(policy),
             showlegend=first,
             mode="lines",
-            line={"color": method_colour(rows["algo"].iloc[0]), "width": 1.8, "dash": dash, "shape": "hv"},
+            line={"color": colours[policy], "width": 1.8, "dash": dash, "shape": "hv"},
             fill="tozeroy",
             fillcolor="rgba(122, 130, 140, 0.12)",
             hovertemplate="from %{x:.3f}: %{y:.1f} % of requests",
