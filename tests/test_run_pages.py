@@ -112,6 +112,24 @@ def test_every_kind_of_run_can_be_chosen_and_none_is_said(still, kind):
     assert ("choose “all”" in texts(app)) == (kind not in there)
 
 
+def test_parts_are_folded_under_the_run_that_they_are_parts_of(still):
+    whole = row(id="compare-1", kind="compare", name="all methods")
+    still.registry.add_run(whole)
+    for i in range(3):
+        still.registry.add_run(row(id=f"train-part{i}", name="part", parent_id="compare-1"))
+    app = opened("runs", run="compare-1")
+    listed, parts = (table.value for table in app.dataframe)
+    assert set(listed["Run"]) == {"compare-1", "train-0", "train-1", "train-2"}
+    assert list(parts["Name"]) == ["part"] * 3 and "3 parts, 3 of them completed" in {
+        e.label for e in app.expander
+    }
+    assert len(opened("runs", parts="true").dataframe[0].value) == 7
+    assert len(opened("runs", find="part1").dataframe[0].value) == 1, "who looks for one finds it"
+    assert "train-part" not in " ".join(str(t.value) for t in opened().markdown), (
+        "home does not ask to compare them"
+    )
+
+
 def test_a_note_and_tags_are_kept(still):
     app = opened("runs", run="train-1")
     app.text_area[0].set_value("for the review")

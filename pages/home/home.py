@@ -28,8 +28,9 @@ class Step(NamedTuple):
 def next_step(datasets: list[DatasetRow], runs: list[RunRow]) -> Step:
     """Returns the first step of the data's way that this workspace has not taken."""
     explored = loaders.explored(datasets)
-    trained = [run for run in runs if run.kind == "train" and run.state is RunState.COMPLETED]
-    live = [run for run in runs if run.kind == "train" and not run.state.is_finished]
+    own = [run for run in runs if run.kind == "train" and run.parent_id is None]
+    trained = [run for run in own if run.state is RunState.COMPLETED]
+    live = [run for run in own if not run.state.is_finished]
     evaluated = {i for run in runs if run.kind == "evaluate" and run.result for i in run.config["policies"]}
     if not datasets:
         return Step("The workspace is empty.", "Import a log", "pages/logs/import_logs.py", {})

@@ -48,7 +48,7 @@ ORDERS = {
 
 
 class Filters(NamedTuple):
-    """Which runs are shown; an empty choice is any."""
+    """Which runs are shown; an empty choice is any. Parts of others are found by text, or where they are asked for."""
 
     kind: str = ""
     text: str = ""
@@ -57,6 +57,7 @@ class Filters(NamedTuple):
     datasets: Sequence[str] = ()
     tags: Sequence[str] = ()
     archived: bool = False
+    parts: bool = False
 
     @property
     def n_set(self) -> int:
@@ -74,6 +75,7 @@ class Filters(NamedTuple):
             and (not self.datasets or run.dataset_id in self.datasets)
             and (not self.tags or not set(self.tags).isdisjoint(run.tags))
             and (self.archived or not run.archived)
+            and (self.parts or run.parent_id is None or bool(self.text))
         )
 
 

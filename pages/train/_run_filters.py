@@ -46,7 +46,7 @@ def choose(runs: list[RunRow], datasets: dict[str, str]) -> View:
 
 
 def _more_filters(kind: str, text: str, runs: list[RunRow], datasets: dict[str, str]) -> Filters:
-    keys = ("state", "method", "log", "tag", "archived")
+    keys = ("state", "method", "log", "tag", "archived", "parts")
     n_set = sum(bool(st.session_state.get(key)) for key in keys)
     with st.popover(f"Filters ({n_set})" if n_set else "Filters"):
         return Filters(
@@ -59,6 +59,7 @@ def _more_filters(kind: str, text: str, runs: list[RunRow], datasets: dict[str, 
             datasets=_several("Dataset", datasets, "log"),
             tags=_several("Tag", {tag: tag for run in runs for tag in sorted(run.tags)}, "tag"),
             archived=st.toggle("Show the archive too", key="archived", **LINKED),
+            parts=st.toggle("Show the parts of comparisons and rounds", key="parts", **LINKED),
         )
 
 

@@ -12,6 +12,7 @@ from pages.train._run_filters import View
 
 LIVE_SECONDS, IDLE_SECONDS = 2.0, 15.0
 """Between looks at the registry while a run is at work, and while none is: one may start elsewhere."""
+PART_COLUMNS = ("State", "Kind", "Name", "Method", "Seed", "Best score", "Took")
 SHOWN = 200
 """Runs in the table."""
 
@@ -88,6 +89,7 @@ def show_run(run_id: str, was_live: bool) -> None:
     for sentinel in loaders.sentinels(run.id):
         st.warning(words.plain(sentinel.sentence))
     show_curves(run)
+    show_parts(run)
     show_details(run)
 
 
@@ -125,6 +127,24 @@ def show_curves(run: RunRow) -> None:
     exhibit(charts.curves(frame, panels), table, f"{run.id} metrics", f"Training curves of {run.id} by step")
     if len(table) < len(frame):
         csv_download(frame, f"{run.id} metrics of every logged step")
+
+
+def show_parts(run: RunRow) -> None:
+    """Draws the runs that this one is made of, folded; a click on one opens it."""
+    parts = loaders.workspace().registry.runs(parent_id=run.id)
+    if not parts:
+        return
+    ended = sum(part.state is RunState.COMPLETED for part in parts)
+    with st.expander(f"{len(parts)} parts, {ended} of them completed"):
+        st.dataframe(
+            run_table.table(parts, dataset_names()).assign(Open=[f"runs?run={part.id}" for part in parts]),
+            hide_index=True,
+            column_order=[*PART_COLUMNS, "Open"],
+            column_config={**run_table.COLUMNS, "Open": st.column_config.LinkColumn(display_text="open")},
+            placeholder="",
+            key=f"parts of {run.id}",
+            alt=f"{len(parts)} parts of {run.id}",
+        )
 
 
 def show_details(run: RunRow) -> None:
