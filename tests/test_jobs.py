@@ -1,8 +1,10 @@
 """Runs survive their starters, end as they should, leave nothing behind: real processes, real signals."""
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -17,7 +19,7 @@ import pytest
 
 from benchmarks import resume
 from mtf_engine.registry import RunRow, RunState
-from mtf_engine.runs import executor, metrics
+from mtf_engine.runs import executor, files, metrics
 from mtf_engine.runs.storage import open_dataset
 from mtf_engine.spec import Refusal
 from mtf_engine.work.import_log import KIND, imported, submit_import
@@ -94,6 +96,22 @@ def test_a_training_killed_three_times_ends_like_one_that_was_not(workspace: Wor
     assert any("optimiser" in name for name in saved) and any("generator" in name for name in saved)
 
 
+def stop_between_writes(workspace: Workspace, run: RunRow) -> None:
+    """Stops a worker while it does not write to the registry, which would wait for it."""
+
+    def is_stopped() -> bool:
+        kill(run, signal.SIGSTOP)
+        with contextlib.closing(sqlite3.connect(workspace.path / "registry.sqlite", timeout=0.2)) as registry:
+            try:
+                registry.execute("BEGIN IMMEDIATE")
+                return True
+            except sqlite3.OperationalError:
+                kill(run, signal.SIGCONT)
+                return False
+
+    wait_until(is_stopped, "the worker stops between two writes")
+
+
 def test_two_work_at_a_time_and_the_queue_moves_on(
     workspace: Workspace, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,7 +124,7 @@ def test_two_work_at_a_time_and_the_queue_moves_on(
 
     executor.cancel(workspace, unwanted)
     assert workspace.registry.run(unwanted).state is RunState.CANCELLED
-    kill(until(workspace, deaf, lambda run: run.step > 0), signal.SIGSTOP)
+    stop_between_writes(workspace, until(workspace, deaf, lambda run: run.step > 0))
     until(workspace, busy, lambda run: run.step > 0)
     monkeypatch.setattr(executor, "GRACE_SECONDS", 0.3)
     executor.cancel(workspace, busy)
@@ -139,6 +157,7 @@ def test_a_cancelled_training_stops_and_goes_on_where_it_was(workspace: Workspac
     assert told.state is RunState.INTERRUPTED and "resume" in str(told.error)
     steps = [row["step"] for row in metrics.read(workspace.run_dir(run_id))]
     assert steps == list(range(0, steps[-1] + 1, 5)) and steps[-1] > cancelled.step
+    assert "Traceback" not in (workspace.run_dir(run_id) / files.LOG).read_text(), "to be stopped is no error"
 
 
 def test_a_killed_import_leaves_at_most_a_temp_file(workspace: Workspace, log: Path) -> None:

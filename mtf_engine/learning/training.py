@@ -3,7 +3,7 @@
 import io
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_origin
@@ -27,7 +27,7 @@ def fit(
     source: Transitions | Fitness,
     checkpoint: Path | None = None,
     validation: Validation | None = None,
-) -> Iterator[dict[str, float]]:
+) -> Generator[dict[str, float]]:
     """Yields a flat row of metrics every `log_every` steps and at the last one, training in between.
 
     `source` is what the method learns from: transitions, or for a search method the fitness of a policy.

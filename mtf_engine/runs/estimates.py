@@ -26,6 +26,8 @@ START = 3.0
 """Seconds of a worker before its first request."""
 COLLECT_RATE = 8_000
 """Requests collected a second, where nothing was collected here yet."""
+SESSION_RATE = 600
+"""Sessions a second of a part of rounds, collected, learned from or tested on, where there were none yet."""
 PLAY_RATE = 2_000
 """Sessions played a second, where none was yet."""
 RANK_RATE = 2e6
@@ -55,6 +57,26 @@ def collection(workspace: Workspace, env: str, n_requests: int) -> Duration:
 def ab_test(workspace: Workspace, env: str, n_sessions: int) -> Duration:
     """Returns how long an A/B test of `n_sessions` in `env` takes, by the largest such test so far."""
     return _by_pace(workspace, "abtest", env, n_sessions, PLAY_RATE)
+
+
+def campaign(workspace: Workspace, kind: str, env: str, n_parts: int, sessions: int) -> Duration:
+    """Returns how long a run of `n_parts` others takes, on logs of so many `sessions`, by the largest so far."""
+    done = workspace.registry.runs(RunState.COMPLETED, kind=kind)
+    like = [
+        run for run in done if run.config.get("env") == env and run.seconds and run.n_steps and _sessions(run)
+    ]
+    if not like:
+        seconds = n_parts * (START + sessions / SESSION_RATE)
+        return Duration(seconds, "a guess, as nothing like it was done here yet")
+    run = max(like, key=lambda run: (run.n_steps, run.created_at))
+    a_part = (run.seconds or 0.0) / run.n_steps
+    grown = max(a_part - START, 0.1) * sessions / _sessions(run)
+    return Duration(n_parts * (min(a_part, START) + grown), f"by the pace of {run.id}")
+
+
+def _sessions(run: RunRow) -> int:
+    """Returns how many sessions a log has that rounds or a comparison make."""
+    return int(run.config.get("sessions_per_round") or run.config.get("sessions") or 0)
 
 
 def _by_pace(workspace: Workspace, kind: str, env: str, n_steps: int, rate: float) -> Duration:

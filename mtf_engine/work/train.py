@@ -1,6 +1,7 @@
 """Trainings: from a log to the policies of its last step and of its best."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -102,9 +103,9 @@ def train(job: Job, config: dict[str, Any]) -> dict[str, Any]:
     validation = _validation(dataset)
     fitness = open_fitness(job.workspace, str(job.run.dataset_id), config)
     n_steps = algo.config.steps(len(transitions))
-    rows = fit(algo, fitness or transitions, job.folder / files.CHECKPOINT, validation)
-    for row in _scored(job, validation, job.logged(rows)):
-        job.progress(row["step"], n_steps)
+    with closing(fit(algo, fitness or transitions, job.folder / files.CHECKPOINT, validation)) as rows:
+        for row in _scored(job, validation, job.logged(rows)):
+            job.progress(row["step"], n_steps)
     if algo.critics is not None:
         save_critics(algo.critics, job.folder / files.CRITICS)
     origin = _origin(job, dataset)

@@ -9,6 +9,7 @@ from mtf_engine.environments.names import is_replay
 from mtf_engine.learning.training import make_config
 from mtf_engine.registry import BASELINE, RunRow
 from mtf_engine.release.rounds import Round
+from mtf_engine.runs import estimates
 from mtf_engine.work.progressive import submit_progressive
 from pages.shared import follow, links, loaders, plans, words, worlds
 from pages.shared.worlds import World
@@ -45,6 +46,9 @@ def show() -> None:
         return
     settings, options, where = _choose(world)
     workspace = loaders.workspace()
+    n_parts = settings["rounds"] * (4 if settings["ab_users"] else 3)
+    took = estimates.campaign(workspace, "progressive", world.env, n_parts, settings["sessions_per_round"])
+    st.caption(words.plain(f"They will take about {words.duration(took.seconds)} ({took.basis})."))
     if st.button("Start rounds", type="primary"):
         with follow.refusals():
             run_id = submit_progressive(workspace, **settings)

@@ -76,11 +76,7 @@ def show_run(run_id: str, was_live: bool) -> None:
         st.badge(words.STATES[run.state], color=words.STATE_COLOURS[run.state])
         show_actions(run)
     if run.state.is_finished:
-        best = (
-            f" · best score {run.best_score:.4f} at step {run.best_step:,}"
-            if run.best_step is not None
-            else ""
-        )
+        best = best_score(run)
         took = f"Took {words.duration(run.seconds)} · step {run.step:,} of {run.n_steps:,}"
         st.caption(took + best, help=run_table.BEST_SCORE if best else None)
     else:
@@ -91,6 +87,15 @@ def show_run(run_id: str, was_live: bool) -> None:
     show_curves(run)
     show_parts(run)
     show_details(run)
+
+
+def best_score(run: RunRow) -> str:
+    """Returns the best score on validation users, and how far it is from that of the policy started from."""
+    if run.best_score is None or run.best_step is None:
+        return ""
+    start = ((run.result or {}).get("validation") or {}).get("start_score")
+    change = f", {run.best_score - start:+.4f} against the start" if start is not None else ""
+    return f" · best score {run.best_score:.4f} at step {run.best_step:,}{change}"
 
 
 def show_actions(run: RunRow) -> None:
