@@ -94,6 +94,19 @@ def test_every_point_is_counted_once(seed, scale):
     assert sum(part.count for part in parts if part) == 17 * result.n_rays
     assert all(a.up_to <= b.above for a, b in zip(result.profile, result.profile[1:], strict=False))
     assert sum(part.count for part in (result.inside, result.outside) if part) == 6
+    if result.n_rays:
+        found, within = result.histograms, result.ray_inside.count if result.ray_inside else 0
+        assert [sum(counts) for counts in (found.inside, *found.critic_inside)] == [within] * 4
+        beyond = 17 * result.n_rays - within
+        assert [sum(counts) for counts in (found.outside, *found.critic_outside)] == [beyond] * 4
+
+
+def test_histograms_tell_how_much_more_critics_differ_outside():
+    found = disagreement(LinearCritics(), **situation([[0.1, 0.0]])).histograms
+    middles = np.add(found.edges[:-1], found.edges[1:]) / 2
+    inside, outside = (np.average(middles, weights=counts) for counts in (found.inside, found.outside))
+    assert inside < 0.3 * outside and found.edges[-1] == pytest.approx(STD * 0.8, rel=1e-5)
+    assert found.critic_inside[1][0] == sum(found.inside), "the middle critic is the mean of all"
 
 
 def test_each_critic_is_told_against_the_mean_of_all():

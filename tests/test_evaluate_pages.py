@@ -116,7 +116,13 @@ def test_deviation_shows_each_segment_within_its_bounds(filled, result):
 def test_critics_are_told_apart(filled, result):
     (policy,) = (p for p in result.policies if p.disagreement)
     app = opened("critics", one="1", another="2")
-    assert [h.value for h in app.header] == ["Together", "Each critic", "Two critics", "Against the log"]
+    assert [h.value for h in app.header] == [
+        "Together",
+        "Inside against outside the bounds",
+        "Each critic",
+        "Two critics",
+        "Against the log",
+    ]
     critics = table(app, "critic", "bias inside")
     assert list(critics["bias inside"]) == list(policy.disagreement.inside.biases)
     assert f"{policy.disagreement.pairs.correlation[0][1]:.3f}" in texts(app)
@@ -193,3 +199,11 @@ def test_the_page_of_critics_says_what_to_choose_where_a_policy_has_one(
             policy["disagreement"]["pairs"]["levels"] = policy["disagreement"]["pairs"]["levels"][:1]
     path.write_text(json.dumps(result))
     assert "choose one trained by a method with several critics" in opened("critics").info[0].value
+
+
+def test_critics_show_a_histogram_inside_against_outside_of_all_and_of_one(filled):
+    for which in ("all", "2"):
+        app = opened("critics", differences_of=which)
+        shown = next(table for table in tables(app) if "inside, %" in table)
+        assert shown[["inside, %", "outside, %"]].sum().tolist() == pytest.approx([100, 100])
+        assert "Inside against outside the bounds" in [header.value for header in app.header]

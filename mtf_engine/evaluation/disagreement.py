@@ -14,6 +14,7 @@ FARTHEST = 4.0
 RAY_POINTS = 17
 BIN_WIDTH = 0.25
 """Bins of distance are centred on its multiples, where the rays of symmetric boxes have their points."""
+HISTOGRAM_BINS = 40
 ROUNDING = 1e-6
 """An action on the wall is inside, whatever float32 made of it."""
 
@@ -78,6 +79,21 @@ class Spreads(Spec):
     profile: tuple[DistanceBin, ...]
 
 
+class Histograms(Spec):
+    """How many points of the rays differ how much, inside the bounds and outside, in units of the reward.
+
+    `inside` and `outside` count the standard deviation over critics in bins between `edges`; `critic_inside` and
+    `critic_outside` the size of each critic's difference to the mean of all, between `critic_edges`.
+    """
+
+    edges: tuple[float, ...]
+    inside: tuple[int, ...]
+    outside: tuple[int, ...]
+    critic_edges: tuple[float, ...]
+    critic_inside: tuple[tuple[int, ...], ...]
+    critic_outside: tuple[tuple[int, ...], ...]
+
+
 class Disagreement(Spreads):
     """How much the critics differ, over all requests asked about, and by segment where there are several.
 
@@ -88,6 +104,8 @@ class Disagreement(Spreads):
     n_rays: int
     by_segment: dict[str, Spreads]
     pairs: CriticPairs
+    histograms: Histograms | None = None
+    """None in an evaluation of an earlier version."""
 
 
 def distance_from_bounds(offsets: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
@@ -144,6 +162,7 @@ def disagreement(
             for s, name in enumerate(names)
         },
         pairs=critic_pairs(own_q),
+        histograms=_histograms(on_rays),
     )
 
 
@@ -193,6 +212,29 @@ def _spread(points: np.ndarray) -> Spread | None:
         q_mean=float(q.mean()),
         biases=tuple(differences.mean(1).tolist()),
         deviations=tuple(np.sqrt((differences**2).mean(1)).tolist()),
+    )
+
+
+def _histograms(points: np.ndarray) -> Histograms | None:
+    """Returns the histograms of points [2 + n_critics, n] of `_points`; None without any."""
+    if not points.shape[1]:
+        return None
+    is_inside, sizes = points[0] == 0, np.abs(points[2:])
+    std = points[2:].std(0)
+    edges, critic_edges = (
+        np.linspace(0, max(float(of.max()), 1e-12), HISTOGRAM_BINS + 1) for of in (std, sizes)
+    )
+
+    def counted(values: np.ndarray, between: np.ndarray, part: np.ndarray) -> tuple[int, ...]:
+        return tuple(np.histogram(values[part], between)[0].tolist())
+
+    return Histograms(
+        edges=tuple(edges.tolist()),
+        inside=counted(std, edges, is_inside),
+        outside=counted(std, edges, ~is_inside),
+        critic_edges=tuple(critic_edges.tolist()),
+        critic_inside=tuple(counted(one, critic_edges, is_inside) for one in sizes),
+        critic_outside=tuple(counted(one, critic_edges, ~is_inside) for one in sizes),
     )
 
 

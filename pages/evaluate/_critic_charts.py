@@ -11,10 +11,12 @@ from pages.shared.charts import (
     BOUND,
     DASHES,
     INSIDE,
+    OUTSIDE,
     SEQUENCE,
     SYMBOLS,
     escape,
     interval,
+    legend_above,
     policy_colours,
     sized,
 )
@@ -56,6 +58,24 @@ def disagreement(frame: pd.DataFrame) -> go.Figure:
     figure.update_yaxes(title="std of Q over critics, reward", rangemode="tozero")
     longest = max((len(str(name)) for name, _ in lines), default=0)
     return sized(figure, 380).update_layout(margin_r=min(30 + 7 * longest, 320))
+
+
+def histogram(frame: pd.DataFrame, unit: str) -> go.Figure:
+    """Returns how much critics differ inside the bounds and outside, each as shares of its own points."""
+    figure, width = go.Figure(), frame["to"] - frame["from"]
+    for part, colour, pattern in (("inside", INSIDE, ""), ("outside", OUTSIDE, "/")):
+        figure.add_bar(
+            x=frame["from"] + width / 2,
+            y=frame[f"{part}, %"],
+            width=width,
+            name=f"{part} the bounds",
+            marker={"color": colour, "pattern": {"shape": pattern}},
+            opacity=0.65,
+            hovertemplate="around %{x:.4g}: %{y:.1f} % of the points",
+        )
+    figure.update_xaxes(title=unit, rangemode="tozero")
+    figure.update_yaxes(title="% of the points")
+    return legend_above(sized(figure, 300)).update_layout(barmode="overlay")
 
 
 def _apart(values: Sequence[float], span: float) -> list[float]:

@@ -39,6 +39,23 @@ def show_together(found: Comparison, run_id: str, spreads: action_results.Named[
     described(own, "own", "Disagreement about the policies' own actions")
 
 
+def show_histogram(found: Comparison, run_id: str) -> None:
+    """Draws the disagreement inside the bounds against that outside, of all critics or of one."""
+    together = action_results.histogram(found.result, run_id, None)
+    if together.empty:
+        return
+    st.header("Inside against outside the bounds", anchor=False, help=glossary.TERMS["std over critics"])
+    (policy,) = (policy for policy in found.result.policies if policy.run_id == run_id)
+    n_critics = len(policy.disagreement.pairs.levels)
+    titles = {"all": "all critics together"} | {str(i): f"critic {i}" for i in range(1, n_critics + 1)}
+    which = links.choice("Differences of", titles, "differences_of")
+    frame = together if which == "all" else action_results.histogram(found.result, run_id, int(which) - 1)
+    unit = "std of Q over critics, reward" if which == "all" else "|Q - mean of all|, reward"
+    alt = f"How much {titles[which]} differ at points inside the bounds and outside, {len(frame)} bins"
+    exhibit(_critic_charts.histogram(frame, unit), frame, f"disagreement of {which}", alt)
+    st.caption("Points on rays from the baseline action through the policy's own, to four half widths.")
+
+
 def show_each(found: Comparison, run_id: str, parts: Spreads) -> None:
     st.header("Each critic", anchor=False, help=glossary.TERMS["bias"])
     value = links.choice("Difference to the mean of all", DIFFER, "differ")
@@ -111,6 +128,7 @@ def show(found: Comparison) -> None:
     segment = comparison.choose_segment(found, right)
     spreads = action_results.spreads(found.result, segment, found.runs)
     show_together(found, run_id, spreads)
+    show_histogram(found, run_id)
     show_each(found, run_id, spreads[run_id][1])
     show_two(found, run_id)
     show_calibration(found, run_id)

@@ -94,6 +94,25 @@ def spreads(result: EvaluationResult, segment: str, runs: Runs) -> Named[Spreads
     }
 
 
+def histogram(result: EvaluationResult, run_id: str, critic: int | None) -> pd.DataFrame:
+    """Returns how many points of the rays differ how much: left, right, inside %, outside %, one row a bin.
+
+    Together, or one critic's difference to the mean of all. Empty for an evaluation of an earlier version.
+    """
+    (policy,) = (policy for policy in result.policies if policy.run_id == run_id)
+    found = policy.disagreement and policy.disagreement.histograms
+    if not found:
+        return pd.DataFrame()
+    edges = found.edges if critic is None else found.critic_edges
+    inside = found.inside if critic is None else found.critic_inside[critic]
+    outside = found.outside if critic is None else found.critic_outside[critic]
+    shares = {
+        name: 100 * np.array(counts) / max(sum(counts), 1)
+        for name, counts in (("inside, %", inside), ("outside, %", outside))
+    }
+    return pd.DataFrame({"from": edges[:-1], "to": edges[1:], **shares})
+
+
 def by_segment(result: EvaluationResult, run_id: str) -> Named[Spreads]:
     """Returns, by segment, its name and the spread of the critics of one policy."""
     (policy,) = (policy for policy in result.policies if policy.run_id == run_id)
