@@ -31,10 +31,15 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.big_workspace import BIG, make
 from mtf_engine.registry import BASELINE
 from mtf_engine.workspace import Workspace
+from pages.shared.places import MOVED, TAB
 from tests import browser as chromium
 from tests.browsing import Server
-from tests.test_browser import HEADINGS
+from tests.titles import EARLIER, HOME, TITLES
 
+HEADINGS = {"": HOME, **TITLES} | {
+    old: f"{title}, {MOVED[old].tab}" for old, title in EARLIER.items() if MOVED[old].tab
+}
+"""Every page, and every tab of those that have several, by its present or earlier address."""
 TIMES = 3
 QUIET = 700
 """Milliseconds without a change after which a page counts as drawn."""
@@ -152,10 +157,19 @@ def queries(workspace: Workspace) -> dict[str, dict[str, str | list[str]]]:
     policies = scored.config["policies"]
     big, small = {"dataset": ids[BIG]}, {"dataset": ids["test"]}
     compared = {"dataset": ids["test"], "policies": [run for run in policies if run != BASELINE]}
-    explore = dict.fromkeys(("bounds", "drift", "walls", "cost", "coverage", "explain"), big)
+    explore = dict.fromkeys(("bounds", "drift", "walls", "cost", "coverage", "explain", "policies"), big)
     evaluate = dict.fromkeys(("compare", "deviation", "critics"), compared)
     logs = dict.fromkeys(("datasets", "rewards"), small)
     return {**logs, **explore, **evaluate, "compare_runs": {"runs": trainings[:5]}, "start": big}
+
+
+def place(name: str, query: dict[str, str | list[str]]) -> tuple[str, dict[str, str | list[str]]]:
+    """Returns the address of a page or of a tab, and what it selects."""
+    if name not in MOVED:
+        return name, query
+    page, tab, renamed = MOVED[name]
+    own = {renamed.get(key, key): value for key, value in query.items()}
+    return Path(page).stem, own | ({TAB: tab} if tab else {})
 
 
 def measure(browser: Browser, url: str, use: Use | None, server: psutil.Process) -> Measured:
@@ -206,9 +220,11 @@ def rows(workspace: Workspace, names: list[str]) -> dict[str, Measured]:
         browser = playwright.chromium.launch(executable_path=chromium.find(), args=list(chromium.FLAGS))
         for name in names:
             server = Server(workspace.path, Path(folder) / "server.log")
-            query = urlencode(selected.get(name, {}), doseq=True)
+            address, query = place(name, selected.get(name, {}))
             use, process = USES.get(name, ("", None))[1], psutil.Process(server.process.pid)
-            found[name] = measure(browser, f"{server.url}/{name}?{query}", use, process)
+            found[name] = measure(
+                browser, f"{server.url}/{address}?{urlencode(query, doseq=True)}", use, process
+            )
             server.stop()
             print(name or "home", found[name], file=sys.stderr, flush=True)
     return found

@@ -115,9 +115,9 @@ BUGS = {
     "broken_guardrails_pass": Bug(
         E + "release/review.py", "if finding.holds is False]", "if finding.holds is None]", "test_review"),
     "live_policies_are_deleted": Bug(
-        E + "registry.py", "if held == run_of(self.live):", "if False:", "test_parents test_registry test_review"),
+        E + "workspace.py", "if held == run_of(self.live):", "if False:", "test_parents test_registry test_review"),
     "queued_readers_hold_nothing": Bug(
-        E + "registry.py", "if not run.state.is_finished and (held in named",
+        E + "workspace.py", "if not run.state.is_finished and (held in named",
         "if run.state is RunState.RUNNING and (held in named",
         "test_registry"),
     "older_code_is_reused": Bug(

@@ -21,7 +21,8 @@ OLD = Path(__file__).parent / "fixtures/workspace-0.1.0.tar.xz"
 def old(tmp_path_factory) -> Shell:
     folder = tmp_path_factory.mktemp("old")
     with tarfile.open(OLD) as kept:
-        kept.extractall(folder, filter="data")
+        kept.extraction_filter = getattr(tarfile, "data_filter", None)  # of 3.11.4 and later
+        kept.extractall(folder)
     return Shell(folder / "w")
 
 

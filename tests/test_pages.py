@@ -44,11 +44,13 @@ def checked(app: AppTest) -> AppTest:
 
 
 def tables(app: AppTest) -> list[pd.DataFrame]:
-    """Returns all tables of the page, those beside the figures too, which it opens."""
-    for expander in app.expander:
-        if expander.label == "Table and downloads":
-            app.session_state[expander.key] = True
-    return [table.value for table in checked(app.run()).dataframe]
+    """Returns all tables of the page, those beside the figures and in folded sections too, which it opens."""
+    for _ in range(2):  # a section has figures of its own
+        for expander in app.expander:
+            if expander.key and expander.key.startswith(("downloads", "unfold")):
+                app.session_state[expander.key] = True
+        checked(app.run())
+    return [table.value for table in app.dataframe]
 
 
 def button(app: AppTest, label: str):

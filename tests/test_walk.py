@@ -158,7 +158,7 @@ def decide(walk: Walk, workspace: Workspace, world: str, explored: str, test: st
     walk.see("collect", "--bounds")
     walk.click("Collect")
     walk.see("collected", "Collected")
-    walk.follow("Certify its coverage →", "Coverage certificate")
+    walk.follow("Certify its coverage →", "Datasets")
     walk.see("certificate", re.compile("Passed|Failed"))
 
     page = walk.open(f"start?dataset={dataset(workspace, 'second')}")

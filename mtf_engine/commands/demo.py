@@ -1,4 +1,4 @@
-"""The demonstration workspace: synthetic logs, two trained policies, their comparison and A/B test."""
+"""The demonstration workspace: synthetic logs, two policies compared and A/B tested, a round that waits for you."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -7,24 +7,26 @@ from typing import Any
 from mtf_engine.commands.foreground import finish_all
 from mtf_engine.commands.models import scores
 from mtf_engine.commands.options import DEFAULT_WORLD, environment
-from mtf_engine.questions.demo import LOGS, TRAININGS
-from mtf_engine.registry import BASELINE, RunRow
+from mtf_engine.questions.demo import LOGS, ROUNDS, TRAININGS
+from mtf_engine.registry import BASELINE, RunRow, RunState
 from mtf_engine.runs import executor
 from mtf_engine.work.abtest import submit_abtest
 from mtf_engine.work.collect import submit_collect
 from mtf_engine.work.evaluate import submit_evaluate
+from mtf_engine.work.progressive import submit_progressive
 from mtf_engine.work.train import submit_train
 from mtf_engine.workspace import Workspace
 
 N_REQUESTS, N_TEST_REQUESTS, N_USERS = 100_000, 20_000, 10_000
+N_SESSIONS, N_ROUND_USERS = 4_000, 4_000
 
 
 def fill(workspace: Workspace, world: str = DEFAULT_WORLD) -> dict[str, Any]:
     """Returns the ids of the demonstration's datasets and trainings, and their scores; makes what is missing.
 
     A log is explored uniformly and one with Gaussian noise, a policy is trained on each, and both are
-    compared with the baseline on a log that the baseline made, and A/B tested against it. A second call finds
-    everything there.
+    compared with the baseline on a log that the baseline made, and A/B tested against it. Beside them a round is
+    played, up to the decision that people are to take. A second call finds everything there.
     """
     from mtf_engine.evaluation import ABTest
     from mtf_engine.evaluation.agreement import agreement
@@ -39,6 +41,7 @@ def fill(workspace: Workspace, world: str = DEFAULT_WORLD) -> dict[str, Any]:
         for seed, (explore, name) in enumerate(LOGS.items(), start=1)
     }
     *explored, test = (run.dataset_id or "" for run in _finished(workspace, "collect", collections))
+    rounds = _rounds(workspace, environment("session", world))
     train = partial(submit_train, workspace, algo="integrated_rl", preset="demo", settings={})
     trainings = {
         name: partial(train, dataset, name=name)
@@ -61,12 +64,38 @@ def fill(workspace: Workspace, world: str = DEFAULT_WORLD) -> dict[str, Any]:
         map(PairedDifference.model_validate, (evaluation.result or {})["differences"]),
         ABTest.model_validate(tested.result),
     )
+    waits = executor.wait(workspace, rounds)
+    if waits.state is not RunState.WAITING:
+        executor.completed(workspace, waits)
     return {
         "datasets": [*explored, test],
+        "rounds": rounds,
         "trainings": policies,
         "scores": scores(evaluation.result or {}),
         "beside_the_ab_test": beside and {**beside.model_dump(), "said": beside.sentence},
     }
+
+
+def _rounds(workspace: Workspace, env: str) -> str:
+    """Returns the id of the demonstration's rounds, which go on until they wait for a decision."""
+    for run in workspace.registry.runs(kind="progressive"):
+        if run.name == ROUNDS:
+            if run.state.can_resume and run.state is not RunState.WAITING:
+                executor.resume(workspace, run.id)
+            return run.id
+    return submit_progressive(
+        workspace,
+        algo="integrated_rl",
+        preset="demo",
+        settings={},
+        env=env,
+        rounds=2,
+        sessions_per_round=N_SESSIONS,
+        promote="by-hand",
+        ab_users=N_ROUND_USERS,
+        seed=4,
+        name=ROUNDS,
+    )
 
 
 def _finished(workspace: Workspace, kind: str, submissions: Mapping[str, Callable[[], str]]) -> list[RunRow]:

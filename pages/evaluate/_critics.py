@@ -1,12 +1,14 @@
 """What the critics say. Decides whether their Q can be trusted, where, and which of them stands apart."""
 
+from functools import partial
+
 import streamlit as st
 
 from mtf_engine.evaluation.disagreement import Spreads
 from pages.evaluate import _critic_charts
 from pages.shared import action_results, comparison, glossary, links
 from pages.shared.comparison import Comparison
-from pages.shared.exhibit import described, exhibit
+from pages.shared.exhibit import described, exhibit, folded
 
 OVERLAY = {"policies": "policies", "segments": "segments of one policy"}
 DIFFER = {"bias": "direction: above or below all", "size": "size: root mean square"}
@@ -57,7 +59,6 @@ def show_histogram(found: Comparison, run_id: str) -> None:
 
 
 def show_each(found: Comparison, run_id: str, parts: Spreads) -> None:
-    st.header("Each critic", anchor=False, help=glossary.TERMS["bias"])
     value = links.choice("Difference to the mean of all", DIFFER, "differ")
     frame = action_results.each_critic(parts)
     table = action_results.critic_table(parts, found.result.calibrations.get(run_id))
@@ -69,7 +70,6 @@ def show_each(found: Comparison, run_id: str, parts: Spreads) -> None:
 
 
 def show_two(found: Comparison, run_id: str) -> None:
-    st.header("Two critics", anchor=False, help="Q of both about the same actions of the policy.")
     (policy,) = (policy for policy in found.result.policies if policy.run_id == run_id)
     pairs = policy.disagreement.pairs
     names = {str(i): f"critic {i}" for i in range(1, len(pairs.levels) + 1)}
@@ -95,7 +95,6 @@ def at_front(names: dict[str, str], key: str) -> dict[str, str]:
 
 
 def show_calibration(found: Comparison, run_id: str) -> None:
-    st.header("Against the log", anchor=False, help=glossary.TERMS["mean return"])
     calibration = found.result.calibrations.get(run_id)
     if calibration is None:
         st.info("The log that this policy was trained on is deleted, or keeps no users for validation.")
@@ -129,6 +128,6 @@ def show(found: Comparison) -> None:
     spreads = action_results.spreads(found.result, segment, found.runs)
     show_together(found, run_id, spreads)
     show_histogram(found, run_id)
-    show_each(found, run_id, spreads[run_id][1])
-    show_two(found, run_id)
-    show_calibration(found, run_id)
+    folded("Each critic", partial(show_each, found, run_id, spreads[run_id][1]), glossary.TERMS["bias"])
+    folded("Two critics", partial(show_two, found, run_id), "Q of both about the same actions of the policy.")
+    folded("Against the log", partial(show_calibration, found, run_id), glossary.TERMS["mean return"])

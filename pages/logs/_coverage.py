@@ -1,5 +1,7 @@
 """Coverage certificate: does an explored log cover its boxes evenly? Decides whether to learn from it."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -11,7 +13,7 @@ from mtf_engine.registry import DatasetRow
 from mtf_engine.spec import FusionSpec
 from pages.shared import glossary, links, loaders, log_charts, places, words
 from pages.shared.counting import Aggregate, counted
-from pages.shared.exhibit import csv_download, exhibit
+from pages.shared.exhibit import csv_download, exhibit, folded
 
 
 def check_table(certificate: Certificate) -> pd.DataFrame:
@@ -90,7 +92,6 @@ def show_dimensions(counts: CoverageCounts, names: tuple[str, ...]) -> None:
 
 
 def show_pair(counts: CoverageCounts, names: tuple[str, ...], free: tuple[str, ...]) -> None:
-    st.header("Two dimensions together", anchor=False)
     left, right = st.columns(2)
     across = links.choice("Across", {name: name for name in free}, "x", left)
     up = links.choice("Upwards", {name: name for name in free if name != across}, "y", right)
@@ -120,7 +121,7 @@ def show(row: DatasetRow) -> None:
     show_dimensions(counts, names)
     free = tuple(name for name in names if name not in certificate.fixed)
     if len(free) > 1:
-        show_pair(counts, names, free)
+        folded("Two dimensions together", partial(show_pair, counts, names, free))
     st.caption("The same on the command line")
     command = words.command(loaders.workspace().path, "bounds", "coverage", row.id)
     st.code(command, language=None, wrap_lines=True)

@@ -1,5 +1,6 @@
 """A figure with its table and their downloads."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -26,6 +27,16 @@ def exhibit(figure: go.Figure, table: pd.DataFrame, name: str, alt: str, **meani
             with st.container(horizontal=True):
                 csv_download(table, name)
                 picture_downloads(f"figure {name}", name)
+
+
+def folded(title: str, draw: Callable[[], None], help: str | None = None) -> None:
+    """Draws a section that is worked out once it is unfolded."""
+    section = st.expander(title, key=f"unfold {title}", on_change="rerun")
+    if section.open:
+        with section:
+            if help:
+                st.caption(help)
+            draw()
 
 
 def described(table: pd.DataFrame, name: str, alt: str, **columns: Any) -> None:
