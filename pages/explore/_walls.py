@@ -13,7 +13,7 @@ PROPOSALS = {
     "widen": "↔ widen",
     "shift": "→ shift",
     "narrow": "⇥ narrow",
-    "range": "✋ range ends",
+    "range": "■ range ends",
     "keep": "keep",
 }
 

@@ -14,7 +14,7 @@ STATES = {
     RunState.QUEUED: "◌ queued",
     RunState.RUNNING: "▶ running",
     RunState.COMPLETED: "✔ completed",
-    RunState.WAITING: "✋ waits for a decision",
+    RunState.WAITING: "◆ waits for a decision",
     RunState.CANCELLED: "■ cancelled",
     RunState.INTERRUPTED: "! interrupted",
     RunState.FAILED: "✖ failed",
