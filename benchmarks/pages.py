@@ -26,6 +26,7 @@ from urllib.parse import urlencode
 import psutil
 from playwright.sync_api import Browser, Page, sync_playwright
 
+sys.path.pop(0)  # this file's folder, in which `pages` is this file and not the dashboard's
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.big_workspace import BIG, make

@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+from mtf_engine.evaluation.weighted_gauc import weighted_gauc
+from mtf_engine.logs import predictions
 from mtf_engine.logs.predictions import (
     WARM_UP_DAYS,
     Behaviours,
@@ -186,3 +188,15 @@ def test_an_interval_over_users_is_wider_than_one_over_rows():
     by_row = bootstrap_auc(scores[users], labels[users], np.arange(600), generator)
     assert by_user.ci_low < by_user.auc < by_user.ci_high
     assert by_user.ci_high - by_user.ci_low > 3 * (by_row.ci_high - by_row.ci_low)
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**32 - 1))
+def test_the_auc_of_a_head_is_the_weighted_gauc_of_one_group(seed):
+    """Two functions, one truth: this one serves many weightings of one sort, which a bootstrap asks for."""
+    generator = np.random.default_rng(seed)
+    scores, labels = generator.integers(0, 9, 60) / 8, generator.random(60) < 0.5
+    weights = generator.uniform(0.5, 2, (3, 60))
+    together = np.zeros(60, int)
+    expected = [weighted_gauc(scores, labels, weight, together).value for weight in weights]
+    np.testing.assert_allclose(predictions._weighted_auc(scores, labels, weights), expected, rtol=1e-12)

@@ -210,7 +210,10 @@ def bootstrap_auc(
 
 
 def _weighted_auc(scores: NDArray, labels: NDArray, weights: NDArray) -> NDArray:
-    """Returns the chance that a positive outscores a negative, ties one half, per row of `weights` [n, m]."""
+    """Returns the chance that a positive outscores a negative, ties one half, per row of `weights` [n, m].
+
+    It is the weighted GAUC of one group (`evaluation.weighted_gauc`, which lies above logs), sorted once for all n.
+    """
     order = np.argsort(scores, kind="stable")
     ties = np.flatnonzero(np.append(True, np.diff(scores[order]) != 0))
     positive, negative = (
