@@ -101,6 +101,10 @@ def test_the_picture_has_a_panel_a_metric_and_a_dot_with_its_interval_a_policy()
     assert len(set(figure.data[0].marker.symbol)) == 2
 
 
+def test_beside_a_test_stands_whether_weighted_gauc_orders_policies_alike(filled):
+    assert "Weighted GAUC and the A/B test order" in texts(opened("abtest"))
+
+
 def test_table_2_is_said_in_words():
     said = _abtest_results.table_2(effects())
     assert list(said.columns) == ["policy", "valid consumption", "duration time"]

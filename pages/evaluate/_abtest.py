@@ -8,6 +8,8 @@ import streamlit as st
 
 from mtf_engine.environments.names import session_of, world_of
 from mtf_engine.evaluation import ABTest
+from mtf_engine.evaluation.agreement import agreement
+from mtf_engine.evaluation.result import PairedDifference
 from mtf_engine.registry import BASELINE, RunRow, RunState, run_of
 from mtf_engine.runs import estimates, executor
 from mtf_engine.work.abtest import submit_abtest
@@ -76,6 +78,7 @@ def show_test(run: RunRow, runs: results.Runs) -> None:
         frame = _abtest_results.effects(test, runs)
         introduce(test, runs)
         show_effects(run, test, frame, runs)
+        show_beside(test)
         show_live(frame, test)
         if test.env.startswith(GYM):
             return
@@ -111,6 +114,17 @@ def show_effects(run: RunRow, test: ABTest, frame: pd.DataFrame, runs: results.R
     st.caption("Intervals are over samples of users; all policies met the same ones. \\* p < 0.05")
     with st.expander("By sample"):
         described(_abtest_results.by_sample(test, runs), "samples", "Relative difference in each sample")
+
+
+def show_beside(test: ABTest) -> None:
+    """Says whether weighted GAUC orders the policies alike, by the newest evaluation that knows two of them."""
+    for run in loaders.workspace().registry.runs(RunState.COMPLETED, kind="evaluate"):
+        differences = map(PairedDifference.model_validate, (run.result or {}).get("differences", ()))
+        if beside := agreement(differences, test):
+            st.caption(beside.sentence)
+            if beside.alike < beside.pairs:
+                st.page_link("pages/about/synthetic.py", label="Why they may disagree →")
+            return
 
 
 def show_live(frame: pd.DataFrame, test: ABTest) -> None:

@@ -72,6 +72,8 @@ def show_tested(found: Comparison) -> None:
         return
     st.header("Beside their A/B test", anchor=False)
     st.markdown(beside.sentence)
+    if beside.alike < beside.pairs:
+        st.page_link("pages/about/synthetic.py", label="Why they may disagree →")
     table = pd.DataFrame(
         {
             "policy": words.policy_title(one.policy, found.runs),

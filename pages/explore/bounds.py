@@ -133,10 +133,10 @@ def show_tiles(box: Box, sigma: float, size: BoxSize, k: int) -> None:
         left, right = st.columns(2)
         pairs = next((demand for demand in size.demands if demand.together == 2), None)
         text = f"Until each cell of every two dimensions holds {k} explored requests, with 95 % confidence."
-        left.metric("pairs filled", words.days(pairs.days) if pairs else "-", help=text)
+        left.metric("filled after", words.days(pairs.days) if pairs else "-", help=text)
         volume = size.log10_volume
         text = f"Share of the action space, all {size.free_dimensions} free dimensions together."
-        right.metric("covered", f"1e{volume:.0f}" if volume < -3 else f"{10**volume:.1%}", help=text)
+        right.metric("of all actions", words.share(volume), help=text)
 
 
 def show_density(box: Box, sigma: float) -> None:

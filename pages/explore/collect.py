@@ -99,7 +99,7 @@ def show_result(run: RunRow) -> None:
         st.error(f"Nothing was collected: {words.plain(refusal)}")
         st.page_link("pages/train/runs.py", label="Look at the run →", query_params={"run": run.id})
         return
-    passes = f", the log's users dealt out {result['passes']} times" if result["passes"] > 1 else ""
+    passes = f", each user replayed {result['passes']} times" if result["passes"] > 1 else ""
     st.success(
         f"Collected {result['requests']:,} requests and {result['impressions']:,} impressions as "
         f"**{words.plain(run.name)}** (`{result['dataset_id']}`){passes}."

@@ -30,7 +30,9 @@ def show_table(told: list[Round]) -> None:
 
 def show_path(told: list[Round]) -> None:
     st.header(
-        "Path walked", anchor=False, help="How far each candidate's actions are from the first baseline."
+        "Distance from the first baseline",
+        anchor=False,
+        help="How far each candidate's actions are from it, the mean over requests of each dimension.",
     )
     row = next((r for r in loaders.datasets() if r.id == told[0].dataset_id), None)
     names = (

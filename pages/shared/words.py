@@ -58,7 +58,7 @@ def duration(seconds: float | None) -> str:
 def days(span: float) -> str:
     """Returns a time span of `span` days, however long, in the unit that fits."""
     if span < 1 / 24:
-        return f"{24 * 60 * span:.0f} min"
+        return f"{24 * 60 * span:.0f} min" if 24 * 60 * span >= 1 else "under 1 min"
     if span < 2:
         return f"{24 * span:.1f} h"
     if span < 1_000:
@@ -74,6 +74,11 @@ def ago(moment: datetime) -> str:
         if seconds >= size:
             return f"{seconds / size:.0f} {unit} ago"
     return "just now"
+
+
+def share(log10: float) -> str:
+    """Returns a share by its logarithm: in percent, or as a power of ten where that has no digits left."""
+    return f"{10**log10:.1%}" if log10 >= -3 else f"10^{log10:.0f}"
 
 
 def figure(number: float) -> str:
