@@ -103,7 +103,7 @@ def press(name: str) -> Use:
 
 
 def switch(name: str) -> Use:
-    """Returns what turns a toggle."""
+    """Returns what turns a toggle, or unfolds a section and folds it again."""
     return lambda page: page.get_by_text(name, exact=True).first.click()
 
 
@@ -114,7 +114,7 @@ USES: dict[str, tuple[str, Use]] = {
     "drift": ("share held", slide("Share of the policy's actions")),
     "walls": ("judge each segment", switch("Judge each segment")),
     "cost": ("sigma", slide("Sigma of the Gaussian noise")),
-    "coverage": ("another dimension", choose("Across")),
+    "coverage": ("unfold", switch("Two dimensions together")),
     "density": ("half width", slide("Half width of the box")),
     "formulas": ("beta", slide("beta")),
     "start": ("another log", choose("Learn from")),
@@ -122,7 +122,7 @@ USES: dict[str, tuple[str, Use]] = {
     "compare_runs": ("smoothing", slide("Smoothing")),
     "compare": ("another base", choose("Of each policy, against")),
     "deviation": ("direction", choose("Show")),
-    "critics": ("another critic", choose("One critic")),
+    "critics": ("another critic", choose("Differences of")),
     "explain": ("draw a request", press("Draw one at random")),
     "abtest": ("seed", write("Seed")),
     "rounds": ("seed", write("Seed")),
