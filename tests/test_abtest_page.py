@@ -41,7 +41,7 @@ def test_the_form_is_its_command_line(filled):
         f"abtest {training.id} --against baseline --env session --world feed --users 20000 --seed 0 --seeds 5"
     )
     assert command in texts(app)
-    app.selectbox(key="base").set_value(training.id)
+    app.selectbox(key="against").set_value(training.id)
     assert "Choose a policy" in texts(checked(app.run()))
     assert not [b for b in app.button if b.label == "Start the test"]
 

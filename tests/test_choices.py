@@ -14,7 +14,6 @@ WIDGETS = {
     "multiselect", "segmented_control", "pills",
 }  # fmt: skip
 SHARED = {
-    "base": "the policy that others are compared with",
     "control": "users kept at the baseline",
     "dataset": "the log in focus",
     "env": "the users that are met",

@@ -354,6 +354,9 @@ def test_what_is_held_in_bounds_is_served_and_scored_so(filled: Shell, tmp_path:
     held = ("export", training.id, "--to", str(bundle), "--clip", str(plan))
     assert "name the log to score it on: --on DATASET" in filled.refused(*held)
     manifest = filled(*held, "--on", "test")["manifest"]
+    assert manifest["approved"] is False and "not approved" in filled.refused(
+        *held, "--on", "test", "--for", "live"
+    )
     test = open_dataset(filled.workspace, "test")
     rows, live = test.evaluation_rows(), live_policy(test.meta)
     policy = load_policy(filled.workspace, training.id)

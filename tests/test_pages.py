@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from mtf_engine.registry import RunState
 from mtf_engine.runs import executor
 from mtf_engine.spec import BoundsPlan
 from mtf_engine.workspace import Workspace
@@ -121,9 +122,29 @@ def test_export_shows_that_the_bundle_answers_as_the_policy_does(filled):
 def test_an_unapproved_policy_is_exported_for_live_use_only_after_a_tick(filled):
     app = opened("export", **{"for": "live"})
     export = button(app, "Export")
-    assert export.disabled and "Nobody has made this policy live" in app.warning[0].value
+    assert export.disabled and "Nobody has approved this for live use" in app.warning[0].value
     app.checkbox[0].check()
     assert not button(checked(app.run()), "Export").disabled
+
+
+def test_a_link_without_a_tab_opens_the_first_whatever_was_open_before(filled):
+    app = opened("runs", tab="Compare")
+    assert app.session_state["tab"] == "Compare"
+    app.switch_page("pages/release/review.py")
+    app.query_params.clear()
+    checked(app.run())
+    (run,) = filled.registry.runs(kind="export")
+    app.switch_page("pages/train/runs.py")
+    app.query_params["run"] = run.id
+    assert checked(app.run()).selectbox(key="run").value == run.id
+
+
+def test_an_export_that_failed_says_why(small_workspace, tmp_path, monkeypatch):
+    copy = copy_workspace(small_workspace, tmp_path / "copy")
+    monkeypatch.setenv("MTF_WORKSPACE", str(copy.path))
+    (run,) = copy.registry.runs(kind="export")
+    copy.registry.update_run(run.id, state=RunState.FAILED, error="no room", result=None)
+    assert "no room" in opened("export").error[0].value
 
 
 def test_a_policy_is_exported_inside_a_stored_plan_and_scored_so(small_workspace, tmp_path, monkeypatch):

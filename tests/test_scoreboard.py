@@ -74,6 +74,26 @@ def test_what_is_made_live_is_what_others_are_measured_against(small_workspace, 
     assert live.policy == training.id and live.is_live and not others, "nothing was measured against it"
 
 
+def test_the_next_step_measures_against_what_is_live(small_workspace, tmp_path, monkeypatch):
+    copy = copy_workspace(small_workspace, tmp_path / "copy")
+    monkeypatch.setenv("MTF_WORKSPACE", str(copy.path))
+    (training,) = copy.registry.runs(kind="train")
+    add_rounds(copy, a_round(1, BASELINE).model_copy(update={"candidate": "train-live"}))
+    review.decide(copy, "progressive-1", 1, "promote", name="Ada", reason="because")
+    board = next(table.value for table in opened().dataframe if "verdict" in table.value).set_index("id")
+    assert board["verdict"][training.id] == "? not measured"
+    assert f"policies=train-live&policies={training.id}#compare" in board["next"][training.id]
+
+
+def test_a_round_that_an_earlier_version_left_interrupted_waits_too(tmp_path):
+    workspace = Workspace(tmp_path / "workspace")
+    add_rounds(workspace, a_round(1, BASELINE))
+    said = "round 1 waits for a decision: `review show progressive-1`"
+    workspace.registry.update_run("progressive-1", state=RunState.INTERRUPTED, error=said)
+    assert [one.kind for one in waiting(workspace, {})] == ["round"]
+    assert [s.waits_in for s in scoreboard(workspace)] == [None, "progressive-1"]
+
+
 def test_what_waits_for_people_is_told_once(tmp_path):
     workspace = Workspace(tmp_path / "workspace")
     add_rounds(workspace, a_round(1, BASELINE), a_round(2, "train-1"))

@@ -144,7 +144,9 @@ def _change(value: float, row: dict[str, Any], run: RunRow) -> Change:
 def _candidates(runs: Sequence[RunRow]) -> Iterator[tuple[RunRow, str]]:
     """Yields the runs that wait for a decision, and the policy that each waits with."""
     for run in runs:
-        if run.state is RunState.WAITING and (rounds := (run.result or {}).get("rounds")):
+        earlier = run.state is RunState.INTERRUPTED and "waits for a decision" in (run.error or "")
+        rounds = (run.result or {}).get("rounds") if run.kind == "progressive" else None
+        if rounds and (run.state is RunState.WAITING or earlier):  # an earlier version had no state for it
             yield run, str(rounds[-1]["candidate"])
 
 

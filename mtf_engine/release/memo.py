@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from mtf_engine.registry import DecisionRow
+from mtf_engine.release.criteria import shown
 from mtf_engine.release.review import RULE, Case
 from mtf_engine.release.rounds import Estimate
 
@@ -121,8 +122,9 @@ def _rule(case: Case) -> Iterator[Part]:
     yield RULE
     yield f"Primary metric, fixed before the round: {case.criteria.metric}. Live at the review: {case.live}."
     says = {True: "holds", False: "broken", None: "not known"}
+    figures = ["-" if f.value is None else shown(f.guardrail.metric, f.value) for f in case.findings]
     rows = [
-        (str(f.guardrail), "-" if f.value is None else f"{f.value:.4f}", says[f.holds]) for f in case.findings
+        (str(f.guardrail), figure, says[f.holds]) for f, figure in zip(case.findings, figures, strict=True)
     ]
     if rows:
         yield ("guardrail", "figure", "verdict"), rows

@@ -60,18 +60,18 @@ def ab_test(workspace: Workspace, env: str, n_sessions: int) -> Duration:
 
 
 def campaign(workspace: Workspace, kind: str, env: str, n_parts: int, sessions: int) -> Duration:
-    """Returns how long a run of `n_parts` others takes, on logs of so many `sessions`, by the largest so far."""
+    """Returns how long a run of `n_parts` others takes, on logs of so many `sessions`, by the parts of the largest."""
+    together = 2 if kind == "compare" else 1
     done = workspace.registry.runs(RunState.COMPLETED, kind=kind)
-    like = [
-        run for run in done if run.config.get("env") == env and run.seconds and run.n_steps and _sessions(run)
-    ]
-    if not like:
-        seconds = n_parts * (START + sessions / SESSION_RATE)
-        return Duration(seconds, "a guess, as nothing like it was done here yet")
-    run = max(like, key=lambda run: (run.n_steps, run.created_at))
-    a_part = (run.seconds or 0.0) / run.n_steps
-    grown = max(a_part - START, 0.1) * sessions / _sessions(run)
-    return Duration(n_parts * (min(a_part, START) + grown), f"by the pace of {run.id}")
+    like = [run for run in done if run.config.get("env") == env and _sessions(run)]
+    for run in sorted(like, key=lambda run: (run.n_steps, run.created_at), reverse=True):
+        parts = workspace.registry.runs(RunState.COMPLETED, parent_id=run.id)
+        if worked := [part.seconds for part in parts if part.seconds]:
+            a_part = float(np.mean(worked))
+            grown = max(a_part - START, 0.1) * sessions / _sessions(run)
+            return Duration(n_parts * (min(a_part, START) + grown) / together, f"by the pace of {run.id}")
+    seconds = n_parts * (START + sessions / SESSION_RATE) / together
+    return Duration(seconds, "a guess, as nothing like it was done here yet")
 
 
 def _sessions(run: RunRow) -> int:

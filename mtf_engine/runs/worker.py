@@ -173,7 +173,8 @@ def _work(job: Job) -> RunState:
             job.write_json(files.RESULT, result)
         values = {"state": RunState.COMPLETED, "result": result}
     except Waits as waits:
-        values = {"state": RunState.WAITING, "error": str(waits)}
+        cancelled = {"state": RunState.CANCELLED}
+        values = cancelled if job.cancel_requested else {"state": RunState.WAITING, "error": str(waits)}
     except Stop:
         if job.cancel_requested:
             values = {"state": RunState.CANCELLED}

@@ -49,8 +49,8 @@ def submit_export(
 
     It is checked with rows of the dataset `on`, else with the examples that the training kept, else, where an
     earlier version kept none, with rows of the log it learned from. With `clip` what is served is another policy,
-    so `on` must name the log that it is scored on. For the `purpose` "live" a policy that nobody has approved is
-    refused, unless `unapproved` says that this is meant.
+    so `on` must name the log that it is scored on, and nobody has approved it. For the `purpose` "live" a policy
+    that nobody has approved is refused, unless `unapproved` says that this is meant.
     """
     if clip is not None and on is None:
         raise Refusal(
@@ -58,7 +58,8 @@ def submit_export(
         )
     run_id = workspace.policy(run_id)
     trained = workspace.trained(run_id)
-    if purpose == "live" and not unapproved and review.approval(workspace, run_id) is None:
+    approved = clip is None and review.approval(workspace, run_id) is not None
+    if purpose == "live" and not unapproved and not approved:
         raise Refusal(
             f"{run_id} is not approved for live use: nobody has made it live (`review decide`); export it for a test, "
             "or say that this is meant: --unapproved"
@@ -106,7 +107,7 @@ def export(job: Job, config: ExportConfig) -> dict[str, Any]:
         rows = Examples.load(job.workspace.run_dir(run_of(config.run_id)) / files.EXAMPLES)
         scores = _scores(job, config.run_id)
     path = job.folder / files.BUNDLE
-    approved = review.approval(job.workspace, config.run_id)
+    approved = None if clip else review.approval(job.workspace, config.run_id)
     manifest = write_bundle(
         policy,
         path,

@@ -157,7 +157,7 @@ def show_form(found: dict[str, list[RunRow]], policies: list[str]) -> None:
     }
     env = links.choice("In", worlds, "env", left)
     bases = {BASELINE: "baseline: the live policy"} | words.policy_titles(found[env])
-    against = links.choice("Against", bases, "base", right)
+    against = links.choice("Against", bases, "against", right)
     first, second, third = st.columns(3)
     users = first.number_input("Users", 2, value=10_000, step=10_000, key="users", **BOUND)
     why = "With several, samples are the unit of the intervals: take 5 or more, or only one with more users."

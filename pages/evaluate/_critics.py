@@ -55,7 +55,9 @@ def show_histogram(found: Comparison, run_id: str) -> None:
     unit = "std of Q over critics, reward" if which == "all" else "|Q - mean of all|, reward"
     alt = f"How much {titles[which]} differ at points inside the bounds and outside, {len(frame)} bins"
     exhibit(_critic_charts.histogram(frame, unit), frame, f"disagreement of {which}", alt)
-    st.caption("Points on rays from the baseline action through the policy's own, to four half widths.")
+    st.caption(
+        "All users together: points on rays from the baseline action through the policy's own, to four half widths."
+    )
 
 
 def show_each(found: Comparison, run_id: str, parts: Spreads) -> None:

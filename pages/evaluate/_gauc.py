@@ -47,13 +47,14 @@ def choose_base(found: Comparison) -> str:
 
 
 def show_differences(found: Comparison, base: str) -> None:
+    colours = charts.policy_colours(results.scores(found.result, "user", found.runs))
     for column, (group, title) in zip(st.columns(2), GROUPS.items(), strict=True):
         frame = results.differences(found.result, group, base, found.runs)
         with column:
             st.subheader(title, anchor=False)
             alt = f"Paired differences of weighted GAUC {title} with 95 % intervals"
             figure = charts.intervals(
-                frame, "difference", "difference of weighted GAUC, 95 % interval", NO_DIFFERENCE
+                frame, "difference", "difference of weighted GAUC, 95 % interval", NO_DIFFERENCE, colours
             )
             exhibit(figure, frame.drop(columns="algo"), f"difference {group}", alt)
             st.caption(resolved("In these rows", frame))

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from mtf_engine.environments.names import meets_again
+from mtf_engine.environments.names import GYM, meets_again
 from mtf_engine.questions.scoreboard import MOST, Change, Standing, Verdict, scoreboard
 from mtf_engine.registry import BASELINE, run_of
 from pages.shared import charts, glossary, loaders, places, words
@@ -25,23 +25,27 @@ SIGNS = {
 """A sign and the words, so that verdicts are told apart without colour."""
 
 
-def next_step(standing: Standing) -> str:
+def next_step(standing: Standing, live: str) -> str:
     """Returns the address, below home, of what comes next for a policy; what it is called stands behind the #."""
     run_id = run_of(standing.policy)
-    compare = {"policies": standing.policy}
+    compare = [
+        ("policies", policy) for policy in dict.fromkeys((live, standing.policy)) if policy != BASELINE
+    ]
     if standing.waits_in:
         return f"review?{urlencode({'run': standing.waits_in})}#review"
     if standing.policy == BASELINE:
-        return "policies#compare"
-    if standing.gauc is None and not standing.is_live:
-        return f"policies?{urlencode(compare)}#compare"
+        return f"policies?{urlencode({places.TAB: places.GAUC})}#compare"
     run = loaders.runs_by_id().get(run_id)
     takes = loaders.takes(run) if run else None
-    if standing.reward is None and not standing.is_live and takes and meets_again(takes.env):
-        return f"policies?{urlencode({places.TAB: places.ABTEST, **compare})}#A/B"
-    if standing.verdict in (Verdict.BETTER, Verdict.LIVE):
+    env = (takes and takes.env) or ""
+    if standing.gauc is None and not standing.is_live and not env.startswith(GYM):
+        return f"policies?{urlencode([(places.TAB, places.GAUC), *compare])}#compare"
+    if standing.reward is None and not standing.is_live and meets_again(env):
+        return f"policies?{urlencode([(places.TAB, places.ABTEST), *compare, ('against', live)])}#A/B"
+    if standing.verdict in (Verdict.BETTER, Verdict.LIVE) and not env.startswith(GYM):
         return f"export?{urlencode({'run': standing.policy})}#export"
-    return f"policies?{urlencode({places.TAB: places.DEVIATION, **compare})}#why"
+    tab = places.ABTEST if env.startswith(GYM) else places.DEVIATION
+    return f"policies?{urlencode([(places.TAB, tab), *compare])}#why"
 
 
 def at_wall(standing: Standing) -> float | None:
@@ -50,7 +54,9 @@ def at_wall(standing: Standing) -> float | None:
     if result is None:
         return None
     (policy,) = (policy for policy in result.policies if policy.run_id == standing.policy)
-    shares = [one.bounds.share_at_wall for one in policy.deviation.dimensions if one.bounds]
+    dimensions = policy.deviation.dimensions
+    explored = [one for one in dimensions if one.bounds and one.bounds.lower < one.bounds.upper]
+    shares = [one.bounds.share_at_wall for one in explored]
     return 100 * float(np.mean(shares)) if shares else None
 
 
@@ -60,7 +66,7 @@ def table(standings: list[Standing]) -> pd.DataFrame:
         {
             "policy": standing.name,
             "verdict": SIGNS[standing.verdict] + (" · waits for a decision" if standing.waits_in else ""),
-            "next": next_step(standing),
+            "next": next_step(standing, standings[0].policy),
             GAUC: standing.gauc.value if standing.gauc else None,
             "95 %": _interval(standing.gauc, "+.4f"),
             "session reward": 100 * standing.reward.value if standing.reward else None,

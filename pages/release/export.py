@@ -24,14 +24,14 @@ class Held(NamedTuple):
     options: tuple[str, ...] = ()
 
 
-def newest_export(run_id: str, held: Held, purpose: str) -> RunRow | None:
-    """Returns the newest export of a training for a purpose, held in these bounds, that is live or completed."""
+def newest_export(run_id: str, held: Held, purpose: str, approved: bool) -> RunRow | None:
+    """Returns the newest export of a training for a purpose, held in these bounds, as it is approved today."""
     clip = held.plan and held.plan.model_dump(mode="json")
     for run in loaders.workspace().registry.runs(kind="export"):
-        usable = run.state is RunState.COMPLETED or not run.state.is_finished
         same = run.config["run_id"], run.config.get("clip"), run.config.get("purpose", "test")
         same_log = held.dataset_id in (None, run.config["on"])
-        if usable and same == (run_id, clip, purpose) and same_log:
+        told = (run.result or {}).get("manifest", {}).get("approved", approved)
+        if same == (run_id, clip, purpose) and same_log and told == approved:
             return run
     return None
 
@@ -39,16 +39,15 @@ def newest_export(run_id: str, held: Held, purpose: str) -> RunRow | None:
 def choose_bounds(run_id: str) -> Held:
     """Draws a choice of stored plans to hold the policy in; where one is chosen, of the log to score it on."""
     registry = loaders.workspace().registry
-    rows = {row.id: row for row in loaders.datasets()}
-    trained = rows.get(str(registry.run(run_of(run_id)).dataset_id))
-    like = {
-        id: row
-        for id, row in rows.items()
-        if trained is None
-        or (row.meta["fusion"], row.meta["feature_names"])
-        == (trained.meta["fusion"], trained.meta["feature_names"])
+    takes = loaders.takes(registry.run(run_of(run_id)))
+    if takes is None:
+        return Held()
+    like = {row.id: row for row in loaders.datasets() if takes.fits_log(row)}
+    plans = {
+        row.name: row.plan
+        for row in registry.plans()
+        if not row.plan.segments and row.plan.n_actions == takes.fusion.n_actions
     }
-    plans = {row.name: row.plan for row in registry.plans() if not row.plan.segments}
     if not plans or not like:
         return Held()
     left, right = st.columns(2)
@@ -68,7 +67,12 @@ def choose_bounds(run_id: str) -> Held:
 def show_score(run: RunRow) -> None:
     """Draws what a policy held in bounds is worth against itself unbound."""
     for score in (run.result or {})["manifest"]["evaluation"]["evaluations"]:
-        if against := score.get("minus_unbound"):
+        against = score.get("minus_unbound")
+        if against and against["value"] is None:
+            st.write(
+                f"No user of {score['dataset_id']} has both classes, so there is no weighted GAUC of it."
+            )
+        elif against:
             ends = [figure for figure in (against["ci_low"], against["ci_high"]) if figure is not None]
             between = f" (95 % between {' and '.join(f'{end:+.4f}' for end in ends)})" if ends else ""
             st.write(
@@ -135,28 +139,27 @@ def main() -> None:
     held = choose_bounds(run_id)
     purpose = links.choice("For", PURPOSES, "for")
     workspace = loaders.workspace()
-    found = newest_export(run_id, held, purpose)
-    meant = purpose == "test" or approval(workspace, run_id) is not None
-    if not meant:
+    approved = held.plan is None and approval(workspace, run_id) is not None
+    found = newest_export(run_id, held, purpose, approved)
+    told = False
+    if purpose == "live" and not approved:
         st.warning(
-            "Nobody has made this policy live, so it is not approved for live use. Review its round first."
+            "Nobody has approved this for live use: review its round, and make it live as it is served."
         )
-        meant = st.checkbox("Export it for live use all the same.", key=f"unapproved {run_id}")
+        told = st.checkbox("Export it for live use all the same.", key=f"unapproved {run_id}")
+    meant = purpose == "test" or approved or told
     label = "Export" if found is None else "Export again"
     if st.button(label, type="primary" if found is None else "secondary", disabled=not meant):
         with follow.refusals():
-            submit_export(workspace, run_id, held.dataset_id, held.plan, purpose, unapproved=True)
+            submit_export(workspace, run_id, held.dataset_id, held.plan, purpose, unapproved=told)
             st.rerun()
-    if found and (run := follow.finished(found.id)):
-        show_bundle(executor.completed(workspace, run))
+    if found and meant and (run := follow.finished(found.id)):
+        with follow.refusals():
+            show_bundle(executor.completed(workspace, run))
     st.caption("The same on the command line")
-    st.code(
-        words.command(
-            workspace.path, "export", run_id, "--to", f"{run_id}.zip", *held.options, "--for", purpose
-        ),
-        language=None,
-        wrap_lines=True,
-    )
+    asked = (*held.options, "--for", purpose, *(("--unapproved",) if told else ()))
+    command = words.command(workspace.path, "export", run_id, "--to", f"{run_id}.zip", *asked)
+    st.code(command, language=None, wrap_lines=True)
 
 
 main()

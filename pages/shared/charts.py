@@ -107,10 +107,17 @@ def policy_colours(frame: pd.DataFrame) -> dict[str, str]:
     return {policy: colours.get(policy, BASELINE) for policy in methods}
 
 
-def intervals(frame: pd.DataFrame, value: str, unit: str, zero: str | None = None) -> go.Figure:
+def intervals(
+    frame: pd.DataFrame,
+    value: str,
+    unit: str,
+    zero: str | None = None,
+    colours: dict[str, str] | None = None,
+) -> go.Figure:
     """Returns one dot with its interval per row of `frame`: policy, algo, `value`, low, high.
 
-    `zero` names the line at 0, for differences. Rows without a value are listed and have no dot.
+    `colours` are those of a chart beside it, by default those of the frame itself. `zero` names the line at 0, for
+    differences. Rows without a value are listed and have no dot.
     """
     rows = frame.iloc[::-1]
     figure = go.Figure(
@@ -121,7 +128,7 @@ def intervals(frame: pd.DataFrame, value: str, unit: str, zero: str | None = Non
             text=[f"{value:.4f}" if pd.notna(value) else "no valid group" for value in rows[value]],
             textposition="top center",
             cliponaxis=False,
-            marker={"size": 10, "color": rows["policy"].map(policy_colours(frame))},
+            marker={"size": 10, "color": rows["policy"].map(colours or policy_colours(frame))},
             error_x=interval(rows, value),
             customdata=rows[["low", "high"]],
             hovertemplate="%{y}<br>%{x:.4f} [%{customdata[0]:.4f}, %{customdata[1]:.4f}]<extra></extra>",

@@ -43,6 +43,8 @@ def choose_policies(place: Any = st) -> list[str] | None:
         st.page_link(places.START, label="Start a training →")
         return None
     first = [run.id for run in _alike(runs)[:FIRST]]
+    linked = st.query_params.get_all("policies")
+    st.session_state["policies followed"] = bool(linked) and linked != st.session_state.get("kept policies")
     titles = words.policy_titles(runs)
     return links.choices("Policies, beside the baseline", titles, "policies", place, first)
 
@@ -78,7 +80,8 @@ def choose_log(policies: list[str], place: Any = st) -> DatasetRow | None:
         return None
     names = {row.id: f"{row.name} · {row.id}" for row in rows.values()}
     where = "Its test rows, or all where it has no split. At first the newest log that none of these was trained on."
-    row = rows[links.choice("Scored on", names, "on", place, follows_first=True, help=where)]
+    follows = not st.session_state.get("policies followed", False)
+    row = rows[links.choice("Scored on", names, "on", place, follows_first=follows, help=where)]
     if row.id in learned_from:
         place.caption(
             "Some of these policies learned from it: where it has no test rows, that flatters them."

@@ -48,7 +48,7 @@ def choice(
         moved = st.session_state.get(_first(key)) == asked != first and linked in (asked, None)
         asked = first if moved else asked
         st.session_state[_first(key)] = first
-    if linked is not None and asked == linked and linked not in titles:
+    if linked is not None and linked != st.session_state.get(_kept(key)) and linked not in titles:
         st.warning(f"There is no `{linked}` to choose here.")
     st.session_state[key] = asked if asked in titles else first
     chosen = place.selectbox(label, titles, format_func=titles.__getitem__, key=key, **options)
@@ -79,9 +79,12 @@ def choices(
 def tabs(labels: Sequence[str], key: str) -> Sequence[Any]:
     """Draws tabs and returns them, the one of the address in front, else the first; `open` tells which is.
 
+    A link that names no tab opens the first, whatever was open on the page before.
+
     A tab bound by Streamlit itself could not be chosen by `st.switch_page`.
     """
-    asked = _asked(key, st.query_params.get(key))
+    linked = st.query_params.get(key)
+    asked = labels[0] if linked is None else _asked(key, linked)
     st.session_state[key] = asked if asked in labels else labels[0]
     drawn = st.tabs(labels, key=key, on_change="rerun")
     st.query_params[key] = st.session_state[_kept(key)] = st.session_state[key]

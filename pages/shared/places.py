@@ -38,7 +38,7 @@ MOVED = {
     "formulas": Place(START, PENALTY),
     "compare_runs": Place(RUNS, COMPARED),
     "compare": Place(POLICIES, GAUC, SCORED_ON),
-    "abtest": Place(POLICIES, ABTEST, {"against": "base", "seed": "test_seed"}),
+    "abtest": Place(POLICIES, ABTEST, {"seed": "test_seed"}),
     "deviation": Place(POLICIES, DEVIATION, SCORED_ON),
     "critics": Place(
         POLICIES, CRITICS, SCORED_ON | {"of": "critics_of", "one": "critic", "another": "other_critic"}
