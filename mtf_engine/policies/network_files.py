@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
 
+from mtf_engine.policies.heads import KEY, read_head
 from mtf_engine.spec import Refusal
 
 SCHEMA_VERSION = 1
@@ -23,17 +24,14 @@ def network_bytes(network: nn.Module, metadata: Mapping[str, Any]) -> bytes:
         **metadata,
     }
     tensors = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
-    return save(tensors, {"mtf_engine": json.dumps(head, sort_keys=True)})
+    return save(tensors, {KEY: json.dumps(head, sort_keys=True)})
 
 
 def read_network(path: Path, kinds: Mapping[str, type[nn.Module]]) -> tuple[nn.Module, dict[str, Any]]:
     """Returns the network at `path`, one of `kinds`, and its metadata; a Refusal where it holds none."""
-    try:
-        with safe_open(path, "pt") as file:
-            head = json.loads((file.metadata() or {}).get("mtf_engine", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, SafetensorError) as error:
-        raise Refusal(f"{path.name} cannot be read as a network: {error}; train or export it again") from None
+    head = read_head(path)
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     if head.get("schema_version") != SCHEMA_VERSION or head.get("kind") not in kinds:
         expected = " or ".join(kinds)
         raise Refusal(f"{path.name} is no {expected} of this version; train or export it again")

@@ -27,6 +27,7 @@ from mtf_engine.logs.aggregates import Population, stored_signal
 from mtf_engine.logs.aggregates import population as count_population
 from mtf_engine.logs.aggregates import signal as measure_signal
 from mtf_engine.logs.datasets import Dataset
+from mtf_engine.policies.heads import read_head
 from mtf_engine.registry import DatasetRow, RunRow, RunState
 from mtf_engine.runs import files
 from mtf_engine.runs.metrics import read as read_metrics
@@ -191,10 +192,10 @@ def takes(run: RunRow) -> Takes | None:
 
 @st.cache_data(show_spinner=False, max_entries=1_000)
 def _takes(path: Path) -> Takes:
-    from mtf_engine.policies.policy import Policy
-
-    policy = Policy.load(path)
-    return Takes(policy.fusion, policy.feature_names, policy.info.get("env"))
+    head = read_head(path)
+    return Takes(
+        FusionSpec.model_validate(head["fusion"]), tuple(head["feature_names"]), head["info"].get("env")
+    )
 
 
 def trainings(*states: RunState) -> list[RunRow]:
