@@ -98,7 +98,7 @@ class Workspace:
 
     def _candidate(self) -> str:
         """Returns the policy of the newest round that nobody has decided yet."""
-        for _, _, candidate in self._waiting(self.registry.runs(kind="progressive")):
+        for _, _, candidate in self.undecided(self.registry.runs(kind="progressive")):
             return candidate
         raise Refusal("no round waits for a decision, so there is no candidate; name a training")
 
@@ -148,7 +148,7 @@ class Workspace:
                 yield f"{dataset.id} was explored around the policy of {held}; delete that dataset first"
         if held == run_of(self.live):
             yield f"the policy of {held} is live; make another live first (`review rollback`)"
-        for run, number, candidate in self._waiting(runs):
+        for run, number, candidate in self.undecided(runs):
             if run.config.get("promote") == "by-hand" and run_of(candidate) == held:
                 yield (
                     f"the policy of {held} is the candidate of round {number} of {run.id}, which waits for a "
@@ -160,7 +160,7 @@ class Workspace:
         if found := [*self.uses(held, besides)]:
             raise Refusal(found[0] + f" ({len(found) - 1} more)" * (len(found) > 1))
 
-    def _waiting(self, runs: Sequence[RunRow]) -> Iterator[tuple[RunRow, int, str]]:
+    def undecided(self, runs: Sequence[RunRow]) -> Iterator[tuple[RunRow, int, str]]:
         """Yields the rounds that nobody has decided: run, number and candidate, those of the first run newest first."""
         decided = {(row.run_id, row.round) for row in self.registry.decisions()}
         for run in (run for run in runs if run.kind == "progressive"):

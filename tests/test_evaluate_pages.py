@@ -1,9 +1,11 @@
 """The pages that read an evaluation: what they show is what was measured, and links open what they name."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from mtf_engine.evaluation import EvaluationResult
 from mtf_engine.runs import files
@@ -167,6 +169,28 @@ def test_a_choice_stays_from_page_to_page_and_a_link_goes_before_it(filled, resu
     app.query_params["segment"] = second
     app.query_params["tab"] = DEVIATION
     assert checked(app.run()).selectbox(key="segment").value == second
+
+
+def test_the_log_follows_the_policies_but_a_link_keeps_its_own(small_workspace, tmp_path, monkeypatch):
+    copy = copy_workspace(small_workspace, tmp_path / "copy")
+    monkeypatch.setenv("MTF_WORKSPACE", str(copy.path))
+    (first,) = copy.registry.runs(kind="train")
+    logs = {row.name: row.id for row in copy.registry.datasets()}
+    second = first.model_copy(update={"id": "train-00000002", "dataset_id": logs["test"]})
+    copy.registry.add_run(second)
+    shutil.copytree(copy.run_dir(first.id), copy.run_dir(second.id))
+
+    def scored_on(app: AppTest) -> str:
+        return checked(app.run()).selectbox(key="on").value
+
+    app = opened("policies", policies=first.id)
+    assert scored_on(app) == logs["test"]
+    app.multiselect(key="policies").set_value([second.id])
+    assert scored_on(app) == logs["explored"], "the one that it was not trained on"
+    app.query_params["policies"], app.query_params["on"] = [first.id], logs["explored"]
+    assert [scored_on(app) for _ in range(2)] == [logs["explored"]] * 2, (
+        "as the link says, at the next run too"
+    )
 
 
 def test_another_request_is_explained_from_its_own_most_moved_item(filled):

@@ -65,6 +65,19 @@ def test_a_policy_stands_beside_the_live_one_by_its_newest_figures(filled):  # n
     assert policy.reward.run_id == test.id
 
 
+def test_what_was_scored_on_all_rows_of_its_own_log_is_not_told(small_workspace, tmp_path):
+    copy = copy_workspace(small_workspace, tmp_path / "copy")
+    (training,), (evaluation,) = (copy.registry.runs(kind=kind) for kind in ("train", "evaluate"))
+    assert scoreboard(copy)[1].gauc is not None
+    on_its_own = {"id": "evaluate-own", "dataset_id": training.dataset_id, "created_at": now()}
+    flattering = evaluation.model_copy(update=on_its_own)
+    copy.registry.add_run(flattering)
+    assert scoreboard(copy)[1].gauc.run_id == evaluation.id, "the newer one is of rows that it learned from"
+    held_out = {**flattering.result, "split": "validation"}
+    copy.registry.update_run("evaluate-own", result=held_out)
+    assert scoreboard(copy)[1].gauc.run_id == "evaluate-own"
+
+
 def test_what_is_made_live_is_what_others_are_measured_against(small_workspace, tmp_path):
     workspace = copy_workspace(small_workspace, tmp_path / "copy")
     (training,) = workspace.registry.runs(kind="train")
@@ -87,7 +100,7 @@ def test_the_next_step_measures_against_what_is_live(small_workspace, tmp_path, 
 
 def test_a_round_that_an_earlier_version_left_interrupted_waits_too(tmp_path):
     workspace = Workspace(tmp_path / "workspace")
-    add_rounds(workspace, a_round(1, BASELINE))
+    add_rounds(workspace, a_round(1, BASELINE), promote="by-hand")
     said = "round 1 waits for a decision: `review show progressive-1`"
     workspace.registry.update_run("progressive-1", state=RunState.INTERRUPTED, error=said)
     assert [one.kind for one in waiting(workspace, {})] == ["round"]

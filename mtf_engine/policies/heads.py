@@ -8,14 +8,17 @@ from safetensors import SafetensorError, safe_open
 
 from mtf_engine.spec import Refusal
 
-KEY = "mtf_engine"
-"""Of the head among the metadata of the file."""
+KEY, SCHEMA_VERSION = "mtf_engine", 1
+"""Of the head among the metadata of the file, and its version."""
 
 
 def read_head(path: Path) -> dict[str, Any]:
-    """Returns the metadata of the network at `path`, empty where it has none; a Refusal where it is no such file."""
+    """Returns the metadata of the network at `path`; a Refusal where the file holds none of this version."""
     try:
         with safe_open(path, "np") as file:
-            return dict(json.loads((file.metadata() or {}).get(KEY, "{}")))
+            head = json.loads((file.metadata() or {}).get(KEY, "{}"))
     except (OSError, SafetensorError) as error:
         raise Refusal(f"{path.name} cannot be read as a network: {error}; train or export it again") from None
+    if head.get("schema_version") != SCHEMA_VERSION:
+        raise Refusal(f"{path.name} is no network of this version; train or export it again")
+    return dict(head)

@@ -9,10 +9,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
 
-from mtf_engine.policies.heads import KEY, read_head
+from mtf_engine.policies.heads import KEY, SCHEMA_VERSION, read_head
 from mtf_engine.spec import Refusal
-
-SCHEMA_VERSION = 1
 
 
 def network_bytes(network: nn.Module, metadata: Mapping[str, Any]) -> bytes:
@@ -32,7 +30,7 @@ def read_network(path: Path, kinds: Mapping[str, type[nn.Module]]) -> tuple[nn.M
     head = read_head(path)
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    if head.get("schema_version") != SCHEMA_VERSION or head.get("kind") not in kinds:
+    if head["kind"] not in kinds:
         expected = " or ".join(kinds)
         raise Refusal(f"{path.name} is no {expected} of this version; train or export it again")
     network = kinds[head["kind"]](**head["architecture"])

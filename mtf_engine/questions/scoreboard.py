@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from enum import StrEnum
+from itertools import groupby
 from typing import Any
 
 from mtf_engine.evaluation.agreement import GROUP, METRIC
+from mtf_engine.logs.splits import ALL
 from mtf_engine.registry import BASELINE, RunRow, RunState, run_of
 from mtf_engine.spec import Spec
 from mtf_engine.workspace import Workspace
@@ -41,6 +43,16 @@ class Change(Spec):
         return (self.low > 0) - (self.high < 0)
 
 
+def verdict(*changes: Change | None) -> Verdict:
+    """Returns what several metrics say; those that are not measured, or do not tell the two apart, say nothing."""
+    told = [change.told for change in changes if change]
+    if not told:
+        return Verdict.UNKNOWN
+    if {1, -1} <= set(told):
+        return Verdict.DISAGREE
+    return {1: Verdict.BETTER, 0: Verdict.ALIKE, -1: Verdict.WORSE}[max(told, key=abs)]
+
+
 class Standing(Spec):
     """A policy beside the live one: change of weighted GAUC, and of session reward relative to the live one's."""
 
@@ -56,15 +68,8 @@ class Standing(Spec):
 
     @property
     def verdict(self) -> Verdict:
-        """What both say; one alone where the other is not measured, or does not tell the two apart."""
-        if self.is_live:
-            return Verdict.LIVE
-        told = [change.told for change in (self.gauc, self.reward) if change]
-        if not told:
-            return Verdict.UNKNOWN
-        if {1, -1} <= set(told):
-            return Verdict.DISAGREE
-        return {1: Verdict.BETTER, 0: Verdict.ALIKE, -1: Verdict.WORSE}[max(told, key=abs)]
+        """What both metrics say."""
+        return Verdict.LIVE if self.is_live else verdict(self.gauc, self.reward)
 
 
 class Waiting(Spec):
@@ -80,12 +85,18 @@ def scoreboard(workspace: Workspace, most: int = MOST) -> list[Standing]:
     """Returns the live policy and those beside it, the surest gain first, at most `most`.
 
     Trainings that are parts of comparisons or rounds are left out, but what is live or waits for a decision. Figures
-    are those of the newest evaluation and A/B test that hold the policy and the live one.
+    are those of the newest evaluation and A/B test that hold the policy and the live one; an evaluation on rows that
+    the policy learned from tells nothing.
     """
     runs = workspace.registry.runs()
     by_id = {run.id: run for run in runs}
-    live, waits = workspace.live, {candidate: run.id for run, candidate in _candidates(runs)}
-    gauc, reward = dict(_gauc_changes(runs, live)), dict(_reward_changes(runs, live))
+    live, waits = workspace.live, {candidate: run.id for run, candidate in _candidates(workspace, runs)}
+    reward = dict(_reward_changes(runs, live))
+    gauc = {
+        policy: change
+        for policy, change, evaluation in _gauc_changes(runs, live)
+        if not learned_from_it(workspace, by_id.get(run_of(policy)), evaluation)
+    }
     trained = [run for run in runs if run.kind == "train" and run.state is RunState.COMPLETED]
     own = [run.id for run in trained if run.parent_id is None and not run.archived]
     measured = [policy for policy in (*gauc, *reward) if run_of(policy) in own]
@@ -119,13 +130,26 @@ def _rank(standing: Standing) -> tuple[Any, ...]:
     )
 
 
-def _gauc_changes(runs: Sequence[RunRow], live: str) -> Iterator[tuple[str, Change]]:
-    """Yields the change of weighted GAUC of each policy against the live one, the oldest first."""
+def logs_behind(workspace: Workspace, run: RunRow) -> set[str]:
+    """Returns the ids of the logs that a training learned from, those that were joined too."""
+    rows = {row.id: row for row in workspace.registry.datasets()}
+    log = rows.get(str(run.dataset_id))
+    return {str(run.dataset_id), *(log.meta["details"].get("joins", ()) if log else ())}
+
+
+def learned_from_it(workspace: Workspace, run: RunRow | None, evaluation: RunRow) -> bool:
+    """Returns whether an evaluation scored a training's policy on all rows of a log that it learned from."""
+    whole = (evaluation.result or {}).get("split") == ALL
+    return run is not None and whole and evaluation.dataset_id in logs_behind(workspace, run)
+
+
+def _gauc_changes(runs: Sequence[RunRow], live: str) -> Iterator[tuple[str, Change, RunRow]]:
+    """Yields the change of weighted GAUC of each policy against the live one, and its evaluation, the oldest first."""
     for run in reversed(runs):
         if run.kind == "evaluate" and run.state is RunState.COMPLETED:
             for row in (run.result or {}).get("differences", ()):
                 if (row["base"], row["group"]) == (live, GROUP) and row["ci_low"] is not None:
-                    yield row["run_id"], _change(row["value"], row, run)
+                    yield row["run_id"], _change(row["value"], row, run), run
 
 
 def _reward_changes(runs: Sequence[RunRow], live: str) -> Iterator[tuple[str, Change]]:
@@ -141,13 +165,16 @@ def _change(value: float, row: dict[str, Any], run: RunRow) -> Change:
     return Change(value=value, low=row["ci_low"], high=row["ci_high"], run_id=run.id)
 
 
-def _candidates(runs: Sequence[RunRow]) -> Iterator[tuple[RunRow, str]]:
-    """Yields the runs that wait for a decision, and the policy that each waits with."""
-    for run in runs:
-        earlier = run.state is RunState.INTERRUPTED and "waits for a decision" in (run.error or "")
-        rounds = (run.result or {}).get("rounds") if run.kind == "progressive" else None
-        if rounds and (run.state is RunState.WAITING or earlier):  # an earlier version had no state for it
-            yield run, str(rounds[-1]["candidate"])
+def _candidates(workspace: Workspace, runs: Sequence[RunRow]) -> Iterator[tuple[RunRow, str]]:
+    """Yields the runs that wait for a decision, and the policy of the last round, with which each waits.
+
+    An earlier version had no state of its own for them.
+    """
+    for _, rounds in groupby(workspace.undecided(runs), key=lambda one: one[0].id):
+        run, _, candidate = next(rounds)
+        earlier = run.state is RunState.INTERRUPTED and run.config["promote"] == "by-hand"
+        if run.state is RunState.WAITING or earlier:
+            yield run, candidate
 
 
 def waiting(workspace: Workspace, failed_certificates: dict[str, str]) -> list[Waiting]:
@@ -164,7 +191,7 @@ def waiting(workspace: Workspace, failed_certificates: dict[str, str]) -> list[W
             name=run.name or run.id,
             reason=f"round {len((run.result or {})['rounds'])} waits for a decision",
         )
-        for run, _ in _candidates(runs)
+        for run, _ in _candidates(workspace, runs)
     ]
     failed = [
         Waiting(kind="run", id=run.id, name=run.name or run.id, reason=run.error or "failed, see its log")

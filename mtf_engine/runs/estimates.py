@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mtf_engine.registry import DatasetRow, RunRow, RunState
-from mtf_engine.runs import metrics
+from mtf_engine.runs import executor, metrics
 from mtf_engine.workspace import Workspace
 
 SIZES = ("batch_size", "n_critics", "hidden", "n_threads", "device", "fitness", "population")
@@ -61,7 +61,7 @@ def ab_test(workspace: Workspace, env: str, n_sessions: int) -> Duration:
 
 def campaign(workspace: Workspace, kind: str, env: str, n_parts: int, sessions: int) -> Duration:
     """Returns how long a run of `n_parts` others takes, on logs of so many `sessions`, by the parts of the largest."""
-    together = 2 if kind == "compare" else 1
+    together = max(1, executor.MAX_WORKING) if kind == "compare" else 1
     done = workspace.registry.runs(RunState.COMPLETED, kind=kind)
     like = [run for run in done if run.config.get("env") == env and _sessions(run)]
     for run in sorted(like, key=lambda run: (run.n_steps, run.created_at), reverse=True):

@@ -92,6 +92,30 @@ def submit_compare(
 ) -> str:
     """Returns the id of the run that compares `methods`; one that was asked for the same before goes on.
 
+    What is asked for is that of `asked_for`, which refuses what cannot be made.
+    """
+    checked = asked_for(workspace, methods=methods, preset=preset, settings=settings, source=source, **design)
+    config = checked.model_dump(mode="json")
+    asked = (run for run in workspace.registry.runs(kind="compare") if run.config == config)
+    same = [run for run in asked if run.state is not RunState.COMPLETED or counts(run, checked.reuse)]
+    if same:
+        enqueue(workspace, same[0].id)
+        return same[0].id
+    name = f"{len(methods)} methods on {len(config['datasets'])} datasets, {len(config['seeds'])} seeds"
+    return submit(workspace, KIND, config, name=name)
+
+
+def asked_for(
+    workspace: Workspace,
+    *,
+    methods: Sequence[str],
+    preset: str,
+    settings: Mapping[str, str],
+    source: str | None = None,
+    **design: Any,
+) -> CompareConfig:
+    """Returns the comparison of `methods`.
+
     `design` are fields of `CompareConfig`. `settings` go over those of `preset` for each method that has them. A
     Refusal where they or `design` ask for a part that cannot be made.
     """
@@ -111,14 +135,7 @@ def submit_compare(
         parts(checked)
     except ValidationError as error:
         raise Refusal.invalid("the comparison", error) from None
-    config = checked.model_dump(mode="json")
-    asked = (run for run in workspace.registry.runs(kind="compare") if run.config == config)
-    same = [run for run in asked if run.state is not RunState.COMPLETED or counts(run, checked.reuse)]
-    if same:
-        enqueue(workspace, same[0].id)
-        return same[0].id
-    name = f"{len(methods)} methods on {len(config['datasets'])} datasets, {len(config['seeds'])} seeds"
-    return submit(workspace, KIND, config, name=name)
+    return checked
 
 
 def _settings_of(

@@ -14,7 +14,7 @@ from mtf_engine.registry import BASELINE, RunRow, RunState, run_of
 from mtf_engine.runs import estimates, executor
 from mtf_engine.work.abtest import submit_abtest
 from pages.evaluate import _abtest_results
-from pages.shared import follow, glossary, links, loaders, places, results, words
+from pages.shared import comparison, follow, glossary, links, loaders, places, results, words
 from pages.shared.exhibit import described, exhibit
 
 TEST = "test"
@@ -121,9 +121,7 @@ def show_beside(test: ABTest) -> None:
     for run in loaders.workspace().registry.runs(RunState.COMPLETED, kind="evaluate"):
         differences = map(PairedDifference.model_validate, (run.result or {}).get("differences", ()))
         if beside := agreement(differences, test):
-            st.caption(beside.sentence)
-            if beside.alike < beside.pairs:
-                st.page_link("pages/about/synthetic.py", label="Why they may disagree →")
+            comparison.show_agreement(beside)
             return
 
 

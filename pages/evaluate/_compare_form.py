@@ -7,7 +7,7 @@ import streamlit as st
 from mtf_engine.algos import ALGOS
 from mtf_engine.environments.names import is_session
 from mtf_engine.runs import estimates
-from mtf_engine.work.study import submit_compare
+from mtf_engine.work.study import asked_for, parts, submit_compare
 from pages.evaluate._factorial_tables import DATASETS
 from pages.shared import follow, links, loaders, words, worlds
 
@@ -26,17 +26,15 @@ def show() -> None:
         st.info("Choose a method and a dataset.")
         return
     workspace = loaders.workspace()
-    scored = 2 if is_session(world.env) else 1
-    each = len(asked["methods"]) * len(asked["datasets"]) + len(asked["n_critics"])
-    n_parts = len(asked["seeds"]) * (each * (1 + scored) + len(asked["datasets"]) + 1)
-    took = estimates.campaign(workspace, "compare", world.env, n_parts, asked["sessions"])
-    own = " without the rounds of each method" if asked["rounds"] else ""
-    said = f"About {n_parts} runs, which will take about {words.duration(took.seconds)}{own} ({took.basis})."
-    st.caption(words.plain(said))
+    whole = {"settings": {}, "env": world.env, "source": world.log.id if world.log else None, **asked}
+    with follow.refusals():
+        n_parts = len(parts(asked_for(workspace, **whole)))
+        took = estimates.campaign(workspace, "compare", world.env, n_parts, asked["sessions"])
+        said = f"{n_parts:,} runs, which will take about {words.duration(took.seconds)} ({took.basis})."
+        st.caption(words.plain(said))
     if st.button("Start the comparison", type="primary"):
         with follow.refusals():
-            source = world.log.id if world.log else None
-            run_id = submit_compare(workspace, settings={}, env=world.env, source=source, **asked)
+            run_id = submit_compare(workspace, **whole)
             links.forget("run")
             st.query_params["run"] = run_id
             st.rerun()

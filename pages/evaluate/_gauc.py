@@ -6,7 +6,17 @@ import streamlit as st
 from mtf_engine.evaluation import ABTest
 from mtf_engine.evaluation.agreement import agreement
 from mtf_engine.registry import RunState
-from pages.shared import charts, evaluation_charts, glossary, links, loaders, places, results, words
+from pages.shared import (
+    charts,
+    comparison,
+    evaluation_charts,
+    glossary,
+    links,
+    loaders,
+    places,
+    results,
+    words,
+)
 from pages.shared.comparison import Comparison
 from pages.shared.exhibit import described, exhibit, shares
 
@@ -72,9 +82,7 @@ def show_tested(found: Comparison) -> None:
     else:
         return
     st.header("Beside their A/B test", anchor=False)
-    st.markdown(beside.sentence)
-    if beside.alike < beside.pairs:
-        st.page_link("pages/about/synthetic.py", label="Why they may disagree →")
+    comparison.show_agreement(beside)
     table = pd.DataFrame(
         {
             "policy": words.policy_title(one.policy, found.runs),

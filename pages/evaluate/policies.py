@@ -7,7 +7,7 @@ import streamlit as st
 
 from mtf_engine.registry import BASELINE, DatasetRow
 from pages.evaluate import _abtest, _critics, _deviation, _gauc, _request
-from pages.shared import comparison, places
+from pages.shared import comparison, links, places
 from pages.shared.comparison import Comparison
 
 
@@ -36,10 +36,11 @@ def explained(policies: list[str], log: DatasetRow) -> None:
 def main() -> None:
     st.title("Policies", anchor=False)
     st.caption("Decides which policy is better, by how much one can know it, and why it ranks as it does.")
+    linked = links.followed("policies")
     policies = comparison.choose_policies()
     if policies is None:
         return
-    log = comparison.choose_log(policies)
+    log = comparison.choose_log(policies, linked)
     read = {
         places.GAUC: partial(compared, _gauc.show),
         places.DEVIATION: partial(compared, _deviation.show),

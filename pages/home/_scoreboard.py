@@ -1,5 +1,6 @@
 """The scoreboard of home: each policy beside the live one by both metrics, in words, with the step that comes next."""
 
+from collections import Counter
 from urllib.parse import urlencode
 
 import numpy as np
@@ -10,7 +11,7 @@ import streamlit as st
 from mtf_engine.environments.names import GYM, meets_again
 from mtf_engine.questions.scoreboard import MOST, Change, Standing, Verdict, scoreboard
 from mtf_engine.registry import BASELINE, run_of
-from pages.shared import charts, glossary, loaders, places, words
+from pages.shared import charts, comparison, glossary, loaders, places, words
 from pages.shared.exhibit import exhibit
 
 GAUC, REWARD = "weighted GAUC", "session reward, %"
@@ -23,6 +24,17 @@ SIGNS = {
     Verdict.UNKNOWN: "? not measured",
 }
 """A sign and the words, so that verdicts are told apart without colour."""
+
+
+def told_apart(standings: list[Standing]) -> list[Standing]:
+    """Returns the standings with the end of the id, and the step, behind names that several have."""
+    times, runs = Counter(standing.name for standing in standings), loaders.runs_by_id()
+    return [
+        standing.model_copy(update={"name": words.policy_title(standing.policy, runs)})
+        if times[standing.name] > 1
+        else standing
+        for standing in standings
+    ]
 
 
 def next_step(standing: Standing, live: str) -> str:
@@ -137,7 +149,7 @@ def picture(frame: pd.DataFrame) -> go.Figure:
 
 def show() -> None:
     """Draws the scoreboard; nothing where no policy is trained."""
-    standings = scoreboard(loaders.workspace())
+    standings = told_apart(scoreboard(loaders.workspace()))
     if len(standings) < 2:
         return
     st.header("Scoreboard", anchor=False, help="Each policy beside the live one; 95 % intervals over users.")
@@ -166,11 +178,7 @@ def show() -> None:
     if len(standings) == MOST:
         st.page_link(places.RUNS, label="All trainings →")
     if any(standing.verdict is Verdict.DISAGREE for standing in standings):
-        st.warning(
-            "The metrics disagree on a policy: weighted GAUC is about a log, the A/B test about users. "
-            "Trust the A/B test."
-        )
-        st.page_link("pages/about/synthetic.py", label="Why they may →")
+        comparison.explain_disagreement("The metrics disagree on a policy.")
     frame = both(standings)
     if len(frame):
         st.subheader("Does weighted GAUC rank policies as users do?", anchor=False)

@@ -5,6 +5,7 @@ from typing import get_args
 import pandas as pd
 import streamlit as st
 
+from mtf_engine.questions.scoreboard import Change, Verdict, verdict
 from mtf_engine.registry import BASELINE, DecisionRow, RunRow
 from mtf_engine.release import memo, review
 from mtf_engine.release.review import RULE, Case
@@ -12,6 +13,7 @@ from mtf_engine.release.rounds import Round
 from mtf_engine.work.progressive import decide
 from pages.shared import (
     action_results,
+    comparison,
     evaluation_charts,
     follow,
     glossary,
@@ -30,10 +32,6 @@ COLOURS = {"promote": "green", "discuss": "orange", "do not": "red"}
 HOLDS = {True: "✔ holds", False: "✖ broken", None: "? not known"}
 FORMS = {"weighted_gauc": "{:+.4f}", "path": "{:.4f}", "share_at_wall": "{:.1%}"}
 """How figures are written; others are relative changes."""
-DISAGREE = (
-    "Weighted GAUC and the A/B test disagree on this candidate: the first is about a log, the second about users. "
-    "Trust the A/B test."
-)
 
 
 def figure_text(metric: str, value: float | None) -> str:
@@ -56,13 +54,13 @@ def gains(found: Case) -> dict[str, str]:
 
 def disagree(one: Round) -> bool:
     """Returns whether one metric says better and the other worse, each by its whole interval."""
-    both = [review.figure(one, "weighted_gauc"), review.figure(one, "session_reward")]
-    ends = [
-        (found.ci_low, found.ci_high)
+    both = (review.figure(one, "weighted_gauc"), review.figure(one, "session_reward"))
+    changes = [
+        Change(value=found.value, low=found.ci_low, high=found.ci_high, run_id=one.candidate)
         for found in both
-        if found.ci_low is not None and found.ci_high is not None
+        if found.value is not None and found.ci_low is not None and found.ci_high is not None
     ]
-    return any(low > 0 for low, _ in ends) and any(high < 0 for _, high in ends)
+    return verdict(*changes) is Verdict.DISAGREE
 
 
 def show_live(runs: dict[str, RunRow]) -> None:
@@ -91,8 +89,7 @@ def show_case(found: Case, runs: dict[str, RunRow]) -> None:
         st.badge(SIGNS[found.recommendation], color=COLOURS[found.recommendation])  # type: ignore[arg-type]
         st.markdown(f"The rule recommends so: {words.plain(found.because)}.")
     if disagree(one):
-        st.warning(DISAGREE)
-        st.page_link("pages/about/synthetic.py", label="Why they may →")
+        comparison.explain_disagreement("The metrics disagree on this candidate.")
     facts = {
         "candidate": words.policy_title(one.candidate, runs),
         "compared with": words.policy_title(one.baseline, runs),

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import streamlit as st
 
 from mtf_engine.evaluation import EvaluationResult
+from mtf_engine.evaluation.agreement import Agreement
+from mtf_engine.questions.scoreboard import logs_behind
 from mtf_engine.registry import BASELINE, DatasetRow, RunRow, RunState, run_of
 from mtf_engine.runs import executor
 from mtf_engine.work.evaluate import submit_evaluate
@@ -43,8 +45,6 @@ def choose_policies(place: Any = st) -> list[str] | None:
         st.page_link(places.START, label="Start a training →")
         return None
     first = [run.id for run in _alike(runs)[:FIRST]]
-    linked = st.query_params.get_all("policies")
-    st.session_state["policies followed"] = bool(linked) and linked != st.session_state.get("kept policies")
     titles = words.policy_titles(runs)
     return links.choices("Policies, beside the baseline", titles, "policies", place, first)
 
@@ -64,14 +64,15 @@ def _alike(runs: list[RunRow]) -> list[RunRow]:
     ]
 
 
-def choose_log(policies: list[str], place: Any = st) -> DatasetRow | None:
+def choose_log(policies: list[str], linked: bool, place: Any = st) -> DatasetRow | None:
     """Draws the choice of a log to score policies on and returns it; None where no log fits them.
 
-    At first the newest one that none of them was trained on, without exploration if there is such a one.
+    At first the newest one that none of them was trained on, without exploration if there is such a one; it follows
+    the policies, unless these are `linked`, as the log then is.
     """
     runs = loaders.runs_by_id()
     trained = [runs[run_of(policy)] for policy in policies if run_of(policy) in runs]
-    learned_from = {name for run in trained for name in _logs_of(run)}
+    learned_from = set[str]().union(*(logs_behind(loaders.workspace(), run) for run in trained))
     takes = loaders.takes(trained[0]) if trained else None
     fits = [row for row in loaders.datasets() if takes is None or takes.fits_log(row)]
     fits.sort(key=lambda row: (row.id in learned_from, row.meta["exploration"] in EXPLORED))
@@ -80,20 +81,12 @@ def choose_log(policies: list[str], place: Any = st) -> DatasetRow | None:
         return None
     names = {row.id: f"{row.name} · {row.id}" for row in rows.values()}
     where = "Its test rows, or all where it has no split. At first the newest log that none of these was trained on."
-    follows = not st.session_state.get("policies followed", False)
-    row = rows[links.choice("Scored on", names, "on", place, follows_first=follows, help=where)]
+    row = rows[links.choice("Scored on", names, "on", place, follows_first=not linked, help=where)]
     if row.id in learned_from:
         place.caption(
             "Some of these policies learned from it: where it has no test rows, that flatters them."
         )
     return row
-
-
-def _logs_of(run: RunRow) -> set[str]:
-    """Returns the logs that a training learned from, those that were joined too."""
-    own = str(run.dataset_id)
-    details = next((row.meta["details"] for row in loaders.datasets() if row.id == own), {})
-    return {own, *details.get("joins", ())}
 
 
 def compared(policies: list[str], dataset: DatasetRow) -> Comparison | None:
@@ -122,6 +115,23 @@ def choose_segment(found: Comparison, place: Any = st) -> str:
     """Draws the choice of a user segment and returns its name; empty for all users."""
     titles = {"": "all users", **{name: name for name in found.result.segments}}
     return links.choice("Among", titles, "segment", place)
+
+
+def show_agreement(beside: Agreement) -> None:
+    """Says whether weighted GAUC and the A/B test order policies alike; where they do not, with the way to why."""
+    st.markdown(beside.sentence)
+    if beside.alike < beside.pairs:
+        _why_they_may()
+
+
+def explain_disagreement(sentence: str) -> None:
+    """Draws the warning that weighted GAUC and the A/B test disagree, with the way to why."""
+    st.warning(f"{sentence} Weighted GAUC is about a log, the A/B test about users: trust the A/B test.")
+    _why_they_may()
+
+
+def _why_they_may() -> None:
+    st.page_link("pages/about/synthetic.py", label="Why they may disagree →")
 
 
 def warn_if_synthetic(dataset: DatasetRow) -> None:

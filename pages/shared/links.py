@@ -44,10 +44,9 @@ def choice(
     """
     linked, first = st.query_params.get(key), next(iter(titles))
     asked = _asked(key, linked)
-    if follows_first:
-        moved = st.session_state.get(_first(key)) == asked != first and linked in (asked, None)
-        asked = first if moved else asked
-        st.session_state[_first(key)] = first
+    if follows_first and st.session_state.get(_first(key)) == asked:
+        asked = first
+    st.session_state[_first(key)] = first
     if linked is not None and linked != st.session_state.get(_kept(key)) and linked not in titles:
         st.warning(f"There is no `{linked}` to choose here.")
     st.session_state[key] = asked if asked in titles else first
@@ -89,6 +88,12 @@ def tabs(labels: Sequence[str], key: str) -> Sequence[Any]:
     drawn = st.tabs(labels, key=key, on_change="rerun")
     st.query_params[key] = st.session_state[_kept(key)] = st.session_state[key]
     return drawn
+
+
+def followed(key: str) -> bool:
+    """Returns whether the address asks for other choices than those kept: a link was just followed."""
+    linked = st.query_params.get_all(key)
+    return bool(linked) and linked != st.session_state.get(_kept(key))
 
 
 def _asked(key: str, linked: Any) -> Any:
