@@ -209,6 +209,10 @@ class Registry:
             query = query.where(RUNS.c.parent_id == parent_id)
         return [RunRow(**row) for row in self._rows(query)]
 
+    def part_ids(self) -> set[str]:
+        """Returns the ids of the runs that are parts of others."""
+        return {row["id"] for row in self._rows(sa.select(RUNS.c.id).where(RUNS.c.parent_id.is_not(None)))}
+
     def queue(self) -> list[RunRow]:
         """Returns the queued runs, the next one first."""
         return sorted(self.runs(RunState.QUEUED), key=lambda run: run.queued_at or run.created_at)

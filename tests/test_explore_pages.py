@@ -65,7 +65,7 @@ def test_density_names_every_definition_and_the_papers_2_to_the_10(empty):
 def test_the_planner_starts_from_the_papers_box(filled):
     app = opened("bounds")
     shown = tiles(app)
-    assert shown["mean"] == "419 ×" and shown["of all actions"] == "10^-8"
+    assert shown["mean"] == "419 ×" and shown["covers"] == "10^-8"
     assert plan_of(app) == BoundsPlan.symmetric(0.15, 10)
     assert "--bounds plan.yaml" in texts(app)
 

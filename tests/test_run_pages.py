@@ -130,6 +130,16 @@ def test_parts_are_folded_under_the_run_that_they_are_parts_of(still):
     )
 
 
+def test_what_parts_made_comes_after_what_people_made(still):
+    (explored,) = still.registry.datasets()
+    still.registry.add_run(row(id="progressive-1", kind="progressive", name="rounds"))
+    still.registry.add_run(row(id="collect-part", kind="collect", name="round 1", parent_id="progressive-1"))
+    newer = {"id": "dataset-part", "name": "round 1", "run_id": "collect-part", "created_at": now()}
+    still.registry.add_dataset(explored.model_copy(update=newer))
+    assert opened("start").selectbox(key="dataset").options[0].startswith(explored.name)
+    assert opened("runs").selectbox(key="run").value == "progressive-1"
+
+
 def test_a_note_and_tags_are_kept(still):
     app = opened("runs", run="train-1")
     app.text_area[0].set_value("for the review")

@@ -1,5 +1,7 @@
 """Weighted GAUC of policies on a log. Decides which policy is better, and by how much one can know it."""
 
+from functools import partial
+
 import pandas as pd
 import streamlit as st
 
@@ -18,7 +20,7 @@ from pages.shared import (
     words,
 )
 from pages.shared.comparison import Comparison
-from pages.shared.exhibit import described, exhibit, shares
+from pages.shared.exhibit import described, exhibit, folded, shares
 
 GROUPS = {"user": "by user (the paper's)", "request": "by request"}
 GAUC, INTERVAL = "weighted GAUC", "weighted GAUC, 95 % interval"
@@ -134,7 +136,6 @@ def show_best(found: Comparison) -> None:
 
 
 def show_segments(found: Comparison, base: str) -> None:
-    st.header("By user segment", anchor=False, help="A user is of the segment of its first request.")
     if not found.result.segments:
         st.info("All users of this log are of one segment.")
         return
@@ -166,5 +167,9 @@ def show(found: Comparison) -> None:
     show_differences(found, base)
     show_tested(found)
     show_best(found)
-    show_segments(found, base)
+    folded(
+        "By user segment",
+        partial(show_segments, found, base),
+        "A user is of the segment of its first request.",
+    )
     show_searches(found)

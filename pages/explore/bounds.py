@@ -136,7 +136,7 @@ def show_tiles(box: Box, sigma: float, size: BoxSize, k: int) -> None:
         left.metric("filled after", words.days(pairs.days) if pairs else "-", help=text)
         volume = size.log10_volume
         text = f"Share of the action space, all {size.free_dimensions} free dimensions together."
-        right.metric("of all actions", words.share(volume), help=text)
+        right.metric("covers", words.share(volume), help=text)
 
 
 def show_density(box: Box, sigma: float) -> None:

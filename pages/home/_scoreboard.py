@@ -77,7 +77,7 @@ def table(standings: list[Standing]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "policy": standing.name,
-            "verdict": SIGNS[standing.verdict] + (" · waits for a decision" if standing.waits_in else ""),
+            "verdict": SIGNS[standing.verdict] + (" · waits" if standing.waits_in else ""),
             "next": next_step(standing, standings[0].policy),
             GAUC: standing.gauc.value if standing.gauc else None,
             "95 %": _interval(standing.gauc, "+.4f"),

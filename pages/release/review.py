@@ -40,7 +40,7 @@ def figure_text(metric: str, value: float | None) -> str:
 
 def gains(found: Case) -> dict[str, str]:
     """Returns the candidate's gain by both metrics, and which one decides, as the facts show it."""
-    told = {"weighted_gauc": "weighted GAUC, on a log", "session_reward": "session reward, in the A/B test"}
+    told = {"weighted_gauc": "weighted GAUC", "session_reward": "session reward, A/B"}
     told |= {found.criteria.metric: told.get(found.criteria.metric, found.criteria.metric.replace("_", " "))}
     measured = {metric: review.figure(found.round, metric) for metric in told}  # type: ignore[arg-type]
     return {
@@ -97,7 +97,7 @@ def show_case(found: Case, runs: dict[str, RunRow]) -> None:
         "data": f"{one.dataset_id}: {one.sessions:,} sessions, {one.requests:,} requests",
         "path from the first baseline": f"{one.policy.path:.4f}",
     }
-    left, right = st.columns(2)
+    left, right = st.columns([4, 3])
     with left:
         table = pd.DataFrame({"what": facts.keys(), "figure": facts.values()})
         st.dataframe(

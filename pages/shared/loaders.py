@@ -56,8 +56,10 @@ def _workspace(path: str) -> Workspace:
 
 
 def datasets() -> list[DatasetRow]:
-    """Returns all datasets, newest first."""
-    return workspace().registry.datasets()
+    """Returns all datasets, newest first; those that comparisons and rounds made for themselves after the others."""
+    registry = workspace().registry
+    parts = registry.part_ids()
+    return sorted(registry.datasets(), key=lambda row: row.run_id in parts)
 
 
 def rounds_runs() -> list[RunRow]:
@@ -199,8 +201,9 @@ def _takes(path: Path) -> Takes:
 
 
 def trainings(*states: RunState) -> list[RunRow]:
-    """Returns the trainings in any of `states` (default all) that are not archived, newest first."""
-    return [run for run in workspace().registry.runs(*states, kind="train") if not run.archived]
+    """Returns the trainings in any of `states` (default all) that are not archived, newest first; parts at the end."""
+    kept = [run for run in workspace().registry.runs(*states, kind="train") if not run.archived]
+    return sorted(kept, key=lambda run: run.parent_id is not None)
 
 
 def runs_by_id() -> dict[str, RunRow]:

@@ -58,7 +58,7 @@ def duration(seconds: float | None) -> str:
 def days(span: float) -> str:
     """Returns a time span of `span` days, however long, in the unit that fits."""
     if span < 1 / 24:
-        return f"{24 * 60 * span:.0f} min" if 24 * 60 * span >= 1 else "under 1 min"
+        return f"{24 * 60 * span:.0f} min" if 24 * 60 * span >= 1 else "<1 min"
     if span < 2:
         return f"{24 * span:.1f} h"
     if span < 1_000:

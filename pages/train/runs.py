@@ -172,7 +172,8 @@ def all_runs() -> None:
     live = at_work(runs)
     st.fragment(show_table, run_every=LIVE_SECONDS if live else IDLE_SECONDS)(view, live)
     run_actions.show_chosen([run for run in runs if run.id in st.session_state.get("ticked", [])])
-    titles = {run.id: words.run_title(run) for run in runs}
+    own_first = sorted(runs, key=lambda run: run.parent_id is not None)
+    titles = {run.id: words.run_title(run) for run in own_first}
     run_id = links.choice("Run", titles, "run")
     run = loaders.workspace().registry.run(run_id)
     st.header(words.plain(words.run_title(run)), anchor=False)
