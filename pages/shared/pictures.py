@@ -9,7 +9,10 @@ SCALE = 2
 _buttons = st.components.v2.component(
     "picture_downloads",
     html="""
-    <div><button value="png">Download PNG</button><button value="svg">Download SVG</button></div>
+    <div>
+        <button value="png" disabled>Download PNG</button>
+        <button value="svg" disabled>Download SVG</button>
+    </div>
     """,
     css="""
     div { display: flex; gap: 1rem }
@@ -18,17 +21,28 @@ _buttons = st.components.v2.component(
         color: var(--st-text-color); background: var(--st-background-color);
         border: 1px solid var(--st-border-color); border-radius: var(--st-button-radius);
     }
-    button:hover, button:focus-visible { border-color: var(--st-primary-color); outline: none }
+    button:disabled { opacity: 0.4; cursor: default }
+    button:enabled:hover, button:focus-visible { border-color: var(--st-primary-color); outline: none }
     button:focus-visible { box-shadow: 0 0 0 3px var(--st-border-color) }
     """,
     js="""
     export default function({ data, parentElement }) {
-        for (const button of parentElement.querySelectorAll("button"))
+        const camera = () => document.querySelector(
+            `.${data.place} .js-plotly-plot .modebar-btn[data-title^='Download plot']`)
+        const buttons = parentElement.querySelectorAll("button")
+        for (const button of buttons)
             button.onclick = () => {
-                const chart = document.querySelector(`.${data.place} .js-plotly-plot`)
+                const chart = camera().closest(".js-plotly-plot")
                 chart._context.toImageButtonOptions = { ...data.options, format: button.value }
-                chart.querySelector(".modebar-btn[data-title^='Download plot']").click()
+                camera().click()
             }
+        let frame
+        const wait = () => {
+            if (camera()) buttons.forEach((button) => { button.disabled = false })
+            else frame = requestAnimationFrame(wait)
+        }
+        wait()
+        return () => cancelAnimationFrame(frame)
     }
     """,
 )
@@ -37,7 +51,8 @@ _buttons = st.components.v2.component(
 def picture_downloads(chart: str, name: str) -> None:
     """Draws buttons that save the chart of key `chart` as `name`.png and as `name`.svg.
 
-    They press the camera above the chart, which plotly's own toolbar has.
+    They press the camera above the chart, which plotly's own toolbar has, and cannot be pressed before
+    it is there.
     """
     place = "st-key-" + re.sub(r"[^a-zA-Z0-9_-]", "-", chart.strip())
     data = {"place": place, "options": {"filename": name, "scale": SCALE}}
