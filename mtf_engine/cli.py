@@ -20,6 +20,7 @@ from mtf_engine.commands import (
     progressive,
     review,
     runs,
+    tune,
     upkeep,
 )
 from mtf_engine.commands.frame import Group, Json, Session
@@ -61,6 +62,7 @@ app.add_typer(bounds.app, name="bounds")
 runs.app.add_typer(keeping.app)
 app.add_typer(runs.app, name="runs")
 app.add_typer(models.app)
+app.add_typer(tune.app)
 app.add_typer(abtest.app)
 app.add_typer(progressive.app)
 app.add_typer(compare.app)

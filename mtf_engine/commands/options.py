@@ -84,9 +84,9 @@ def bounds_plan(workspace: "Workspace", name_or_file: str) -> BoundsPlan:
     return BoundsPlan.from_yaml(path.read_text()) if path.is_file() else workspace.plan(name_or_file)
 
 
-def parse_settings(settings: Sequence[str]) -> dict[str, str]:
+def parse_settings(settings: Sequence[str], option: str = "--set") -> dict[str, str]:
     """Returns `name=value` pairs as a dict; a Refusal names one that is not such a pair."""
     for setting in settings:
         if "=" not in setting:
-            raise Refusal(f"--set {setting} has no value; write --set name=value")
+            raise Refusal(f"{option} {setting} has no value; write {option} name=value")
     return dict(setting.split("=", 1) for setting in settings)

@@ -17,6 +17,7 @@ WITHOUT_LOG = {
     "join": UNSEARCHED,
     "progressive": "keeps its figures",
     "compare": "keeps its figures; cannot say what other reward weights would change",
+    "tune": "keeps its figures",
 }
 """What a completed run of each kind loses with a log that it read, or tells figures of."""
 WITHOUT_EXAMPLES = "keeps its policy; it can be exported with the rows of another log alone (export --on)"
@@ -27,6 +28,7 @@ WITHOUT_POLICY = {
     "export": "keeps its bundle in its folder; no page offers it",
     "progressive": "keeps its figures; the policy cannot be made live or explored around",
     "compare": "keeps its figures; cannot say how the policy ranks under other reward weights",
+    "tune": "keeps its figures; the settings of that trial can be typed anew, not started from",
 }
 """What a completed run of each kind loses with a policy that it read, or tells figures of."""
 
@@ -87,7 +89,7 @@ def _losing(run: RunRow, completed: Mapping[str, str], unfinished: str) -> Itera
 
 def _resumed(run: RunRow) -> str:
     """Returns what becomes of a run that is not completed where what it made so far is gone."""
-    return AGAIN if run.kind == "compare" else STOPPED
+    return AGAIN if run.kind in ("compare", "tune") else STOPPED
 
 
 def _policy_alone(workspace: Workspace, run: RunRow) -> dict[str, str]:
@@ -108,10 +110,11 @@ def _logs_told(run: RunRow) -> set[str]:
 def _policies_of(run: RunRow) -> set[str]:
     """Returns the trainings whose policies a run reads, or tells figures of."""
     rounds = (*_told(run, "rounds", "candidate"), *_told(run, "rounds", "baseline"))
-    return {run_of(policy) for policy in (*run.reads_policies, *rounds, *_told(run, "cells", "policy"))}
+    told = (*_told(run, "cells", "policy"), *_told(run, "trials", "run_id"))
+    return {run_of(policy) for policy in (*run.reads_policies, *rounds, *told)}
 
 
 def _told(run: RunRow, parts: str, column: str) -> list[str]:
-    """Returns a column of the rounds, or cells of a comparison, that the run's result tells."""
+    """Returns a column of the rounds, cells of a comparison or trials of a search that the run's result tells."""
     told: list[dict[str, Any]] = (run.result or {}).get(parts, [])
     return [one[column] for one in told if one.get(column)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtf_engine.logs.splits import VALIDATION
+from mtf_engine.registry import DatasetRow
 from mtf_engine.runs import files
 from mtf_engine.runs.executor import submit
 from mtf_engine.runs.kind import RunKind
@@ -36,11 +37,7 @@ def submit_train(
     from mtf_engine.learning.training import make_config
 
     row = workspace.dataset(dataset)
-    if row.meta.get("exploration") is None and row.meta.get("source") in ("kuairand", "impressions"):
-        raise Refusal(
-            f"the dataset {row.name} has no actions to learn from; explore on it first: "
-            f"dataset collect --env replay --from {row.id}"
-        )
+    check_learns(row)
     config = make_config(algo, preset=preset, settings=dict(settings), seed=seed).model_dump(mode="json")
     return submit(
         workspace,
@@ -53,6 +50,15 @@ def submit_train(
         seed_group=seed_group,
         n_steps=config["n_steps"] or 0,
     )
+
+
+def check_learns(row: DatasetRow) -> None:
+    """Refuses a log without actions."""
+    if row.meta.get("exploration") is None and row.meta.get("source") in ("kuairand", "impressions"):
+        raise Refusal(
+            f"the dataset {row.name} has no actions to learn from; explore on it first: "
+            f"dataset collect --env replay --from {row.id}"
+        )
 
 
 def submit_seeds(
@@ -100,7 +106,7 @@ def train(job: Job, config: dict[str, Any]) -> dict[str, Any]:
     algorithm = ALGOS[str(job.run.algo)]
     baseline = open_policy(job.workspace, dataset.meta.baseline, dataset.meta)
     algo = algorithm(algorithm.Config.model_validate(config), transitions, baseline)
-    validation = _validation(dataset)
+    validation = validation_on(dataset)
     fitness = open_fitness(job.workspace, str(job.run.dataset_id), config)
     n_steps = algo.config.steps(len(transitions))
     with closing(fit(algo, fitness or transitions, job.folder / files.CHECKPOINT, validation)) as rows:
@@ -144,7 +150,7 @@ def _add_origin(path: Path, origin: dict[str, Any]) -> None:
     replace(policy, info=policy.info | origin).save(path)
 
 
-def _validation(dataset: "Dataset") -> "Validation | None":
+def validation_on(dataset: "Dataset") -> "Validation | None":
     """Returns the validation on the log's validation users; None where it has none to tell policies apart."""
     from mtf_engine.learning.best_step import USERS, Validation
 
