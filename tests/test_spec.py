@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from annotated_types import Ge, Gt, Le, Lt
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from pydantic import ValidationError
 
+from mtf_engine.algos import ALGOS
 from mtf_engine.spec import (
     MIN_WIDTH,
     BoundsPlan,
@@ -17,6 +19,7 @@ from mtf_engine.spec import (
     Refusal,
     RewardSpec,
 )
+from mtf_engine.work import kinds
 
 OFFSETS = (
     st.tuples(st.floats(-2, 2), st.floats(-2, 2))
@@ -152,6 +155,16 @@ def test_a_refused_plan_is_told_in_our_words_alone():
     told = str(refusal.value)
     assert told.startswith("the bounds plan is not valid: ")
     assert "Value error" not in told
+
+
+@pytest.mark.parametrize(
+    "config", [*filter(None, (kind.Config for kind in kinds().values())), *(a.Config for a in ALGOS.values())]
+)
+def test_a_field_has_one_limit_on_each_side(config):
+    """Of two, pydantic takes the last: those of the type, whatever the field says."""
+    for name, field in config.model_fields.items():
+        for side in ((Ge, Gt), (Le, Lt)):
+            assert sum(isinstance(limit, side) for limit in field.metadata) <= 1, name
 
 
 def test_specs_are_frozen_and_take_no_unknown_field():

@@ -39,7 +39,7 @@ from mtf_engine.logs.transitions import Transitions
 from mtf_engine.policies.candidates import LATENT_CLIP, CandidatePolicy
 from mtf_engine.policies.networks import relative_actions, soft_update
 from mtf_engine.policies.policy import Policy
-from mtf_engine.spec import Count
+from mtf_engine.spec import MOST, Count
 
 STATEFUL = (
     "encoder", "actor", "target_critics", "target_shift",
@@ -56,7 +56,9 @@ class BatchRLMTFConfig(OffPolicyConfig):
     """Settings of BatchRL-MTF."""
 
     n_critics: Count = Field(default=2, description="critics whose minimum counts (BCQ: 2)")
-    n_candidates: Count = Field(default=10, ge=2, description="actions of which the best is taken (BCQ: 10)")
+    n_candidates: int = Field(
+        default=10, ge=2, le=MOST, description="actions of which the best is taken (BCQ: 10)"
+    )
     perturbation: float = Field(
         default=0.15,
         ge=0,

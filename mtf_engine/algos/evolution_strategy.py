@@ -31,7 +31,7 @@ from mtf_engine.learning.linear import parameters, set_parameters, starting_poli
 from mtf_engine.learning.search import BUDGET, Fitness, SameFitness, SearchConfig
 from mtf_engine.logs.transitions import Transitions
 from mtf_engine.policies.policy import Policy
-from mtf_engine.spec import Count
+from mtf_engine.spec import MOST, Count
 
 
 class EvolutionStrategyConfig(SearchConfig):
@@ -43,13 +43,13 @@ class EvolutionStrategyConfig(SearchConfig):
     validate_every: Count = Field(
         default=1, description="steps between scores on validation users; the best step is kept"
     )
-    population: Count = Field(default=14, ge=4, description="policies tried in each generation (ours)")
+    population: int = Field(default=14, ge=4, le=MOST, description="policies tried in each generation (ours)")
     sigma: float = Field(
         default=0.1,
         gt=0,
         description="standard deviation of the first mutations, in units of the action (ours by search)",
     )
-    n_parameters: Count = Field(default=300, ge=2, le=300, description="of the policy, at most (ours: 300)")
+    n_parameters: int = Field(default=300, ge=2, le=300, description="of the policy, at most (ours: 300)")
 
 
 class EvolutionStrategy:

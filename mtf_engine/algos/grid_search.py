@@ -18,13 +18,15 @@ from pydantic import Field
 
 from mtf_engine.learning.config import TrainerConfig
 from mtf_engine.learning.search import SearchConfig, TrialSearch
-from mtf_engine.spec import Count
+from mtf_engine.spec import MOST
 
 
 class GridSearchConfig(SearchConfig):
     """Settings of the grid search."""
 
-    levels: Count = Field(default=7, ge=2, description="of each dimension, evenly spaced from -1 to 1 (ours)")
+    levels: int = Field(
+        default=7, ge=2, le=MOST, description="of each dimension, evenly spaced from -1 to 1 (ours)"
+    )
 
 
 class GridSearch(TrialSearch):

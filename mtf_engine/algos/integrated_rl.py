@@ -37,7 +37,7 @@ from mtf_engine.learning.watch import watched
 from mtf_engine.logs.transitions import Transitions
 from mtf_engine.policies.networks import relative_actions, soft_update
 from mtf_engine.policies.policy import Policy
-from mtf_engine.spec import Count
+from mtf_engine.spec import MOST, Count
 
 VARIANCE_FLOOR = 1e-6
 """Added to the critics' variance: the gradient of a square root is infinite at 0."""
@@ -48,7 +48,7 @@ STATEFUL = ("actor", "critics", "target_actor", "target_critics", "actor_optimis
 class IntegratedRLConfig(OffPolicyConfig):
     """Settings of IntegratedRL-MTF."""
 
-    n_critics: Count = Field(default=24, ge=2, description="independent critics (paper: 24)")
+    n_critics: int = Field(default=24, ge=2, le=MOST, description="independent critics (paper: 24)")
     eta: float = Field(
         default=1.2, ge=0, description="weight of the bounds penalty in the actor's loss (paper: 1.2)"
     )

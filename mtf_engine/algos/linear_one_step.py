@@ -40,7 +40,7 @@ from mtf_engine.logs.transitions import Requests, Transitions
 from mtf_engine.policies.networks import OffsetPolicy
 from mtf_engine.policies.policy import Policy
 from mtf_engine.reward import GAMMA
-from mtf_engine.spec import Count, Refusal
+from mtf_engine.spec import MOST, Count, Refusal
 
 HIDDEN = (64, 64)
 """Of the actor that stands for the baseline where no policy is given, only its logged actions."""
@@ -50,8 +50,8 @@ class LinearOneStepConfig(TrainerConfig):
     """Settings of the linear step."""
 
     n_steps: Count = Field(default=10, description="deals of the sessions to folds, averaged over (ours)")
-    batch_size: Count = Field(
-        default=10_000_000, ge=FOLDS, description="sessions that a step looks at, at most (ours)"
+    batch_size: int = Field(
+        default=10_000_000, ge=FOLDS, le=MOST, description="sessions that a step looks at, at most (ours)"
     )
     checkpoint_every: Count = Field(
         default=1, description="steps between checkpoints, from which a run resumes"

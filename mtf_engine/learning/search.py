@@ -31,7 +31,6 @@ class SearchConfig(TrainerConfig):
     n_steps: Count = Field(default=BUDGET, description="trials, one evaluation each")
     batch_size: Count = Field(
         default=5_000,
-        ge=1,
         description="training users (weighted_gauc) or sessions (reward) that an evaluation is over, at most; "
         "the same ones every time (ours)",
     )

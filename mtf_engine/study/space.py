@@ -140,12 +140,9 @@ def _range(name: str, text: str, low: str, high: str, types: set[Any]) -> Range:
     high, log = (high.strip().removesuffix("log"), high.strip().endswith("log"))
     if not types & {int, float}:
         raise Refusal(f"{name} is no number, so it has no range {text}; write the choices: {name}=A,B")
-    try:
-        ends = float(low), float(high)
-    except ValueError:
-        raise Refusal(
-            f"{name}={text} cannot be read; write {name}=LOW..HIGH or {name}=LOW..HIGH log"
-        ) from None
+    ends = _number(low), _number(high)
+    if not all(map(math.isfinite, ends)):
+        raise Refusal(f"{name}={text} cannot be read; write {name}=LOW..HIGH or {name}=LOW..HIGH log")
     whole = float not in types
     if whole and not all(end.is_integer() for end in ends):
         raise Refusal(f"{name} is a whole number, and {text} has another; write whole numbers")
@@ -154,6 +151,14 @@ def _range(name: str, text: str, low: str, high: str, types: set[Any]) -> Range:
     if log and ends[0] <= 0:
         raise Refusal(f"{name}={text} has no logarithm at {ends[0]:g}; begin above 0, or leave log out")
     return Range(low=ends[0], high=ends[1], log=log, whole=whole)
+
+
+def _number(text: str) -> float:
+    """Returns the number that a text is; NaN where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _checked(

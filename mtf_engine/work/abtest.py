@@ -12,7 +12,7 @@ from mtf_engine.runs.executor import submit
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.storage import check_environment, open_environment, open_policy
 from mtf_engine.runs.worker import Job
-from mtf_engine.spec import Count, Refusal, Seed, Spec, Threads
+from mtf_engine.spec import MOST, Refusal, Seed, Spec, Threads
 from mtf_engine.workspace import Workspace
 
 
@@ -22,7 +22,7 @@ class ABTestConfig(Spec):
     env: EnvName
     policies: tuple[str, ...] = Field(min_length=2, description="the base among them")
     base: str
-    n_users: Count = Field(default=10_000, ge=2, description="of each seed")
+    n_users: int = Field(default=10_000, ge=2, le=MOST, description="of each seed")
     seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
     personalisation: bool = Field(default=False, description="each policy beside its own mean actions too")
     n_threads: Threads = 1

@@ -20,7 +20,7 @@ from mtf_engine.runs.executor import submit
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.storage import check_environment
 from mtf_engine.runs.worker import Job
-from mtf_engine.spec import Count, HalfWidth, Refusal, Seed, Threads
+from mtf_engine.spec import MOST, HalfWidth, Refusal, Seed, Threads
 from mtf_engine.work.collect import CollectConfig, submit_collect
 from mtf_engine.work.join import submit_join
 from mtf_engine.work.progressive import ProgressiveConfig, submit_config
@@ -36,8 +36,8 @@ SIGMA = 0.2
 class PaperDataConfig(Played):
     """Make the paper's datasets from four groups of users who are in none of the other groups."""
 
-    sessions: Count = Field(
-        ge=5, multiple_of=5, description="of each dataset; five rounds share those of one"
+    sessions: int = Field(
+        ge=5, le=MOST, multiple_of=5, description="of each dataset; five rounds share those of one"
     )
     half_width: HalfWidth = 0.15
     algo: str

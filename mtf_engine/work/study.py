@@ -18,7 +18,7 @@ from mtf_engine.runs.executor import enqueue, submit
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.storage import check_environment
 from mtf_engine.runs.worker import Job
-from mtf_engine.spec import Count, HalfWidth, Refusal, Seed, Threads
+from mtf_engine.spec import MOST, HalfWidth, Refusal, Seed, Threads
 from mtf_engine.study.comparison import ROUNDS, Cell, Comparison
 from mtf_engine.work import paper_data
 from mtf_engine.work.abtest import KIND as ABTEST
@@ -52,14 +52,14 @@ class CompareConfig(Played):
     preset: str
     datasets: tuple[Literal["1", "1b", "2", "3"], ...] = Field(min_length=1)
     seeds: tuple[Seed, ...] = Field(min_length=1)
-    sessions: Count = Field(
-        ge=5, multiple_of=5, description="of each dataset; five rounds share those of one"
+    sessions: int = Field(
+        ge=5, le=MOST, multiple_of=5, description="of each dataset; five rounds share those of one"
     )
     rounds: bool = Field(default=False, description="every method that learns collects its own five, too")
     n_critics: tuple[Annotated[int, Field(ge=2)], ...] = Field(
         default=(), description="integrated_rl on dataset 2 with so many"
     )
-    users: Count = Field(default=10_000, ge=2, description="of each A/B test")
+    users: int = Field(default=10_000, ge=2, le=MOST, description="of each A/B test")
     half_width: HalfWidth = 0.15
     reuse: Reuse = Field(
         default="same-code",

@@ -1,0 +1,281 @@
+"""Searches over settings: the same trials with the same seed, killed or not; failed trials are told and go by."""
+
+import os
+import signal
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtf_engine.algos import ALGOS
+from mtf_engine.learning.training import make_config
+from mtf_engine.logs.splits import TEST, VALIDATION
+from mtf_engine.registry import RunRow, RunState
+from mtf_engine.runs import executor
+from mtf_engine.spec import Refusal
+from mtf_engine.study.space import Range, read_space, suggested, tunable
+from mtf_engine.study.tuning import FEWEST, Change, Trial, Tuning, best_of, importance, propose
+from mtf_engine.work.tune import submit_tune
+from mtf_engine.workspace import Workspace
+from tests.test_cli import Shell
+from tests.waiting import wait_until
+from tests.workspaces import copy_workspace, stop_all, worked_on_here
+
+SEARCH = {"ridge": "0.1..1000 log", "target": "td_residual,return"}
+
+
+def submit(workspace: Workspace, dataset: str = "explored", **changes: Any) -> str:
+    asked = {"algo": "linear_one_step", "preset": "laptop", "settings": {"n_steps": "2"}, "search": SEARCH}
+    return submit_tune(workspace, dataset, **{**asked, "trials": 4, "seed": 1, **changes})
+
+
+def searched(workspace: Workspace, run_id: str) -> Tuning:
+    run = executor.completed(workspace, executor.wait(workspace, run_id))
+    return Tuning.model_validate(run.result)
+
+
+def told(found: Tuning) -> list[tuple]:
+    """Returns what of the trials does not depend on the run that searched."""
+    return [(trial.number, trial.settings, trial.state, trial.score) for trial in found.trials]
+
+
+@pytest.fixture(scope="module")
+def workspace(small_workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return copy_workspace(small_workspace, tmp_path_factory.mktemp("tune") / "workspace")
+
+
+@pytest.fixture(scope="module")
+def whole(workspace: Workspace) -> RunRow:
+    """A search without a break."""
+    with worked_on_here():
+        return executor.completed(workspace, executor.wait(workspace, submit(workspace)))
+
+
+@pytest.fixture(scope="module")
+def found(whole: RunRow) -> Tuning:
+    return Tuning.model_validate(whole.result)
+
+
+def test_a_trial_is_an_ordinary_training_scored_on_validation_users(
+    workspace: Workspace, whole: RunRow, found: Tuning
+) -> None:
+    assert [trial.number for trial in found.trials] == [0, 1, 2, 3] and whole.step == whole.n_steps == 4
+    for trial in found.trials:
+        run = workspace.registry.run(trial.run_id)
+        assert (run.kind, run.state, run.parent_id) == ("train", RunState.COMPLETED, whole.id)
+        assert trial.score == run.best_score == run.result["validation"]["best_score"]
+        assert trial.settings == {name: run.config[name] for name in SEARCH}
+        assert run.config["n_steps"] == 2 and run.seed == run.config["seed"] == 1
+    assert len({str(trial.settings) for trial in found.trials}) == 4
+    assert all(0.1 <= trial.settings["ridge"] <= 1000 for trial in found.trials)
+
+
+def test_the_defaults_are_the_first_trial_and_the_best_is_held_against_them(
+    workspace: Workspace, found: Tuning
+) -> None:
+    defaults, best = found.trials[0], found.best
+    assert defaults.settings == {"ridge": 1.0, "target": "td_residual"}
+    assert best.score == max(trial.score for trial in found.trials) > defaults.score
+    assert best.gain == best.score - defaults.score
+    scored = workspace.registry.run(best.change.run_id)
+    assert scored.config["policies"] == [f"{best.run_id}@best", f"{defaults.run_id}@best"]
+    assert best.change.ci_low <= best.change.value <= best.change.ci_high and best.change.split == VALIDATION
+    assert "best of 4 trials by the same users is optimistic" in best.said
+    assert "another log" in best.said
+    assert found.importance is None and found.importance_said.startswith("Importance needs 8")
+
+
+def test_the_command_searches_the_same_with_the_same_seed(workspace: Workspace, found: Tuning) -> None:
+    search = [part for one in SEARCH.items() for part in ("--search", "=".join(one))]
+    shell = Shell(workspace.path)
+    document = shell(
+        *("tune", "explored", "--algo", "linear_one_step", "--set", "n_steps=2", "--trials", "3"),
+        *(*search, "--seed", "1"),
+    )
+    again = Tuning.model_validate({name: document[name] for name in Tuning.model_fields})
+    assert told(again) == told(found)[:3]
+    assert set(document) == {"run_id", *Tuning.model_fields}
+    assert propose(space(), found.trials[:1], seed=2) != found.trials[1].settings, (
+        "another seed, other trials"
+    )
+
+
+def test_a_search_that_lost_its_end_is_resumed_to_the_same(workspace: Workspace, found: Tuning) -> None:
+    with worked_on_here():
+        run_id = submit(workspace)
+        ended = searched(workspace, run_id)
+        lost = [run.id for run in workspace.registry.runs(parent_id=run_id) if run.name[-1] not in "01"]
+        workspace.delete_runs(*lost)
+        workspace.registry.update_run(run_id, state=RunState.INTERRUPTED, result=None)
+        executor.resume(workspace, run_id)
+        resumed = searched(workspace, run_id)
+    assert told(resumed) == told(ended) == told(found)
+    assert [one.run_id for one in resumed.trials[:2]] == [one.run_id for one in ended.trials[:2]]
+    assert resumed.trials[3].run_id != ended.trials[3].run_id
+    assert resumed.best.change.value == found.best.change.value
+
+
+@pytest.mark.slow
+def test_killed_at_a_random_moment_it_ends_as_if_it_had_not_been(workspace: Workspace, found: Tuning) -> None:
+    run_id = submit(workspace, trials=12)
+    whole = submit(workspace, trials=12)
+    generator = np.random.default_rng()
+    for n_done in sorted(generator.integers(0, 12, size=3)):
+        wait_until(lambda n=n_done: n_trained(workspace, run_id) >= n, f"{n_done} trials are done")
+        run = wait_until(lambda: running(workspace, run_id), "it is at work")
+        if run.state is RunState.RUNNING:
+            os.kill(run.pid, signal.SIGKILL)
+            assert executor.wait(workspace, run_id).state is RunState.INTERRUPTED
+            executor.resume(workspace, run_id)
+    killed, unharmed = searched(workspace, run_id), searched(workspace, whole)
+    stop_all(workspace)
+    assert told(killed) == told(unharmed)
+    assert killed.importance == unharmed.importance and set(killed.importance) == set(SEARCH)
+    assert told(killed)[:4] == told(found), "the number of trials decides none of them"
+
+
+def running(workspace: Workspace, run_id: str) -> RunRow | None:
+    """Returns the run once it has a process, or has ended."""
+    executor.reconcile(workspace)
+    run = workspace.registry.run(run_id)
+    return run if run.pid is not None or run.state.is_finished else None
+
+
+def n_trained(workspace: Workspace, run_id: str) -> int:
+    executor.reconcile(workspace)
+    return len(workspace.registry.runs(RunState.COMPLETED, kind="train", parent_id=run_id))
+
+
+def test_a_failed_trial_is_told_and_the_others_go_on(workspace: Workspace) -> None:
+    search = {"n_parameters": "4,5,60"}
+    settings = {"n_steps": "1", "population": "4", "batch_size": "20"}
+    with worked_on_here():
+        run_id = submit(
+            workspace, algo="evolution_strategy", settings=settings, search=search, trials=3, seed=2
+        )
+        found = searched(workspace, run_id)
+    assert [trial.state for trial in found.trials] == ["completed", "failed", "failed"]
+    assert "n_parameters: " in found.trials[1].error and found.trials[1].score is None
+    assert workspace.registry.run(found.trials[1].run_id).state is RunState.FAILED
+    assert found.best.number == 0 and found.best.change is None
+    assert found.best.said.startswith("None of 1 trials scores higher")
+
+
+def test_where_every_trial_fails_the_search_does(workspace: Workspace) -> None:
+    settings = {"n_steps": "1", "population": "4", "n_parameters": "4"}
+    asked = {"algo": "evolution_strategy", "settings": settings, "search": {"sigma": "0.1..1 log"}}
+    with worked_on_here(), pytest.raises(Refusal, match=r"all 2 trials failed; the first: .* are too few"):
+        searched(workspace, submit(workspace, **asked, trials=2))
+
+
+@pytest.mark.parametrize(
+    ("search", "reason"),
+    [
+        ([], "there is nothing to search; name a setting"),
+        (["actor_lr=1..2"], "integrated_rl has no setting actor_lr; it can search .*actor_learning_rate"),
+        (["seed=0..9"], r"seed is not tuned: .*\(--seed\)"),
+        (["device=cpu,cuda"], "device is not tuned: "),
+        (["n_steps=10..20"], "n_steps is set to 60 and searched as well"),
+        (["n_critics=1..24"], "n_critics: .* greater than or equal to 2"),
+        (["gamma=0.5..1"], "gamma: .* less than 1"),
+        (["n_critics=2.5..8"], "n_critics is a whole number"),
+        (["n_critics=2,many"], "n_critics: .* valid integer"),
+        (["n_critics="], "n_critics has nothing to try"),
+        (["n_critics=8"], "n_critics has 8 to try; .* fix it instead"),
+        (["n_critics=8,08"], "n_critics names a choice twice"),
+        (["n_critics=8..2"], "n_critics=8..2 is empty"),
+        (["eta=low..high"], "eta=low..high cannot be read; write eta=LOW..HIGH"),
+        (["eta=0..1 log"], "eta=0..1 log has no logarithm at 0"),
+        (["eta=0..inf"], "eta=0..inf cannot be read"),
+        (["penalty=0..1"], "penalty is no number"),
+        (["penalty=exp,cube"], "penalty: "),
+        (["passes=1..2"], "n_steps and passes both say how long to train"),
+        (["eta"], "--search eta has no value"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_at_once(
+    workspace: Workspace, search: Sequence[str], reason: str
+) -> None:
+    before = len(workspace.registry.runs())
+    options = [part for one in search for part in ("--search", one)]
+    refused = Shell(workspace.path).refused("tune", "explored", "--set", "n_steps=60", *options)
+    with pytest.raises(Refusal, match=reason):
+        raise Refusal(refused)
+    assert len(workspace.registry.runs()) == before
+
+
+def test_a_log_without_validation_users_is_refused(workspace: Workspace) -> None:
+    with pytest.raises(Refusal, match="the dataset test has no validation users"):
+        submit(workspace, dataset="test")
+
+
+def space() -> Any:
+    return read_space("linear_one_step", "laptop", {"n_steps": "2"}, SEARCH)
+
+
+def test_what_is_proposed_is_inside_and_whole_where_it_must_be() -> None:
+    search = {"n_critics": "2..24", "hidden": "8|16,16", "tau": "1e-4..1 log", "n_rewards": "1,3"}
+    read = read_space("integrated_rl", "demo", {}, search)
+    assert read["n_critics"] == Range(low=2, high=24, whole=True) and read["hidden"].tried == ("8", "16,16")
+    trials: list[Trial] = []
+    for number in range(30):
+        settings = propose(read, trials, seed=0)
+        assert isinstance(settings["n_critics"], int) and all(read[n].holds(v) for n, v in settings.items())
+        make_config("integrated_rl", "demo", {name: str(value) for name, value in settings.items()}, seed=0)
+        trials.append(completed(number, settings, -abs(np.log10(settings["tau"]) + 2)))
+    late = [np.log10(trial.settings["tau"]) for trial in trials[15:]]
+    assert np.median(np.abs(np.add(late, 2))) < 0.5, "it learns where the score is high"
+
+
+def completed(number: int, settings: dict, score: float) -> Trial:
+    return Trial(number=number, settings=settings, state="completed", score=score, run_id=f"train-{number}")
+
+
+def test_importance_is_told_of_enough_trials_that_differ() -> None:
+    draws = np.random.default_rng(0).uniform(-1, 3, size=40)
+    trials = [
+        completed(i, {"ridge": 10.0**x, "target": ("td_residual", "return")[i % 2]}, -abs(x - 1))
+        for i, x in enumerate(draws)
+    ]
+    shares, said = importance(space(), trials)
+    assert shares["ridge"] > 0.8 and sum(shares.values()) == pytest.approx(1) and "40 trials" in said
+    assert importance(space(), trials)[0] == shares, "the same at every call"
+    assert importance(space(), trials[: FEWEST - 1])[0] is None
+    equal = [trial.model_copy(update={"score": 0.5}) for trial in trials]
+    assert importance(space(), equal) == (
+        None,
+        "All trials score the same, so no setting is more important than another.",
+    )
+
+
+def test_defaults_outside_the_ranges_are_tried_and_not_learned_from() -> None:
+    outside = completed(0, {"ridge": 1e9, "target": "return"}, 0.9)
+    assert best_of([outside]).number == 0
+    inside = outside.model_copy(update={"settings": {"ridge": 1.0, "target": "return"}})
+    assert propose(space(), [outside], 0) == propose(space(), [inside], 0), "the first ones are random"
+
+
+@pytest.mark.parametrize(
+    ("split", "low", "words"),
+    [
+        (TEST, 0.001, "by whom no trial was chosen, the change is +0.0040 (+0.0010 to +0.0070"),
+        (TEST, -0.001, "which may be chance"),
+        (VALIDATION, 0.001, "score both on another log"),
+    ],
+)
+def test_a_change_is_worth_what_its_users_tell(split: str, low: float, words: str) -> None:
+    change = Change(value=0.004, ci_low=low, ci_high=0.007, split=split, run_id="evaluate-1")
+    best = best_of([completed(0, {}, 0.6), completed(1, {}, 0.62)], change)
+    assert words in best.said and best.gain == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+def test_what_is_suggested_can_be_searched(algo: str) -> None:
+    config = make_config(algo, "laptop", {}, seed=0)
+    fields = type(config).model_fields
+    offered = {name: suggested(fields[name], getattr(config, name)) for name in tunable(type(config))}
+    offered = {name: text for name, text in offered.items() if text}
+    length = {"passes"} if "n_steps" in offered else set()
+    read = read_space(algo, "laptop", {}, {name: offered[name] for name in offered.keys() - length})
+    assert set(read) == offered.keys() - length and len(read) > 3
