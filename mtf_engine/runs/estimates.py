@@ -30,6 +30,8 @@ SESSION_RATE = 600
 """Sessions a second of a part of rounds, collected, learned from or tested on, where there were none yet."""
 PLAY_RATE = 2_000
 """Sessions played a second, where none was yet."""
+TRIAL_START = 1.0
+"""Seconds of a trial of a search before its first step: it reads its log and fits the policy that it starts from."""
 RANK_RATE = 2e6
 """Impressions a second whose weighted GAUC a search asks for, where nothing was searched here yet."""
 
@@ -114,6 +116,14 @@ def estimate(workspace: Workspace, algo: str, config: dict[str, Any], dataset: D
     step = STEP_OVERHEAD + _guess(config, dataset)
     basis = "a guess, as no such training was completed here yet"
     return Estimate(n_steps * step, _memory(config, dataset), basis)
+
+
+def search(
+    workspace: Workspace, algo: str, config: dict[str, Any], dataset: DatasetRow, n_trials: int
+) -> Duration:
+    """Returns how long a search of so many trainings takes, one after the other, by that of `config`."""
+    one = estimate(workspace, algo, config, dataset)
+    return Duration(START + n_trials * (TRIAL_START + one.seconds), one.basis)
 
 
 def _seconds_a_step(workspace: Workspace, run: RunRow) -> float | None:

@@ -13,7 +13,7 @@ DATASETS, BOUNDS = "pages/logs/datasets.py", "pages/explore/bounds.py"
 START, RUNS, POLICIES = "pages/train/start.py", "pages/train/runs.py", "pages/evaluate/policies.py"
 QUALITY, REWARDS, COVERAGE, TEACHING = "Quality", "Reward weights", "Coverage", "Can it teach?"
 BY_HAND, DRIFT, WALLS, COST = "By hand", "From drift", "From walls", "Cost"
-TRAIN, PENALTY = "Train", "The penalty, explained"
+TRAIN, TUNE, PENALTY = "Train", "Tune", "The penalty, explained"
 ALL_RUNS, COMPARED = "All runs", "Compare"
 GAUC, ABTEST, DEVIATION, CRITICS, REQUEST = (
     "Weighted GAUC", "A/B test", "Deviation", "Critics", "One request",

@@ -1,4 +1,4 @@
-"""A form made from an algorithm's config, and the settings that differ from its preset."""
+"""A form made from an algorithm's config, and the settings that differ from its preset; the log to learn from."""
 
 from typing import Any, Literal, get_args, get_origin
 
@@ -7,7 +7,37 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from mtf_engine.learning.config import TrainerConfig
+from mtf_engine.registry import DatasetRow
+from mtf_engine.study.space import text_of
+from pages.shared import links, loaders
+
 COLUMNS = 4
+LENGTH = ("n_steps", "passes")
+"""Settings that say how long a training is."""
+
+
+def logs() -> list[DatasetRow]:
+    """Returns the logs that can be learned from; says what to do where there is none."""
+    rows = loaders.explored(loaders.datasets())
+    if not rows:
+        st.info("There is no log with explored actions to learn from. Collect one, or import one.")
+        st.page_link("pages/explore/collect.py", label="Collect a log →")
+        st.page_link("pages/logs/import_logs.py", label="Import logs →")
+    return rows
+
+
+def choose_log(rows: list[DatasetRow]) -> DatasetRow:
+    """Returns the log chosen."""
+    titles = {row.id: f"{row.name} · {row.meta['exploration']} · {row.n_requests:,} requests" for row in rows}
+    chosen = links.choice("Learn from", titles, "dataset")
+    return next(row for row in rows if row.id == chosen)
+
+
+def length(config: TrainerConfig) -> str:
+    """Returns how long a training is, in words."""
+    steps, passes = config.n_steps, getattr(config, "passes", None)
+    return f"{steps:,} steps" if steps else f"{passes:g} passes over the log"
 
 
 def config_form(config: BaseModel, preset: BaseModel, names: list[str], key: str) -> dict[str, str]:
@@ -23,7 +53,7 @@ def config_form(config: BaseModel, preset: BaseModel, names: list[str], key: str
         with columns[i % COLUMNS]:
             after = _widget(name, type(config).model_fields[name], before, f"{key}.{name}")
         if after != _shown(getattr(preset, name)):
-            changed[name] = _setting(after)
+            changed[name] = text_of(after)
     return changed
 
 
@@ -67,13 +97,3 @@ def _shown(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return ",".join(map(str, value))
     return "" if value is None else value
-
-
-def _setting(value: Any) -> str:
-    return (
-        str(value).lower()
-        if isinstance(value, bool)
-        else f"{value:.10g}"
-        if isinstance(value, float)
-        else str(value)
-    )

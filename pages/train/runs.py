@@ -118,6 +118,9 @@ def show_actions(run: RunRow) -> None:
             test = {places.TAB: places.ABTEST, "policies": run.id}
             st.page_link(places.POLICIES, label="A/B test it →", query_params=test)
         st.page_link("pages/release/export.py", label="Export it →", query_params={"run": run.id})
+    if run.kind == "tune":
+        query = {places.TAB: places.TUNE, "tune": run.id}
+        st.page_link(places.START, label="Read it →", query_params=query)
     if run.kind == "abtest" and run.state is RunState.COMPLETED:
         query = {places.TAB: places.ABTEST, "test": run.id}
         st.page_link(places.POLICIES, label="Read it →", query_params=query)

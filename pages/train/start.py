@@ -14,7 +14,7 @@ from mtf_engine.runs import estimates, executor
 from mtf_engine.spec import Spec
 from mtf_engine.work.train import submit_seeds
 from pages.shared import follow, links, loaders, places, words
-from pages.train import _forms, _formulas
+from pages.train import _forms, _formulas, _tune
 
 DEFAULT_PRESET = "laptop"
 DRAWN_APART = ("seed",)
@@ -52,14 +52,6 @@ def earlier_run() -> RunRow | None:
     return run
 
 
-def choose_dataset(rows: list[DatasetRow], earlier: RunRow | None) -> DatasetRow:
-    by_id = {row.id: row for row in rows}
-    titles = {row.id: f"{row.name} · {row.meta['exploration']} · {row.n_requests:,} requests" for row in rows}
-    if earlier and earlier.dataset_id not in by_id:
-        st.warning("The log that it learned from is no longer here; choose another.")
-    return by_id[links.choice("Learn from", titles, "dataset")]
-
-
 def show_signal(row: DatasetRow) -> None:
     """Says what to expect of learning from the log."""
     found = loaders.signal(row)
@@ -75,7 +67,7 @@ def choose_start(earlier: RunRow | None) -> tuple[str, Start]:
     """Returns the method, and where its settings start."""
     left, right = st.columns(2)
     algo = links.choice("Method", {name: name for name in ALGOS}, "algo", left)
-    presets = {name: f"{name}: {_length(_config(algo, name))}" for name in ALGOS[algo].presets}
+    presets = {name: f"{name}: {_forms.length(_config(algo, name))}" for name in ALGOS[algo].presets}
     again = f"as {earlier.id}" if earlier and earlier.algo == algo else None
     options = [*([again] if again else []), *presets]
     chosen = right.segmented_control(
@@ -92,11 +84,6 @@ def choose_start(earlier: RunRow | None) -> tuple[str, Start]:
     return algo, Start(config, closest_preset(algo, config), f"{algo}.{earlier.id}")
 
 
-def _length(config: TrainerConfig) -> str:
-    """Returns how long a training is, in words."""
-    return f"{config.n_steps:,} steps" if config.n_steps else f"{config.passes:g} passes over the log"
-
-
 def _config(algo: str, preset: str) -> TrainerConfig:
     return make_config(algo, preset=preset, settings={}, seed=0)
 
@@ -105,7 +92,7 @@ def choose_settings(algo: str, start: Start) -> dict[str, str]:
     """Returns the settings that differ from the preset."""
     preset = _config(algo, start.preset)
     names = [name for name in type(preset).model_fields if name not in DRAWN_APART]
-    length = [name for name in ("n_steps", "passes") if name in names]
+    length = [name for name in _forms.LENGTH if name in names]
     of_the_run = [
         *length,
         *(name for name in names if name in TrainerConfig.model_fields and name not in length),
@@ -177,14 +164,12 @@ def start(order: Order) -> None:
 
 def train() -> None:
     """Draws the form."""
-    rows = loaders.explored(loaders.datasets())
-    if not rows:
-        st.info("There is no log with explored actions to learn from. Collect one, or import one.")
-        st.page_link("pages/explore/collect.py", label="Collect a log →")
-        st.page_link("pages/logs/import_logs.py", label="Import logs →")
+    if not (rows := _forms.logs()):
         return
     earlier = earlier_run()
-    dataset = choose_dataset(rows, earlier)
+    if earlier and earlier.dataset_id not in {row.id for row in rows}:
+        st.warning("The log that it learned from is no longer here; choose another.")
+    dataset = _forms.choose_log(rows)
     show_signal(dataset)
     algo, begin = choose_start(earlier)
     placeholder = f"{algo} on {dataset.name}"
@@ -206,7 +191,7 @@ def main() -> None:
     st.caption(
         "Decides which method learns from which log. It works in the background; this page may be closed."
     )
-    places.tabs({places.TRAIN: train, places.PENALTY: _formulas.show})
+    places.tabs({places.TRAIN: train, places.TUNE: _tune.show, places.PENALTY: _formulas.show})
 
 
 main()
