@@ -3,9 +3,11 @@
 import os
 import signal
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from mtf_engine.algos import ALGOS
@@ -18,7 +20,11 @@ from mtf_engine.study.space import Range, read_space, suggested, tunable
 from mtf_engine.study.tuning import FEWEST, Change, Trial, Tuning, best_of, importance, propose
 from mtf_engine.work.tune import submit_tune
 from mtf_engine.workspace import Workspace
+from pages.shared.places import TUNE
+from pages.shared.words import plain
+from pages.train import _tune_charts
 from tests.test_cli import Shell
+from tests.test_pages import button, checked, opened, texts
 from tests.waiting import wait_until
 from tests.workspaces import copy_workspace, stop_all, worked_on_here
 
@@ -81,8 +87,7 @@ def test_the_defaults_are_the_first_trial_and_the_best_is_held_against_them(
     scored = workspace.registry.run(best.change.run_id)
     assert scored.config["policies"] == [f"{best.run_id}@best", f"{defaults.run_id}@best"]
     assert best.change.ci_low <= best.change.value <= best.change.ci_high and best.change.split == VALIDATION
-    assert "best of 4 trials by the same users is optimistic" in best.said
-    assert "another log" in best.said
+    assert "the best of 4 trials by the same users, so this is optimistic: score both on another" in best.said
     assert found.importance is None and found.importance_said.startswith("Importance needs 8")
 
 
@@ -101,18 +106,18 @@ def test_the_command_searches_the_same_with_the_same_seed(workspace: Workspace, 
     )
 
 
-def test_a_search_that_lost_its_end_is_resumed_to_the_same(workspace: Workspace, found: Tuning) -> None:
+def test_a_search_that_lost_its_end_is_resumed_to_the_same(
+    workspace: Workspace, whole: RunRow, found: Tuning, tmp_path: Path
+) -> None:
+    copy = copy_workspace(workspace, tmp_path / "copy")
+    kept = {trial.run_id for trial in found.trials[:2]}
+    copy.delete_runs(*(run.id for run in copy.registry.runs(parent_id=whole.id) if run.id not in kept))
+    copy.registry.update_run(whole.id, state=RunState.INTERRUPTED, result=None)
     with worked_on_here():
-        run_id = submit(workspace)
-        ended = searched(workspace, run_id)
-        lost = [run.id for run in workspace.registry.runs(parent_id=run_id) if run.name[-1] not in "01"]
-        workspace.delete_runs(*lost)
-        workspace.registry.update_run(run_id, state=RunState.INTERRUPTED, result=None)
-        executor.resume(workspace, run_id)
-        resumed = searched(workspace, run_id)
-    assert told(resumed) == told(ended) == told(found)
-    assert [one.run_id for one in resumed.trials[:2]] == [one.run_id for one in ended.trials[:2]]
-    assert resumed.trials[3].run_id != ended.trials[3].run_id
+        executor.resume(copy, whole.id)
+        resumed = searched(copy, whole.id)
+    assert told(resumed) == told(found)
+    assert {trial.run_id for trial in resumed.trials} & {trial.run_id for trial in found.trials} == kept
     assert resumed.best.change.value == found.best.change.value
 
 
@@ -259,12 +264,17 @@ def test_defaults_outside_the_ranges_are_tried_and_not_learned_from() -> None:
 @pytest.mark.parametrize(
     ("split", "low", "words"),
     [
-        (TEST, 0.001, "by whom no trial was chosen, the change is +0.0040 (+0.0010 to +0.0070"),
-        (TEST, -0.001, "which may be chance"),
-        (VALIDATION, 0.001, "score both on another log"),
+        (
+            TEST,
+            0.001,
+            "On test users, by whom no trial was chosen, the change is +0.0040 (+0.0010 to +0.0070",
+        ),
+        (TEST, -0.001, "95 % over users), which may be chance."),
+        (VALIDATION, 0.001, "so this is optimistic: score both on another log"),
+        (VALIDATION, None, "the change is not known: too few users"),
     ],
 )
-def test_a_change_is_worth_what_its_users_tell(split: str, low: float, words: str) -> None:
+def test_a_change_is_worth_what_its_users_tell(split: str, low: float | None, words: str) -> None:
     change = Change(value=0.004, ci_low=low, ci_high=0.007, split=split, run_id="evaluate-1")
     best = best_of([completed(0, {}, 0.6), completed(1, {}, 0.62)], change)
     assert words in best.said and best.gain == pytest.approx(0.02)
@@ -279,3 +289,83 @@ def test_what_is_suggested_can_be_searched(algo: str) -> None:
     length = {"passes"} if "n_steps" in offered else set()
     read = read_space(algo, "laptop", {}, {name: offered[name] for name in offered.keys() - length})
     assert set(read) == offered.keys() - length and len(read) > 3
+
+
+@pytest.fixture
+def shown(workspace: Workspace, whole: RunRow, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    monkeypatch.setenv("MTF_WORKSPACE", str(workspace.path))
+    return workspace
+
+
+def test_the_page_tells_the_best_and_leads_to_the_form_filled_with_it(
+    shown: Workspace, whole: RunRow, found: Tuning
+) -> None:
+    app = opened("start", tab=TUNE, tune=whole.id)
+    assert plain(found.best.said) in texts(app) and plain(found.importance_said) in texts(app)
+    best, trials = app.dataframe[0].value, app.dataframe[-1].value
+    assert best["defaults"].tolist() == ["1.0", "td_residual"]
+    assert best[f"trial {found.best.number}"].tolist() == [str(one) for one in found.best.settings.values()]
+    assert trials["score"].tolist() == [trial.score for trial in found.trials]
+    assert trials["Train"].tolist() == [f"start?from={trial.run_id}" for trial in found.trials]
+    filled = opened("start", **{"from": found.best.run_id})
+    ridge = filled.number_input(key=f"linear_one_step.{found.best.run_id}.ridge")
+    assert ridge.value == found.best.settings["ridge"]
+
+
+def test_the_form_of_a_search_is_its_command_line_and_starts_it(
+    shown: Workspace, whole: RunRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = shown.dataset("explored").id
+    app = opened("start", tab=TUNE, tune=whole.id, dataset=log, algo="linear_one_step")
+    app.multiselect(key="tune settings linear_one_step").set_value(["ridge", "target"])
+    app.number_input(key="tune trials").set_value(2)
+    app.number_input(key="tune fixed linear_one_step.laptop.n_steps").set_value(1)
+    checked(app.run())
+    app.text_input(key="tune linear_one_step.laptop.ridge").set_value("5..2")
+    (refused,) = checked(app.run()).error
+    assert refused.value.startswith(plain("ridge=5..2 is empty; write the lower end first"))
+    assert "Start the search" not in [one.label for one in app.button]
+    app.text_input(key="tune linear_one_step.laptop.ridge").set_value("0.5..2 log")
+    said = texts(checked(app.run()))
+    assert "--search 'ridge=0.5..2 log' --search target=td_residual,return --set n_steps=1" in said
+    assert (
+        "--trials 2 --seed 0 --background" in said and plain("2 trials, one after the other: about") in said
+    )
+    monkeypatch.setattr(executor, "MAX_WORKING", 0)
+    checked(button(app, "Start the search").click().run())
+    (run,) = shown.registry.queue()
+    assert run.config["space"] == {"ridge": "0.5..2 log", "target": "td_residual,return"}
+    assert app.query_params["tune"] == [run.id] and button(app, "Cancel")
+    executor.cancel(shown, run.id)
+
+
+def frame() -> Any:
+    trials = [
+        completed(0, {"ridge": 1.0, "target": "td_residual"}, 0.6),
+        Trial(number=1, settings={"ridge": 10.0, "target": "return"}, state="failed", error="it diverged"),
+        completed(2, {"ridge": 1000.0, "target": "return"}, 0.65),
+        completed(3, {"ridge": None, "target": "return"}, 0.62),
+    ]
+    return _tune_charts.trials_table(trials)
+
+
+def test_the_history_draws_each_score_and_the_best_so_far() -> None:
+    assert frame()["best so far"].tolist() == [0.6, 0.6, 0.65, 0.65]
+    best, scores = _tune_charts.history(frame()).data
+    assert list(scores.x) == [0, 2, 3] and list(scores.y) == [0.6, 0.65, 0.62]
+    assert list(best.y) == [0.6, 0.65, 0.65]
+    assert _tune_charts.history(frame()).layout.shapes[0].y0 == 0.6, "the defaults' score is a line"
+
+
+def test_parallel_coordinates_have_a_line_for_each_trial_that_can_be_drawn() -> None:
+    drawn = _tune_charts.parallel(frame(), space()).data[0]
+    ridge, target, score = drawn.dimensions
+    assert list(ridge["values"]) == [0, 3] and list(ridge["ticktext"]) == ["0.1", "1", "10", "100", "1e+03"]
+    assert list(target["values"]) == [0, 1] and list(target["ticktext"]) == ["td_residual", "return"]
+    assert list(score["values"]) == list(drawn.line.color) == [0.6, 0.65]
+
+
+def test_the_longest_bar_of_importance_is_on_top() -> None:
+    table = pd.DataFrame({"setting": ["a", "b<i>"], "importance": [0.9, 0.1]})
+    (bars,) = _tune_charts.importance_bars(table).data
+    assert list(bars.y) == ["b&lt;i&gt;", "a"] and list(bars.x) == [0.1, 0.9]

@@ -46,18 +46,12 @@ class Change(Spec):
     run_id: str
 
     @property
-    def said(self) -> str:
-        """What the change is worth, in a sentence."""
+    def found(self) -> str:
+        """The change with its interval, in words."""
         if self.value is None or self.ci_low is None or self.ci_high is None:
-            return "too few users have impressions of both classes to give the change an interval"
-        found = f"{self.value:+.4f} ({self.ci_low:+.4f} to {self.ci_high:+.4f}, 95 % over users)"
-        sure = "" if self.ci_low > 0 else ", which may be chance"
-        if self.split == TEST:
-            return f"on test users, by whom no trial was chosen, the change is {found}{sure}"
-        return (
-            f"over all validation users the change is {found}{sure}, optimistic as well: score both on another log "
-            "before you rely on it"
-        )
+            return "not known: too few users have impressions of both classes"
+        chance = "" if self.ci_low > 0 else ", which may be chance"
+        return f"{self.value:+.4f} ({self.ci_low:+.4f} to {self.ci_high:+.4f}, 95 % over users){chance}"
 
 
 class Best(Spec):
@@ -110,11 +104,19 @@ def _said(number: int, score: float, defaults: float | None, n: int, change: Cha
         return f"Trial {number} scores highest, {score:.4f} on validation users; the default settings failed."
     if number == DEFAULTS:
         return f"None of {n} trials scores higher than the default settings: {score:.4f} on validation users."
-    first = (
-        f"Trial {number} scores {score:.4f} on validation users, {score - defaults:+.4f} against the default settings. "
-        f"The best of {n} trials by the same users is optimistic: expect less on others"
+    gain = f"{score - defaults:+.4f} against the default settings"
+    first = f"Trial {number} scores {score:.4f} on validation users, {gain}."
+    flattered = f"It is the best of {n} trials by the same users, so this is optimistic"
+    if change is None:
+        return f"{first} {flattered}."
+    if change.split == TEST:
+        return (
+            f"{first} {flattered}. On test users, by whom no trial was chosen, the change is {change.found}."
+        )
+    return (
+        f"{first} Over all of them the change is {change.found}. {flattered}: score both on another log before you "
+        "rely on it."
     )
-    return f"{first}; {change.said}." if change else f"{first}."
 
 
 def importance(space: Space, trials: Sequence[Trial]) -> tuple[dict[str, float] | None, str]:

@@ -68,7 +68,7 @@ def show_found(run: RunRow, found: Tuning) -> None:
         exhibit(
             _tune_charts.parallel(frame, space_of(config)), frame[columns].astype(str), f"space {run.id}", alt
         )
-    show_trials(run, frame)
+    show_trials(run, frame, list(config.space))
 
 
 def show_best(found: Tuning, best: Best) -> None:
@@ -105,7 +105,7 @@ def show_importance(run: RunRow, found: Tuning) -> None:
     st.caption(words.plain(found.importance_said or "Told once all trials are done."))
 
 
-def show_trials(run: RunRow, frame: pd.DataFrame) -> None:
+def show_trials(run: RunRow, frame: pd.DataFrame, searched: list[str]) -> None:
     """Draws the table of trials, with links to each training and to the form filled with its settings."""
     st.subheader("Trials", anchor=False)
     there = frame["run"].notna()
@@ -114,7 +114,9 @@ def show_trials(run: RunRow, frame: pd.DataFrame) -> None:
         Train=("start?from=" + frame["run"]).where(there),
     )
     shown = shown if frame["error"].notna().any() else shown.drop(columns="error")
+    numbers = [name for name in searched if pd.api.types.is_numeric_dtype(frame[name])]
     columns = {
+        **{name: st.column_config.NumberColumn(format="%.4g") for name in numbers},
         "score": st.column_config.NumberColumn(
             format="%.4f", help="Best on validation users in the training."
         ),

@@ -12,7 +12,7 @@ from mtf_engine.study.tuning import DEFAULTS, Trial
 from pages.shared.charts import BASELINE, FAINT, INSIDE, OUTSIDE, escape, sized
 
 SCORE = "score"
-TICKS = 5
+TICKS, FEWEST_DECADES = 5, 3
 UNIT = "weighted GAUC of validation users"
 
 
@@ -61,7 +61,9 @@ def history(frame: pd.DataFrame) -> go.Figure:
     defaults = scored.loc[scored["trial"] == DEFAULTS, SCORE]
     if len(defaults):
         line = {"color": BASELINE, "dash": "dash"}
-        drawn.add_hline(y=defaults.iloc[0], line=line, annotation_text="defaults")
+        drawn.add_hline(
+            y=defaults.iloc[0], line=line, annotation_text="defaults", annotation_position="bottom left"
+        )
     drawn.update_xaxes(title="trial", zeroline=False, rangemode="nonnegative")
     drawn.update_yaxes(title=UNIT, zeroline=False)
     return sized(drawn, 330)
@@ -91,7 +93,7 @@ def parallel(frame: pd.DataFrame, space: Space) -> go.Figure:
     Ranges with a logarithm are drawn by it. A trial with an empty setting, as defaults may have, is left out.
     """
     scored = frame.dropna(subset=[SCORE])
-    rows = scored[(scored[[*space]].astype(str) != "empty").all(axis=1)]
+    rows = scored[(scored[[*space]].astype(str) != "empty").all(axis=1)].sort_values(SCORE)  # the best on top
     axes = [_axis(name, span, rows[name]) for name, span in space.items()]
     scores = rows[SCORE].astype(float)
     drawn = go.Figure(
@@ -120,7 +122,8 @@ def _axis(name: str, span: Range | Choices, values: pd.Series) -> dict[str, Any]
     ends = np.array([span.low, span.high, *numbers])
     scale = np.log10 if span.log else np.asarray
     low, high = float(scale(ends).min()), float(scale(ends).max())
-    ticks = np.linspace(low, high, TICKS)
+    decades = np.arange(np.ceil(low), np.floor(high) + 1)
+    ticks = decades if span.log and len(decades) >= FEWEST_DECADES else np.linspace(low, high, TICKS)
     labels = [f"{10**tick if span.log else tick:.3g}" for tick in ticks]
     return _placed(name, scale(numbers), ticks, labels, (low, high))
 

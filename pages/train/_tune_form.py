@@ -44,8 +44,8 @@ def show() -> str | None:
     if not (rows := _forms.logs()):
         return None
     st.caption(
-        "Trains a method with one setting after the other and keeps the best by its score on validation users. Each "
-        "trial is a run of its own."
+        "Trains a method again and again with other settings, and tells those that score highest on validation users. "
+        "Each trial is a run of its own."
     )
     order = choose(_forms.choose_log(rows))
     with follow.refusals():
