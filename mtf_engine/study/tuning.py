@@ -103,7 +103,8 @@ def _said(number: int, score: float, defaults: float | None, n: int, change: Cha
     if defaults is None:
         return f"Trial {number} scores highest, {score:.4f} on validation users; the default settings failed."
     if number == DEFAULTS:
-        return f"None of {n} trials scores higher than the default settings: {score:.4f} on validation users."
+        others = f"none of {n - 1} other trials scores higher" if n > 1 else "no other trial is completed"
+        return f"The default settings score {score:.4f} on validation users; {others}."
     gain = f"{score - defaults:+.4f} against the default settings"
     first = f"Trial {number} scores {score:.4f} on validation users, {gain}."
     flattered = f"It is the best of {n} trials by the same users, so this is optimistic"

@@ -12,6 +12,8 @@ from pages.train import _tune_charts, _tune_form
 
 RUN = "tune"
 """Of the address: the search that is shown."""
+FEWEST = 2
+"""Trials that are drawn; what one alone scores is said."""
 
 
 def show() -> None:
@@ -45,29 +47,18 @@ def show_found(run: RunRow, found: Tuning) -> None:
             f"{f' with {fixed}' if fixed else ''}. Trial 0 has the default settings; Optuna's TPE proposes the others."
         )
     )
-    if not found.trials:
-        return
-    frame = _tune_charts.trials_table(found.trials)
     if found.best:
         show_best(found, found.best)
+    if len(found.trials) < FEWEST:
+        return
+    frame = _tune_charts.trials_table(found.trials)
     left, right = st.columns(2)
     with left:
-        st.subheader("History", anchor=False)
-        alt = f"Score of {len(frame)} trials and the best so far"
-        exhibit(
-            _tune_charts.history(frame), frame[["trial", "score", "best so far"]], f"history {run.id}", alt
-        )
+        show_history(run, frame)
     with right:
-        st.subheader("Importance", anchor=False)
         show_importance(run, found)
     if found.best:
-        st.subheader("Settings and scores", anchor=False)
-        st.caption("A line is a trial. Drag along an axis to keep the lines that cross it there.")
-        alt = f"Settings and score of {len(frame)} trials as parallel coordinates"
-        columns = ["trial", *config.space, "score"]
-        exhibit(
-            _tune_charts.parallel(frame, space_of(config)), frame[columns].astype(str), f"space {run.id}", alt
-        )
+        show_parallel(run, config, frame)
     show_trials(run, frame, list(config.space))
 
 
@@ -76,13 +67,9 @@ def show_best(found: Tuning, best: Best) -> None:
     st.subheader("Best settings", anchor=False)
     st.write(words.plain(best.said))
     defaults = found.trials[DEFAULTS]
-    table = pd.DataFrame(
-        {
-            "setting": list(best.settings),
-            "defaults": [_shown(value) for value in defaults.settings.values()],
-            f"trial {best.number}": [_shown(value) for value in best.settings.values()],
-        }
-    )
+    columns = {"defaults": defaults} | ({f"trial {best.number}": best} if best.number != DEFAULTS else {})
+    told = {name: [_shown(value) for value in one.settings.values()] for name, one in columns.items()}
+    table = pd.DataFrame({"setting": list(best.settings), **told})
     st.dataframe(table, hide_index=True, width="content", alt="Best settings beside the defaults")
     with st.container(horizontal=True):
         train = {places.TAB: places.TRAIN, "from": best.run_id}
@@ -97,7 +84,22 @@ def _shown(value: object) -> str:
     return "empty" if value is None else str(value)
 
 
+def show_history(run: RunRow, frame: pd.DataFrame) -> None:
+    st.subheader("History", anchor=False)
+    alt = f"Score of {len(frame)} trials and the best so far"
+    exhibit(_tune_charts.history(frame), frame[["trial", "score", "best so far"]], f"history {run.id}", alt)
+
+
+def show_parallel(run: RunRow, config: TuneConfig, frame: pd.DataFrame) -> None:
+    st.subheader("Settings and scores", anchor=False)
+    st.caption("A line is a trial. Drag along an axis to keep the lines that cross it there.")
+    table = frame[["trial", *config.space, "score"]].astype(str)
+    alt = f"Settings and score of {len(frame)} trials as parallel coordinates"
+    exhibit(_tune_charts.parallel(frame, space_of(config)), table, f"space {run.id}", alt)
+
+
 def show_importance(run: RunRow, found: Tuning) -> None:
+    st.subheader("Importance", anchor=False)
     if found.importance:
         table = pd.DataFrame(found.importance.items(), columns=["setting", "importance"])
         alt = f"Importance of {len(table)} settings"
