@@ -64,7 +64,7 @@ def show_found(run: RunRow, found: Tuning) -> None:
 
 def show_best(found: Tuning, best: Best) -> None:
     """Draws the best settings beside the defaults, what they are worth, and the ways on."""
-    st.subheader("Best settings", anchor=False)
+    st.header("Best settings", anchor=False)
     st.write(words.plain(best.said))
     defaults = found.trials[DEFAULTS]
     columns = {"defaults": defaults} | ({f"trial {best.number}": best} if best.number != DEFAULTS else {})
@@ -85,13 +85,13 @@ def _shown(value: object) -> str:
 
 
 def show_history(run: RunRow, frame: pd.DataFrame) -> None:
-    st.subheader("History", anchor=False)
+    st.header("History", anchor=False)
     alt = f"Score of {len(frame)} trials and the best so far"
     exhibit(_tune_charts.history(frame), frame[["trial", "score", "best so far"]], f"history {run.id}", alt)
 
 
 def show_parallel(run: RunRow, config: TuneConfig, frame: pd.DataFrame) -> None:
-    st.subheader("Settings and scores", anchor=False)
+    st.header("Settings and scores", anchor=False)
     st.caption("A line is a trial. Drag along an axis to keep the lines that cross it there.")
     table = frame[["trial", *config.space, "score"]].astype(str)
     alt = f"Settings and score of {len(frame)} trials as parallel coordinates"
@@ -99,7 +99,7 @@ def show_parallel(run: RunRow, config: TuneConfig, frame: pd.DataFrame) -> None:
 
 
 def show_importance(run: RunRow, found: Tuning) -> None:
-    st.subheader("Importance", anchor=False)
+    st.header("Importance", anchor=False)
     if found.importance:
         table = pd.DataFrame(found.importance.items(), columns=["setting", "importance"])
         alt = f"Importance of {len(table)} settings"
@@ -109,7 +109,7 @@ def show_importance(run: RunRow, found: Tuning) -> None:
 
 def show_trials(run: RunRow, frame: pd.DataFrame, searched: list[str]) -> None:
     """Draws the table of trials, with links to each training and to the form filled with its settings."""
-    st.subheader("Trials", anchor=False)
+    st.header("Trials", anchor=False)
     there = frame["run"].notna()
     shown = frame.drop(columns=["best so far", "run"]).assign(
         Open=("runs?run=" + frame["run"]).where(there),
