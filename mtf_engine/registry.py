@@ -12,7 +12,15 @@ from urllib.parse import quote
 import sqlalchemy as sa
 from pydantic import Field
 
-from mtf_engine.registry_tables import DATASETS, DECISIONS, PLANS, RUNS, check_columns, create_or_upgrade
+from mtf_engine.registry_tables import (
+    DATASETS,
+    DECISIONS,
+    PLANS,
+    RUNS,
+    VIEWS,
+    check_columns,
+    create_or_upgrade,
+)
 from mtf_engine.registry_tables import RunState as RunState
 from mtf_engine.spec import BoundsPlan, Refusal, Spec
 
@@ -124,6 +132,14 @@ class PlanRow(Spec):
     name: str
     plan: BoundsPlan
     note: str = ""
+    created_at: datetime
+
+
+class ViewRow(Spec):
+    """A view of the table of runs with a name: what the address of the page carries, each choice its values."""
+
+    name: str
+    query: dict[str, list[str]]
     created_at: datetime
 
 
@@ -250,6 +266,24 @@ class Registry:
 
     def delete_plan(self, name: str) -> None:
         self._execute(sa.delete(PLANS).where(PLANS.c.name == name))
+
+    def save_view(self, name: str, query: Mapping[str, Sequence[str]]) -> None:
+        """Stores a view of the table of runs under `name`, in place of an earlier one of that name."""
+        row = {
+            "name": name,
+            "query": {key: list(values) for key, values in query.items()},
+            "created_at": now(),
+        }
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(VIEWS).where(VIEWS.c.name == name))
+            connection.execute(sa.insert(VIEWS).values(row))
+
+    def views(self) -> list[ViewRow]:
+        """Returns all views of the table of runs by name."""
+        return [ViewRow(**row) for row in self._rows(sa.select(VIEWS).order_by(VIEWS.c.name))]
+
+    def delete_view(self, name: str) -> None:
+        self._execute(sa.delete(VIEWS).where(VIEWS.c.name == name))
 
     def add_decision(self, row: DecisionRow) -> DecisionRow | None:
         """Returns `row` as it was appended to the ledger, which nothing changes; None if its round is decided."""

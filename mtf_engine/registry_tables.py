@@ -102,8 +102,13 @@ PLANS = sa.Table(
     sa.Column("note", sa.Text, nullable=False),
     sa.Column("created_at", _UTC, nullable=False),
 )
-
-
+VIEWS = sa.Table(
+    "views",
+    METADATA,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("query", sa.JSON, nullable=False),
+    sa.Column("created_at", _UTC, nullable=False),
+)
 DECISIONS = sa.Table(
     "decisions",
     METADATA,

@@ -15,14 +15,27 @@ LONG = ("config", "result", "provenance")
 app = typer.Typer(no_args_is_help=True, help="What works, waits or has ended.")
 
 
-@command(app, "runs list", name="list")
+@command(
+    app, "runs list --where 'params.eta > 1 and best_score >= 0.7' --columns name,params.eta", name="list"
+)
 def list_runs(
     shell: Session,
     archived: Annotated[bool, typer.Option("--archived", help="Those in the archive too.")] = False,
+    where: Annotated[str, typer.Option(help="Only those of which this holds.", metavar="EXPRESSION")] = "",
+    columns: Annotated[
+        str, typer.Option(help="What is shown: names as in --where, with commas between.", metavar="NAMES")
+    ] = "",
 ) -> None:
-    """List all runs, newest first."""
-    runs = [run.public() for run in shell.workspace.registry.runs() if archived or not run.archived]
-    shell.show([{name: run[name] for name in run if name not in LONG} for run in runs], COLUMNS)
+    """List runs, newest first; `params.X` is a setting, `metrics.X` what was logged last."""
+    runs = [run for run in shell.workspace.registry.runs() if archived or not run.archived]
+    if not where and not columns:
+        public = [run.public() for run in runs]
+        shell.show([{name: run[name] for name in run if name not in LONG} for run in public], COLUMNS)
+        return
+    from mtf_engine.runs.finding import found
+
+    names = [name for name in map(str.strip, columns.split(",")) if name] or list(COLUMNS)
+    shell.show(found(shell.workspace, runs, where, names), names)
 
 
 @command(app, "runs show train-1f00ba77 --json")

@@ -12,6 +12,9 @@ from pydantic_core import to_json
 from mtf_engine.disk import write_atomically
 from mtf_engine.runs.files import METRICS
 
+TAIL = 16_384
+"""Bytes at the end of the file in which its last row is looked for first."""
+
 
 def append(folder: Path, row: Mapping[str, Any]) -> None:
     """Adds one row in a single write, so that a reader or a kill meets whole rows."""
@@ -27,6 +30,19 @@ def append(folder: Path, row: Mapping[str, Any]) -> None:
 def read(folder: Path) -> list[dict[str, Any]]:
     """Returns the rows logged so far; a last line without its newline is not one yet."""
     return [json.loads(line) for line in _lines(folder)]
+
+
+def last(folder: Path) -> dict[str, Any]:
+    """Returns the row logged last, read from the end of the file; none where nothing is logged."""
+    path = folder / METRICS
+    if not path.exists():
+        return {}
+    with path.open("rb") as rows:
+        cut = rows.seek(max(0, path.stat().st_size - TAIL)) > 0
+        *before, line = rows.read().rpartition(b"\n")[0].rsplit(b"\n", 1)
+    if cut and not before:
+        return (read(folder) or [{}])[-1]
+    return json.loads(line) if line else {}
 
 
 def cut_back(folder: Path, before: int) -> None:

@@ -6,7 +6,7 @@ Parts of the engine that load torch are imported where they are used: home must 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,8 @@ from mtf_engine.logs.aggregates import signal as measure_signal
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.policies.heads import read_head
 from mtf_engine.registry import DatasetRow, RunRow, RunState
-from mtf_engine.runs import files
+from mtf_engine.runs import files, finding
+from mtf_engine.runs.metrics import last as last_metrics
 from mtf_engine.runs.metrics import read as read_metrics
 from mtf_engine.runs.storage import open_dataset, open_policy
 from mtf_engine.spec import BoundsPlan, FusionSpec, Refusal
@@ -209,6 +210,22 @@ def trainings(*states: RunState) -> list[RunRow]:
 def runs_by_id() -> dict[str, RunRow]:
     """Returns all trainings by id, newest first: what gives policies their names and methods."""
     return {run.id: run for run in workspace().registry.runs(kind="train")}
+
+
+def facts(runs: Sequence[RunRow]) -> dict[str, dict[str, Any]]:
+    """Returns what is known of each run by name, by its id: what it is, its settings, what was measured last."""
+    names = {row.id: row.name for row in datasets()}
+    return {
+        run.id: finding.facts(
+            run, names.get(run.dataset_id or ""), _last_metrics(run.id, run.state, run.step)
+        )
+        for run in runs
+    }
+
+
+@st.cache_resource(show_spinner=False, max_entries=10_000)
+def _last_metrics(run_id: str, state: RunState, step: int) -> dict[str, Any]:
+    return last_metrics(workspace().run_dir(run_id))
 
 
 def metrics(run_id: str) -> pd.DataFrame:

@@ -1,12 +1,13 @@
 """The table of runs: its columns, filters and order."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 import streamlit as st
 
 from mtf_engine.registry import RunRow, RunState
+from mtf_engine.runs.finding import METRICS, PARAMS, Facts
 from pages.shared import words
 
 BEST_SCORE = (
@@ -44,7 +45,7 @@ ORDERS = {
     "Best score": lambda run: run.best_score,
     "Took": lambda run: run.seconds,
 }
-"""What the rows can be sorted by; a run that has no such value comes last."""
+"""What the rows can be sorted by, beside settings and metrics; a run that has no such value comes last."""
 
 
 class Filters(NamedTuple):
@@ -79,17 +80,62 @@ class Filters(NamedTuple):
         )
 
 
-def ordered(runs: Iterable[RunRow], by: str, descending: bool) -> list[RunRow]:
-    """Returns the runs sorted by one of `ORDERS`, newest first among equals; those without a value last."""
-    value = ORDERS[by]
+def measured(facts: Mapping[str, Facts]) -> list[str]:
+    """Returns the settings and metrics that any run has, as `params.NAME` and `metrics.NAME`: more columns."""
+    names = dict.fromkeys(name for known in facts.values() for name in known)
+    return sorted((name for name in names if name.startswith((PARAMS, METRICS))), key=_place)
+
+
+def _place(name: str) -> tuple[bool, bool, str]:
+    """Returns where a column stands in the list: settings first, and those of one dimension of the action last."""
+    return name.startswith(METRICS), name.count(".") > 1, name
+
+
+def column_config(names: Iterable[str]) -> dict[str, Any]:
+    """Returns how the columns are drawn; that of a setting or a metric is headed by what follows its prefix."""
+    return {name: COLUMNS.get(name) or Column(name.partition(".")[2], help=name) for name in names}
+
+
+def ordered(
+    runs: Iterable[RunRow], by: str, descending: bool, facts: Mapping[str, Facts] | None = None
+) -> list[RunRow]:
+    """Returns the runs sorted by one of `ORDERS`, or by a setting or metric of `facts`, which are by run.
+
+    Newest first among equals; those without a value last; numbers before texts.
+    """
+
+    def value(run: RunRow) -> Any:
+        if by in ORDERS:
+            return ORDERS[by](run)
+        found = (facts or {}).get(run.id, {}).get(by)
+        return None if found is None else (not isinstance(found, int | float), str(type(found)), found)
+
     newest = sorted(runs, key=lambda run: run.created_at, reverse=True)
     known = sorted((run for run in newest if value(run) is not None), key=value, reverse=descending)
     return known + [run for run in newest if value(run) is None]
 
 
-def table(runs: Sequence[RunRow], datasets: dict[str, str]) -> pd.DataFrame:
-    """Returns one row a run with every column; `datasets` gives their names by id."""
-    return pd.DataFrame([_row(run, datasets) for run in runs], columns=list(COLUMNS))
+def table(
+    runs: Sequence[RunRow],
+    datasets: dict[str, str],
+    facts: Mapping[str, Facts] | None = None,
+    more: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Returns one row a run with every column, and with the settings and metrics in `more`.
+
+    `datasets` gives the names of logs by id, `facts` what is known of each run by its id.
+    """
+    rows = [
+        _row(run, datasets) | {name: _shown((facts or {})[run.id].get(name)) for name in more} for run in runs
+    ]
+    return pd.DataFrame(rows, columns=[*COLUMNS, *more])
+
+
+def _shown(value: Any) -> Any:
+    """Returns a setting or a metric as its cell shows it: four digits of a number that is no count."""
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _state(run: RunRow) -> str:

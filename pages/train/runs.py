@@ -31,8 +31,10 @@ def show_table(view: View, was_live: bool) -> None:
     there = loaders.workspace().registry.runs()
     if at_work(there) != was_live:
         st.rerun()
-    runs = [run for run in there if view.filters.shows(run)]
-    shown = run_table.ordered(runs, view.by, view.descending)[:SHOWN]
+    facts = loaders.facts(there)
+    runs = [run for run in there if view.shows(run, facts)]
+    shown = run_table.ordered(runs, view.by, view.descending, facts)[:SHOWN]
+    more = [name for name in view.columns if name not in run_table.COLUMNS]
     ids = [run.id for run in shown]
     ticked = st.session_state.get("ticked", [])
     key = f"runs {hash(tuple(ids))}"
@@ -46,14 +48,14 @@ def show_table(view: View, was_live: bool) -> None:
 
     rows = [ids.index(run_id) for run_id in ticked if run_id in ids]
     st.dataframe(
-        run_table.table(shown, dataset_names()),
+        run_table.table(shown, dataset_names(), facts, more),
         hide_index=True,
         key=key,
         on_select=keep_ticks,
         selection_mode="multi-row",
         selection_default={"selection": {"rows": rows, "columns": [], "cells": []}},
         column_order=view.columns,
-        column_config=run_table.COLUMNS,
+        column_config=run_table.column_config(view.columns),
         height=min(38 + 35 * max(len(shown), 1), 395),
         placeholder="",
         alt=f"{len(shown)} runs by {view.by}",
@@ -171,7 +173,7 @@ def all_runs() -> None:
         st.info("No run yet. Start a training, or import a log.")
         st.page_link("pages/train/start.py", label="Start a training →")
         return
-    view = _run_filters.choose(runs, dataset_names())
+    view = _run_filters.choose(runs, dataset_names(), loaders.facts(runs))
     live = at_work(runs)
     st.fragment(show_table, run_every=LIVE_SECONDS if live else IDLE_SECONDS)(view, live)
     run_actions.show_chosen([run for run in runs if run.id in st.session_state.get("ticked", [])])
