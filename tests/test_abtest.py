@@ -7,7 +7,8 @@ from scipy import stats
 from mtf_engine.environments.names import FIRST_WORLD
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 from mtf_engine.environments.world import World
-from mtf_engine.evaluation.abtest import ABTest, ab_test, relative_effect, users_live
+from mtf_engine.evaluation.abtest import ABTest, Played, ab_test, relative_effect, users_live
+from mtf_engine.evaluation.sequential import first_told
 
 N_USERS = 400
 
@@ -140,3 +141,64 @@ def test_a_gain_on_a_negative_mean_is_a_gain():
 def test_a_base_of_nothing_has_no_relative_difference():
     effect = relative_effect(np.ones((1, 5)), np.zeros((1, 5)))
     assert effect["relative"] is None and effect["p_value"] is None and effect["mean"] == 1
+
+
+@pytest.fixture(scope="module")
+def watched():
+    """A test of two policies in batches that end between its looks, and all that was told of it meanwhile."""
+    env = SessionEnvironment(SessionConfig(world=FIRST_WORLD))
+    env.batch = 330
+    told, at = [], []
+    arms = {"live": LIVE, "worse": WORSE, "same": Constant()}
+    result = ab_test(env, arms, "live", 800, progress=lambda *now: at.append(now), looked=told.append)
+    return env, result, told, at
+
+
+def test_interleaved_batches_are_one_policy_after_another_to_the_bit(watched):
+    env, result, _, at = watched
+    arms = {"live": LIVE, "worse": WORSE, "same": Constant()}
+    played = Played(env, arms, 800, (0,), lambda done, of: None)
+    for name in arms:
+        for batch in played.batches():
+            played.play(name, batch)
+    assert played.result("live") == result.model_copy(update={"looks": ()})
+    assert [done for done, _ in at] == [330, 660, 990, 1320, 1650, 1980, 2120, 2260, 2400]
+
+
+def test_a_look_is_the_effect_on_its_users_within_a_wider_boundary(watched):
+    env, result, told, _ = watched
+    assert [look for looks in told for look in looks] == list(result.looks)
+    users = sorted({look.users for look in result.looks})
+    assert users == list(range(120, 801, 40)) and len(result.looks) == len(users) * 2 * 3
+    first = [look for look in result.looks if (look.arm, look.users) == ("worse", 120)]
+    alone = ab_test(env, {"live": LIVE, "worse": WORSE}, "live", 120)
+    for look in first:
+        effect = alone.effect("worse", look.metric)
+        assert look.relative == effect.relative
+        assert look.low < effect.ci_low < effect.ci_high < look.high
+    assert {(look.low, look.relative, look.high) for look in result.looks if look.arm == "same"} == {
+        (0, 0, 0)
+    }
+
+
+def test_a_test_stops_at_the_look_that_tells_the_reward_of_every_policy(watched):
+    env, whole, _, _ = watched
+    arms, at = {"live": LIVE, "worse": WORSE}, []
+    result = ab_test(env, arms, "live", 800, progress=lambda *now: at.append(now), stop_early=True)
+    told = first_told(whole.looks)["worse", "session_reward"]
+    assert (result.n_users, result.n_planned) == (told.users, 800) and told.users < 800
+    assert result.looks == tuple(k for k in whole.looks if k.arm == "worse" and k.users <= told.users)
+    effect = result.effect("worse", "session_reward")
+    assert (effect.ci_low, effect.ci_high) == (told.low, told.high) and effect.p_value < 0.05
+    assert at[-1][0] < 1_600, "no user was played beyond the batch that told"
+    unlike = ab_test(env, arms | {"same": Constant()}, "live", 800, stop_early=True)
+    assert unlike.n_planned is None and unlike.n_users == 800, "no difference is never told"
+
+
+def test_several_seeds_are_not_looked_at(env):
+    assert ab_test(env, {"a": LIVE, "b": WORSE}, "a", 120, seeds=(1, 2)).looks == ()
+
+
+def test_a_result_of_before_there_were_looks_opens(result):
+    stored = result.model_dump(mode="json", exclude={"looks", "n_planned"})
+    assert ABTest.model_validate(stored).looks == ()

@@ -40,6 +40,13 @@ def abtest(
     personalisation: Annotated[
         bool, typer.Option("--personalisation", help="Each policy beside its own mean actions, too.")
     ] = False,
+    stop_early: Annotated[
+        bool,
+        typer.Option(
+            "--stop-early",
+            help="End at the look at which every policy's session reward is told from the base's.",
+        ),
+    ] = False,
     background: Background = False,
 ) -> None:
     """A/B test policies on the same users of an environment, and tell the users a live test would need."""
@@ -57,6 +64,7 @@ def abtest(
         n_users=users,
         seeds=(seed,) if seeds is None else parse_seeds(seeds, first=seed),
         personalisation=personalisation,
+        stop_early=stop_early,
     )
     if background:
         shell.show({"run_id": run_id, "state": shell.workspace.registry.run(run_id).state})

@@ -1,15 +1,16 @@
 """A/B test in an environment: what users consume under each policy, relative to a base (the paper's Table 2)."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from mtf_engine.environments import Acting, Environment
-from mtf_engine.environments.play import Outcome, play
+from mtf_engine.environments.play import play
+from mtf_engine.evaluation.sequential import Look, look_at, p_value, reach, tuned
 from mtf_engine.spec import Spec
 
 METRICS = {"valid_consumption": "valid", "duration_time": "seconds", "session_reward": "rewards"}
@@ -17,11 +18,22 @@ METRICS = {"valid_consumption": "valid", "duration_time": "seconds", "session_re
 BARE_METRICS = {"return": "rewards", "length": "requests"}
 """The same in an environment that shows no impressions."""
 POWER, LEVEL = 0.8, 0.95
+DECIDES = ("session_reward", "return")
+"""The metric that ends a test early, with impressions and without."""
 
 Progress = Callable[[int, int], object]
 """Told how many sessions are done, and of how many."""
+Looked = Callable[[Sequence[Look]], object]
+"""Told every look at a test that goes on."""
 Sums = dict[str, np.ndarray]
 """By metric, what each user of each seed brought, [n_seeds, n_users]."""
+
+
+class Batch(NamedTuple):
+    """Users that are played at once: the row of their seed, and their places in it."""
+
+    row: int
+    users: slice
 
 
 class Effect(Spec):
@@ -63,10 +75,97 @@ class ABTest(Spec):
     seeds: tuple[int, ...]
     effects: tuple[Effect, ...]
     personalisation: tuple[Flattened, ...] = ()
+    looks: tuple[Look, ...] = ()
+    """What was known after how many users, in their order; of one seed alone."""
+    n_planned: int | None = None
+    """The users that were asked for, where the test was stopped before: its effects then have the boundary's
+    interval and p-value, which hold though it was looked at."""
 
     def effect(self, policy: str, metric: str) -> Effect:
         """Returns what `policy` does to `metric`."""
         return next(e for e in self.effects if (e.policy, e.metric) == (policy, metric))
+
+
+class Played:
+    """The same users under several policies, played batch by batch in whatever order is asked for.
+
+    `sums` has what they brought so far. A session goes the same way whatever was played before it, so that the
+    order changes no figure.
+    """
+
+    def __init__(
+        self,
+        env: Environment,
+        policies: Mapping[str, Acting],
+        n_users: int,
+        seeds: Sequence[int],
+        progress: Progress,
+    ) -> None:
+        self.env, self.policies, self.n_users, self.seeds = env, policies, n_users, tuple(seeds)
+        self.metrics = METRICS if env.signals else BARE_METRICS
+        shape = (len(self.seeds), n_users)
+        self.sums = {name: {metric: np.empty(shape) for metric in self.metrics} for name in policies}
+        self.done = 0
+        self._progress = progress
+
+    def batches(self) -> list[Batch]:
+        """Returns all users, batch by batch and seed by seed."""
+        starts = range(0, self.n_users, self.env.batch)
+        ends = [slice(first, min(first + self.env.batch, self.n_users)) for first in starts]
+        return [Batch(row, users) for row in range(len(self.seeds)) for users in ends]
+
+    def play(self, name: str, batch: Batch) -> None:
+        """Plays a session of each user of `batch` under the policy `name`."""
+        row, users = batch
+        visits = self.env.visits(users.start, users.stop - users.start, self.seeds[row])
+        outcome = play(self.env, self.policies[name], *visits)
+        for metric, field in self.metrics.items():
+            self.sums[name][metric][row, users] = getattr(outcome, field)
+        self.done += len(outcome)
+        self._progress(self.done, len(self.policies) * len(self.seeds) * self.n_users)
+
+    def looks(self, base: str, users: int) -> list[Look]:
+        """Returns what the first `users` of the one seed tell of each policy and metric."""
+        rho2 = tuned(self.n_users)
+        return [
+            Look(
+                arm=name,
+                metric=metric,
+                users=users,
+                **_boundary(*self._pair(name, base, metric, users), rho2),
+            )
+            for name in self.policies
+            if name != base
+            for metric in self.metrics
+        ]
+
+    def result(self, base: str, looks: Sequence[Look] = (), users: int | None = None) -> ABTest:
+        """Returns the effect of each policy on all users; on the first `users` alone where it was stopped there."""
+        n = users or self.n_users
+        rho2 = tuned(self.n_users) if users else None
+        return ABTest(
+            env=self.env.name,
+            synthetic=self.env.synthetic,
+            base=base,
+            policies=tuple(self.policies),
+            metrics=tuple(self.metrics),
+            base_means={metric: float(self.sums[base][metric][:, :n].mean()) for metric in self.metrics},
+            n_users=n,
+            seeds=self.seeds,
+            effects=tuple(
+                Effect(
+                    policy=name, metric=metric, **relative_effect(*self._pair(name, base, metric, n), rho2)
+                )
+                for name in self.policies
+                if name != base
+                for metric in self.metrics
+            ),
+            looks=tuple(looks),
+            n_planned=self.n_users if users else None,
+        )
+
+    def _pair(self, name: str, base: str, metric: str, n: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.sums[name][metric][:, :n], self.sums[base][metric][:, :n]
 
 
 def ab_test(
@@ -76,57 +175,44 @@ def ab_test(
     n_users: int,
     seeds: Sequence[int] = (0,),
     progress: Progress = lambda done, of: None,
+    looked: Looked = lambda looks: None,
+    stop_early: bool = False,
 ) -> ABTest:
     """Returns the effect of each of `policies` on `n_users` (at least 2) of each seed, against `base` among them.
 
     All policies play the same users in the same world (common random numbers), one session each, so the
-    difference is taken within a user and most of what users differ by drops out.
+    difference is taken within a user and most of what users differ by drops out. Each batch of users is played
+    under every policy before the next.
 
     With one seed, users are the unit: the interval is Student's t of the ratio of means by the delta method
     (Deng, Knoblich and Lu, "Applying the delta method in metric analytics", KDD 2018, section 2). It agrees
     with a bootstrap over users, takes one pass, and its p-values do not end at one over the number of draws.
-    With several seeds, seeds are the unit: Student's t of their relative differences.
+    The test is then looked at some twenty times, and with `stop_early` ends at the look at which the session
+    reward (the return, in an environment without impressions) of every policy is told from the base's.
+
+    With several seeds, seeds are the unit: Student's t of their relative differences. A handful of seeds is no
+    sequence, so such a test is not looked at before its end.
     """
-    metrics = METRICS if env.signals else BARE_METRICS
-    of, done = len(policies) * len(seeds) * n_users, 0
-    sums: dict[str, Sums] = {}
-    for name, policy in policies.items():
-        sums[name] = {metric: np.empty((len(seeds), n_users)) for metric in metrics}
-        for users, outcome in _outcomes(env, policy, n_users, seeds):
-            for metric, field in metrics.items():
-                sums[name][metric][users] = getattr(outcome, field)
-            done += len(outcome)
-            progress(done, of)
-    return ABTest(
-        env=env.name,
-        synthetic=env.synthetic,
-        base=base,
-        policies=tuple(policies),
-        metrics=tuple(metrics),
-        base_means={metric: float(sums[base][metric].mean()) for metric in metrics},
-        n_users=n_users,
-        seeds=tuple(seeds),
-        effects=tuple(
-            Effect(policy=name, metric=metric, **relative_effect(sums[name][metric], sums[base][metric]))
-            for name in policies
-            if name != base
-            for metric in metrics
-        ),
-    )
+    played, looks = Played(env, policies, n_users, seeds, progress), list[Look]()
+    waiting = look_at(n_users) if len(played.seeds) == 1 else []
+    for batch in played.batches():
+        for name in policies:
+            played.play(name, batch)
+        while waiting and waiting[0] <= batch.users.stop:
+            users = waiting.pop(0)
+            now = played.looks(base, users)
+            looks += now
+            looked(now)
+            if stop_early and waiting and all(look.is_told for look in now if look.metric in DECIDES):
+                return played.result(base, looks, users)
+    return played.result(base, looks)
 
 
-def _outcomes(
-    env: Environment, policy: Acting, n_users: int, seeds: Sequence[int]
-) -> Iterator[tuple[tuple[int, slice], Outcome]]:
-    """Yields what each batch of users brought, and which they are: the row of their seed, and their places."""
-    for row, seed in enumerate(seeds):
-        for first in range(0, n_users, env.batch):
-            outcome = play(env, policy, *env.visits(first, min(env.batch, n_users - first), seed))
-            yield (row, slice(first, first + len(outcome))), outcome
+def relative_effect(ours: np.ndarray, base: np.ndarray, rho2: float | None = None) -> dict[str, Any]:
+    """Returns the fields of an Effect from one metric of all users, [n_seeds, n_users].
 
-
-def relative_effect(ours: np.ndarray, base: np.ndarray) -> dict[str, Any]:
-    """Returns the fields of an Effect from one metric of all users, [n_seeds, n_users]."""
+    With `rho2` the interval and the p-value are those of the confidence sequence that it tunes, over users.
+    """
     means, base_means = ours.mean(axis=1), base.mean(axis=1)
     fields = {"mean": ours.mean(), "base_mean": base.mean(), "users_live": users_live(ours, base)}
     if (base_means == 0).any():
@@ -134,11 +220,22 @@ def relative_effect(ours: np.ndarray, base: np.ndarray) -> dict[str, Any]:
     relative = (means - base_means) / np.abs(base_means)
     linear_part = (ours[0] - means[0] / base_means[0] * base[0]) / np.abs(base_means[0])
     units = relative if len(relative) > 1 else linear_part
-    return (
-        fields
-        | {"by_seed": tuple(relative)}
-        | {"relative": relative.mean(), **student(relative.mean(), units)}
-    )
+    told = student(relative.mean(), units) if rho2 is None else _always(relative.mean(), units, rho2)
+    return fields | {"by_seed": tuple(relative), "relative": relative.mean(), **told}
+
+
+def _boundary(ours: np.ndarray, base: np.ndarray, rho2: float) -> dict[str, float | None]:
+    """Returns the relative difference of a Look from one metric of users [1, n], and the boundary about it."""
+    effect = relative_effect(ours, base, rho2)
+    return {"relative": effect["relative"], "low": effect["ci_low"], "high": effect["ci_high"]}
+
+
+def _always(mean: float, units: np.ndarray, rho2: float) -> dict[str, float]:
+    """Returns `ci_low`, `ci_high` and `p_value` of `mean` as they hold at every look, over independent units [n]."""
+    n, error = len(units), units.std(ddof=1) / math.sqrt(len(units))
+    wide = reach(n, rho2) * error
+    p = p_value(mean / error, n, rho2) if error else float(mean == 0)
+    return {"ci_low": mean - wide, "ci_high": mean + wide, "p_value": p}
 
 
 def student(mean: float, units: np.ndarray) -> dict[str, float]:

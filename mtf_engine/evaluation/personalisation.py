@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtf_engine.environments import Acting, Environment
-from mtf_engine.evaluation.abtest import Flattened, Progress, ab_test
+from mtf_engine.evaluation.abtest import Flattened, Played, Progress
 
 EVERYBODY, BY_SEGMENT = "mean action", "mean per segment"
 POLICY = "policy"
@@ -33,7 +33,11 @@ def personalisation(
         EVERYBODY: _Mean(watched),
         BY_SEGMENT: _MeanOfSegment(watched),
     }
-    test = ab_test(env, arms, POLICY, n_users, seeds, progress)
+    played = Played(env, arms, n_users, seeds, progress)
+    for arm in arms:  # one after another: the means are of all that the policy did
+        for batch in played.batches():
+            played.play(arm, batch)
+    test = played.result(POLICY)
     return tuple(
         Flattened(**{**effect.model_dump(), "policy": name}, to=effect.policy) for effect in test.effects
     )

@@ -2,18 +2,22 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
 from mtf_engine.environments.names import EnvName, is_replay
 from mtf_engine.registry import BASELINE
+from mtf_engine.runs import files
 from mtf_engine.runs.executor import submit
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.storage import check_environment, open_environment, open_policy
 from mtf_engine.runs.worker import Job
 from mtf_engine.spec import MOST, Refusal, Seed, Spec, Threads
 from mtf_engine.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mtf_engine.evaluation.sequential import Look
 
 
 class ABTestConfig(Spec):
@@ -25,12 +29,17 @@ class ABTestConfig(Spec):
     n_users: int = Field(default=10_000, ge=2, le=MOST, description="of each seed")
     seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
     personalisation: bool = Field(default=False, description="each policy beside its own mean actions too")
+    stop_early: bool = Field(
+        default=False, description="end once every policy's reward is told from the base's"
+    )
     n_threads: Threads = 1
 
     @model_validator(mode="after")
     def _users_decide(self) -> "ABTestConfig":
         if is_replay(self.env):
             raise ValueError("what replayed users consume is bounded by their log; take session or gym:ID")
+        if self.stop_early and len(self.seeds) > 1:
+            raise ValueError("stops early by the users of one seed; take one seed, or let it play to its end")
         return self
 
     @property
@@ -49,6 +58,7 @@ def submit_abtest(
     n_users: int,
     seeds: Sequence[int] = (0,),
     personalisation: bool = False,
+    stop_early: bool = False,
     name: str | None = None,
     parent_id: str | None = None,
 ) -> str:
@@ -61,7 +71,7 @@ def submit_abtest(
         if policy != BASELINE:
             workspace.trained(policy)
     values = {"policies": compared, "base": against, "env": env, "n_users": n_users, "seeds": tuple(seeds)}
-    values |= {"personalisation": personalisation}
+    values |= {"personalisation": personalisation, "stop_early": stop_early}
     config = ABTestConfig.asked("the A/B test", values)
     check_environment(config.env)
     return submit(
@@ -80,17 +90,45 @@ def abtest(job: Job, config: ABTestConfig) -> dict[str, Any]:
     from mtf_engine.evaluation import ab_test
     from mtf_engine.evaluation.abtest import Flattened
     from mtf_engine.evaluation.personalisation import personalisation
+    from mtf_engine.evaluation.sequential import Look
 
     env = open_environment(job.workspace, config.env, n_threads=config.n_threads)
     policies = {name: open_policy(job.workspace, name, env) for name in config.policies}
-    asked, of = (config.n_users, config.seeds), config.sessions
-    result = ab_test(env, policies, config.base, *asked, partial(_further, job, 0, of))
+    looks: list[Look] = []
+    _keep(job, looks, ())  # a resumed test begins anew
+    result = ab_test(
+        env,
+        policies,
+        config.base,
+        config.n_users,
+        config.seeds,
+        partial(_further, job, 0, config.sessions),
+        partial(_keep, job, looks),
+        config.stop_early,
+    )
+    config = config.model_copy(update={"n_users": result.n_users})
     lost: list[Flattened] = []
     tested = [name for name in policies if name != config.base and config.personalisation]
+    asked, a_policy = (config.n_users, config.seeds), len(config.seeds) * config.n_users
     for before, name in enumerate(tested):
-        played = (len(policies) + 3 * before) * len(config.seeds) * config.n_users
-        lost += personalisation(env, name, policies[name], *asked, partial(_further, job, played, of))
+        further = partial(_further, job, (len(policies) + 3 * before) * a_policy, config.sessions)
+        lost += personalisation(env, name, policies[name], *asked, further)
+    job.progress(config.sessions, config.sessions)
     return result.model_copy(update={"personalisation": tuple(lost)}).model_dump(mode="json")
+
+
+def looks_so_far(workspace: Workspace, run_id: str) -> "list[Look]":
+    """Returns the looks at a test that works, so far."""
+    from mtf_engine.evaluation.sequential import Look
+
+    path = workspace.run_dir(run_id) / files.LOOKS
+    return TypeAdapter(list[Look]).validate_json(path.read_bytes()) if path.exists() else []
+
+
+def _keep(job: Job, looks: "list[Look]", new: "Sequence[Look]") -> None:
+    """Adds `new` looks to those of before, in the run's folder too, for whoever follows the test."""
+    looks += new
+    job.write_json(files.LOOKS, looks)
 
 
 def _further(job: Job, before: int, of: int, done: int, _of: int) -> None:
