@@ -16,6 +16,7 @@ from mtf_engine.commands import (
     compare,
     datasets,
     keeping,
+    livetest,
     models,
     progressive,
     review,
@@ -64,6 +65,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(models.app)
 app.add_typer(tune.app)
 app.add_typer(abtest.app)
+app.add_typer(livetest.app)
 app.add_typer(progressive.app)
 app.add_typer(compare.app)
 app.add_typer(review.app, name="review")

@@ -12,6 +12,14 @@ TERMS = {
     "interval from": "Lower end of the 95 % interval: Student's t over users, or over samples of users.",
     "interval to": "Upper end of the 95 % interval: Student's t over users, or over samples of users.",
     "p-value": "How often a difference this large would show if there were none: Student's t, two-sided.",
+    "boundary": "Interval that holds at every look together, with 95 % probability: however often one looks, a "
+    "difference outside 0 may be believed at once. The asymptotic confidence sequence of Waudby-Smith and others "
+    "(Annals of Statistics 2024); about half as wide again as the interval of a single look.",
+    "boundary from": "Lower end of the 95 % interval that holds at every look together.",
+    "boundary to": "Upper end of the 95 % interval that holds at every look together.",
+    "sample ratio mismatch": "The arms of a live test have other shares of its users than were meant, more often "
+    "than chance explains (chi-square, p < 0.001): users are lost or counted wrongly in one arm, and what is "
+    "measured is that. Fabijan and others, KDD 2019.",
     "users live": "Users in each arm of a live test that finds a difference of this size with 80 % power at "
     "5 %; empty where there is no difference.",
     "weighted GAUC": "AUC of the final score within each group, label: watched longer than the valid time, "
