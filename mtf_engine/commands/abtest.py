@@ -1,6 +1,6 @@
 """`abtest`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -69,4 +69,15 @@ def abtest(
     if background:
         shell.show({"run_id": run_id, "state": shell.workspace.registry.run(run_id).state})
     else:
-        shell.show({"run_id": run_id, **(finish(shell.workspace, run_id).result or {})})
+        result = finish(shell.workspace, run_id).result or {}
+        shell.show({"run_id": run_id, **(result if shell.as_json else _in_short(result))})
+
+
+def _in_short(result: dict[str, Any]) -> dict[str, Any]:
+    """Returns a result with the looks that first told a difference from 0 in place of all looks."""
+    from mtf_engine.evaluation.sequential import Look, first_told
+
+    told = first_told(map(Look.model_validate, result["looks"])).values()
+    return {name: value for name, value in result.items() if name != "looks"} | {
+        "told": [look.model_dump(exclude={"day"}) for look in told]
+    }

@@ -1,6 +1,6 @@
 """A/B test policies on simulated users. Decides whether a policy is worth a live test, and how large a one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -8,14 +8,16 @@ import streamlit as st
 
 from mtf_engine.environments.names import session_of, world_of
 from mtf_engine.evaluation import ABTest
+from mtf_engine.evaluation.abtest import DECIDES
 from mtf_engine.evaluation.agreement import agreement
 from mtf_engine.evaluation.result import PairedDifference
+from mtf_engine.evaluation.sequential import Look
 from mtf_engine.registry import BASELINE, RunRow, RunState, run_of
 from mtf_engine.runs import estimates, executor
-from mtf_engine.work.abtest import submit_abtest
-from pages.evaluate import _abtest_results
+from mtf_engine.work.abtest import looks_so_far, submit_abtest
+from pages.evaluate import _abtest_looks, _abtest_results, _livetest
 from pages.shared import comparison, follow, glossary, links, loaders, places, results, words
-from pages.shared.exhibit import described, exhibit
+from pages.shared.exhibit import described, exhibit, folded
 
 TEST = "test"
 """Name of the run in the address."""
@@ -33,6 +35,7 @@ class Order(NamedTuple):
     n_users: int
     first_seed: int
     n_seeds: int
+    stop_early: bool
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -78,6 +81,8 @@ def show_test(run: RunRow, runs: results.Runs) -> None:
         frame = _abtest_results.effects(test, runs)
         introduce(test, runs)
         show_effects(run, test, frame, runs)
+        if test.looks:
+            show_looks(run, test.looks, runs)
         show_beside(test)
         show_live(frame, test)
         if test.env.startswith(GYM):
@@ -87,27 +92,54 @@ def show_test(run: RunRow, runs: results.Runs) -> None:
         st.page_link(places.POLICIES, label="Compare them on a log →", query_params=query)
 
 
+def show_so_far(run_id: str) -> None:
+    """Draws what is known of a test that works."""
+    workspace = loaders.workspace()
+    if looks := looks_so_far(workspace, run_id):
+        show_looks(workspace.registry.run(run_id), looks, loaders.runs_by_id())
+
+
+def show_looks(run: RunRow, looks: Sequence[Look], runs: results.Runs) -> None:
+    _abtest_looks.head()
+    titles = {look.metric: _abtest_looks.metric_title(look.metric) for look in looks}
+    named = {policy: results.named(policy, runs) for policy in run.config["policies"]}
+    _abtest_looks.show(looks, links.choice("Metric", titles, "look_metric"), named, run.id)
+
+
 def introduce(test: ABTest, runs: results.Runs) -> None:
     base = words.plain(words.policy_title(test.base, runs))
     if test.synthetic:
         st.warning(words.synthetic(test.env))
     means = ", ".join(
-        f"{_abtest_results.metric_title(name)} {words.figure(mean)}{UNITS.get(name, '')}"
+        f"{_abtest_looks.metric_title(name)} {words.figure(mean)}{UNITS.get(name, '')}"
         for name, mean in test.base_means.items()
     )
     several = f" of each of {len(test.seeds)} samples" if len(test.seeds) > 1 else ""
     st.caption(f"{test.n_users:,} users{several}, a session each. Per user under {base}: {means}.")
+    if test.n_planned:
+        decided = next(_abtest_looks.metric_title(name) for name in test.metrics if name in DECIDES)
+        st.info(
+            f"The test stopped after {test.n_users:,} of {test.n_planned:,} users: by then the {decided} of every "
+            "policy was told from the base's."
+        )
 
 
 def show_effects(run: RunRow, test: ABTest, frame: pd.DataFrame, runs: results.Runs) -> None:
     st.header("Difference to the base", anchor=False, help=glossary.TERMS["relative difference"])
     alt = f"Relative difference of {len(test.policies) - 1} policies to the base, with 95 % intervals"
     described(_abtest_results.table_2(frame), "effects", alt)
-    exhibit(_abtest_results.figure(frame), _abtest_results.long_table(frame), run.id, alt)
+    exhibit(
+        _abtest_results.figure(frame), _abtest_results.long_table(frame, bool(test.n_planned)), run.id, alt
+    )
     with st.container(horizontal=True):
         st.download_button(
             "Download JSON", test.model_dump_json(indent=2), f"{run.id}.json", on_click="ignore"
         )
+    if test.n_planned:
+        st.caption(
+            "Intervals and p-values hold at every look, which those of a single look would not here. \\* p < 0.05"
+        )
+        return
     if len(test.seeds) == 1:
         st.caption("Intervals are over users; all policies met the same ones. \\* p < 0.05")
         return
@@ -128,7 +160,7 @@ def show_beside(test: ABTest) -> None:
 def show_live(frame: pd.DataFrame, test: ABTest) -> None:
     st.header("What a live test would need", anchor=False, help=glossary.TERMS["users live"])
     whole = {
-        _abtest_results.metric_title(name): st.column_config.NumberColumn(format="localized")
+        _abtest_looks.metric_title(name): st.column_config.NumberColumn(format="localized")
         for name in test.metrics
     }
     described(_abtest_results.users_live(frame), "live", "Users per arm that a live test needs", **whole)
@@ -162,7 +194,14 @@ def show_form(found: dict[str, list[RunRow]], policies: list[str]) -> None:
     samples = second.number_input("Samples of users", 1, 100, 1, key="samples", help=why, **BOUND)
     seed = third.number_input("Seed", 0, value=0, help="Same seed, same users.", key="test_seed", **BOUND)
     others = [policy for policy in by_env[env] if policy != against]
-    order = Order(env, others, against, users, seed, samples)
+    early = st.checkbox(
+        "Stop early",
+        help="End at the look at which every policy's session reward is told from the base's: by users of one sample.",
+        disabled=samples > 1,
+        key="stop_early",
+        **BOUND,
+    )
+    order = Order(env, others, against, users, seed, samples, early and samples == 1)
     if not order.policies:
         st.info("Choose a policy other than the base.")
         return
@@ -183,6 +222,7 @@ def show_start(order: Order) -> None:
                 env=order.env,
                 n_users=order.n_users,
                 seeds=order.seeds,
+                stop_early=order.stop_early,
             )
             st.rerun()
     kind, world = order.env.partition(":")[0], world_of(order.env)
@@ -194,6 +234,7 @@ def show_start(order: Order) -> None:
         "--seed",
         order.first_seed,
         *(("--seeds", order.n_seeds) if order.n_seeds > 1 else ()),
+        *(("--stop-early",) if order.stop_early else ()),
     )
     st.caption("The same on the command line")
     st.code(words.command(workspace.path, *arguments, *drawn), language=None, wrap_lines=True)
@@ -201,6 +242,12 @@ def show_start(order: Order) -> None:
 
 def show(policies: list[str]) -> None:
     """Draws the tab."""
+    show_simulated(policies)
+    folded("Read a live test", _livetest.show, "The outcome of an A/B test that you ran, from a file.")
+
+
+def show_simulated(policies: list[str]) -> None:
+    """Draws the tests on simulated users, and the form that starts one."""
     found = testable()
     if not found:
         st.info(
@@ -215,5 +262,7 @@ def show(policies: list[str]) -> None:
         chosen = choose_test({run.id: run for run in tests}, runs)
         if finished := follow.finished(chosen.id):
             show_test(finished, runs)
+        else:
+            st.fragment(show_so_far, run_every=follow.SECONDS_BETWEEN_PARTS)(chosen.id)
     st.header("Start a test", anchor=False)
     show_form(found, policies)

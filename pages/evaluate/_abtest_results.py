@@ -7,14 +7,11 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mtf_engine.evaluation import ABTest
+from pages.evaluate._abtest_looks import metric_title
 from pages.shared import results
 from pages.shared.charts import BOUND, SYMBOLS, escape, interval, policy_colours, sized
 
 NUMBERS = ("relative difference", "low", "high", "p-value", "users live")
-
-
-def metric_title(metric: str) -> str:
-    return metric.replace("_", " ")
 
 
 def effects(test: ABTest, runs: results.Runs) -> pd.DataFrame:
@@ -36,9 +33,10 @@ def effects(test: ABTest, runs: results.Runs) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(NUMBERS, float))
 
 
-def long_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Returns `effects` as it is shown and saved."""
-    return frame.drop(columns="algo").rename(columns={"low": "interval from", "high": "interval to"})
+def long_table(frame: pd.DataFrame, stopped: bool) -> pd.DataFrame:
+    """Returns `effects` as it is shown and saved; of a test that was stopped the interval is the boundary."""
+    what = "boundary" if stopped else "interval"
+    return frame.drop(columns="algo").rename(columns={"low": f"{what} from", "high": f"{what} to"})
 
 
 def by_sample(test: ABTest, runs: results.Runs) -> pd.DataFrame:

@@ -13,7 +13,7 @@ TERMS = {
     "interval to": "Upper end of the 95 % interval: Student's t over users, or over samples of users.",
     "p-value": "How often a difference this large would show if there were none: Student's t, two-sided.",
     "boundary": "Interval that holds at every look together, with 95 % probability: however often one looks, a "
-    "difference outside 0 may be believed at once. The asymptotic confidence sequence of Waudby-Smith and others "
+    "difference is told from 0 once it leaves 0 out. The asymptotic confidence sequence of Waudby-Smith and others "
     "(Annals of Statistics 2024); about half as wide again as the interval of a single look.",
     "boundary from": "Lower end of the 95 % interval that holds at every look together.",
     "boundary to": "Upper end of the 95 % interval that holds at every look together.",

@@ -4,6 +4,8 @@ Parts of the engine that load torch are imported where they are used: home must 
 """
 
 import os
+import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +29,7 @@ from mtf_engine.logs.aggregates import Population, stored_signal
 from mtf_engine.logs.aggregates import population as count_population
 from mtf_engine.logs.aggregates import signal as measure_signal
 from mtf_engine.logs.datasets import Dataset
+from mtf_engine.logs.live_users import Arms, read_arms
 from mtf_engine.policies.heads import read_head
 from mtf_engine.registry import DatasetRow, RunRow, RunState
 from mtf_engine.runs import files, finding
@@ -37,6 +40,8 @@ from mtf_engine.spec import BoundsPlan, FusionSpec, Refusal
 from mtf_engine.workspace import Workspace
 
 if TYPE_CHECKING:
+    from streamlit.runtime.uploaded_file_manager import UploadedFile
+
     from mtf_engine.evaluation import EvaluationResult
     from mtf_engine.evaluation.explain import Explanation, LoggedRequest
     from mtf_engine.evaluation.what_if import WhatIf
@@ -274,6 +279,20 @@ def _what_if(policies: tuple[str, ...], dataset_id: str, content_hash: str, sign
     from mtf_engine.questions.what_if import reward_what_if
 
     return reward_what_if(workspace(), policies, dataset_id, signal)
+
+
+def live_arms(upload: "UploadedFile") -> Arms:
+    """Returns what the arms of an uploaded live test did; a Refusal calls the file `users`."""
+    return _live_arms(upload.file_id, upload.name, upload)
+
+
+@st.cache_data(show_spinner="Reading the live test…", max_entries=10)
+def _live_arms(file_id: str, name: str, _upload: "UploadedFile") -> Arms:
+    ending = re.sub(r"[^A-Za-z.]", "", "".join(Path(name).suffixes[-2:]))
+    with tempfile.TemporaryDirectory(prefix="mtf-upload-") as folder:
+        path = Path(folder) / f"users{ending}"
+        path.write_bytes(_upload.getbuffer())
+        return read_arms(path)
 
 
 def opened(row: DatasetRow) -> Dataset:
