@@ -5,9 +5,13 @@ import pandas as pd
 import pytest
 
 from mtf_engine.evaluation import ABTest
+from mtf_engine.evaluation.livetest import live_test
+from mtf_engine.evaluation.sequential import Look
+from mtf_engine.logs.live_users import read_arms
 from mtf_engine.registry import RunState
-from mtf_engine.runs import executor
-from pages.evaluate import _abtest_results
+from mtf_engine.runs import executor, files
+from mtf_engine.work.abtest import looks_so_far, submit_abtest
+from pages.evaluate import _abtest_looks, _abtest_results
 from tests.test_evaluate_pages import table
 from tests.test_pages import button, checked, empty, filled, opened, texts
 from tests.workspaces import copy_workspace
@@ -54,10 +58,120 @@ def test_a_test_is_started_followed_and_found_again(small_workspace, tmp_path, m
     run = copy.registry.runs(kind="abtest")[0]
     assert run.config["n_users"] == 100_000_000 and app.selectbox(key="test").value == run.id
     assert not [w for w in app.warning if "Synthetic" in w.value]
+    assert "You may look" not in texts(app)
+    look = Look(arm=run.config["policies"][1], metric="return", users=500, relative=0.1, low=0.05, high=0.15)
+    (copy.run_dir(run.id) / files.LOOKS).write_text(f"[{look.model_dump_json()}]")
+    assert "told to be above the base after 500 users" in texts(checked(app.run())).replace("\\", "")
     executor.cancel(copy, run.id)
     assert executor.wait(copy, run.id).state is RunState.CANCELLED
     assert "was cancelled" in checked(app.run()).error[0].value
     assert "Synthetic" in opened("abtest", test=copy.registry.runs(kind="abtest")[1].id).warning[0].value
+
+
+def test_what_was_known_after_how_many_users_is_drawn_and_said(
+    small_workspace, tmp_path, monkeypatch, in_process
+):
+    copy = copy_workspace(small_workspace, tmp_path / "copy")
+    monkeypatch.setenv("MTF_WORKSPACE", str(copy.path))
+    (training,) = copy.registry.runs(kind="train")
+    run_id = submit_abtest(copy, [training.id], against="baseline", env="session:feed", n_users=120)
+    run = executor.completed(copy, executor.wait(copy, run_id))
+    result = ABTest.model_validate(run.result)
+    assert looks_so_far(copy, run_id) == list(result.looks)
+    app = opened("abtest", test=run_id, look_metric="duration_time")
+    shown = table(app, "users", "boundary from")
+    assert list(shown["users"]) == [102, 108, 114, 120]
+    assert list(shown["boundary to"]) == [k.high for k in result.looks if k.metric == "duration_time"]
+    assert "You may look as often as you like" in texts(app) and "The test stopped" not in texts(app)
+    stopped = result.model_copy(update={"n_planned": 1_000})
+    copy.registry.update_run(run_id, result=stopped.model_dump(mode="json"))
+    app = opened("abtest", test=run_id)
+    assert "The test stopped after 120 of 1,000 users: by then the session reward" in texts(app)
+    assert table(app, "relative difference", "boundary from", "p-value")["users live"].size
+
+
+def looks():
+    """Looks at two arms: one is told at the second, the other never."""
+    seen = {"a": [(0.1, -0.1, 0.3), (0.2, 0.1, 0.3)], "b": [(-0.1, -0.4, 0.2), (-0.1, -0.3, 0.1)]}
+    return [
+        Look(arm=arm, metric="m", users=100 * (i + 1), relative=r, low=low, high=high)
+        for i in range(2)
+        for arm, (r, low, high) in ((arm, rows[i]) for arm, rows in seen.items())
+    ]
+
+
+NAMED = {arm: {"policy": f"<{arm}>", "algo": arm} for arm in "ab"}
+
+
+def test_looks_have_a_panel_a_policy_its_boundary_and_a_line_at_zero():
+    figure = _abtest_looks.figure(_abtest_looks.looks_frame(looks(), "m", NAMED))
+    assert [a.text for a in figure.layout.annotations] == ["<b>&lt;a&gt;</b>", "<b>&lt;b&gt;</b>"]
+    low, high, difference = figure.data[:3]
+    assert list(low.x) == list(high.x) == list(difference.x) == [100, 200]
+    assert (list(low.y), list(high.y), list(difference.y)) == ([-0.1, 0.1], [0.3, 0.3], [0.1, 0.2])
+    assert high.fill == "tonexty" and len(figure.layout.shapes) == 2
+    assert {shape.y0 for shape in figure.layout.shapes} == {0}
+    assert figure.layout.xaxis.title.text == "users so far"
+    one = _abtest_looks.figure(_abtest_looks.looks_frame(looks()[:1], "m", NAMED)).data[-1]
+    assert [*one.error_y.array, *one.error_y.arrayminus] == pytest.approx([0.2, 0.2]), (
+        "a band needs two looks"
+    )
+    days = [look.model_copy(update={"day": f"2026-11-0{look.users // 100}"}) for look in looks()]
+    assert _abtest_looks.figure(_abtest_looks.looks_frame(days, "m", NAMED)).layout.xaxis.title.text == "day"
+
+
+def test_looks_are_said_in_words():
+    assert _abtest_looks.verdicts(looks(), "m", NAMED) == [
+        "<a>: told to be above the base after 200 users.",
+        "<b>: not told from the base in 200 users.",
+    ]
+
+
+def test_stopping_early_is_asked_for_by_users_of_one_sample(filled):
+    app = opened("abtest", stop_early="true")
+    assert "--stop-early" in texts(app)
+    assert "--stop-early" not in texts(opened("abtest", stop_early="true", samples="2"))
+
+
+LIVE = "user,arm,date,watch\n" + "\n".join(
+    f"u{i},{'AB'[i % 2]},2026-11-0{1 + i // 100},{i % 7 + 2 * (i % 2)}" for i in range(300)
+)
+
+
+def uploaded(text):
+    app = opened("abtest")
+    app.session_state["unfold Read a live test"] = True
+    (upload,) = checked(app.run()).file_uploader
+    return checked(upload.set_value(("my *test*.csv", text.encode(), "text/csv")).run())
+
+
+def test_a_live_test_is_read_from_an_upload(filled, tmp_path):
+    app = uploaded(LIVE)
+    (tmp_path / "users.csv").write_text(LIVE)
+    expected = live_test(read_arms(tmp_path / "users.csv"), "A")
+    assert "A has 150 users and B 150, where equal shares were meant" in app.success[0].value
+    shown = table(app, "arm", "interval from", "boundary from")
+    assert list(shown["relative difference"]) == [expected.effects[0].relative]
+    assert list(table(app, "day", "boundary to")["boundary to"]) == [look.high for look in expected.looks]
+    assert "B: told to be above the base after 300 users, on 2026-11-03" in texts(app).replace("\\", "")
+    assert "livetest 'my *test*.csv' --base A" in texts(app)
+    app.text_input(key="live_ratio").set_value("A=1,B=3")
+    assert "Find the cause before you read any figure" in checked(app.run()).error[0].value
+    app.text_input(key="live_ratio").set_value("A=1")
+    assert "does not say what share B was meant to have" in checked(app.run()).error[0].value
+
+
+def test_beside_an_arm_called_as_a_policy_stands_what_was_simulated(filled, result):
+    policy = result.policies[1]
+    text = LIVE.replace("watch", "session_reward").replace(",A,", ",baseline,").replace(",B,", f",{policy},")
+    shown = table(uploaded(text), "arm", "simulated")
+    assert list(shown["simulated"]) == [result.effect(policy, "session_reward").relative]
+
+
+def test_a_live_test_with_a_bad_row_is_refused_by_its_row(filled):
+    app = uploaded(LIVE + "\nu1,A,2026-11-01,3")
+    assert "row 301, column arm: puts u1 into a second arm" in app.error[0].value.replace("\\", "")
+    assert not app.success
 
 
 def links(app):

@@ -293,6 +293,16 @@ def test_policies_are_tested_on_the_same_users(filled: Shell) -> None:
     assert "differ in their features" in filled.refused("abtest", training.id, "--env", "gym:Pendulum-v1")
 
 
+def test_a_test_that_may_stop_early_is_looked_at_and_ends_where_nothing_is_told(filled: Shell) -> None:
+    (training,) = filled.workspace.registry.runs(kind="train")
+    result = filled("abtest", training.id, "--users", "110", "--stop-early", "--personalisation")
+    assert sorted({look["users"] for look in result["looks"]}) == [104, 110]
+    assert filled.workspace.registry.run(result["run_id"]).config["stop_early"]
+    assert result["n_planned"] is None and len(result["personalisation"]) == 6
+    refused = filled.refused("abtest", training.id, "--stop-early", "--seeds", "2")
+    assert "stops early by the users of one seed; take one seed" in refused
+
+
 @pytest.mark.slow
 def test_a_gymnasium_environment_goes_the_same_way(shell: Shell) -> None:
     where = ["--env", "gym:Pendulum-v1"]

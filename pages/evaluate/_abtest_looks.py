@@ -1,6 +1,7 @@
 """What was known of an A/B test after how many users: the chart, its table and its words, simulated or live."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -8,7 +9,7 @@ import streamlit as st
 
 from mtf_engine.evaluation.sequential import Look, first_told
 from pages.shared import glossary, words
-from pages.shared.charts import BOUND, cell, escape, grid, policy_colours
+from pages.shared.charts import BOUND, cell, escape, grid, interval, policy_colours
 from pages.shared.exhibit import exhibit
 
 FAINT = 0.25
@@ -64,12 +65,19 @@ def _band(rows: pd.DataFrame, over: str, colour: str) -> list[go.Scatter]:
         mode="lines+markers",
         line={"color": colour, "width": 1.8},
         marker={"size": 5},
+        error_y=_bar(rows) if len(rows) == 1 else None,
         customdata=rows[["users", "boundary from", "boundary to"]],
         hovertemplate="%{y:+.2%} [%{customdata[1]:+.2%}, %{customdata[2]:+.2%}]<br>"
         "%{customdata[0]:,} users<extra></extra>",
     )
     lower = go.Scatter(x=rows[over], y=rows["boundary from"], **edge)
     return [lower, go.Scatter(x=rows[over], y=rows["boundary to"], **edge, **fill), difference]
+
+
+def _bar(rows: pd.DataFrame) -> dict[str, Any]:
+    """Returns the boundary of a single look, which no band can show, as a bar."""
+    ends = rows.rename(columns={"boundary from": "low", "boundary to": "high"})
+    return interval(ends, "relative difference")
 
 
 def _rgb(colour: str) -> str:
@@ -100,8 +108,8 @@ def show(looks: Sequence[Look], metric: str, named: Named, name: str) -> None:
     alt = f"Relative difference of {metric_title(metric)} to the base as users came in, in its boundary"
     exhibit(figure(frame), frame.drop(columns="algo"), f"{name} looks", alt)
     st.caption(
-        "You may look as often as you like: of a hundred tests without a difference, five or so ever have 0 outside "
-        "the shaded boundary, at whatever look. An interval made for a single look would not hold."
+        "You may look as often as you like: of a hundred tests without a difference, about five at most ever have 0 "
+        "outside the shaded boundary, at whatever look. An interval made for a single look would not hold."
     )
     for verdict in verdicts(looks, metric, named):
         st.markdown(words.plain(verdict))

@@ -1,22 +1,31 @@
 """A live A/B test from a file: was it split as meant, and what did each arm do. Decides whether to believe it."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from mtf_engine.evaluation import ABTest
 from mtf_engine.evaluation.livetest import PLANNED, LiveTest, live_test
 from mtf_engine.logs.endings import SUFFIXES
 from mtf_engine.logs.live_users import Arms
+from mtf_engine.registry import RunState
 from pages.evaluate import _abtest_looks
 from pages.shared import follow, glossary, links, loaders, words
 from pages.shared.charts import intervals
 from pages.shared.exhibit import exhibit
 
-NUMBERS = ("relative difference", "low", "high", "p-value", "boundary from", "boundary to")
+NUMBERS = ("relative difference", "low", "high", "p-value", "boundary from", "boundary to", "simulated")
+Simulated = Mapping[tuple[str, str], float | None]
 
 
-def effects(test: LiveTest) -> pd.DataFrame:
-    """Returns one row an arm and metric; what cannot be told is NaN."""
+def effects(test: LiveTest, simulated: Simulated) -> pd.DataFrame:
+    """Returns one row an arm and metric; what cannot be told is NaN.
+
+    Where an arm is called as a policy of a simulated test, what that told of the same metric is beside it.
+    """
+    known = {(effect.arm, effect.metric) for effect in test.effects} & simulated.keys()
     frame = pd.DataFrame(
         {
             **_named(effect.arm),
@@ -30,10 +39,22 @@ def effects(test: LiveTest) -> pd.DataFrame:
             "p-value": effect.p_value,
             "boundary from": effect.low,
             "boundary to": effect.high,
+            **({"simulated": simulated.get((effect.arm, effect.metric))} if known else {}),
         }
         for effect in test.effects
     )
-    return frame.astype(dict.fromkeys(NUMBERS, float))
+    return frame.astype({name: float for name in NUMBERS if name in frame})
+
+
+def simulated(test: LiveTest) -> Simulated:
+    """Returns by arm and metric what the newest simulated test of the policy so called told against the same base."""
+    told: dict[tuple[str, str], float | None] = {}
+    for run in loaders.workspace().registry.runs(RunState.COMPLETED, kind="abtest"):
+        played = ABTest.model_validate(run.result)
+        effects = played.effects if played.base == test.base else ()
+        for effect in effects:
+            told.setdefault((effect.policy, effect.metric), effect.relative)
+    return told
 
 
 def _named(arm: str) -> dict[str, str]:
@@ -89,9 +110,9 @@ def choose(arms: Arms) -> tuple[str, str, int]:
 
 def show_test(test: LiveTest) -> None:
     show_split(test)
-    frame = effects(test)
+    frame = effects(test, simulated(test))
     st.header("What each arm did", anchor=False, help=glossary.TERMS["relative difference"])
-    metric = links.choice("Metric", {name: name for name in frame["metric"]}, "live_metric")
+    metric = links.choice("Metric shown", {name: name for name in frame["metric"]}, "live_metric")
     alt = f"Relative difference of {metric} to {test.base}, with 95 % intervals"
     exhibit(figure(frame[frame["metric"] == metric]), long_table(frame), "live test", alt)
     st.caption(

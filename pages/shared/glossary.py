@@ -17,6 +17,8 @@ TERMS = {
     "(Annals of Statistics 2024); about half as wide again as the interval of a single look.",
     "boundary from": "Lower end of the 95 % interval that holds at every look together.",
     "boundary to": "Upper end of the 95 % interval that holds at every look together.",
+    "simulated": "Relative difference of the policy that is called as the arm, in the newest A/B test on simulated "
+    "users against the same base.",
     "sample ratio mismatch": "The arms of a live test have other shares of its users than were meant, more often "
     "than chance explains (chi-square, p < 0.001): users are lost or counted wrongly in one arm, and what is "
     "measured is that. Fabijan and others, KDD 2019.",
