@@ -58,8 +58,15 @@ def test_a_test_is_started_followed_and_found_again(small_workspace, tmp_path, m
     run = copy.registry.runs(kind="abtest")[0]
     assert run.config["n_users"] == 100_000_000 and app.selectbox(key="test").value == run.id
     assert not [w for w in app.warning if "Synthetic" in w.value]
-    assert "You may look" not in texts(app)
-    look = Look(arm=run.config["policies"][1], metric="return", users=500, relative=0.1, low=0.05, high=0.15)
+    assert "The first look is after 5,000,000 users" in texts(app)
+    look = Look(
+        arm=run.config["policies"][1],
+        metric="valid_consumption",
+        users=500,
+        relative=0.1,
+        low=0.05,
+        high=0.15,
+    )
     (copy.run_dir(run.id) / files.LOOKS).write_text(f"[{look.model_dump_json()}]")
     assert "told to be above the base after 500 users" in texts(checked(app.run())).replace("\\", "")
     executor.cancel(copy, run.id)

@@ -1,6 +1,6 @@
 """A/B test policies on simulated users. Decides whether a policy is worth a live test, and how large a one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -8,10 +8,10 @@ import streamlit as st
 
 from mtf_engine.environments.names import session_of, world_of
 from mtf_engine.evaluation import ABTest
-from mtf_engine.evaluation.abtest import DECIDES
+from mtf_engine.evaluation.abtest import BARE_METRICS, DECIDES, METRICS
 from mtf_engine.evaluation.agreement import agreement
 from mtf_engine.evaluation.result import PairedDifference
-from mtf_engine.evaluation.sequential import Look
+from mtf_engine.evaluation.sequential import look_at
 from mtf_engine.registry import BASELINE, RunRow, RunState, run_of
 from mtf_engine.runs import estimates, executor
 from mtf_engine.work.abtest import looks_so_far, submit_abtest
@@ -82,7 +82,7 @@ def show_test(run: RunRow, runs: results.Runs) -> None:
         introduce(test, runs)
         show_effects(run, test, frame, runs)
         if test.looks:
-            show_looks(run, test.looks, runs)
+            _abtest_looks.show(test.looks, choose_metric(test.metrics), named(run, runs), run.id)
         show_beside(test)
         show_live(frame, test)
         if test.env.startswith(GYM):
@@ -92,18 +92,29 @@ def show_test(run: RunRow, runs: results.Runs) -> None:
         st.page_link(places.POLICIES, label="Compare them on a log →", query_params=query)
 
 
-def show_so_far(run_id: str) -> None:
-    """Draws what is known of a test that works."""
-    workspace = loaders.workspace()
-    if looks := looks_so_far(workspace, run_id):
-        show_looks(workspace.registry.run(run_id), looks, loaders.runs_by_id())
+def follow_looks(run: RunRow) -> None:
+    """Draws what is known of a test that works, where it is looked at, and draws it anew with each look."""
+    planned = look_at(run.config["n_users"])
+    if planned and len(run.config["seeds"]) == 1:
+        metric = choose_metric(BARE_METRICS if run.config["env"].startswith(GYM) else METRICS)
+        st.fragment(show_so_far, run_every=follow.SECONDS_BETWEEN_PARTS)(run, metric, planned[0])
 
 
-def show_looks(run: RunRow, looks: Sequence[Look], runs: results.Runs) -> None:
+def show_so_far(run: RunRow, metric: str, first: int) -> None:
+    if looks := looks_so_far(loaders.workspace(), run.id):
+        _abtest_looks.show(looks, metric, named(run, loaders.runs_by_id()), run.id)
+    else:
+        st.caption(f"The first look is after {first:,} users.")
+
+
+def choose_metric(metrics: Iterable[str]) -> str:
     _abtest_looks.head()
-    titles = {look.metric: _abtest_looks.metric_title(look.metric) for look in looks}
-    named = {policy: results.named(policy, runs) for policy in run.config["policies"]}
-    _abtest_looks.show(looks, links.choice("Metric", titles, "look_metric"), named, run.id)
+    return links.choice("Metric", {name: _abtest_looks.metric_title(name) for name in metrics}, "look_metric")
+
+
+def named(run: RunRow, runs: results.Runs) -> dict[str, dict[str, str]]:
+    """Returns what charts call each policy of a test, in their order."""
+    return {policy: results.named(policy, runs) for policy in run.config["policies"]}
 
 
 def introduce(test: ABTest, runs: results.Runs) -> None:
@@ -263,6 +274,6 @@ def show_simulated(policies: list[str]) -> None:
         if finished := follow.finished(chosen.id):
             show_test(finished, runs)
         else:
-            st.fragment(show_so_far, run_every=follow.SECONDS_BETWEEN_PARTS)(chosen.id)
+            follow_looks(chosen)
     st.header("Start a test", anchor=False)
     show_form(found, policies)
