@@ -187,7 +187,8 @@ class _Beside:
             return None
         slopes = np.array([1.0, mean / base_mean]) / base_mean
         parts = slopes**2 * self.variances[metric] / self.users
-        df = parts.sum() ** 2 / (parts**2 / (self.users - 1)).sum() if parts.any() else 1.0
+        shares = parts / parts.sum() if parts.any() else np.full(2, 0.5)
+        df = 1 / (shares**2 / (self.users - 1)).sum()
         relative = (mean - base_mean) / abs(base_mean)
         return _Difference(int(self.users.sum()), relative, math.sqrt(parts.sum()), float(df))
 
