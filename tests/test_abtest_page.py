@@ -145,8 +145,8 @@ LIVE = "user,arm,date,watch\n" + "\n".join(
 )
 
 
-def uploaded(text):
-    app = opened("abtest")
+def uploaded(text, page="abtest"):
+    app = opened(page)
     app.session_state["unfold Read a live test"] = True
     (upload,) = checked(app.run()).file_uploader
     return checked(upload.set_value(("my *test*.csv", text.encode(), "text/csv")).run())
@@ -166,6 +166,10 @@ def test_a_live_test_is_read_from_an_upload(filled, tmp_path):
     assert "Find the cause before you read any figure" in checked(app.run()).error[0].value
     app.text_input(key="live_ratio").set_value("A=1")
     assert "does not say what share B was meant to have" in checked(app.run()).error[0].value
+
+
+def test_a_live_test_needs_no_policy(empty):
+    assert "A has 150 users and B 150" in uploaded(LIVE, "policies").success[0].value
 
 
 def test_beside_an_arm_called_as_a_policy_stands_what_was_simulated(filled, result):

@@ -254,6 +254,11 @@ def show_start(order: Order) -> None:
 def show(policies: list[str]) -> None:
     """Draws the tab."""
     show_simulated(policies)
+    offer_live_test()
+
+
+def offer_live_test() -> None:
+    """Draws the folded section that reads the outcome of a test on real users, which needs no policy here."""
     folded("Read a live test", _livetest.show, "The outcome of an A/B test that you ran, from a file.")
 
 

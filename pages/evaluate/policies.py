@@ -39,6 +39,7 @@ def main() -> None:
     linked = links.followed("policies")
     policies = comparison.choose_policies()
     if policies is None:
+        _abtest.offer_live_test()
         return
     log = comparison.choose_log(policies, linked)
     read = {
