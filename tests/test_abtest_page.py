@@ -13,7 +13,7 @@ from mtf_engine.runs import executor, files
 from mtf_engine.work.abtest import looks_so_far, submit_abtest
 from pages.evaluate import _abtest_looks, _abtest_results
 from tests.test_evaluate_pages import table
-from tests.test_pages import button, checked, empty, filled, opened, texts
+from tests.test_pages import button, checked, empty, filled, opened, tables, texts
 from tests.workspaces import copy_workspace
 
 __all__ = ["empty", "filled"]
@@ -152,37 +152,33 @@ def uploaded(text, page="abtest"):
     return checked(upload.set_value(("my *test*.csv", text.encode(), "text/csv")).run())
 
 
-def test_a_live_test_is_read_from_an_upload(filled, tmp_path):
-    app = uploaded(LIVE)
-    (tmp_path / "users.csv").write_text(LIVE)
-    expected = live_test(read_arms(tmp_path / "users.csv"), "A")
-    assert "A has 150 users and B 150, where equal shares were meant" in app.success[0].value
-    shown = table(app, "arm", "interval from", "boundary from")
-    assert list(shown["relative difference"]) == [expected.effects[0].relative]
-    assert list(table(app, "day", "boundary to")["boundary to"]) == [look.high for look in expected.looks]
-    assert "B: told to be above the base after 300 users, on 2026-11-03" in texts(app).replace("\\", "")
-    assert "livetest 'my *test*.csv' --base A" in texts(app)
-    app.text_input(key="live_ratio").set_value("A=1,B=3")
-    assert "Find the cause before you read any figure" in checked(app.run()).error[0].value
-    app.text_input(key="live_ratio").set_value("A=1")
-    assert "does not say what share B was meant to have" in checked(app.run()).error[0].value
-
-
-def test_a_live_test_needs_no_policy(empty):
-    assert "A has 150 users and B 150" in uploaded(LIVE, "policies").success[0].value
-
-
-def test_beside_an_arm_called_as_a_policy_stands_what_was_simulated(filled, result):
+def test_a_live_test_is_read_from_an_upload_beside_what_was_simulated(filled, result, tmp_path):
     policy = result.policies[1]
     text = LIVE.replace("watch", "session_reward").replace(",A,", ",baseline,").replace(",B,", f",{policy},")
-    shown = table(uploaded(text), "arm", "simulated")
-    assert list(shown["simulated"]) == [result.effect(policy, "session_reward").relative]
+    (tmp_path / "users.csv").write_text(text)
+    expected = live_test(read_arms(tmp_path / "users.csv"), "baseline")
+    app = uploaded(text)
+    assert f"baseline has 150 users and {policy} 150, where equal" in app.success[0].value.replace("\\", "")
+    shown = tables(app)
+    (effects,) = (t for t in shown if {"arm", "interval from", "boundary from"} <= set(t))
+    assert list(effects["relative difference"]) == [expected.effects[0].relative]
+    assert list(effects["simulated"]) == [result.effect(policy, "session_reward").relative]
+    (days,) = (t for t in shown if {"day", "boundary to"} <= set(t))
+    assert list(days["boundary to"]) == [look.high for look in expected.looks]
+    assert f"{policy}: told to be above the base after 300 users, on 2026-11-03" in texts(app).replace(
+        "\\", ""
+    )
+    assert "livetest 'my *test*.csv' --base baseline" in texts(app)
+    app.text_input(key="live_ratio").set_value(f"baseline=1,{policy}=3")
+    assert "Find the cause before you read any figure" in checked(app.run()).error[0].value
 
 
-def test_a_live_test_with_a_bad_row_is_refused_by_its_row(filled):
-    app = uploaded(LIVE + "\nu1,A,2026-11-01,3")
+def test_a_live_test_needs_no_policy_and_is_refused_by_its_bad_row(empty):
+    app = uploaded(LIVE + "\nu1,A,2026-11-01,3", "policies")
     assert "row 301, column arm: puts u1 into a second arm" in app.error[0].value.replace("\\", "")
-    assert not app.success
+    (upload,) = app.file_uploader
+    app = checked(upload.set_value(("users.csv", LIVE.encode(), "text/csv")).run())
+    assert "A has 150 users and B 150" in app.success[0].value and not app.error
 
 
 def links(app):

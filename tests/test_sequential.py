@@ -8,13 +8,13 @@ from scipy import optimize, stats
 
 from mtf_engine.evaluation.sequential import FEWEST, Look, first_told, look_at, p_value, reach, tuned
 
-N = 4_000
+N, N_TESTS = 3_000, 800
 
 
 @pytest.fixture(scope="module")
 def paths():
     """Running means and standard errors of users alike in both arms, heavy-tailed, [2, tests, users]."""
-    values = np.random.default_rng(0).gamma(0.7, 1.0, (1_500, N)) - 0.7
+    values = np.random.default_rng(0).gamma(0.7, 1.0, (N_TESTS, N)) - 0.7
     n = np.arange(1, N + 1)
     means = np.cumsum(values, axis=1) / n
     variances = (np.cumsum(values**2, axis=1) - n * means**2) / np.maximum(n - 1, 1)
@@ -27,10 +27,10 @@ def ever_outside(paths, errors):
 
 
 def test_the_boundary_holds_at_every_look_where_a_plain_interval_does_not(paths):
-    """Looking after every user from the hundredth on; four standard errors of a share of 5 % are 2.2 %."""
+    """Looking after every user from the hundredth on; four standard errors of a share of 5 % are 3 %."""
     rho2 = tuned(N)
     errors = np.array([reach(n, rho2) for n in range(FEWEST, N + 1)])
-    assert ever_outside(paths, errors) < 0.05 + 4 * math.sqrt(0.05 * 0.95 / 1_500)
+    assert ever_outside(paths, errors) < 0.05 + 4 * math.sqrt(0.05 * 0.95 / N_TESTS)
     assert ever_outside(paths, 1.96) > 0.3
     assert ever_outside(paths[..., -1:], 1.96) < 0.08
 
