@@ -144,7 +144,7 @@ def test_a_linked_request_is_explained(filled):
     assert list(shown["rank, baseline"]) == list(shown["position"])  # the baseline made this log
     assert {"not shown"} == set(ranks["did"][ranks["position"].isna()])
     weights = table(app, "weight", "kind")
-    assert set(weights["policy"]) == {"the log's own", "baseline", f"small ({train.id[-4:]})"}
+    assert set(weights["policy"]) == {"the log's own", "baseline", train.name}
 
 
 def test_a_request_is_drawn(filled):

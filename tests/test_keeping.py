@@ -54,6 +54,18 @@ def test_a_note_replaces_the_one_before_and_tags_add_up(shell):
     assert "no run" in shell.refused("runs", "note", "train-0", "x")
 
 
+def test_a_run_is_renamed_and_a_part_only_once_its_whole_no_longer_finds_it_by_name(shell):
+    run_id = add_run(shell)
+    assert shell("runs", "rename", run_id, "  wider  clicks ")["name"] == "wider clicks"
+    for wrong in ("", " ", "x" * 81):
+        assert "cannot be a name" in shell.refused("runs", "rename", run_id, wrong)
+    whole = add_run(shell, RunState.INTERRUPTED, kind="progressive")
+    part = add_run(shell, parent_id=whole)
+    assert f"a part of {whole}" in shell.refused("runs", "rename", part, "other")
+    shell.workspace.registry.update_run(whole, state=RunState.COMPLETED)
+    assert shell("runs", "rename", part, "other")["name"] == "other"
+
+
 def test_the_archive_is_out_of_sight_and_nothing_is_lost(shell):
     run_id, live = add_run(shell), add_run(shell, RunState.RUNNING)
     shell.workspace.registry.update_run(live, state=RunState.QUEUED)

@@ -26,7 +26,7 @@ def test_a_recommended_round_is_promoted_with_a_name(team):
     app = checked(app.run())
     assert team.live == "train-1" and "Ada decided to **promote**" in app.success[0].value
     ledger = app.dataframe[-1].value
-    assert ledger["live from then on"].tolist() == ["round 1 (in-1)"] and ledger["name"].tolist() == ["Ada"]
+    assert ledger["live from then on"].tolist() == ["round 1"] and ledger["name"].tolist() == ["Ada"]
 
 
 def test_against_the_rule_the_page_asks_for_a_reason(team):

@@ -8,7 +8,7 @@ from mtf_engine.registry import RunRow, RunState, new_id, now
 from mtf_engine.runs import executor, metrics
 from mtf_engine.work import kinds
 from mtf_engine.workspace import Workspace
-from pages.shared import run_table
+from pages.shared import run_table, words
 from pages.shared.run_table import Filters
 from pages.train import _run_charts
 from pages.train._run_charts import Look
@@ -96,6 +96,39 @@ def test_several_seeds_start_as_one_group_and_wait_in_order(still):
     app.button(key=f"↓ down {queue[0].id}").click()
     checked(app.run())
     assert [run.seed for run in still.registry.queue()] == [1, 0, 2]
+
+
+def test_policies_are_called_by_name_and_seed_and_by_id_only_where_two_are_called_the_same():
+    runs = [
+        row(id="train-000000aa", name="wide", algo="iql", seed=1, n_steps=30, best_step=20),
+        row(id="train-000000bb", name="wide", seed=0, seed_group="wide"),
+        row(id="train-000000cc", name="wide", seed=1, seed_group="wide"),
+        row(id="train-000000dd", name="twice"),
+        row(id="train-000000ee", name="twice"),
+        row(id="train-000000ff", name="baseline"),
+        row(id="train-00000000", name="", algo="iql"),
+    ]
+    titles = words.policy_titles(runs, {run.id: run for run in runs})
+    assert list(titles.values()) == [
+        "wide",
+        "wide (best step 20)",
+        "wide, seed 0",
+        "wide, seed 1",
+        "twice (00dd)",
+        "twice (00ee)",
+        "baseline (00ff)",
+        "iql",
+    ]
+    assert titles == {policy: words.policy_title(policy, {run.id: run for run in runs}) for policy in titles}
+
+
+def test_a_run_is_renamed_on_its_page(still):
+    app = opened("runs", run="train-2")
+    app.text_input[[one.label for one in app.text_input].index("Name")].set_value("wider *clicks*")
+    button(app, "Save").click()
+    checked(app.run())
+    assert still.registry.run("train-2").name == "wider *clicks*"
+    assert "runs rename train-2 'wider *clicks*'" in texts(app)
 
 
 def test_runs_are_found_by_the_choices_in_the_address(still):

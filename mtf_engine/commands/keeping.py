@@ -1,4 +1,4 @@
-"""`runs note`, `tag`, `archive`, `delete`: keeping runs in order."""
+"""`runs rename`, `note`, `tag`, `archive`, `delete`: keeping runs in order."""
 
 from typing import Annotated
 
@@ -12,7 +12,17 @@ app = typer.Typer()
 
 
 def _kept(run: RunRow) -> dict[str, object]:
-    return {"run_id": run.id, "note": run.note, "tags": run.tags, "archived": run.archived}
+    return {"run_id": run.id, "name": run.name, "note": run.note, "tags": run.tags, "archived": run.archived}
+
+
+@command(app, 'runs rename train-1f00ba77 "wider clicks"')
+def rename(
+    shell: Session, run_id: RunId, name: Annotated[str, typer.Argument(metavar="NAME", help="The new name.")]
+) -> None:
+    """Give a run another name, by which charts and tables call its policy too."""
+    from mtf_engine.runs import keeping
+
+    shell.show(_kept(keeping.rename(shell.workspace, run_id, name)))
 
 
 @command(app, 'runs note train-1f00ba77 "wider bounds than last week"')

@@ -1,12 +1,25 @@
-"""Keeping runs in order: notes, tags, the archive."""
+"""Keeping runs in order: names, notes, tags, the archive."""
 
 from collections.abc import Iterable
 
-from mtf_engine.registry import RunRow
+from mtf_engine.registry import RunRow, RunState
 from mtf_engine.spec import Refusal
 from mtf_engine.workspace import Workspace
 
-LONGEST_TAG = 40
+LONGEST_TAG, LONGEST_NAME = 40, 80
+
+
+def rename(workspace: Workspace, run_id: str, name: str) -> RunRow:
+    """Returns the run under another name; a Refusal where its name still finds it for the run that it is a part of."""
+    run, name = workspace.registry.run(run_id), " ".join(name.split())
+    if not name or len(name) > LONGEST_NAME:
+        raise Refusal(f"{name!r} cannot be a name; use 1 to {LONGEST_NAME} characters")
+    whole = workspace.registry.run(run.parent_id) if run.parent_id else None
+    if whole is not None and whole.state is not RunState.COMPLETED:
+        raise Refusal(
+            f"{run_id} is a part of {whole.id}, which goes on with it by its name; wait until it is completed"
+        )
+    return _updated(workspace, run_id, name=name)
 
 
 def note(workspace: Workspace, run_id: str, text: str) -> RunRow:

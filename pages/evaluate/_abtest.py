@@ -197,7 +197,7 @@ def show_form(found: dict[str, list[RunRow]], policies: list[str]) -> None:
         for env in by_env
     }
     env = links.choice("In", worlds, "env", left)
-    bases = {BASELINE: "baseline: the live policy"} | words.policy_titles(found[env])
+    bases = {BASELINE: "baseline: the live policy"} | words.policy_titles(found[env], loaders.runs_by_id())
     against = links.choice("Against", bases, "against", right)
     first, second, third = st.columns(3)
     users = first.number_input("Users", 2, value=10_000, step=10_000, key="users", **BOUND)

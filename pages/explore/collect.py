@@ -24,7 +24,7 @@ FOLLOWED = "collected"
 def choose_baseline(world: World, place: Any) -> str:
     """Draws the choice of the policy explored around: the default one, or a training that fits the users."""
     titles = {BASELINE: "the live policy; action 0 for everybody where there is none"} | words.policy_titles(
-        worlds.fitting(world)
+        worlds.fitting(world), loaders.runs_by_id()
     )
     why = "The live policy. In a next round it is the policy that was promoted."
     return links.choice("Baseline policy", titles, "baseline", place, help=why)

@@ -129,7 +129,7 @@ def _ab_users(world: World, place: Any) -> int:
 def _baselines(world: World) -> dict[str, str]:
     """Returns what lists call the policies that rounds can start from: what is live, the default one, all others."""
     titles = {BASELINE: "the live policy; action 0 for everybody where there is none"}
-    titles |= words.policy_titles(worlds.fitting(world))
+    titles |= words.policy_titles(worlds.fitting(world), loaders.runs_by_id())
     live = loaders.workspace().live
     if live not in titles:
         return titles

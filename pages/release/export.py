@@ -85,7 +85,7 @@ def choose(runs: list[RunRow]) -> str:
     which = (
         "Of each training the last step and, where it is another, the one that ranked validation users best."
     )
-    return links.choice("Policy", words.policy_titles(runs), "run", help=which)
+    return links.choice("Policy", words.policy_titles(runs, loaders.runs_by_id()), "run", help=which)
 
 
 def show_bundle(run: RunRow) -> None:

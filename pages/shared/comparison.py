@@ -45,7 +45,7 @@ def choose_policies(place: Any = st) -> list[str] | None:
         st.page_link(places.START, label="Start a training →")
         return None
     first = [run.id for run in _alike(runs)[:FIRST]]
-    titles = words.policy_titles(runs)
+    titles = words.policy_titles(runs, loaders.runs_by_id())
     return links.choices("Policies, beside the baseline", titles, "policies", place, first)
 
 

@@ -84,18 +84,22 @@ def _move_button(label: str, run: RunRow, places: int, disabled: bool) -> None:
 
 
 def edit(run: RunRow, known_tags: Sequence[str]) -> None:
-    """Draws the run's note and tags, to be changed."""
+    """Draws the run's name, note and tags, to be changed."""
     workspace = loaders.workspace()
     with st.form(f"note and tags {run.id}", border=False):
+        name = st.text_input("Name", run.name, max_chars=keeping.LONGEST_NAME)
         note = st.text_area("Note", run.note, height=80)
         options = sorted({*known_tags, *run.tags})
         tags = st.multiselect("Tags", options, run.tags, accept_new_options=True)
         saved = st.form_submit_button("Save")
     if saved:
         with follow.refusals():
+            if name != run.name:
+                keeping.rename(workspace, run.id, name)
             keeping.note(workspace, run.id, note)
             keeping.tag(workspace, run.id, add=tags, remove=set(run.tags) - set(tags))
             st.rerun()
+    show_command("runs", "rename", run.id, run.name)
     show_command("runs", "note", run.id, run.note or "a note")
     show_command("runs", "tag", run.id, *(run.tags or ["candidate"]))
 

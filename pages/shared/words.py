@@ -3,11 +3,13 @@
 import math
 import re
 import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 
 from mtf_engine.environments.names import world_of
-from mtf_engine.registry import BEST, DatasetRow, RunRow, RunState, now, run_of
+from mtf_engine.registry import BASELINE, BEST, CANDIDATE, LIVE, DatasetRow, RunRow, RunState, now, run_of
 
 PROJECT = Path(__file__).parents[2]
 STATES = {
@@ -93,25 +95,39 @@ def command(workspace: Path, *words: object) -> str:
     return shlex.join(["mtf", "--workspace", str(place), *map(str, words)])
 
 
-def policy_title(policy: str, runs: dict[str, RunRow]) -> str:
-    """Returns what charts and tables call a policy: its run's name or method, the id's end, the best step."""
+def policy_title(policy: str, runs: Mapping[str, RunRow]) -> str:
+    """Returns what charts and tables call a policy: its run's name or method, its seed in a group, the best step.
+
+    The end of its id is there too where another of `runs`, which are all trainings by id, is called the same.
+    """
     run = runs.get(run_of(policy))
-    if run is None:
-        return policy
-    step = f", best step {run.best_step:,}" if policy.endswith(BEST) else ""
-    return f"{run.name or run.algo} ({run.id[-4:]}{step})"
+    return policy if run is None else _title(policy, run, Counter(map(_called, runs.values())))
 
 
-def policy_titles(runs: list[RunRow]) -> dict[str, str]:
-    """Returns the title of each training's last policy, and of its best where that is another."""
-    by_id = {run.id: run for run in runs}
-    policies = [
-        policy
-        for run in runs
-        for policy in (run.id, run.id + BEST)
-        if policy == run.id or run.best_step not in (None, run.n_steps)
-    ]
-    return {policy: policy_title(policy, by_id) for policy in policies}
+def policy_titles(runs: Iterable[RunRow], among: Mapping[str, RunRow]) -> dict[str, str]:
+    """Returns the title of each training's last policy, and of its best where that is another.
+
+    `among` are all trainings by id.
+    """
+    called = Counter(map(_called, among.values()))
+    return {policy: _title(policy, run, called) for run in runs for policy in policies(run)}
+
+
+def policies(run: RunRow) -> tuple[str, ...]:
+    """Returns the policies of a training: of its last step, and of its best where that is another."""
+    return (run.id,) if run.best_step in (None, run.n_steps) else (run.id, run.id + BEST)
+
+
+def _title(policy: str, run: RunRow, called: Mapping[str, int]) -> str:
+    alike = called.get(_called(run), 0) > 1 or _called(run) in (BASELINE, LIVE, CANDIDATE)
+    step = f"best step {run.best_step:,}" if policy.endswith(BEST) else ""
+    told = ", ".join(part for part in (run.id[-4:] if alike else "", step) if part)
+    return f"{_called(run)} ({told})" if told else _called(run)
+
+
+def _called(run: RunRow) -> str:
+    name = run.name or str(run.algo)
+    return f"{name}, seed {run.seed}" if run.seed_group else name
 
 
 def source(row: DatasetRow) -> str:

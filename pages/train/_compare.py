@@ -155,7 +155,7 @@ def show() -> None:
     live = any(not run.state.is_finished for run in runs)
     st.fragment(show_curves, run_every=LIVE_SECONDS if live else None)(signed, names, look, group)
     st.header("Policies", anchor=False)
-    policies = list(words.policy_titles(completed(runs)))
+    policies = [policy for run in completed(runs) for policy in words.policies(run)]
     if policies:
         query = {"policies": policies}
         st.page_link(places.POLICIES, label="Compare their policies on a log →", query_params=query)

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from mtf_engine.environments.names import meets_again
-from mtf_engine.registry import BEST, RunRow, RunState
+from mtf_engine.registry import RunRow, RunState
 from mtf_engine.runs import executor
 from pages.shared import charts, follow, links, loaders, places, run_actions, run_table, words
 from pages.shared.exhibit import csv_download, exhibit
@@ -113,8 +113,7 @@ def show_actions(run: RunRow) -> None:
         again = {"from": run.id}
         st.page_link("pages/train/start.py", label="Run again with changes →", query_params=again)
     if run.kind == "train" and run.state is RunState.COMPLETED:
-        policies = [run.id] if run.best_step in (None, run.n_steps) else [run.id, run.id + BEST]
-        compare = {"policies": policies}
+        compare = {"policies": words.policies(run)}
         st.page_link(places.POLICIES, label="Compare it →", query_params=compare)
         if (takes := loaders.takes(run)) and meets_again(takes.env):
             test = {places.TAB: places.ABTEST, "policies": run.id}
@@ -184,7 +183,7 @@ def all_runs() -> None:
     st.header(words.plain(words.run_title(run)), anchor=False)
     alive = not run.state.is_finished
     st.fragment(show_run, run_every=LIVE_SECONDS if alive else None)(run_id, alive)
-    with st.expander("Note and tags", expanded=bool(run.note or run.tags)):
+    with st.expander("Name, note and tags", expanded=bool(run.note or run.tags)):
         run_actions.edit(run, sorted({tag for one in runs for tag in one.tags}))
 
 
