@@ -102,6 +102,12 @@ def press(name: str) -> Use:
     return lambda page: page.get_by_role("button", name=name).first.click()
 
 
+def turn(*names: str) -> Use:
+    """Returns what opens one tab after the other."""
+    tabs = itertools.cycle(names)
+    return lambda page: page.get_by_role("tab", name=next(tabs)).click()
+
+
 def switch(name: str) -> Use:
     """Returns what turns a toggle, or unfolds a section and folds it again."""
     return lambda page: page.get_by_text(name, exact=True).first.click()
@@ -120,6 +126,7 @@ USES: dict[str, tuple[str, Use]] = {
     "start": ("another log", choose("Learn from")),
     "runs": ("another run", choose("Run")),
     "compare_runs": ("smoothing", slide("Smoothing")),
+    "policies": ("another tab", turn("Deviation", "Critics")),
     "compare": ("another base", choose("Of each policy, against")),
     "deviation": ("direction", choose("Show")),
     "critics": ("another critic", choose("Differences of")),
