@@ -4,6 +4,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mtf_engine.spec import FusionSpec
 
@@ -21,6 +22,12 @@ def log_final_score(spec: FusionSpec, actions: Any, predictions: Any, xp: Module
     if predictions.ndim == 3:
         pows, biases = pows[:, None, :], biases[:, None, :]
     return (pows * xp.log(predictions.clip(PREDICTION_FLOOR) + biases)).sum(-1)
+
+
+def action_of(spec: FusionSpec, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the action [d] of real pows and biases [d], cut to their ranges: what `pows_and_biases` turns back."""
+    low, high = (np.array([getattr(d, end) for d in spec.dimensions]) for end in ("low", "high"))
+    return (np.clip(weights, low, high) - (low + high) / 2) / ((high - low) / 2)
 
 
 class LogPredictions:

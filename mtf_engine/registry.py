@@ -28,12 +28,24 @@ BASELINE = "baseline"
 LIVE, CANDIDATE = "live", "candidate"
 """Aliases of policies: what the team last made live, and what waits for its decision."""
 BEST = "@best"
+DEFAULT = "default"
+_FIXED = re.compile(rf"{DEFAULT}|(head|constant|random):.+")
 _DATASET_ID, _POLICY = re.compile(r"dataset-[0-9a-f]{8}"), re.compile(rf"train-[0-9a-f]{{8}}({BEST})?")
 
 
 def run_of(policy: str) -> str:
     """Returns the run behind a policy: `RUN` is its last step, `RUN@best` its best by validation."""
     return policy.removesuffix(BEST)
+
+
+def is_fixed(policy: str) -> bool:
+    """Returns whether a policy is no run but one action for everybody, which its name says (`policies/fixed.py`)."""
+    return bool(_FIXED.fullmatch(policy))
+
+
+def is_trained(policy: str) -> bool:
+    """Returns whether a policy is of a training: neither the baseline of what it acts on nor a fixed one."""
+    return policy != BASELINE and not is_fixed(policy)
 
 
 class DatasetRow(Spec):

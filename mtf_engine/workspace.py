@@ -17,6 +17,7 @@ from mtf_engine.registry import (
     Registry,
     RunRow,
     RunState,
+    is_trained,
     run_of,
 )
 from mtf_engine.spec import BoundsPlan, Refusal
@@ -83,6 +84,11 @@ class Workspace:
                 f"{run.id} has no best step, since its log had no validation users; use its last, {run.id}"
             )
         return run
+
+    def check_policy(self, policy: str) -> None:
+        """Refuses a policy that is neither the baseline, a fixed one nor of a completed training."""
+        if is_trained(policy):
+            self.trained(policy)
 
     @property
     def live(self) -> str:

@@ -20,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from mtf_engine.fusion import PREDICTION_FLOOR
+from mtf_engine.fusion import PREDICTION_FLOOR, action_of
 from mtf_engine.learning.config import TrainerConfig
 from mtf_engine.learning.search import Fitness, SameFitness, SearchConfig, TrialSearch
 from mtf_engine.logs.schema import EvaluationRows
 from mtf_engine.logs.transitions import Transitions
+from mtf_engine.policies.fixed import one_head
 from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import Count, FusionSpec, Refusal
 
@@ -71,9 +72,7 @@ class BestSingleHead(TrialSearch):
 
 def single_heads(spec: FusionSpec) -> list[NDArray[np.float64]]:
     """Returns the action [d] of each prediction with a pow, alone."""
-    ends = np.array([max(d.low, d.high, key=abs) for d in spec.dimensions])
-    pows = [i for i, d in enumerate(spec.dimensions) if d.kind == "pow"]
-    return [_action(spec, np.where(np.arange(len(ends)) == i, ends, 0.0)) for i in pows]
+    return [one_head(spec, d.prediction) for d in spec.dimensions if d.kind == "pow"]
 
 
 def regressed(rows: EvaluationRows) -> NDArray[np.float64]:
@@ -93,7 +92,7 @@ def regressed(rows: EvaluationRows) -> NDArray[np.float64]:
     reach = np.divide(ends, found, out=np.full(len(pows), np.inf), where=found != 0).min()
     real = np.zeros(spec.n_actions)
     real[pows] = found * reach if np.isfinite(reach) else 0
-    return _action(spec, real)
+    return action_of(spec, real)
 
 
 def _within(values: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -101,9 +100,3 @@ def _within(values: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[n
     sizes = np.bincount(groups)
     sums = np.column_stack([np.bincount(groups, column) for column in values.T])
     return values - (sums / np.maximum(sizes, 1)[:, None])[groups]
-
-
-def _action(spec: FusionSpec, real: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the action [d] of real pows and biases [d], cut to their ranges."""
-    low, high = (np.array([getattr(d, end) for d in spec.dimensions]) for end in ("low", "high"))
-    return (np.clip(real, low, high) - (low + high) / 2) / ((high - low) / 2)

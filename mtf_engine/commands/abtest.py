@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from mtf_engine.commands.frame import Session, command
-from mtf_engine.commands.options import Background, Seed, environment, parse_seeds
+from mtf_engine.commands.options import Background, Policies, Seed, environment, parse_seeds
 
 app = typer.Typer()
 
@@ -13,12 +13,7 @@ app = typer.Typer()
 @command(app, "abtest train-1f00ba77 --against baseline --env session --users 20000")
 def abtest(
     shell: Session,
-    policies: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="POLICY...", help="RUN, its last step; RUN@best, its best on validation users; baseline."
-        ),
-    ],
+    policies: Policies,
     against: Annotated[str, typer.Option(metavar="POLICY", help="The base of all differences.")] = "baseline",
     env: Annotated[
         str, typer.Option(metavar="ENV", help="Where users come from: session, or gym:ID.")

@@ -8,6 +8,7 @@ import typer
 
 from mtf_engine.commands.frame import Session, command, confirm_deletion
 from mtf_engine.commands.options import (
+    Around,
     Bounds,
     Env,
     Name,
@@ -103,9 +104,7 @@ def collect(
     ] = 0.15,
     sigma: Annotated[float, typer.Option(help="Standard deviation of Gaussian exploration.")] = 0.2,
     bounds: Bounds = None,
-    baseline: Annotated[
-        str, typer.Option(metavar="POLICY", help="Policy explored around: baseline or a training.")
-    ] = "baseline",
+    baseline: Around = "baseline",
     control_share: Annotated[float, typer.Option(help="Share of users kept at the baseline action.")] = 0.1,
     seed: Seed = 0,
     name: Name = None,

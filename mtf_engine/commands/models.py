@@ -11,6 +11,7 @@ from mtf_engine.commands.options import (
     Algo,
     Background,
     Name,
+    Policies,
     Preset,
     Seed,
     Settings,
@@ -73,12 +74,7 @@ def train(
 @command(app, "evaluate train-1f00ba77 baseline --on real")
 def evaluate(
     shell: Session,
-    policies: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="POLICY...", help="RUN, its last step; RUN@best, its best on validation users; baseline."
-        ),
-    ],
+    policies: Policies,
     on: Annotated[str, typer.Option("--on", metavar="DATASET", help="The log to score them on.")],
     seed: Seed = 0,
 ) -> None:

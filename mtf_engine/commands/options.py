@@ -35,6 +35,17 @@ Source = Annotated[
     str | None, typer.Option("--from", metavar="DATASET", help="The log to replay (--env replay).")
 ]
 Bounds = Annotated[str | None, typer.Option(metavar="NAME|FILE", help="A stored bounds plan or a YAML file.")]
+Policies = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="POLICY...",
+        help="RUN, its last step; RUN@best, its best on validation users; baseline; or one action for all: "
+        "default, head:NAME, constant:W,W,..., constant:DIMENSION=W, random:SEED.",
+    ),
+]
+Around = Annotated[
+    str, typer.Option(metavar="POLICY", help="Policy explored around: baseline, a training, head:NAME, ...")
+]
 Algo = Annotated[str, typer.Option(metavar="A", help="The method; README lists them.")]
 Preset = Annotated[str, typer.Option(metavar="P", help="Settings to start from: paper, laptop, demo.")]
 Settings = Annotated[

@@ -8,6 +8,7 @@ import typer
 from mtf_engine.commands.frame import Session, command
 from mtf_engine.commands.options import (
     Algo,
+    Around,
     Background,
     Bounds,
     Env,
@@ -62,9 +63,7 @@ def progressive(
     preset: Preset = "laptop",
     settings: Settings = None,
     bounds: Bounds = None,
-    baseline: Annotated[
-        str, typer.Option(metavar="POLICY", help="Policy of the first round: baseline or a training.")
-    ] = "baseline",
+    baseline: Around = "baseline",
     train_on: Annotated[TrainOn, typer.Option(help="The round's log, or all so far.")] = TrainOn.CURRENT,
     promote: Annotated[
         Promote, typer.Option(help="Each candidate; one above the baseline by A/B test or GAUC; as reviewed.")

@@ -104,7 +104,7 @@ def scoreboard(workspace: Workspace, most: int = MOST) -> list[Standing]:
     standings = [
         Standing(
             policy=policy,
-            name=run.name or str(run.algo) if (run := by_id.get(run_of(policy))) else "baseline",
+            name=run.name or str(run.algo) if (run := by_id.get(run_of(policy))) else policy,
             algo=run.algo if run else None,
             trained_at=run.finished_at if run else None,
             gauc=gauc.get(policy),

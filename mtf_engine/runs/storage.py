@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from mtf_engine.environments.names import GYM, world_of
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.schema import DatasetMeta, Ledger, Tables
-from mtf_engine.registry import BASELINE, BEST, DatasetRow, RunRow, now, run_of
+from mtf_engine.registry import BASELINE, BEST, DatasetRow, RunRow, is_fixed, is_trained, now, run_of
 from mtf_engine.runs import files
 from mtf_engine.workspace import Workspace
 
@@ -50,15 +50,28 @@ def register_dataset(workspace: Workspace, ledger: Ledger, meta: DatasetMeta, ru
 
 
 def open_policy(workspace: Workspace, name: str, like: "DatasetMeta | Environment") -> "Policy":
-    """Returns the policy of a training, last or `RUN@best`, or the `baseline` of a log or environment `like`.
+    """Returns the policy of a training (`RUN`, `RUN@best`), a fixed one, or the `baseline` of `like`.
 
     A Refusal where the training's policy takes other features, predictions or dimensions than `like`.
     """
     if name == BASELINE:
         return live_policy(like)
+    if is_fixed(name):
+        return _fixed_policy(name, like)
     policy = load_policy(workspace, name)
     policy.check(like.fusion, like.feature_names)
     return policy
+
+
+def _fixed_policy(name: str, like: "DatasetMeta | Environment") -> "Policy":
+    from mtf_engine.policies.fixed import fixed_action
+    from mtf_engine.policies.networks import ConstantAction
+    from mtf_engine.policies.policy import Policy
+
+    network = ConstantAction.of(len(like.feature_names), fixed_action(name, like.fusion))
+    return Policy(
+        network, like.fusion, tuple(like.feature_names), tuple(like.numeric_mask), {"algo": "fixed"}
+    )
 
 
 def live_policy(like: "DatasetMeta | Environment") -> "Policy":
@@ -88,7 +101,7 @@ def open_critics(workspace: Workspace, name: str) -> "CriticEnsemble | None":
     from mtf_engine.learning.training import load_critics
 
     path = workspace.run_dir(run_of(name)) / files.CRITICS
-    return load_critics(path) if name != BASELINE and path.exists() else None
+    return load_critics(path) if is_trained(name) and path.exists() else None
 
 
 def has_examples(workspace: Workspace, run_id: str) -> bool:

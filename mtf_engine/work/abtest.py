@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, TypeAdapter, model_validator
 
 from mtf_engine.environments.names import EnvName, is_replay
-from mtf_engine.registry import BASELINE
 from mtf_engine.runs import files
 from mtf_engine.runs.executor import submit
 from mtf_engine.runs.kind import RunKind
@@ -68,8 +67,7 @@ def submit_abtest(
     if len(compared) == 1:
         raise Refusal(f"{against} would be tested against itself; name another policy")
     for policy in compared:
-        if policy != BASELINE:
-            workspace.trained(policy)
+        workspace.check_policy(policy)
     values = {"policies": compared, "base": against, "env": env, "n_users": n_users, "seeds": tuple(seeds)}
     values |= {"personalisation": personalisation, "stop_early": stop_early}
     config = ABTestConfig.asked("the A/B test", values)

@@ -53,8 +53,7 @@ def submit_collect(
     label = name or f"{settings['env']} {settings.get('explore', 'uniform')} {settings.get('seed', 0)}"
     config = CollectConfig.asked("the collection", {"source": source_id, "name": label, **settings})
     check_environment(config.env)
-    if config.baseline != BASELINE:
-        workspace.trained(config.baseline)
+    workspace.check_policy(config.baseline)
     return submit(
         workspace,
         KIND,

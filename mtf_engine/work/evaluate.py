@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from mtf_engine.logs.splits import TEST, VALIDATION
-from mtf_engine.registry import BASELINE
+from mtf_engine.policies.fixed import fixed_action
+from mtf_engine.registry import is_fixed
 from mtf_engine.runs import files
 from mtf_engine.runs.executor import submit
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.storage import open_critics, open_dataset, open_policy
 from mtf_engine.runs.worker import Job
-from mtf_engine.spec import Seed, Spec, Threads
+from mtf_engine.spec import FusionSpec, Seed, Spec, Threads
 from mtf_engine.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -39,12 +40,13 @@ def submit_evaluate(
     name: str | None = None,
     parent_id: str | None = None,
 ) -> str:
-    """Returns the id of the run that scores `policies` (`RUN`, `RUN@best`, `baseline`) on a dataset."""
+    """Returns the id of the run that scores `policies` (`RUN`, `RUN@best`, `baseline`, a fixed one) on a dataset."""
     row = workspace.dataset(dataset)
     policies = [workspace.policy(policy) for policy in policies]
     for policy in policies:
-        if policy != BASELINE:
-            workspace.trained(policy)
+        workspace.check_policy(policy)
+        if is_fixed(policy):
+            fixed_action(policy, FusionSpec.model_validate(row.meta["fusion"]))
     config = EvaluateConfig.asked(
         "the evaluation",
         {"policies": tuple(dict.fromkeys(policies)), "dataset_id": row.id, "seed": seed},

@@ -13,7 +13,7 @@ from mtf_engine.environments.names import Played, is_replay
 from mtf_engine.evaluation.abtest import Effect
 from mtf_engine.exploration.signal import Signal
 from mtf_engine.logs import aggregates
-from mtf_engine.registry import BASELINE, DecisionRow, RunRow, RunState
+from mtf_engine.registry import BASELINE, DecisionRow, RunRow, RunState, is_trained
 from mtf_engine.release import review
 from mtf_engine.release.criteria import Criteria
 from mtf_engine.release.rounds import Round, log_figures, policy_figures, share_of, verdict
@@ -99,8 +99,7 @@ def submit_progressive(
     values = {**defaults, "source": source_id, "algo": algo, "training": training, **rounds}
     config = ProgressiveConfig.asked("the rounds", values)
     check_environment(config.env)
-    if config.baseline != BASELINE:
-        workspace.trained(config.baseline)
+    workspace.check_policy(config.baseline)
     return submit_config(workspace, config, name=name or f"{algo} {config.rounds} rounds on {config.env}")
 
 
@@ -250,7 +249,7 @@ class _Rounds:
     def _reward_scale(self) -> dict[str, float]:
         """Returns what rewards are multiplied by, which the first training fixed, where one was."""
         first = self.told[0].candidate if self.told else self.config.baseline
-        if first == BASELINE or self.config.training.get("reward_scale", 1.0) is not None:
+        if not is_trained(first) or self.config.training.get("reward_scale", 1.0) is not None:
             return {}
         scale = load_policy(self.job.workspace, first).info.get("reward_scale")
         return {"reward_scale": scale} if scale else {}
