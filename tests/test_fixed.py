@@ -7,6 +7,7 @@ from mtf_engine.fusion import pows_and_biases
 from mtf_engine.policies.fixed import fixed_action
 from mtf_engine.spec import FusionSpec, Refusal
 from tests.test_cli import Shell
+from tests.test_pages import opened, tables, texts
 from tests.workspaces import copy_workspace
 
 SPEC = FusionSpec.default(("click", "like", "skip"), negative=("skip",), bias=("click",))
@@ -81,3 +82,26 @@ def test_a_log_is_explored_around_a_fixed_policy_and_tested_against_it(shell):
     assert row.meta["baseline"] == "head:click"
     tested = shell("abtest", "head:click", "random:3", "--against", "baseline", "--users", "40")
     assert {effect["policy"] for effect in tested["effects"]} == {"head:click", "random:3"}
+
+
+@pytest.fixture(scope="module")
+def scored(shell) -> dict[str, object]:
+    """The choices of a training, a prediction alone and weights on the log that they are scored on."""
+    (train,) = shell.workspace.registry.runs(kind="train")
+    chosen, on = [train.id, "head:click", "constant:pow_click=1"], shell.workspace.dataset("test").id
+    shell("evaluate", *chosen, "baseline", "--on", on)
+    return {"policies": chosen, "on": on}
+
+
+@pytest.mark.parametrize("page", ["compare", "deviation", "critics", "explain", "abtest"])
+def test_the_page_of_policies_offers_each_prediction_alone_and_takes_weights_from_a_link(
+    shell, scored, monkeypatch, page
+):
+    monkeypatch.setenv("MTF_WORKSPACE", str(shell.workspace.path))
+    app = opened(page, **scored)
+    box = app.multiselect(key="policies")
+    assert box.value == scored["policies"] and "click alone" in box.options
+    if page == "compare":
+        assert {"click alone", "constant:pow_click=1"} <= set(tables(app)[0]["policy"])
+    if page == "abtest":
+        assert "head:click constant:pow_click=1 --against baseline" in texts(app).replace("'", "")

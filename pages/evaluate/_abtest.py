@@ -12,7 +12,7 @@ from mtf_engine.evaluation.abtest import BARE_METRICS, DECIDES, METRICS
 from mtf_engine.evaluation.agreement import agreement
 from mtf_engine.evaluation.result import PairedDifference
 from mtf_engine.evaluation.sequential import look_at
-from mtf_engine.registry import BASELINE, RunRow, RunState, run_of
+from mtf_engine.registry import BASELINE, RunRow, RunState, is_fixed, run_of
 from mtf_engine.runs import estimates, executor
 from mtf_engine.work.abtest import looks_so_far, submit_abtest
 from pages.evaluate import _abtest_looks, _abtest_results, _livetest
@@ -184,7 +184,7 @@ def show_live(frame: pd.DataFrame, test: ABTest) -> None:
 def show_form(found: dict[str, list[RunRow]], policies: list[str]) -> None:
     """Draws the form for those of `policies` whose users can be met again."""
     by_env = {
-        env: [policy for policy in policies if run_of(policy) in {run.id for run in runs}]
+        env: [policy for policy in policies if is_fixed(policy) or run_of(policy) in {run.id for run in runs}]
         for env, runs in found.items()
     }
     by_env = {env: testable for env, testable in by_env.items() if testable}

@@ -7,7 +7,7 @@ import streamlit as st
 from mtf_engine.evaluation import EvaluationResult
 from mtf_engine.evaluation.agreement import Agreement
 from mtf_engine.questions.scoreboard import logs_behind
-from mtf_engine.registry import BASELINE, DatasetRow, RunRow, RunState, run_of
+from mtf_engine.registry import BASELINE, DatasetRow, RunRow, RunState, is_fixed, run_of
 from mtf_engine.runs import executor
 from mtf_engine.work.evaluate import submit_evaluate
 from pages.shared import follow, links, loaders, places, results, words
@@ -45,8 +45,19 @@ def choose_policies(place: Any = st) -> list[str] | None:
         st.page_link(places.START, label="Start a training →")
         return None
     first = [run.id for run in _alike(runs)[:FIRST]]
-    titles = words.policy_titles(runs, loaders.runs_by_id())
+    titles = words.policy_titles(runs, loaders.runs_by_id()) | _fixed(runs[0])
     return links.choices("Policies, beside the baseline", titles, "policies", place, first)
+
+
+def _fixed(run: RunRow) -> dict[str, str]:
+    """Returns the title of each prediction alone, what fusion has to beat, by the policy that ranks by it.
+
+    Those of a log like that of `run`; and of an address those that have weights of their own.
+    """
+    takes = loaders.takes(run)
+    heads = [d.prediction for d in takes.fusion.dimensions if d.kind == "pow"] if takes else []
+    linked = filter(is_fixed, st.query_params.get_all("policies"))
+    return {one: words.policy_title(one, {}) for one in (*(words.HEAD + head for head in heads), *linked)}
 
 
 def _alike(runs: list[RunRow]) -> list[RunRow]:

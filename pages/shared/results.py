@@ -6,11 +6,13 @@ from typing import Any
 import pandas as pd
 
 from mtf_engine.evaluation import EvaluationResult
-from mtf_engine.registry import BASELINE, RunRow, run_of
+from mtf_engine.registry import BASELINE, RunRow, is_fixed, run_of
 from pages.shared import words
 
 Runs = dict[str, RunRow]
 """Runs by id: what gives a policy its name and its method's colour."""
+FIXED = "fixed"
+"""The method of a policy that is one action for everybody."""
 
 SCORE = {"weighted_gauc": "weighted GAUC", "ci_low": "low", "ci_high": "high"}
 DIFFERENCE = {"value": "difference", "ci_low": "low", "ci_high": "high"}
@@ -20,7 +22,7 @@ MEASURED = ("weighted GAUC", "difference", "low", "high", "probability best", "p
 def named(run_id: str, runs: Runs) -> dict[str, str]:
     """Returns what every row about a policy starts with: its name, its method and its id."""
     run = runs.get(run_of(run_id))
-    algo = (run.algo if run else None) or BASELINE
+    algo = (run.algo if run else None) or (FIXED if is_fixed(run_id) else BASELINE)
     return {"policy": words.policy_title(run_id, runs), "algo": algo, "run_id": run_id}
 
 

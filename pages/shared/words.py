@@ -11,6 +11,8 @@ from pathlib import Path
 from mtf_engine.environments.names import world_of
 from mtf_engine.registry import BASELINE, BEST, CANDIDATE, LIVE, DatasetRow, RunRow, RunState, now, run_of
 
+HEAD = "head:"
+"""What the name of a policy that ranks by one prediction begins with."""
 PROJECT = Path(__file__).parents[2]
 STATES = {
     RunState.QUEUED: "◌ queued",
@@ -101,7 +103,9 @@ def policy_title(policy: str, runs: Mapping[str, RunRow]) -> str:
     The end of its id is there too where another of `runs`, which are all trainings by id, is called the same.
     """
     run = runs.get(run_of(policy))
-    return policy if run is None else _title(policy, run, Counter(map(_called, runs.values())))
+    if run is None:
+        return f"{policy.removeprefix(HEAD)} alone" if policy.startswith(HEAD) else policy
+    return _title(policy, run, Counter(map(_called, runs.values())))
 
 
 def policy_titles(runs: Iterable[RunRow], among: Mapping[str, RunRow]) -> dict[str, str]:
