@@ -18,6 +18,7 @@ from mtf_engine.commands import (
     keeping,
     livetest,
     models,
+    notify,
     progressive,
     review,
     runs,
@@ -69,4 +70,5 @@ app.add_typer(livetest.app)
 app.add_typer(progressive.app)
 app.add_typer(compare.app)
 app.add_typer(review.app, name="review")
+app.add_typer(notify.app, name="notify")
 app.add_typer(upkeep.app)

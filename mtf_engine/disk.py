@@ -44,11 +44,16 @@ def workspace_path(path: Path | str | None = None) -> Path:
     return Path(path or os.environ.get("MTF_WORKSPACE") or "data").absolute()
 
 
-def write_atomically(path: Path, content: bytes, temp: Path | None = None) -> None:
-    """Writes `content` to `path` so that a reader, a crash or a full disk leaves the old file or the new one."""
+def write_atomically(path: Path, content: bytes, temp: Path | None = None, mode: int | None = None) -> None:
+    """Writes `content` to `path` so that a reader, a crash or a full disk leaves the old file or the new one.
+
+    Who may read it is for `mode` to say, before anything is in it, else for the process's umask.
+    """
     temp = temp or path.with_name(f".{path.name}.tmp")
     try:
         with temp.open("wb") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

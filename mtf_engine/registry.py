@@ -74,7 +74,8 @@ class RunRow(Spec):
     Trainings that differ in their seed alone, submitted together, share a `seed_group`. `best_score` is the
     highest weighted GAUC of validation users so far, reached at `best_step`. `provenance` says what computed
     it: code, versions, threads, peak memory, the dataset's hash. A run with a `parent_id` is a part of that run,
-    done in the parent's process, or put to work by a parent that only `coordinates` its parts.
+    done in the parent's process, or put to work by a parent that only `coordinates` its parts. `told_end` is when the
+    end was that a notice was last sent of.
     """
 
     id: str
@@ -105,6 +106,7 @@ class RunRow(Spec):
     parent_id: str | None = None
     writes_dataset: bool = False
     coordinates: bool = False
+    told_end: datetime | None = None
 
     @property
     def seconds(self) -> float | None:
@@ -133,7 +135,7 @@ class RunRow(Spec):
 
     def public(self) -> dict[str, Any]:
         """Returns what the command line shows of a run: no process id, and no folder of this machine."""
-        shown = self.model_dump(mode="json", exclude={"pid", "cancel_requested_at", "queued_at"})
+        shown = self.model_dump(mode="json", exclude={"pid", "cancel_requested_at", "queued_at", "told_end"})
         config = {name: _folder_free(value) for name, value in shown.pop("config").items()}
         return {"run_id": shown.pop("id"), **shown, "config": config, "seconds": self.seconds}
 
@@ -259,10 +261,28 @@ class Registry:
             statement = statement.where(RUNS.c.state.in_(expected))
         return self._execute(statement) == 1
 
+    def ends(self, since: datetime, untold: bool = False) -> list[RunRow]:
+        """Returns the runs that ended after `since`, the first to end first; ends of parts are their whole's affair.
+
+        Where `untold`, those alone that no notice was sent of.
+        """
+        query = sa.select(RUNS).where(RUNS.c.finished_at > since, RUNS.c.parent_id.is_(None))
+        if untold:
+            query = query.where(RUNS.c.told_end.is_distinct_from(RUNS.c.finished_at))
+        return [RunRow(**row) for row in self._rows(query.order_by(RUNS.c.finished_at, RUNS.c.id))]
+
+    def claim_end(self, run: RunRow) -> bool:
+        """Returns whether it is for the caller to tell of this end of `run`: of all who ask, for the first alone."""
+        ended = RUNS.c.id == run.id, RUNS.c.finished_at == run.finished_at
+        untold = RUNS.c.told_end.is_distinct_from(RUNS.c.finished_at)
+        statement = sa.update(RUNS).where(*ended, untold).values(told_end=RUNS.c.finished_at)
+        return self._execute(statement) == 1
+
     def delete_run(self, run_id: str) -> None:
-        """Deletes the row of a run; its parts stay, as runs of their own."""
+        """Deletes the row of a run; its parts stay, as runs of their own whose ends are no news."""
+        own = {"parent_id": None, "told_end": RUNS.c.finished_at}
         with self._engine.begin() as connection:
-            connection.execute(sa.update(RUNS).where(RUNS.c.parent_id == run_id).values(parent_id=None))
+            connection.execute(sa.update(RUNS).where(RUNS.c.parent_id == run_id).values(own))
             connection.execute(sa.delete(RUNS).where(RUNS.c.id == run_id))
 
     def save_plan(self, name: str, plan: BoundsPlan, note: str = "") -> None:

@@ -93,6 +93,7 @@ RUNS = sa.Table(
     sa.Column("parent_id", sa.String, index=True),
     sa.Column("writes_dataset", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("coordinates", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("told_end", _UTC),
 )
 PLANS = sa.Table(
     "plans",

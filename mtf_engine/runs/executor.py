@@ -17,10 +17,11 @@ from typing import Any
 
 import psutil
 from filelock import FileLock
+from pydantic_core import to_json
 
 from mtf_engine.disk import remove_folder
 from mtf_engine.registry import RunRow, RunState, new_id, now
-from mtf_engine.runs import files, lock
+from mtf_engine.runs import files, lock, notices
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.spec import Defect, Refusal
 from mtf_engine.workspace import Workspace
@@ -103,7 +104,7 @@ def submit(
 
 
 def reconcile(workspace: Workspace) -> None:
-    """Marks dead runs, stops those that ignore a cancel, removes leavings, starts what is queued.
+    """Marks dead runs, stops those that ignore a cancel, removes leavings, starts what is queued, tells of ends.
 
     What cannot be written to is left as it is.
     """
@@ -118,6 +119,29 @@ def reconcile(workspace: Workspace) -> None:
             if n_working >= MAX_WORKING:
                 break
             n_working += _start(workspace, run) and not run.coordinates
+    tell_ends(workspace)
+
+
+def tell_ends(workspace: Workspace) -> None:
+    """Has the workspace's webhook told of ends that it does not know of yet.
+
+    A process of its own sends each notice: nobody waits for a receiver, and a failure is a line in the run's log.
+    """
+    for notice in notices.claimed(workspace):
+        log = _appending(workspace.run_dir(notice["run_id"]) / files.LOG)
+        sender = _Worker(
+            [sys.executable, "-m", "mtf_engine", "--workspace", workspace.path, "notify", "send"],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        os.close(log)
+        _children.append(sender)
+        assert sender.stdin is not None
+        with suppress(BrokenPipeError), sender.stdin as told:
+            told.write(to_json(notice))
 
 
 def processes(running: Iterable[RunRow]) -> int:
@@ -171,6 +195,7 @@ def cancel(workspace: Workspace, run_id: str) -> None:
     if not ask_to_stop(workspace, run_id):
         state = workspace.registry.run(run_id).state
         raise Refusal(f"{run_id} is {state} already, so there is nothing to cancel")
+    tell_ends(workspace)
 
 
 def ask_to_stop(workspace: Workspace, run_id: str) -> bool:
@@ -263,6 +288,15 @@ def _start(workspace: Workspace, run: RunRow) -> bool:
         return True
     finally:
         os.close(held)
+
+
+def _appending(path: Path) -> int:
+    """Returns a descriptor that appends to a run's log, or to nothing where the run was deleted meanwhile."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    try:
+        return os.open(path, flags, 0o644)
+    except FileNotFoundError:
+        return os.open(os.devnull, os.O_WRONLY)
 
 
 def _environment(n_threads: int) -> dict[str, str]:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from mtf_engine.registry import RunRow, RunState
 from mtf_engine.runs import files
-from mtf_engine.runs.executor import completed, submit
+from mtf_engine.runs.executor import completed, submit, tell_ends
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.storage import store
 from mtf_engine.runs.worker import Job
@@ -61,6 +61,7 @@ def imported(workspace: Workspace, run: RunRow) -> RunRow:
         return completed(workspace, run)
     except Refusal:
         if run.state is RunState.FAILED and (workspace.run_dir(run.id) / files.REPORT).exists():
+            tell_ends(workspace)  # while there is a row to tell of
             workspace.delete_runs(run.id)
         raise
 
