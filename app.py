@@ -5,7 +5,7 @@ import streamlit as st
 from mtf_engine.disk import refusals, workspace_path
 from mtf_engine.runs import executor
 from mtf_engine.spec import Refusal
-from pages.shared import links, loaders, places, words
+from pages.shared import links, loaders, notices, places, words
 
 SECTIONS = {
     "": {"pages/home/home.py": "Home"},
@@ -38,6 +38,7 @@ try:
     links.one_entry_a_page()
     with refusals(workspace_path()):
         executor.reconcile(loaders.workspace())
+        notices.follow()
         page.run()
 except Refusal as refusal:
     st.error(words.plain(str(refusal)))

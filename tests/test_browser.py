@@ -12,8 +12,9 @@ from playwright.sync_api import Browser, Page, expect
 from streamlit.testing.v1 import AppTest
 
 from mtf_engine.policies.bundle import verify
-from mtf_engine.registry import RunState
+from mtf_engine.registry import RunState, now
 from mtf_engine.workspace import Workspace
+from pages.shared import notices
 from tests.accessibility import violations
 from tests.browsing import ROOT, SECONDS, VIEWPORT, Server, Tab
 from tests.fixtures.rounds import a_round, add_rounds
@@ -314,6 +315,45 @@ def test_the_browser_remembers_the_columns_of_the_runs_until_the_next_visit(dash
     page.keyboard.press("Escape")
     expect(chosen).to_be_hidden()
     tab.check()
+
+
+RECORD = """
+    window.shown = []
+    window.Notification = new Proxy(Notification, {
+        construct(real, [title, options]) { window.shown.push(title); return new real(title, options) },
+    })
+"""
+
+
+@pytest.mark.slow
+def test_a_browser_that_was_asked_to_shows_the_end_of_a_run_once(workspace, serve, tab):
+    page, url = tab.page, serve(workspace).url
+    page.add_init_script(RECORD)
+    (run,) = workspace.registry.runs(kind="export")
+    tab.open(f"{url}/runs")
+    box = page.get_by_label("Notify me in this browser when a run ends")
+    page.context.grant_permissions(["geolocation"])  # and nothing else
+    box.click()
+    expect(page.get_by_text("The browser does not allow it")).to_be_visible()
+    page.context.grant_permissions(["notifications"])
+    box.click()
+    page.wait_for_function("document.cookie.includes('mtf_notices=on')")
+    expect(box).to_be_checked()
+    other = Tab(page.context.new_page())
+    other.page.add_init_script(RECORD)
+    expect(other.open(f"{url}/density").get_by_text("419 ×").first).to_be_visible()
+    workspace.registry.update_run(run.id, finished_at=now())
+
+    def shown() -> list[str]:
+        return [*page.evaluate("shown"), *other.page.evaluate("shown")]
+
+    wait_until(lambda: len(shown()) > 1, "one of both tabs shows the end")
+    tab.drawn().get_by_role("link", name="Datasets", exact=True).click()
+    expect(page.locator("h1")).to_have_text("Datasets")
+    page.wait_for_timeout(2_500 * notices.SECONDS)  # both look twice again
+    assert shown() == ["Here you are told when a run ends", f"✔ completed: {run.name}"]
+    tab.check()
+    other.check()
 
 
 def test_a_picture_is_saved_by_the_browser_itself(dashboard, tab):

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
 from mtf_engine.cli import app
@@ -22,7 +23,9 @@ from mtf_engine.runs import executor, files, notices
 from mtf_engine.spec import Refusal
 from mtf_engine.work.import_log import imported, submit_import
 from mtf_engine.workspace import Workspace
+from pages.shared import notices as switch
 from tests.fixtures.logs import clean, write
+from tests.test_pages import opened
 from tests.waiting import PATIENCE, wait_until
 from tests.workspaces import worked_on_here
 
@@ -280,6 +283,25 @@ def test_commands_set_show_and_test_a_webhook_and_never_print_its_secret(workspa
     mtf(workspace, "off")
     assert mtf(workspace, "show").split() == ["url"]
     assert not (workspace.path / notices.FILE).exists()
+
+
+def for_the_browser(app: AppTest) -> list[Any]:
+    """Returns what a page hands the browser to show, [] for each time that it looked in vain."""
+    found = [element.proto for element in app.get("bidi_component")]
+    return [json.loads(proto.json)["ends"] for proto in found if proto.component_name == "notices"]
+
+
+def test_a_page_hands_the_ends_since_its_visit_to_a_browser_that_asked_for_them(workspace, monkeypatch):
+    monkeypatch.setenv("MTF_WORKSPACE", str(workspace.path))
+    workspace.registry.add_run(row())
+    app = opened("glossary")
+    assert for_the_browser(app) == []
+    app.session_state["remembered notices"] = [switch.ON]
+    assert for_the_browser(app.run()) == [[]], "what ended before the visit is no news"
+    run = row(RunState.FAILED, name="mine")
+    workspace.registry.add_run(run)
+    told = {"tag": f"{run.id} {run.finished_at}", "title": "✖ failed: mine", "body": f"train {run.id}"}
+    assert for_the_browser(app.run()) == [[told]]
 
 
 @pytest.mark.slow

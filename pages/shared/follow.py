@@ -8,7 +8,7 @@ import streamlit as st
 from mtf_engine.registry import RunRow, RunState
 from mtf_engine.runs import executor
 from mtf_engine.spec import Refusal
-from pages.shared import loaders, words
+from pages.shared import loaders, notices, words
 
 SECONDS_BETWEEN_PARTS = 2.0
 
@@ -28,6 +28,7 @@ def finished(run_id: str) -> RunRow | None:
     if run.state.is_finished:
         return run
     st.fragment(_progress, run_every=1.0)(run_id)
+    notices.switch(run_id)
     return None
 
 
@@ -44,6 +45,7 @@ def parts(
         _ended(run)
     else:
         st.fragment(_parts, run_every=SECONDS_BETWEEN_PARTS)(run.id, told, told(run), seconds_left)
+        notices.switch(run.id)
 
 
 def progress_bar(run: RunRow, seconds_left: float | None = None) -> None:

@@ -5,7 +5,7 @@ import streamlit as st
 from mtf_engine.environments.names import meets_again
 from mtf_engine.registry import RunRow, RunState
 from mtf_engine.runs import executor
-from pages.shared import charts, follow, links, loaders, places, run_actions, run_table, words
+from pages.shared import charts, follow, links, loaders, notices, places, run_actions, run_table, words
 from pages.shared.exhibit import csv_download, exhibit
 from pages.train import _compare, _run_filters
 from pages.train._run_filters import View
@@ -175,6 +175,7 @@ def all_runs() -> None:
     view = _run_filters.choose(runs, dataset_names(), loaders.facts(runs))
     live = at_work(runs)
     st.fragment(show_table, run_every=LIVE_SECONDS if live else IDLE_SECONDS)(view, live)
+    notices.switch("of all")
     run_actions.show_chosen([run for run in runs if run.id in st.session_state.get("ticked", [])])
     own_first = sorted(runs, key=lambda run: run.parent_id is not None)
     titles = {run.id: words.run_title(run) for run in own_first}
