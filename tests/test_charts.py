@@ -3,10 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+import streamlit as st
 
 from mtf_engine.algos import ALGOS
 from mtf_engine.learning.training import fit, make_config
-from pages.shared import charts, glossary, words
+from pages.evaluate import _critic_charts
+from pages.release import _round_charts
+from pages.shared import bounds_charts, charts, dataset_charts, glossary, log_charts, words
+from pages.shared.exhibit import digits
 from tests.problems import sessions
 
 
@@ -101,3 +105,87 @@ def test_policies_of_one_method_are_told_apart_by_their_colours():
     colours = charts.policy_colours(frame)
     assert colours["baseline"] == charts.BASELINE and len(set(colours.values())) == 3
     assert charts.policy_colours(frame[1:]) == {name: colours[name] for name in ("a", "b")}
+
+
+def test_an_axis_of_rounds_has_ticks_at_the_rounds_that_there_are():
+    assert charts.wholes(pd.Series([1])) == {"tickvals": [1], "range": [0.5, 1.5]}
+    many = charts.wholes(pd.Series(range(1, 41)))["tickvals"]
+    assert len(many) <= 12 and set(np.diff(many)) == {4}
+    table = pd.DataFrame({"round": [1], "gain": [0.1], "low": [0.0], "high": [0.2]})
+    axis = _round_charts.gains(table, [("Gain", "", "gain", "low", "high")]).layout.xaxis
+    assert list(axis.tickvals) == [1] and axis.range == (0.5, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("unit", "ends"),
+    [
+        ("weighted GAUC, 95 % interval", (0, 1)),
+        ("share of requests", (0, 1)),
+        ("difference of weighted GAUC", (None, None)),
+        ("weighted GAUC or reward", (None, None)),
+    ],
+)
+def test_an_axis_ends_where_what_it_counts_does(unit, ends):
+    axis = charts.intervals(scores_frame(), "weighted GAUC", unit).layout.xaxis
+    assert (axis.minallowed, axis.maxallowed) == ends
+
+
+def test_a_difference_on_a_chart_has_its_sign():
+    frame = scores_frame().rename(columns={"weighted GAUC": "difference"})
+    assert charts.intervals(frame, "difference", "gap", "none").data[0].text[1] == "+0.6000"
+
+
+def test_days_are_written_as_days_without_hours():
+    two = pd.DataFrame({"day": ["2023-12-31", "2024-01-01"], "requests": [1, 2]})
+    axis = dataset_charts.bars(two, "day", "requests").layout.xaxis
+    assert axis.tickformat == "%Y-%m-%d" and axis.dtick == 24 * 60 * 60 * 1_000
+    assert "dtick" not in charts.dates(pd.Series(["2023-01-01", "2024-01-01"])), (
+        "a year has too many for that"
+    )
+
+
+def test_maps_leave_their_colours_to_the_theme_and_what_lies_both_ways_is_in_the_middle_neither_black_nor_white():
+    names = ("pow_click", "pow_like")
+    assert log_charts.pair(np.arange(4).reshape(2, 2), names).data[0].colorscale is None
+    frame = pd.DataFrame({"critic": [0, 1], "distance": [0.0, 0.0], "bias": [-1.0, 1.0], "size": [1.0, 2.0]})
+    assert _critic_charts.each_critic(frame, "size").data[0].colorscale is None
+    middle = luminance(_critic_charts.each_critic(frame, "bias").data[0].colorscale[1][1])
+    assert 0.1 < middle < 0.5
+
+
+@pytest.mark.parametrize("colour", [bounds_charts.UNIFORM, bounds_charts.GAUSSIAN])
+@pytest.mark.parametrize("ground", [3, 255])
+def test_draws_of_noise_can_be_seen_on_black_and_on_white(colour, ground):
+    channels = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    mixed = [round(bounds_charts.DRAWN * c + (1 - bounds_charts.DRAWN) * ground) for c in channels]
+    seen = sorted(luminance("#" + "".join(f"{c:02x}" for c in each)) for each in (mixed, [ground] * 3))
+    assert (seen[1] + 0.05) / (seen[0] + 0.05) > 3, "WCAG 2 asks 3 : 1 of graphics"
+
+
+def test_numbers_of_a_table_have_as_many_digits_as_can_be_read():
+    table = pd.DataFrame(
+        {
+            "weighted GAUC": [0.7],
+            "low": [0.6],
+            "difference": [0.1],
+            "high": [0.2],
+            "mean": [20.9284],
+            "users live": [1_234.5],
+            "said": [0.5],
+        }
+    )
+    columns = digits(table, {"said": st.column_config.NumberColumn(format="percent")})
+    forms = {name: column["type_config"]["format"] for name, column in columns.items()}
+    assert forms == {
+        "weighted GAUC": "%.4f",
+        "low": "%.4f",
+        "difference": "%+.4f",
+        "high": "%+.4f",
+        "mean": "%.3g",
+        "users live": "%.0f",
+        "said": "percent",
+    }
+
+
+def test_a_share_too_small_for_percent_is_a_power_of_ten():
+    assert words.share(-8.2) == "10⁻⁸" and words.share(-1) == "10.0%"

@@ -65,7 +65,7 @@ def test_density_names_every_definition_and_the_papers_2_to_the_10(empty):
 def test_the_planner_starts_from_the_papers_box(filled):
     app = opened("bounds")
     shown = tiles(app)
-    assert shown["mean"] == "419 ×" and shown["covers"] == "10^-8"
+    assert shown["mean"] == "419 ×" and shown["covers"] == "10⁻⁸"
     assert plan_of(app) == BoundsPlan.symmetric(0.15, 10)
     assert "--bounds plan.yaml" in texts(app)
 
@@ -193,6 +193,7 @@ def test_what_teaches_most_follows_what_is_stated(filled):
 
 def test_without_a_pilot_the_planner_says_what_to_collect(empty):
     app = opened("bounds")
+    tables(app)
     assert any("Collect a small one first" in info.value for info in app.info)
 
 

@@ -32,7 +32,8 @@ def test_the_page_tells_every_round_and_what_was_promoted(team):
     assert table["promoted"].tolist() == ["round 1", "the baseline stays", "round 3"]
     assert table["difference"].tolist() == [0.01, 0.02, 0.03]
     assert table["A/B session reward"].tolist() == [0.02, 0.04, 0.06]
-    assert table["path"].tolist() == pytest.approx([0.15, 0.3, 0.45])
+    assert table["distance from the first baseline"].tolist() == pytest.approx([0.15, 0.3, 0.45])
+    assert table["95 %"].tolist()[0] == "-0.0900 to +0.1100"
     assert table["bounds"].tolist() == ["±0.1", "±0.2", "±0.3"]
 
 

@@ -7,6 +7,11 @@ from pages.shared import glossary
 from pages.shared.exhibit import csv_download
 
 
+def _start(term: str) -> str:
+    """Returns the letter that a term stands under."""
+    return term[0].upper() if term[0].isalpha() else "%"
+
+
 def main() -> None:
     st.title("Glossary", anchor=False)
     st.caption("What each number and column means: the same sentences that are one hover away on the pages.")
@@ -23,7 +28,11 @@ def main() -> None:
         st.info("No term has these words. Take some of them back.")
         return
     table = pd.DataFrame({"term": found.keys(), "what it means": found.values()})
-    st.table(table.set_index("term"))
+    if words:
+        st.table(table.set_index("term"))
+    else:
+        for start, terms in table.groupby(table["term"].map(_start)):
+            st.expander(f"{start}: {', '.join(terms['term'])}").table(terms.set_index("term"))
     csv_download(table, "glossary")
 
 

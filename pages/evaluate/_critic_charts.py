@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pages.shared.charts import (
+    BASELINE,
     BOUND,
     DASHES,
     INSIDE,
@@ -21,6 +22,8 @@ from pages.shared.charts import (
     sized,
 )
 
+BOTH_WAYS = [[0, OUTSIDE], [0.5, BASELINE], [1, INSIDE]]
+"""Of what is above or below 0: its middle is neither white nor black, so that it is read on either background."""
 BANDS = 3
 """With more lines than this their bands would hide each other and are left out."""
 
@@ -105,7 +108,7 @@ def each_critic(frame: pd.DataFrame, value: str) -> go.Figure:
     `frame` has one row a critic and distance; `value` is bias (both colours) or size (one).
     """
     table = frame.pivot(index="critic", columns="distance", values=value)
-    scale = {"colorscale": "RdBu", "zmid": 0} if value == "bias" else {"colorscale": "Blues", "zmin": 0}
+    scale = {"colorscale": BOTH_WAYS, "zmid": 0} if value == "bias" else {"zmin": 0}
     unit = (
         "mean Q − mean of all, reward" if value == "bias" else "root mean square of Q − mean of all, reward"
     )
@@ -133,7 +136,6 @@ def two_critics(counts: pd.DataFrame, names: tuple[str, str]) -> go.Figure:
             x=counts.index,
             y=counts.columns,
             z=counts.T,
-            colorscale="Blues",
             zmin=0,
             colorbar={"title": {"text": "actions", "side": "right"}},
             hovertemplate=f"{names[0]} %{{x:.3g}}, {names[1]} %{{y:.3g}}: %{{z}} actions<extra></extra>",

@@ -13,12 +13,14 @@ from pages.shared.charts import (
     SYMBOLS,
     escape,
     legend_above,
+    limits,
     method_colour,
     sized,
 )
 
 ROW = 34
 """Pixels between two dots."""
+ON_TEST_LOG = "weighted GAUC on the test log"
 
 
 def dots(frame: pd.DataFrame, labels: list[str], unit: str, percent: bool, zero: bool = False) -> go.Figure:
@@ -46,7 +48,7 @@ def dots(frame: pd.DataFrame, labels: list[str], unit: str, percent: bool, zero:
     )
     if zero:
         drawn.add_vline(x=0, line={"color": BOUND, "dash": "dash"})
-    drawn.update_xaxes(title=unit, tickformat=form.replace("4", "3"), zeroline=False)
+    drawn.update_xaxes(title=unit, tickformat=form.replace("4", "3"), zeroline=False, **limits(unit))
     drawn.update_yaxes(type="category", automargin=True, range=[-0.7, len(rows) - 0.3])  # "8" is a name
     return sized(drawn, 110 + ROW * len(rows))
 
@@ -68,7 +70,8 @@ def lines(frame: pd.DataFrame, unit: str, percent: bool) -> go.Figure:
                 hovertemplate=f"{escape(method)}, %{{x}}<br>%{{y:{form}}}<extra></extra>",
             )
         )
-    drawn.update_yaxes(title=unit, tickformat=form.replace("4", "3"), zeroline=False)
+    within = {} if percent else limits(unit)
+    drawn.update_yaxes(title=unit, tickformat=form.replace("4", "3"), zeroline=False, **within)
     drawn.update_xaxes(title=ON)
     return legend_above(sized(drawn, 420))
 
@@ -93,7 +96,7 @@ def over_weights(frame: pd.DataFrame, signal: str, stands: float) -> go.Figure:
         )
     drawn.add_vline(x=stands, line={"color": BOUND, "dash": "dash"}, annotation_text="as it stands")
     drawn.update_xaxes(title=f"weight of {escape(signal)} in the reward", zeroline=False)
-    drawn.update_yaxes(title="weighted GAUC on the test log", zeroline=False)
+    drawn.update_yaxes(title=ON_TEST_LOG, zeroline=False, **limits(ON_TEST_LOG))
     return legend_above(sized(drawn, 420))
 
 
@@ -118,7 +121,7 @@ def agreement(frame: pd.DataFrame, metric: str) -> go.Figure:
             )
         )
     drawn.add_hline(y=0, line={"color": BOUND, "dash": "dash"})
-    drawn.update_xaxes(title="weighted GAUC on the test log", zeroline=False)
+    drawn.update_xaxes(title=ON_TEST_LOG, zeroline=False, **limits(ON_TEST_LOG))
     drawn.update_yaxes(title=f"{metric}, A/B test", tickformat="+.1%", zeroline=False)
     return legend_above(sized(drawn, 420))
 

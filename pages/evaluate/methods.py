@@ -207,7 +207,7 @@ def show_what_if(cells: Sequence[Cell]) -> None:
     """Draws how policies of one seed rank if the reward weighed a signal otherwise."""
     st.header("If the reward weighed otherwise", anchor=False)
     seeds = {str(cell.seed): f"seed {cell.seed}" for cell in cells if cell.n_critics is None}
-    left, middle, right = st.columns([1, 1, 3])
+    left, right = st.columns(2)
     seed = int(links.choice("Policies of", seeds, "ranked_of", left))
     own = {str(cell.policy): cell for cell in cells if cell.seed == seed and cell.n_critics is None}
     logs = {row.id: row for row in loaders.datasets()}
@@ -216,8 +216,8 @@ def show_what_if(cells: Sequence[Cell]) -> None:
         st.info("The test log is deleted, and with it the signals of its impressions.")
         return
     names = {policy: f"{cell.method} on {DATASETS[cell.dataset]}" for policy, cell in own.items()}
-    signal = links.choice("Signal", {name: name for name in log.meta["reward"]["weights"]}, "signal", middle)
-    chosen = links.choices("Policies", names, "ranked", right)
+    signal = links.choice("Signal", {name: name for name in log.meta["reward"]["weights"]}, "signal", right)
+    chosen = links.choices("Policies", names, "ranked")
     if not chosen:
         st.info("Choose policies to rank.")
         return

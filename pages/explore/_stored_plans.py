@@ -32,13 +32,15 @@ def store_form(draft: plans.Draft, rows: list[PlanRow]) -> None:
 
 def yaml_form(draft: plans.Draft, n_actions: int) -> None:
     """Draws the plan's way out and in as YAML."""
-    left, right = st.columns([1, 2], vertical_alignment="bottom")
+    refusal = st.session_state.get("plan refusal")
+    section = st.expander("As a file: YAML", expanded=bool(refusal))
+    left, right = section.columns([1, 2], vertical_alignment="bottom")
     left.download_button(
         "Download YAML", draft.plan.to_yaml, "plan.yaml", "application/yaml", on_click="ignore"
     )
     right.file_uploader("Upload YAML", ["yaml", "yml"], key="plan yaml", on_change=_upload, args=(n_actions,))
-    if refusal := st.session_state.get("plan refusal"):
-        st.error(words.plain(refusal))
+    if refusal:
+        section.error(words.plain(refusal))
 
 
 def _upload(n_actions: int) -> None:
@@ -85,7 +87,9 @@ def _summary(plan: BoundsPlan) -> str:
 def stored_list(rows: list[PlanRow], draft: plans.Draft, names: tuple[str, ...]) -> None:
     """Draws the stored plans and what can be done with them."""
     if not rows:
-        st.info("No plan is stored yet. Give the one above a name; commands and forms then find it by that.")
+        st.caption(
+            "No plan is stored yet. Give the one above a name; commands and forms then find it by that."
+        )
         return
     columns = {"Stored": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm")}
     st.dataframe(plan_table(rows), hide_index=True, column_config=columns, alt="Stored bounds plans")

@@ -1,5 +1,6 @@
 """The planner's panel of the bounds that teach most for what they cost, by a pilot log."""
 
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -12,11 +13,13 @@ from mtf_engine.registry import DatasetRow
 from mtf_engine.spec import FusionSpec, Refusal
 from pages.shared import bounds_charts, links, loaders, plans, words
 from pages.shared.counting import Aggregate, counted
-from pages.shared.exhibit import csv_download, described, exhibit
+from pages.shared.exhibit import csv_download, described, exhibit, folded
 
 PILOT = Aggregate(aggregates.stored_pilot, aggregates.pilot, "requests")
 GIVEN = LOSS, INFORMATION = ("loss", "information")
 HEADER = "What teaches most for what it costs"
+CHOICES = ("pilot", "given", "wished", "accepted", "widest", "each", "log_sessions")
+"""Names of what is chosen here, in the address."""
 BASES = {
     "curvature": "The pilot tells what moving each dimension costs",
     "churn": "The pilot does not tell what moving each dimension costs: the loss is shared out by how much of the "
@@ -39,11 +42,14 @@ WAYS = {
 
 def panel(names: tuple[str, ...], chosen: DatasetRow | None, rows: list[DatasetRow]) -> None:
     """Draws the panel for plans of the dimensions `names`; `chosen` is the log whose users are planned for."""
-    st.header(HEADER, anchor=False)
-    st.caption(
+    about = (
         "The farther a dimension is explored, the better the log tells its slope, what the return gains with it, and "
         "the more its users lose meanwhile. From a pilot log this finds how far each is best explored."
     )
+    folded(HEADER, partial(_panel, names, chosen, rows), about, CHOICES)
+
+
+def _panel(names: tuple[str, ...], chosen: DatasetRow | None, rows: list[DatasetRow]) -> None:
     pilots = [
         row for row in loaders.explored(rows) if FusionSpec.model_validate(row.meta["fusion"]).names == names
     ]

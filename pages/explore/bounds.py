@@ -171,9 +171,10 @@ def show_command(log: Log, draft: plans.Draft, rows: list[PlanRow]) -> None:
     options, query = worlds.of_log(log.row)
     name = stored[0] if stored else "plan.yaml"
     command = ("dataset", "collect", *options, "--explore", "uniform", "--bounds", name)
+    section = st.expander("The same on the command line")
     if not stored:
-        st.caption("Store the plan below to name it here, or download it as plan.yaml.")
-    st.code(
+        section.caption("Store the plan below to name it here, or download it as plan.yaml.")
+    section.code(
         words.command(loaders.workspace().path, *command, "--requests", 30_000),
         language=None,
         wrap_lines=True,

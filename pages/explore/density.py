@@ -59,7 +59,7 @@ def show_definitions(table: pd.DataFrame) -> None:
     st.markdown("\n".join(lines))
     st.caption(
         "“For the same density” has no single meaning, so none of these is a measurement of the others. The "
-        "paper names none for its 2^10; `range` gives exactly that at its settings: half width 0.15, sigma "
+        "paper names none for its 2^10; the range gives exactly that at its settings: half width 0.15, sigma "
         "0.2, 10 dimensions. Below 1 the Gaussian noise is the denser one."
     )
 

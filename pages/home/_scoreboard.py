@@ -154,7 +154,6 @@ def show() -> None:
         return
     st.header("Scoreboard", anchor=False, help="Each policy beside the live one; 95 % intervals over users.")
     columns = {
-        "policy": st.column_config.Column(width="medium"),
         "verdict": st.column_config.Column(help=glossary.TERMS["better or worse"]),
         GAUC: st.column_config.NumberColumn(format="%+.4f", help=glossary.TERMS["difference"]),
         "95 %": st.column_config.Column(help="Bootstrap over the users of the log."),

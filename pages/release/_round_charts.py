@@ -13,7 +13,9 @@ from pages.shared.charts import (
     escape,
     grid,
     legend_above,
+    limits,
     sized,
+    wholes,
 )
 
 
@@ -36,7 +38,7 @@ def gains(frame: pd.DataFrame, panels: list[tuple[str, str, str, str, str]]) -> 
         figure.add_trace(trace, **cell(i, len(panels)))
         figure.add_hline(y=0, line={"color": BOUND, "dash": "dash"}, **cell(i, len(panels)))
         figure.update_yaxes(title=unit, zeroline=False, **cell(i, len(panels)))
-        figure.update_xaxes(title="round", dtick=1, zeroline=False, **cell(i, len(panels)))
+        figure.update_xaxes(title="round", zeroline=False, **wholes(frame["round"]), **cell(i, len(panels)))
     return sized(figure, 320).update_layout(showlegend=False)
 
 
@@ -56,7 +58,7 @@ def walked(frame: pd.DataFrame) -> go.Figure:
                 hovertemplate=f"{escape(name)}: %{{y:.4f}}<extra></extra>",
             )
         )
-    figure.update_xaxes(title="round", dtick=1, zeroline=False)
+    figure.update_xaxes(title="round", zeroline=False, **wholes(frame["round"]))
     figure.update_yaxes(title="mean |action − first baseline|", rangemode="tozero")
     last = frame.iloc[-1]
     label = {"text": "all dimensions", "font": {"color": INSIDE}, "showarrow": False, "yshift": 12}
@@ -81,8 +83,9 @@ def predicted(frame: pd.DataFrame, unit: str) -> go.Figure:
                 hovertemplate=f"{name} of %{{customdata}}: %{{y:.4f}}<extra></extra>",
             )
         )
-    figure.update_xaxes(title="round in which it was the baseline", dtick=1, zeroline=False)
-    figure.update_yaxes(title=unit)
+    ticks = wholes(frame["measured in round"])
+    figure.update_xaxes(title="round in which it was the baseline", zeroline=False, **ticks)
+    figure.update_yaxes(title=unit, **limits(unit))
     return legend_above(sized(figure, 320))
 
 

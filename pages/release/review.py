@@ -24,7 +24,7 @@ from pages.shared import (
     words,
 )
 from pages.shared.exhibit import described, exhibit
-from pages.shared.round_tables import interval_text
+from pages.shared.round_tables import DISTANCE, interval_text
 
 SIGNS = {"promote": "▲ promote", "discuss": "◆ discuss", "do not": "▼ do not promote"}
 """A sign and the words, so that recommendations are told apart without colour."""
@@ -95,7 +95,7 @@ def show_case(found: Case, runs: dict[str, RunRow]) -> None:
         "compared with": words.policy_title(one.baseline, runs),
         **gains(found),
         "data": f"{one.dataset_id}: {one.sessions:,} sessions, {one.requests:,} requests",
-        "path from the first baseline": f"{one.policy.path:.4f}",
+        DISTANCE: f"{one.policy.path:.3g}",
     }
     left, right = st.columns([4, 3])
     with left:

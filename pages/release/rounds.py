@@ -1,13 +1,24 @@
 """Rounds: what was explored, learned and promoted, round after round. Decides how the next round goes on."""
 
+from functools import partial
+
 import streamlit as st
 
 from mtf_engine.registry import RunRow
 from mtf_engine.release.rounds import Round
 from pages.release import _round_charts, _round_form
-from pages.shared import follow, links, loaders, places, round_tables, words
-from pages.shared.exhibit import described, exhibit
-from pages.shared.round_tables import AB_GAIN, GAUC
+from pages.shared import follow, glossary, links, loaders, places, round_tables, words
+from pages.shared.exhibit import described, exhibit, folded
+from pages.shared.round_tables import AB_GAIN, AT_WALL, GAUC
+
+COLUMNS = {
+    name: st.column_config.NumberColumn(format="percent", help=glossary.meaning(name))
+    for name in (AB_GAIN, AT_WALL)
+} | {
+    round_tables.DISTANCE: st.column_config.NumberColumn(
+        "distance", format="%.3g", help=glossary.meaning(round_tables.DISTANCE)
+    )
+}
 
 
 def rounds_of(run: RunRow) -> list[Round]:
@@ -17,8 +28,7 @@ def rounds_of(run: RunRow) -> list[Round]:
 def show_table(told: list[Round]) -> None:
     frame = round_tables.table(told, loaders.runs_by_id())
     shown = frame if frame[AB_GAIN].notna().any() else frame.drop(columns=[AB_GAIN, "A/B low", "A/B high"])
-    percent = {name: st.column_config.NumberColumn(format="percent") for name in shown if "A/B" in name}
-    described(shown, "rounds", "One row a round", **percent)
+    described(round_tables.short(shown), "rounds", "One row a round", **COLUMNS)
     panels = [(f"{GAUC}, candidate − baseline", GAUC, "difference", "low", "high")]
     if AB_GAIN in shown:
         panels.append(
@@ -41,13 +51,11 @@ def show_path(told: list[Round]) -> None:
         else [str(i) for i in range(len(told[0].policy.walked))]
     )
     frame = round_tables.walked(told, names)
-    exhibit(
-        _round_charts.walked(frame), frame, "path walked", "Mean distance from the first baseline by round"
-    )
+    alt = "Mean distance from the first baseline by round"
+    exhibit(_round_charts.walked(frame), frame, round_tables.DISTANCE, alt)
 
 
 def show_predicted(told: list[Round]) -> None:
-    st.header("Predicted and realised", anchor=False)
     earlier = [one for run in loaders.rounds_runs() for one in rounds_of(run)]
     frame = round_tables.predicted(told, earlier, loaders.runs_by_id())
     if frame.empty:
@@ -66,7 +74,6 @@ def show_predicted(told: list[Round]) -> None:
 
 
 def show_two(told: list[Round]) -> None:
-    st.header("Two rounds side by side", anchor=False)
     if len(told) < 2:
         st.info("There is one round so far.")
         return
@@ -116,8 +123,8 @@ def main() -> None:
             st.caption("Synthetic: users and feedback are simulated.")
         show_table(told)
         show_path(told)
-        show_predicted(told)
-        show_two(told)
+        folded("Predicted and realised", partial(show_predicted, told))
+        folded("Two rounds side by side", partial(show_two, told), asked=("one", "other"))
         show_next(run, told)
     _round_form.show()
 

@@ -13,6 +13,8 @@ from pages.shared.panels import Panels
 UNIFORM, GAUSSIAN = INSIDE, OUTSIDE
 DRAWS = 150
 """Of either kind, in the picture of a plan."""
+DRAWN = 0.9
+"""Opacity of a draw: one that is fainter vanishes on black."""
 PICTURE_HEIGHT, PANEL_HEIGHT = 430, 270
 ROOM, LOW = 0.35, 0.15
 """Shares of a chart's width and height that names to the left of a point and below it take, on a phone."""
@@ -70,8 +72,8 @@ def _draws(box: tuple[Edges, Edges], sigma: float, reach: float) -> list[dict[st
             "x": points[:, 0],
             "y": points[:, 1],
             "mode": "markers",
-            "opacity": 0.65,
-            "marker": {"symbol": symbol, "size": 5, "color": colour, "line": {"color": colour, "width": 1}},
+            "opacity": DRAWN,
+            "marker": {"symbol": symbol, "size": 5, "color": colour, "line": {"color": colour, "width": 1.5}},
             "hovertemplate": f"{name} draw (%{{x:.3f}}, %{{y:.3f}})<extra></extra>",
         }
         for name, points, colour, symbol in (

@@ -78,6 +78,9 @@ MOST_POINTS = 5_000
 """Points of one figure that go to the browser."""
 FEW = 3
 """With more lines in a panel, only the one that ends highest has colour and name; all tell on hovering."""
+SHARES = ("weighted GAUC", "share of ", "probability")
+"""How the names of units begin whose values lie between 0 and 1."""
+FEW_DAYS = 7
 FAINT = "rgba(122, 130, 140, 0.45)"
 
 PANEL_HEIGHT = 230
@@ -119,23 +122,24 @@ def intervals(
     `colours` are those of a chart beside it, by default those of the frame itself. `zero` names the line at 0, for
     differences. Rows without a value are listed and have no dot.
     """
-    rows = frame.iloc[::-1]
+    rows, form = frame.iloc[::-1], "+.4f" if zero else ".4f"
     figure = go.Figure(
         go.Scatter(
             x=rows[value],
             y=rows["policy"].map(escape),
             mode="markers+text",
-            text=[f"{value:.4f}" if pd.notna(value) else "no valid group" for value in rows[value]],
+            text=[f"{value:{form}}" if pd.notna(value) else "no valid group" for value in rows[value]],
             textposition="top center",
             cliponaxis=False,
             marker={"size": 10, "color": rows["policy"].map(colours or policy_colours(frame))},
             error_x=interval(rows, value),
             customdata=rows[["low", "high"]],
-            hovertemplate="%{y}<br>%{x:.4f} [%{customdata[0]:.4f}, %{customdata[1]:.4f}]<extra></extra>",
+            hovertemplate=f"%{{y}}<br>%{{x:{form}}} [%{{customdata[0]:{form}}}, %{{customdata[1]:{form}}}]"
+            "<extra></extra>",
         )
     )
     figure.update_yaxes(automargin=True, range=[-0.5, len(rows) - 0.3])
-    figure.update_xaxes(title=unit, zeroline=False)
+    figure.update_xaxes(title=unit, zeroline=False, **limits(unit))
     if zero:
         figure.add_vline(x=0, line={"color": BOUND, "dash": "dash"}, annotation_text=escape(zero))
     return sized(figure, 110 + 56 * len(rows))
@@ -153,7 +157,7 @@ def curves(frame: pd.DataFrame, panels: Sequence[Panel], columns: int = 2) -> go
         for name, colour in told_apart.items() if len(names) > 1 else ():
             _label_end(figure, frame, name, colour, place)
         figure.update_xaxes(title="step" if i + columns >= len(panels) else None, **place)
-        figure.update_yaxes(title=unit, **place)
+        figure.update_yaxes(title=unit, exponentformat="power", **limits(unit), **place)
     return figure
 
 
@@ -188,6 +192,24 @@ def interval(rows: pd.DataFrame, value: str) -> dict[str, Any]:
         "width": 5,
         "color": BASELINE,
     }
+
+
+def limits(unit: str) -> dict[str, float]:
+    """Returns the ends, as an axis takes them, that what is counted in `unit` cannot pass: 0 and 1 of a share."""
+    return {"minallowed": 0, "maxallowed": 1} if unit.startswith(SHARES) and " or " not in unit else {}
+
+
+def wholes(values: pd.Series) -> dict[str, Any]:
+    """Returns an axis of whole numbers, ticked at those that there are and at no others, twelve at most."""
+    there = np.unique(values.dropna())
+    return {"tickvals": there[:: -(-len(there) // 12) or 1], "range": [min(there) - 0.5, max(there) + 0.5]}
+
+
+def dates(values: pd.Series) -> dict[str, Any]:
+    """Returns an axis of days, one tick a day where they are few; hours stand nowhere."""
+    days = pd.to_datetime(values)
+    few = len(days) and (days.max() - days.min()).days < FEW_DAYS
+    return {"type": "date", "tickformat": "%Y-%m-%d"} | ({"dtick": 86_400_000} if few else {})
 
 
 def legend_above(figure: go.Figure) -> go.Figure:

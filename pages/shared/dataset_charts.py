@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.shared.charts import BASELINE, BOUND, INSIDE, OUTSIDE, escape, interval, sized
+from pages.shared.charts import BASELINE, BOUND, INSIDE, OUTSIDE, dates, escape, interval, sized
 
 MOST_COLUMNS = 25
 """Columns in the figure of a drift; the table has all."""
@@ -21,7 +21,7 @@ def bars(frame: pd.DataFrame, across: str, upwards: str) -> go.Figure:
             hovertemplate=f"%{{x}}: %{{y:,}} {upwards}<extra></extra>",
         )
     )
-    figure.update_xaxes(title=across)
+    figure.update_xaxes(title=across, **(dates(frame[across]) if across == "day" else {}))
     figure.update_yaxes(title=upwards, rangemode="tozero")
     return sized(figure, 270).update_layout(bargap=0.2)
 

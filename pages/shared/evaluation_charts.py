@@ -16,6 +16,7 @@ from pages.shared.charts import (
     grid,
     interval,
     legend_above,
+    limits,
     policy_colours,
     sized,
 )
@@ -46,7 +47,7 @@ def segments(frame: pd.DataFrame, value: str, unit: str, zero: str | None = None
         )
     ticks = {"tickvals": list(place.values()), "ticktext": [escape(name) for name in names]}
     figure.update_yaxes(**ticks, automargin=True, range=[-len(names) + 0.4, 0.6], zeroline=False)
-    figure.update_xaxes(title=unit, zeroline=False)
+    figure.update_xaxes(title=unit, zeroline=False, **limits(unit))
     if zero:
         figure.add_vline(x=0, line={"color": BOUND, "dash": "dash"}, annotation_text=escape(zero))
     height = 130 + len(names) * max(34, 17 * policies.ngroups)

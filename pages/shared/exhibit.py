@@ -1,6 +1,6 @@
 """A figure with its table and their downloads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -10,6 +10,9 @@ import streamlit as st
 from pages.shared import glossary
 from pages.shared.pictures import picture_downloads
 
+ENDS = ("low", "high", "interval from", "interval to", "boundary from", "boundary to")
+"""Columns that are ends of the interval of the number before them."""
+
 
 def exhibit(figure: go.Figure, table: pd.DataFrame, name: str, alt: str, **meanings: str) -> None:
     """Draws `figure`, described by `alt` for who cannot see it.
@@ -18,7 +21,8 @@ def exhibit(figure: go.Figure, table: pd.DataFrame, name: str, alt: str, **meani
     SVG. `name` starts the names of the files; `meanings` explain columns that the glossary does not know.
     """
     explained = {column: st.column_config.Column(help=text) for column, text in meanings.items()}
-    config = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
+    figure.update_layout(modebar_orientation="v")  # beside the drawing: above it are titles and legends
+    config = {"displaylogo": False, "modeBarButtons": [["toImage", "resetScale2d"]]}
     st.plotly_chart(figure, config=config, alt=alt, key=f"figure {name}")
     downloads = st.expander("Table and downloads", key=f"downloads {name}", on_change="rerun")
     if downloads.open:
@@ -29,9 +33,10 @@ def exhibit(figure: go.Figure, table: pd.DataFrame, name: str, alt: str, **meani
                 picture_downloads(f"figure {name}", name)
 
 
-def folded(title: str, draw: Callable[[], None], help: str | None = None) -> None:
-    """Draws a section that is worked out once it is unfolded."""
-    section = st.expander(title, key=f"unfold {title}", on_change="rerun")
+def folded(title: str, draw: Callable[[], None], help: str | None = None, asked: Iterable[str] = ()) -> None:
+    """Draws a section that is worked out once it is unfolded: by a click, or by a link with a choice of `asked`."""
+    linked = any(choice in st.query_params for choice in asked)
+    section = st.expander(title, expanded=linked, key=f"unfold {title}", on_change="rerun")
     if section.open:
         with section:
             if help:
@@ -40,9 +45,33 @@ def folded(title: str, draw: Callable[[], None], help: str | None = None) -> Non
 
 
 def described(table: pd.DataFrame, name: str, alt: str, **columns: Any) -> None:
-    """Draws `table`, its columns explained on hovering; `columns` are drawn as they say."""
-    config = glossary.columns(table) | columns
-    st.dataframe(table, hide_index=True, column_config=config, alt=alt, key=f"table {name}")
+    """Draws `table`, its columns explained on hovering; `columns` are drawn as they say. What is not known is blank."""
+    config = digits(table, glossary.columns(table) | columns)
+    st.dataframe(table, hide_index=True, column_config=config, placeholder="", alt=alt, key=f"table {name}")
+
+
+def digits(table: pd.DataFrame, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the columns of `table` with the digits of its numbers, where the `known` ones do not say them.
+
+    Weighted GAUC has four decimals, a difference its sign too, the ends of an interval those of the column before
+    them; all others have three digits.
+    """
+    config, form = dict(known), "%.3g"
+    for name in table.select_dtypes("float"):
+        if name not in ENDS:
+            form = _form(str(name), table[name])
+        column = config.get(name, {})
+        if not column.get("type_config"):
+            config[name] = st.column_config.NumberColumn(format=form, help=column.get("help"))
+    return config
+
+
+def _form(name: str, values: pd.Series) -> str:
+    if "difference" in name:
+        return "%+.4f"
+    if "GAUC" in name:
+        return "%.4f"
+    return "%.0f" if values.abs().max() >= 1_000 else "%.3g"
 
 
 def shares(*names: str) -> dict[str, Any]:

@@ -50,7 +50,7 @@ TERMS = {
     "lower": "Median lower bound, as offset from the baseline action.",
     "upper": "Median upper bound, as offset from the baseline action.",
     "share outside": "Share of requests whose action lies beyond a bound of this dimension.",
-    "path": "Mean |action − action of the first baseline| over requests and dimensions.",
+    "distance from the first baseline": "Mean |action − action of the first baseline| over requests and dimensions.",
     "A/B session reward": "Relative gain over the round's baseline, on the same simulated users.",
     "share at the wall": "Share of requests within 2 % of the width of a bound, or beyond it.",
     "std over critics": "Population standard deviation of Q over the critics, averaged over actions, in "

@@ -210,7 +210,6 @@ def pair(counts: np.ndarray, names: tuple[str, str]) -> go.Figure:
             z=counts.T,
             text=counts.T,
             texttemplate="%{text:,}",
-            colorscale="Blues",
             zmin=0,
             zmax=2 * float(counts.mean()) or 1,
             showscale=False,

@@ -10,6 +10,7 @@ from mtf_engine.release.rounds import Estimate, Round, reward_effect
 from mtf_engine.spec import BoundsPlan
 from pages.shared import words
 
+DISTANCE, AT_WALL = "distance from the first baseline", "share at the wall"
 GAUC, AB_GAIN = "weighted GAUC", "A/B session reward"
 METRICS = {
     "valid_consumption": "user valid consumption",
@@ -54,11 +55,27 @@ def _row(one: Round, runs: dict[str, RunRow]) -> dict[str, Any]:
         AB_GAIN: gain and gain.relative,
         "A/B low": gain and gain.ci_low,
         "A/B high": gain and gain.ci_high,
-        "path": one.policy.path,
-        "share at the wall": one.policy.share_at_wall,
+        DISTANCE: one.policy.path,
+        AT_WALL: one.policy.share_at_wall,
         "promoted": words.policy_title(one.candidate, runs) if one.promoted else "the baseline stays",
         "why": one.why,
     }
+
+
+def short(frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns `table` as a page has room for it: what decides first, an interval in one column, behind what it is of."""
+    found = frame.copy()
+    for of, low, high, title, form in (
+        ("difference", "low", "high", "95 %", "+.4f"),
+        (AB_GAIN, "A/B low", "A/B high", "A/B 95 %", "+.1%"),
+    ):
+        if of in found:
+            ends = zip(found.pop(low), found.pop(high), strict=True)
+            said = ["" if pd.isna(a) or pd.isna(b) else f"{a:{form}} to {b:{form}}" for a, b in ends]
+            found.insert(found.columns.get_loc(of) + 1, title, said)
+    first = ["round", "promoted"]
+    late = ["baseline", "bounds", "sessions", "steps", DISTANCE, "why"]
+    return found[[*first, *found.columns.drop([*first, *late]), *late]]
 
 
 def side_by_side(one: Round, other: Round, runs: dict[str, RunRow]) -> pd.DataFrame:
@@ -86,7 +103,7 @@ def _told(one: Round, runs: dict[str, RunRow]) -> dict[str, str]:
         "weighted GAUC of the baseline": interval_text(one.policy.baseline_gauc),
         "difference": interval_text(one.policy.difference, "{:+.4f}"),
         **effects,
-        "path from the first baseline": f"{one.policy.path:.4f}",
+        DISTANCE: f"{one.policy.path:.3g}",
         "share at the wall": f"{one.policy.share_at_wall:.1%}",
         "decided": "promoted" if one.promoted else "not promoted",
         "why": one.why,

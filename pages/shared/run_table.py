@@ -23,7 +23,7 @@ COLUMNS: dict[str, Any] = {
     "Tags": st.column_config.ListColumn(),
     "Note": Column(),
     "Dataset": Column(help="The log it reads, or the one it wrote."),
-    "Method": Column(),
+    "Method": Column(width=140),
     "Seed": st.column_config.NumberColumn(format="%d"),
     "Group": Column(help="Trainings that were started together and differ in their seed alone."),
     "Best score": st.column_config.NumberColumn(format="%.4f", help=BEST_SCORE),

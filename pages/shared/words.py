@@ -25,6 +25,8 @@ STATES = {
 }
 """A sign and the word, so that states are told apart without colour."""
 
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+"""Digits of an exponent."""
 STATE_COLOURS = {
     RunState.QUEUED: "gray",
     RunState.RUNNING: "blue",
@@ -82,7 +84,7 @@ def ago(moment: datetime) -> str:
 
 def share(log10: float) -> str:
     """Returns a share by its logarithm: in percent, or as a power of ten where that has no digits left."""
-    return f"{10**log10:.1%}" if log10 >= -3 else f"10^{log10:.0f}"
+    return f"{10**log10:.1%}" if log10 >= -3 else f"10{str(round(log10)).translate(RAISED)}"
 
 
 def figure(number: float) -> str:

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from mtf_engine.study.space import Choices, Range, Space
 from mtf_engine.study.tuning import DEFAULTS, Trial
-from pages.shared.charts import BASELINE, FAINT, INSIDE, OUTSIDE, escape, sized
+from pages.shared.charts import BASELINE, FAINT, INSIDE, OUTSIDE, escape, limits, sized
 
 SCORE = "score"
 TICKS, FEWEST_DECADES = 5, 3
@@ -65,7 +65,7 @@ def history(frame: pd.DataFrame) -> go.Figure:
             y=defaults.iloc[0], line=line, annotation_text="defaults", annotation_position="bottom left"
         )
     drawn.update_xaxes(title="trial", zeroline=False, tickformat="d", range=[-0.5, len(frame) - 0.5])
-    drawn.update_yaxes(title=UNIT, zeroline=False)
+    drawn.update_yaxes(title=UNIT, zeroline=False, **limits(UNIT))
     return sized(drawn, 330)
 
 
