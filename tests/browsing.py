@@ -93,7 +93,7 @@ class Tab:
         expect(self.page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
         return self.page
 
-    def choose(self, label: str, option: str) -> None:
+    def choose(self, label: str, option: str | re.Pattern) -> None:
         """Chooses as a person does: opens the box again where drawing the page closed it."""
         choice = self.page.get_by_role("option", name=option)
 
