@@ -19,6 +19,7 @@ from playwright.sync_api import expect
 
 from mtf_engine.policies.bundle import verify
 from mtf_engine.registry import RunState
+from mtf_engine.runs import executor
 from mtf_engine.workspace import Workspace
 from tests.browsing import ROOT
 from tests.test_browser import newest_training, serve
@@ -61,8 +62,9 @@ def test_the_seven_jobs_on_a_real_log(workspace, serve, tab, tmp_path, kuairand)
     import_log(walk, kuairand)
     log = workspace.dataset("kuairand").id
     replay = ("--env", "replay", "--from", log)
-    rounds = ("--rounds", "1", "--sessions-per-round", "800", "--promote", "by-hand", "--name", "rounds")
+    rounds = ("--rounds", "1", "--sessions-per-round", "800", "--promote", "by-hand", "--background")
     command(workspace, "progressive", *replay, *rounds, *SMALL)
+    executor.wait(workspace, workspace.registry.runs(kind="progressive")[0].id)
     requests = ("--requests", str(N_REQUESTS))
     command(workspace, "dataset", "collect", *replay, "--explore", "uniform", *requests, "--name", "first")
     command(workspace, "train", workspace.dataset("first").id, *SMALL, "--name", "first policy")
@@ -170,6 +172,7 @@ def compare(walk: Walk, beside: str) -> None:
     with walk.job("compare"):
         walk.turn_to("Weighted GAUC")
         walk.choose("Policies, beside the baseline", re.compile(rf"^{beside} \(\w+\)$"))
+        walk.close_list()
         walk.click("Compare")
         walk.see("compare", "would show")
         walk.turn_to("One request")
@@ -182,9 +185,9 @@ def decide_and_export(walk: Walk, folder: Path, link: str = "Review") -> None:
     with walk.job("decide and export"):
         walk.follow(link, "Review")
         walk.see("review", "Memo")
-        walk.mark("promote")
-        walk.write("Your name", "Ada Analyst", end="Tab")
-        walk.write("Reason", "Within the guardrails; a live test follows.", end="Tab")
+        walk.mark("promote", in_form=True)
+        walk.write("Your name", "Ada Analyst", in_form=True)
+        walk.write("Reason", "Within the guardrails; a live test follows.", in_form=True)
         walk.click("Decide")
         walk.see("decided", "Ada Analyst decided to")
         walk.follow("Export it", "Export a policy")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from playwright.sync_api import Download, Locator, Page, expect
+from playwright.sync_api import Download, Page, expect
 
 from docs.pictures import keep
 from tests.browsing import ROOT, SECONDS, Tab
@@ -25,7 +25,7 @@ WATCH = """
     const walked = window.walked = {start: null, first: null, last: null};
     const begin = () => Object.assign(walked, {start: performance.now(), first: null, last: null});
     for (const kind of ["pointerdown", "keydown", "input"]) window.addEventListener(kind, begin, {capture: true});
-    const note = () => { walked.last = performance.now(); walked.first ??= walked.last; };
+    const note = walked.note = () => { walked.last = performance.now(); walked.first ??= walked.last; };
     const what = {
         subtree: true, childList: true, characterData: true, attributeFilter: ["data-test-script-state"]
     };
@@ -90,9 +90,9 @@ class Walk:
         button = self.page.get_by_role("button", name=label).first
         self._act(label.pattern if isinstance(label, re.Pattern) else label, button.click)
 
-    def mark(self, text: str) -> None:
+    def mark(self, text: str, in_form: bool = False) -> None:
         """Clicks one of several words that stand side by side, or a switch, by its text."""
-        self._act(text, self.page.get_by_text(text, exact=True).filter(visible=True).last.click)
+        self._act(text, self.page.get_by_text(text, exact=True).filter(visible=True).last.click, in_form)
 
     def turn_to(self, tab: str) -> None:
         self._act(tab, self.page.get_by_role("tab", name=tab, exact=True).click)
@@ -105,17 +105,21 @@ class Walk:
     def choose(self, label: str, option: str | re.Pattern) -> None:
         self._act(label, lambda: self.tab.choose(label, option))
 
-    def write(self, label: str, text: object, end: str = "Enter") -> None:
-        """Writes into a box and leaves it by the key `end`."""
-        box: Locator = self.page.get_by_role("textbox", name=label).or_(
-            self.page.get_by_label(label, exact=True)
-        )
+    def close_list(self) -> None:
+        """Closes the list of a box for several, which stays open over the page."""
+        self._act("close the list", lambda: self.page.keyboard.press("Escape"))
+
+    def write(self, label: str, text: object, in_form: bool = False) -> None:
+        """Writes into a box, and ends it by Enter where it is not one of a form's."""
+        named = self.page.get_by_role("textbox", name=label)
+        box = named.or_(self.page.get_by_label(label, exact=True)).first
 
         def fill() -> None:
-            box.first.fill(str(text))
-            box.first.press(end)
+            box.fill(str(text))
+            if not in_form:
+                box.press("Enter")
 
-        self._act(label, fill)
+        self._act(label, fill, in_form)
 
     def download(self, label: str) -> Download:
         """Clicks what hands a file over; that shows in the browser, not on the page."""
@@ -126,8 +130,11 @@ class Walk:
         self.jobs[-1].clicks.append(Click(label, took, took))
         return found.value
 
-    def _act(self, what: str, do: Callable[[], None]) -> None:
+    def _act(self, what: str, do: Callable[[], None], in_form: bool = False) -> None:
+        """Counts and times what the visitor does; in a form the browser itself shows it, and the page hears later."""
         do()
+        if in_form:
+            self.page.evaluate("walked.note()")
         self.page.wait_for_function(DRAWN, arg=QUIET, timeout=1_000 * SECONDS)
         start, first, last = self.page.evaluate("[walked.start, walked.first, walked.last]")
         self.jobs[-1].clicks.append(Click(what, (first - start) / 1_000, (last - start) / 1_000))
