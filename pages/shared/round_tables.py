@@ -63,7 +63,7 @@ def _row(one: Round, runs: dict[str, RunRow]) -> dict[str, Any]:
 
 
 def short(frame: pd.DataFrame) -> pd.DataFrame:
-    """Returns `table` as a page has room for it: what decides first, an interval in one column, behind what it is of."""
+    """Returns `frame` as a page has room for it: what decides first, each interval in one column behind its figure."""
     found = frame.copy()
     for of, low, high, title, form in (
         ("difference", "low", "high", "95 %", "+.4f"),
