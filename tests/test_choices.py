@@ -14,6 +14,7 @@ WIDGETS = {
     "multiselect", "segmented_control", "pills",
 }  # fmt: skip
 SHARED = {
+    "algo": "the method that is trained",
     "control": "users kept at the baseline",
     "dataset": "the log in focus",
     "env": "the users that are met",
