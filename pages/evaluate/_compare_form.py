@@ -17,7 +17,6 @@ CRITICS = ("2", "4", "8", "24")
 
 def show() -> None:
     """Draws the form; a started comparison is then the one that the page shows."""
-    st.header("Start a comparison", anchor=False)
     world = worlds.choose(gymnasium=False)
     if world is None:
         return
@@ -47,13 +46,10 @@ def design(world: worlds.World) -> dict[str, Any]:
     """Returns what `submit_compare` is asked for, as chosen."""
     methods = st.multiselect("Methods", list(ALGOS), list(ALGOS), key="compare methods")
     logs = {name: title for name, title in DATASETS.items() if name in ("1", "1b", "2", "3")}
-    left, right = st.columns(2)
-    datasets = left.multiselect(
+    datasets = st.multiselect(
         "Datasets", list(logs), list(logs), format_func=logs.__getitem__, key="compare data"
     )
-    critics = right.multiselect(
-        "Numbers of critics, integrated_rl on dataset 2", CRITICS, key="compare critics"
-    )
+    critics = st.multiselect("Numbers of critics, integrated_rl on dataset 2", CRITICS, key="compare critics")
     first, second, third, fourth = st.columns(4)
     seeds = first.number_input("Seeds", 1, 20, 3, key="compare seeds", help="Each has data of its own.")
     sessions = second.number_input("Sessions of a dataset", 5, value=20_000, step=5, key="compare sessions")

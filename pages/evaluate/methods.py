@@ -1,6 +1,7 @@
 """Compare methods. Decides which method to train, and which part of a gain is its data's."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import pandas as pd
 import streamlit as st
@@ -12,7 +13,7 @@ from mtf_engine.study.paper_tables import BASE, OURS, Row, order_said, table_1, 
 from pages.evaluate import _compare_form, _factorial_charts, _factorial_tables
 from pages.evaluate._factorial_tables import DATASETS, HIGH, LOW, ON, TITLES
 from pages.shared import follow, glossary, links, loaders, words
-from pages.shared.exhibit import csv_download, exhibit
+from pages.shared.exhibit import csv_download, exhibit, folded
 
 REWARD = "session_reward"
 EFFECTS = {
@@ -68,7 +69,13 @@ def show_table(frame: pd.DataFrame, name: str, alt: str, percent: bool) -> None:
     shown = hundredfold(frame) if percent else frame
     columns = glossary.columns(shown) | numbers(frame, percent)
     st.dataframe(
-        shown, hide_index=True, column_config=columns, alt=alt, key=f"table {name}", height="content"
+        shown,
+        hide_index=True,
+        column_config=columns,
+        placeholder="",
+        alt=alt,
+        key=f"table {name}",
+        height="content",
     )
     csv_download(frame, name)
 
@@ -115,7 +122,6 @@ def show_factorial(cells: Sequence[Cell], metric: str, single: bool) -> None:
 
 
 def show_effects(found: Factorial, cells: Sequence[Cell], metric: str, single: bool) -> None:
-    st.header("Which part is the data's", anchor=False)
     percent = metric != GAUC
     if set(found.seeds) < {cell.seed for cell in cells}:
         st.caption(f"Of seed {', '.join(map(str, found.seeds))}: the others lack a cell.")
@@ -161,7 +167,6 @@ def show_split(cells: Sequence[Cell], metric: str, found: Factorial) -> None:
 
 
 def show_agreement(cells: Sequence[Cell], metric: str, single: bool) -> None:
-    st.header("Does weighted GAUC rank policies as users do?", anchor=False)
     found = [one for m in TITLES if m != GAUC and (one := rank_agreement(cells, m))]
     if not found:
         st.info("Three policies of a seed with an A/B test are needed to tell.")
@@ -177,7 +182,6 @@ def show_agreement(cells: Sequence[Cell], metric: str, single: bool) -> None:
 
 def show_personalisation(cells: Sequence[Cell], metric: str, single: bool) -> None:
     frame = _factorial_tables.personalisation_table(cells, metric, single)
-    st.header("What personalisation is worth", anchor=False)
     if frame.empty:
         st.info("No policy was tested beside its own mean action.")
         return
@@ -194,9 +198,6 @@ def show_personalisation(cells: Sequence[Cell], metric: str, single: bool) -> No
 
 def show_critics(cells: Sequence[Cell], metric: str, single: bool) -> None:
     frame = _factorial_tables.critics_table(cells, metric, single)
-    if frame.empty:
-        return
-    st.header("Number of critics", anchor=False)
     percent = metric != GAUC
     unit = f"{TITLES[metric]}{', ' + GAIN if percent else ''}"
     drawn = _factorial_charts.dots(frame.astype({"critics": str}), ["critics"], unit, percent)
@@ -205,7 +206,6 @@ def show_critics(cells: Sequence[Cell], metric: str, single: bool) -> None:
 
 def show_what_if(cells: Sequence[Cell]) -> None:
     """Draws how policies of one seed rank if the reward weighed a signal otherwise."""
-    st.header("If the reward weighed otherwise", anchor=False)
     seeds = {str(cell.seed): f"seed {cell.seed}" for cell in cells if cell.n_critics is None}
     left, right = st.columns(2)
     seed = int(links.choice("Policies of", seeds, "ranked_of", left))
@@ -247,14 +247,19 @@ def show(run: RunRow, found: Comparison) -> None:
     tested = len(metrics) > 1
     show_paper(cells, single, tested)
     show_factorial(cells, metric, single)
-    show_effects(factorial(cells, metric), cells, metric, single)
+    parts = partial(show_effects, factorial(cells, metric), cells, metric, single)
+    folded("Which part is the data's", parts, asked=("effect", "base_method", "ours"))
     if tested:
         users = REWARD if metric == GAUC else metric
-        show_agreement(cells, users, single)
-        show_personalisation(cells, users, single)
-    show_critics(cells, metric, single)
+        ranks = partial(show_agreement, cells, users, single)
+        folded("Does weighted GAUC rank policies as users do?", ranks)
+        worth = partial(show_personalisation, cells, users, single)
+        folded("What personalisation is worth", worth, asked=("under",))
+    if any(cell.n_critics is not None for cell in cells):
+        folded("Number of critics", partial(show_critics, cells, metric, single))
     with follow.refusals():
-        show_what_if(cells)
+        again = ("ranked_of", "signal", "ranked")
+        folded("If the reward weighed otherwise", partial(show_what_if, cells), asked=again)
 
 
 def main() -> None:
@@ -263,6 +268,7 @@ def main() -> None:
     runs = {run.id: run for run in loaders.workspace().registry.runs(kind="compare") if not run.archived}
     if not runs:
         st.info("No methods were compared yet. Start a comparison below.")
+        st.header("Start a comparison", anchor=False)
         _compare_form.show()
         return
     run = runs[links.choice("Comparison", {i: words.run_title(r) for i, r in runs.items()}, "run")]
@@ -270,7 +276,8 @@ def main() -> None:
     follow.parts(run, n_cells, seconds_left)
     if found and found.cells:
         show(run, found)
-    _compare_form.show()
+    with st.expander("Start a comparison"):
+        _compare_form.show()
 
 
 main()
