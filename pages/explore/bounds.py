@@ -156,8 +156,8 @@ def show_traffic(size: BoxSize, names: tuple[str, ...], k: int) -> None:
     shares = dict(zip(names, size.covered, strict=True))
     least, most = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
     covers = f"{shares[least]:.1%}"
-    if shares[least] < shares[most]:
-        covers = f"{covers} ({least}) to {shares[most]:.1%} ({most})"
+    if covers != (widest := f"{shares[most]:.1%}"):
+        covers = f"{covers} ({least}) to {widest} ({most})"
     st.caption(
         f"Until each cell of a grid holds {k} explored requests, with 95 % confidence. "
         f"The box covers {covers} of each dimension's range [-1, 1]."
