@@ -174,6 +174,6 @@ def told(jobs: Sequence[Job]) -> str:
 
 def with_table(text: str, name: str, table: str) -> str:
     """Returns `text` with `table` in the place that is marked for the walk `name`."""
-    begin, end = f"<!-- clicks: {name} -->\n", "\n<!-- end of clicks -->"
+    begin, end = f"<!-- clicks: {name} -->\n", "<!-- end of clicks -->"
     before, after = text.split(begin)
-    return before + begin + table + end + after.split(end, 1)[1]
+    return f"{before}{begin}\n{table}\n\n{end}{after.split(end, 1)[1]}"
