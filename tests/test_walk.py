@@ -50,7 +50,7 @@ def test_the_seven_jobs_on_synthetic_users(workspace, serve, tab, tmp_path):
     command(workspace, "demo")
     walk = Walk("synthetic", serve(workspace).url, tab)
     walk.open()
-    import_log(walk, ROOT / "docs" / "example_log")
+    import_log(walk, Path("docs/example_log"))  # of the server's folder: pictures show it
     from_drift_to_policies(walk, workspace, of="demo on uniform", beside="demo on gaussian")
     decide_and_export(walk, tmp_path)
     walk.end()
