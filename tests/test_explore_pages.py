@@ -213,6 +213,8 @@ def test_the_chart_of_teaching_names_its_marks_and_the_line():
     assert named[0] == "best boxes" and named[1] == "Uniform<br>none beyond ±0.4"
     assert named[2:] == ["matched<br>16 % beyond ±0.4", "sigma<br>37 % beyond ±0.4"]
     assert figure.layout.annotations[1].xanchor == "left"  # there is no room to the left of it
+    line = pd.DataFrame({"loss, %": [0.0, 1.0, 3.0, 5.9], "information": [0.0, 0.8, 2.0, 4.0]})
+    assert bounds_charts.teaching(line, ways, 0.4).layout.annotations[0].x == 3.0, "away from all marks"
     ways.loc[:1, "loss, %"] = 4.0
     assert bounds_charts.teaching(frontier, ways, 0.4).layout.annotations[1].xanchor == "right"
     assert len(figure.data) == 4 and figure.layout.xaxis.range[1] > 6

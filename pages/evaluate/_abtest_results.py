@@ -8,7 +8,7 @@ from plotly.subplots import make_subplots
 
 from mtf_engine.evaluation import ABTest
 from pages.evaluate._abtest_looks import metric_title
-from pages.shared import results
+from pages.shared import results, words
 from pages.shared.charts import BOUND, SYMBOLS, escape, interval, policy_colours, sized
 
 NUMBERS = ("relative difference", "low", "high", "p-value", "users live")
@@ -73,7 +73,7 @@ def _said(row: dict[str, float]) -> str:
     if pd.isna(row["relative difference"]):
         return "cannot be told"
     star = " *" if row["p-value"] < 0.05 else ""
-    p = "p < 0.001" if row["p-value"] < 0.001 else f"p = {row['p-value']:.3f}"
+    p = words.p_value(row["p-value"])
     return f"{row['relative difference']:+.2%} [{row['low']:+.2%}, {row['high']:+.2%}], {p}{star}"
 
 

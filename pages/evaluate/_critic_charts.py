@@ -184,5 +184,11 @@ def _identity(ends: Sequence[float]) -> go.Scatter:
 
 
 def _same(figure: go.Figure, text: str, ends: Sequence[float]) -> None:
-    label = {"text": text, "font": {"color": BOUND}, "showarrow": False, "xanchor": "right", "xshift": -8}
-    figure.add_annotation(x=ends[1], y=ends[1], **label)
+    label = {
+        "text": text,
+        "font": {"color": BOUND},
+        "showarrow": False,
+        "xanchor": "right",
+        "yanchor": "bottom",
+    }
+    figure.add_annotation(x=ends[1], y=ends[1], xshift=-24, **label)

@@ -108,7 +108,7 @@ def show_calibration(found: Comparison, run_id: str) -> None:
     st.caption(
         f"{calibration.n_steps:,} steps of {calibration.n_sessions:,} sessions of {calibration.dataset_id}, "
         f"its {calibration.split} users, on whom the critics were not trained; gamma {calibration.gamma:g}; "
-        f"intervals by bootstrap over sessions. Mean Q {calibration.q_mean:.3f}, mean return "
+        f"intervals by bootstrap over sessions. Mean Q {calibration.q_mean:.3g}, mean return "
         f"{calibration.return_mean:.3f}, correlation {correlation}. Q is of going on with the learned "
         "policy, the return of how the log went on: of a better policy Q should lie above."
     )

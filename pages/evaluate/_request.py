@@ -1,5 +1,7 @@
 """Explain one request. Decides whether a policy ranks for reasons that one would stand by."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -8,7 +10,7 @@ from mtf_engine.evaluation.explain import LoggedRequest, draw_request
 from mtf_engine.registry import DatasetRow
 from pages.evaluate import _explain_charts, _explaining
 from pages.shared import comparison, follow, glossary, links, loaders, words
-from pages.shared.exhibit import csv_download, described, exhibit
+from pages.shared.exhibit import csv_download, described, exhibit, folded
 from pages.shared.firsts import first
 
 MOST_RANKS = 10
@@ -49,7 +51,7 @@ def show_facts(request: LoggedRequest) -> None:
         "Session, request": f"{facts['session_id']}, {int(facts['step']) + 1}",
         "Time": pd.Timestamp(facts["timestamp"]).strftime("%Y-%m-%d %H:%M"),
         "Segment": facts["segment"],
-        "Reward": f"{facts['reward']:.3f}",
+        "Reward": f"{facts['reward']:.3g}",
         "Items": f"{len(request.items)} ({int(request.items['position'].notna().sum())} shown)",
     }
     for column, (label, value) in zip(st.columns(len(shown)), shown.items(), strict=True):
@@ -80,7 +82,6 @@ def show_weights(frame: pd.DataFrame, request_id: int) -> None:
 
 
 def show_item(frame: pd.DataFrame) -> None:
-    st.header("One item", anchor=False, help=glossary.TERMS["score"])
     titles = _explaining.item_titles(frame)
     item = int(links.choice("Item", titles, "item"))
     parts = _explaining.contributions(frame, item)
@@ -98,7 +99,7 @@ def explain(dataset: DatasetRow, policies: list[str], request_id: int) -> None:
     show_facts(request)
     show_ranks(ranking, _explaining.item_table(request, ranking), request_id)
     show_weights(weights, request_id)
-    show_item(ranking)
+    folded("One item", partial(show_item, ranking), glossary.TERMS["score"], asked=("item",))
     everything = ranking.drop(columns=["algo", "did"])
     with st.expander("Everything as one table"):
         described(everything, "everything", "Every item under every policy")

@@ -91,6 +91,11 @@ def stored_list(rows: list[PlanRow], draft: plans.Draft, names: tuple[str, ...])
             "No plan is stored yet. Give the one above a name; commands and forms then find it by that."
         )
         return
+    with st.expander(f"{len(rows)} stored", key="stored plans"):
+        _stored(rows, draft, names)
+
+
+def _stored(rows: list[PlanRow], draft: plans.Draft, names: tuple[str, ...]) -> None:
     columns = {"Stored": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm")}
     st.dataframe(plan_table(rows), hide_index=True, column_config=columns, alt="Stored bounds plans")
     by_name = {row.name: row for row in rows}

@@ -69,6 +69,8 @@ def show_checks(certificate: Certificate) -> None:
     st.header("Checks", anchor=False)
     table = check_table(certificate)
     shown = table.assign(**{name: table[name].map(words.figure) for name in ("figure", "threshold")})
+    if not shown["dimensions"].any():
+        shown = shown.drop(columns="dimensions")
     st.dataframe(
         shown,
         hide_index=True,

@@ -95,8 +95,9 @@ def show_figures(one: Signal) -> None:
     """Says what the sentence rests on."""
     gain, cut = one.relative_gain, one.sessions_cut
     parts = (
-        f"chi2 {one.chi2:.1f} with {one.df} degrees of freedom, p {one.p_value:.3g}, on {one.sessions:,} explored "
-        f"sessions; {one.wished:.0f} would tell each slope, for which it takes {_sessions(one)}.",
+        f"chi2 {one.chi2:.1f} with {one.df} degrees of freedom, {words.p_value(one.p_value)}, "
+        f"on {one.sessions:,} explored sessions; {one.wished:.0f} would tell each slope, for which it takes "
+        f"{_sessions(one)}.",
         "" if gain is None else f"A gain of {gain:.1%} of a session's return or more would show here.",
         f"{cut:,} sessions are cut off by the log: slopes are understated." if cut else "",
     )

@@ -169,7 +169,9 @@ def teaching(frontier: pd.DataFrame, ways: pd.DataFrame, far: float) -> go.Figur
         }
     ]
     end = 1.6 * most or 1
-    texts = [_mark_name("best boxes", frontier[x].iloc[-1], frontier[y].iloc[-1], UNIFORM, shift=14)]
+    size = [most or 1, top or 1]
+    free = _farthest(frontier[[x, y]] / size, marks[[x, y]] / size)
+    texts = [_mark_name("best boxes", frontier[x].iloc[free], frontier[y].iloc[free], UNIFORM, shift=-12)]
     box = marks.iloc[0]
     if box[x] > ROOM * end:  # above the line, where nothing else is
         beside = {"shift": 12, "aside": -12}, {"shift": -24}
@@ -204,6 +206,12 @@ def teaching(frontier: pd.DataFrame, ways: pd.DataFrame, far: float) -> go.Figur
             "annotations": texts,
         },
     )
+
+
+def _farthest(line: pd.DataFrame, marks: pd.DataFrame) -> int:
+    """Returns which point of `line` is farthest from all `marks`: there is room for its name."""
+    gaps = np.linalg.norm(line.to_numpy()[:, None] - marks.to_numpy(), axis=2)
+    return int(gaps.min(axis=1)[1:].argmax()) + 1
 
 
 def _mark_name(text: str, x: float, y: float, colour: str, shift: float, aside: float = 12) -> dict[str, Any]:

@@ -92,6 +92,11 @@ def figure(number: float) -> str:
     return f"{number:,.0f}" if abs(number) >= 1_000 else f"{number:.3g}"
 
 
+def p_value(p: float) -> str:
+    """Returns a p-value as journals print it: three decimals, and no smaller one than 0.001."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
 def command(workspace: Path, *words: object) -> str:
     """Returns the command line that does what a form does, to be copied into a shell in the project's folder."""
     own = workspace.is_relative_to(PROJECT)
