@@ -36,6 +36,7 @@ st.set_page_config(page_title="Multi-Task Fusion workbench", layout="wide")
 page = st.navigation(PAGES)
 try:
     links.one_entry_a_page()
+    places.lead_earlier_link(page.url_path)
     with refusals(workspace_path()):
         executor.reconcile(loaders.workspace())
         notices.follow()

@@ -11,7 +11,7 @@ from mtf_engine.registry import RunState
 from mtf_engine.runs import executor
 from mtf_engine.spec import BoundsPlan
 from mtf_engine.workspace import Workspace
-from pages.shared.places import MOVED, TAB, Place
+from pages.shared.places import COST, MOVED, TAB, Place
 from tests.titles import EARLIER, HOME, TITLES
 from tests.waiting import PATIENCE
 from tests.workspaces import copy_workspace, worked_on_here
@@ -74,6 +74,33 @@ def empty(tmp_path, monkeypatch) -> Workspace:
 def filled(small_workspace, monkeypatch) -> Workspace:
     monkeypatch.setenv("MTF_WORKSPACE", str(small_workspace.path))
     return small_workspace
+
+
+@pytest.mark.parametrize(
+    ("page", "earlier", "today"),
+    [
+        ("bounds", {"k": "7", "requests": "3"}, {"samples_a_cell": 7, "requests_a_session": 3}),
+        ("collect", {"seed": "5", "control": "20"}, {"collect_seed": 5, "control": 20}),
+        ("datasets", {"against": "explored"}, {"drift_from": "explored"}),
+    ],
+)
+def test_a_link_of_an_earlier_version_keeps_what_was_chosen(page, earlier, today, filled):
+    ids = {row.name: row.id for row in filled.registry.datasets()}
+    app = opened(page, **{key: ids.get(value, value) for key, value in earlier.items()})
+    shown = {one.key: one.value for one in [*app.number_input, *app.selectbox]}
+    assert {key: shown[key] for key in today} == {key: ids.get(value, value) for key, value in today.items()}
+    assert not app.warning
+
+
+@pytest.mark.parametrize(
+    ("page", "link", "asked"),
+    [
+        ("bounds", {"k": "7", TAB: COST}, {"k": "7", TAB: COST}),  # of today: places shown
+        ("export", {"dataset": "dataset-0"}, {"on": "dataset-0"}),
+    ],
+)
+def test_a_link_is_of_an_earlier_version_where_it_names_no_tab(page, link, asked, empty):
+    assert opened(page, **link).query_params == asked
 
 
 HEADINGS = TITLES | EARLIER

@@ -49,17 +49,33 @@ MOVED = {
     ),
 }
 """Where the addresses of earlier versions lead."""
+STAYED = {
+    "bounds": Place(BOUNDS, BY_HAND, {"k": "samples_a_cell", "requests": "requests_a_session"}),
+    "collect": Place("pages/explore/collect.py", None, {"seed": "collect_seed"}),
+    "datasets": Place(DATASETS, QUALITY, {"against": "drift_from"}),
+    "export": Place("pages/release/export.py", None, SCORED_ON),
+}
+"""Pages whose address is that of earlier versions, and which choices those called otherwise."""
 
 
 def leading(old: str) -> Callable[[], None]:
     """Returns what a page at an `old` address does: it leads to where that is now, with all that was chosen."""
-    place = MOVED[old]
+    return lambda: _lead(MOVED[old])
 
-    def lead() -> None:
-        kept = {place.renamed.get(key, key): st.query_params.get_all(key) for key in st.query_params}
-        st.switch_page(place.page, query_params={**kept, **({TAB: place.tab} if place.tab else {})})
 
-    return lead
+def lead_earlier_link(address: str) -> None:
+    """Makes of a link of an earlier version one of today, where the page's `address` stayed; its choices may not have.
+
+    A link of a page with tabs names none only where it is from before they were: there `k` is another choice today.
+    """
+    place = STAYED.get(address)
+    if place and TAB not in st.query_params and place.renamed.keys() & set(st.query_params):
+        _lead(place)
+
+
+def _lead(place: Place) -> None:
+    kept = {place.renamed.get(key, key): st.query_params.get_all(key) for key in st.query_params}
+    st.switch_page(place.page, query_params={**kept, **({TAB: place.tab} if place.tab else {})})
 
 
 def tabs(contents: Mapping[str, Callable[[], None]]) -> None:
