@@ -188,3 +188,12 @@ def test_how_long_a_test_waits_is_said_in_one_place(path):
     """Seconds of its own would make it fail where the machine is busy; `tests/waiting.py` has enough for all."""
     source = path.read_text()
     assert path.name == Path(__file__).name or "time.monotonic() +" not in source
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_what_a_table_does_not_know_is_blank_and_not_a_grey_none(path):
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    tables = [
+        call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "dataframe"
+    ]
+    assert all("placeholder" in [word.arg for word in call.keywords] for call in tables)

@@ -267,3 +267,10 @@ def test_ten_long_curves_send_few_points():
     figure = _run_charts.overlaid(curves, {sign: sign for sign in signs}, "", Look())
     assert sum(len(trace.x) for trace in figure.data) <= 5_000
     assert {trace.x[-1] for trace in figure.data} == {49_999}, "each reaches its end"
+
+
+def test_a_seed_that_another_run_drew_is_left_out_of_the_table():
+    run = row(seed=835_098_446, parent_id="progressive-1")
+    assert run_table.table([run], {})["Seed"].isna().all()
+    own = run_table.table([run.model_copy(update={"parent_id": None})], {})
+    assert own["Seed"].tolist() == [835_098_446]

@@ -103,7 +103,7 @@ def show_rows(rows: Sequence[Row], single: bool, name: str, percent: bool) -> No
         show_table(frame, name, alt, percent)
         return
     said = _factorial_tables.paper_words(frame, percent)
-    st.dataframe(said, hide_index=True, alt=alt, key=f"table {name}", height="content")
+    st.dataframe(said, placeholder="", hide_index=True, alt=alt, key=f"table {name}", height="content")
     csv_download(frame, name)
 
 

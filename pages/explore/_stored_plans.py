@@ -97,7 +97,9 @@ def stored_list(rows: list[PlanRow], draft: plans.Draft, names: tuple[str, ...])
 
 def _stored(rows: list[PlanRow], draft: plans.Draft, names: tuple[str, ...]) -> None:
     columns = {"Stored": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm")}
-    st.dataframe(plan_table(rows), hide_index=True, column_config=columns, alt="Stored bounds plans")
+    st.dataframe(
+        plan_table(rows), placeholder="", hide_index=True, column_config=columns, alt="Stored bounds plans"
+    )
     by_name = {row.name: row for row in rows}
     left, middle, right = st.columns([3, 1, 1], vertical_alignment="bottom")
     name = left.selectbox("Stored plan", by_name, key="stored plan")
@@ -140,5 +142,5 @@ def show_changes(row: PlanRow, rows: list[PlanRow], draft: plans.Draft, names: t
         table["segment"] = table["segment"].fillna("(default box)")
         edges = [f"{edge}, {which}" for which in ("stored", "other") for edge in ("lower", "upper")]
         table.columns = ["segment", "dimension", *edges]
-        st.dataframe(table, hide_index=True, alt="Dimensions in which the two plans differ")
+        st.dataframe(table, placeholder="", hide_index=True, alt="Dimensions in which the two plans differ")
         csv_download(table, "plan differences")

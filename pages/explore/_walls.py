@@ -51,7 +51,11 @@ def show_proposals(table: pd.DataFrame) -> None:
     alone = ["segment"] if moved["segment"].nunique() == 1 else []
     columns = {"because": st.column_config.TextColumn(width="large")}
     st.dataframe(
-        shown.drop(columns=alone), hide_index=True, column_config=columns, alt="Walls to move, and why"
+        shown.drop(columns=alone),
+        placeholder="",
+        hide_index=True,
+        column_config=columns,
+        alt="Walls to move, and why",
     )
 
 

@@ -152,7 +152,7 @@ def show_density(box: Box, sigma: float) -> None:
 
 def show_traffic(size: BoxSize, names: tuple[str, ...], k: int) -> None:
     demands = demand_table(size)
-    st.dataframe(demands, hide_index=True, alt="Sessions and days until each grid is filled")
+    st.dataframe(demands, placeholder="", hide_index=True, alt="Sessions and days until each grid is filled")
     shares = dict(zip(names, size.covered, strict=True))
     least, most = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
     covers = f"{shares[least]:.1%}"

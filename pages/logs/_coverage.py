@@ -73,6 +73,7 @@ def show_checks(certificate: Certificate) -> None:
         shown = shown.drop(columns="dimensions")
     st.dataframe(
         shown,
+        placeholder="",
         hide_index=True,
         height=38 + 35 * len(table),
         column_config=glossary.columns(shown)

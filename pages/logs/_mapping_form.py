@@ -54,7 +54,9 @@ def mapping_form(found: Sequence[Preview], log_format: str) -> str:
     for one in found:
         st.caption(f"First rows of {words.plain(one.file)}")
         table = pd.DataFrame(one.rows, columns=list(one.columns), dtype="str")
-        st.dataframe(table, hide_index=True, alt=f"First rows of {one.file}", key=f"preview {one.file}")
+        st.dataframe(
+            table, placeholder="", hide_index=True, alt=f"First rows of {one.file}", key=f"preview {one.file}"
+        )
     needed = matching.needs(found, log_format)
     if not needed:
         return ""

@@ -34,6 +34,7 @@ def show_list(rows: Sequence[DatasetRow]) -> None:
     }
     st.dataframe(
         _log_tables.datasets(rows),
+        placeholder="",
         hide_index=True,
         key="datasets",
         on_select=open_it,

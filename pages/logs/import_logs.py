@@ -150,7 +150,7 @@ def show_refusal(refusal: Refusal) -> None:
     table = pd.DataFrame([defect.model_dump() for defect in refusal.defects])[columns]
     st.header("Defects", anchor=False)
     st.caption("`row` is the first affected data row, counted from 1; `count` says how many are affected.")
-    st.dataframe(table, hide_index=True, alt="Defects of the log that was refused")
+    st.dataframe(table, placeholder="", hide_index=True, alt="Defects of the log that was refused")
     csv_download(table, "defects")
 
 

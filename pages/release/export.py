@@ -120,7 +120,7 @@ def show_bundle(run: RunRow) -> None:
         "golden.npz": "inputs and answers that a server can check itself against",
     }
     table = pd.DataFrame({"File": contents.keys(), "Holds": contents.values()})
-    st.dataframe(table, hide_index=True, alt="Files of the bundle")
+    st.dataframe(table, placeholder="", hide_index=True, alt="Files of the bundle")
     with st.expander("Manifest"):
         st.json(run.result or {})
 

@@ -101,7 +101,12 @@ def show_case(found: Case, runs: dict[str, RunRow]) -> None:
     with left:
         table = pd.DataFrame({"what": facts.keys(), "figure": facts.values()})
         st.dataframe(
-            table, hide_index=True, height="content", alt="What is known of the candidate", key="facts"
+            table,
+            placeholder="",
+            hide_index=True,
+            height="content",
+            alt="What is known of the candidate",
+            key="facts",
         )
     with right:
         rails = pd.DataFrame(
@@ -115,7 +120,12 @@ def show_case(found: Case, runs: dict[str, RunRow]) -> None:
             ]
         )
         st.dataframe(
-            rails, hide_index=True, height="content", alt="Guardrails, fixed before the round", key="rails"
+            rails,
+            placeholder="",
+            hide_index=True,
+            height="content",
+            alt="Guardrails, fixed before the round",
+            key="rails",
         )
     with st.expander("Configuration of the rounds"):
         st.json(found.config)

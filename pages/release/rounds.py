@@ -85,7 +85,7 @@ def show_two(told: list[Round]) -> None:
     other = links.choice("Beside", others, "other", right)
     table = round_tables.side_by_side(by_number[one], by_number[other], loaders.runs_by_id())
     alt = f"Rounds {one} and {other} side by side"
-    st.dataframe(table, hide_index=True, height="content", alt=alt, key="two rounds")
+    st.dataframe(table, placeholder="", hide_index=True, height="content", alt=alt, key="two rounds")
 
 
 def show_next(run: RunRow, told: list[Round]) -> None:

@@ -24,7 +24,9 @@ COLUMNS: dict[str, Any] = {
     "Note": Column(),
     "Dataset": Column(help="The log it reads, or the one it wrote."),
     "Method": Column(width=140),
-    "Seed": st.column_config.NumberColumn(format="%d"),
+    "Seed": st.column_config.NumberColumn(
+        format="%d", help="Blank where another run drew it: its configuration has it."
+    ),
     "Group": Column(help="Trainings that were started together and differ in their seed alone."),
     "Best score": st.column_config.NumberColumn(format="%.4f", help=BEST_SCORE),
     "Best step": st.column_config.NumberColumn(format="localized", help="Where the best score was reached."),
@@ -34,6 +36,8 @@ COLUMNS: dict[str, Any] = {
     "Code": Column(help="Git commit of the code; + where files differed from it."),
     "Run": Column(),
 }
+DRAWN_SEED = 1_000_000
+"""People choose smaller ones."""
 SHOWN_FIRST = ("State", "Name", "Tags", "Note", "Dataset", "Method", "Seed", "Best score", "Took", "Run")
 
 ORDERS = {
@@ -155,7 +159,7 @@ def _row(run: RunRow, datasets: dict[str, str]) -> dict[str, Any]:
         "Note": run.note,
         "Dataset": datasets.get(run.dataset_id or "", run.dataset_id),
         "Method": run.algo,
-        "Seed": run.seed,
+        "Seed": None if run.parent_id and (run.seed or 0) >= DRAWN_SEED else run.seed,
         "Group": run.seed_group,
         "Best score": run.best_score,
         "Best step": run.best_step,

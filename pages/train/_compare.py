@@ -56,11 +56,11 @@ def show_settings(signed: Mapping[str, RunRow]) -> None:
         frame = pd.DataFrame(rows)
         heads = {sign: f"{sign} · {run.name}" for sign, run in signed.items()}
         alt = "Settings that differ, one column a training"
-        st.dataframe(frame, hide_index=True, column_config=heads, alt=alt)
+        st.dataframe(frame, placeholder="", hide_index=True, column_config=heads, alt=alt)
         csv_download(frame, "settings that differ")
     with st.expander(f"The {len(same)} settings that are the same"):
         rows = pd.DataFrame({"setting": same.keys(), "value": map(_shown, same.values())})
-        st.dataframe(rows, hide_index=True, alt="Settings that are the same in all")
+        st.dataframe(rows, placeholder="", hide_index=True, alt="Settings that are the same in all")
 
 
 def _shown(value: object) -> str:

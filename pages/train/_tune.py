@@ -70,7 +70,9 @@ def show_best(found: Tuning, best: Best) -> None:
     columns = {"defaults": defaults} | ({f"trial {best.number}": best} if best.number != DEFAULTS else {})
     told = {name: [_shown(value) for value in one.settings.values()] for name, one in columns.items()}
     table = pd.DataFrame({"setting": list(best.settings), **told})
-    st.dataframe(table, hide_index=True, width="content", alt="Best settings beside the defaults")
+    st.dataframe(
+        table, placeholder="", hide_index=True, width="content", alt="Best settings beside the defaults"
+    )
     with st.container(horizontal=True):
         train = {places.TAB: places.TRAIN, "from": best.run_id}
         st.page_link(places.START, label="Train with these settings →", query_params=train)
@@ -128,6 +130,11 @@ def show_trials(run: RunRow, frame: pd.DataFrame, searched: list[str]) -> None:
         ),
     }
     st.dataframe(
-        shown, hide_index=True, column_config=columns, alt=f"{len(frame)} trials", key=f"trials {run.id}"
+        shown,
+        placeholder="",
+        hide_index=True,
+        column_config=columns,
+        alt=f"{len(frame)} trials",
+        key=f"trials {run.id}",
     )
     csv_download(frame, f"trials {run.id}")
