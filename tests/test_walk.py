@@ -171,7 +171,7 @@ def read(walk: Walk) -> None:
 def compare(walk: Walk, beside: str) -> None:
     with walk.job("compare"):
         walk.turn_to("Weighted GAUC")
-        walk.choose("Policies, beside the baseline", re.compile(rf"^{beside} \(\w+\)$"))
+        walk.choose("Policies, beside the baseline", re.compile(rf"^{beside}$"))
         walk.close_list()
         walk.click("Compare")
         walk.see("compare", "would show")
