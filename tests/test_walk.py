@@ -42,7 +42,12 @@ def command(workspace: Workspace, *arguments: str) -> None:
 def workspace(tmp_path: Path) -> Iterator[Workspace]:
     """An empty workspace; in the project's `data/` where pictures are kept, since they show its path."""
     path = Path("data/walk") if PICTURES else tmp_path / "workspace"
-    yield Workspace(path)
+    made = Workspace(path)
+    yield made
+    at_work = made.registry.runs(RunState.QUEUED, RunState.RUNNING)
+    for run in (run for run in at_work if run.parent_id is None):  # a round that was decided goes on with the next
+        executor.cancel(made, run.id)
+        executor.wait(made, run.id)
     shutil.rmtree(path)
 
 
