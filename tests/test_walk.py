@@ -45,7 +45,9 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
     made = Workspace(path)
     yield made
     at_work = made.registry.runs(RunState.QUEUED, RunState.RUNNING)
-    for run in (run for run in at_work if run.parent_id is None):  # a round that was decided goes on with the next
+    for run in (
+        run for run in at_work if run.parent_id is None
+    ):  # a round that was decided goes on with the next
         executor.cancel(made, run.id)
         executor.wait(made, run.id)
     shutil.rmtree(path)
