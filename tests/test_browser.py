@@ -356,9 +356,12 @@ def test_a_browser_that_was_asked_to_shows_the_end_of_a_run_once(workspace, serv
     other.check()
 
 
-def test_a_picture_is_saved_by_the_browser_itself(dashboard, tab):
+def test_a_picture_is_saved_by_the_browser_itself_once_its_chart_is_there(dashboard, tab):
+    tab.page.route(re.compile(r"lotly.*\.js"), lambda _: None)  # held, until they are let go on
     page = tab.open(f"{dashboard.url}/density")
     page.get_by_text("Table and downloads").click()
+    expect(page.get_by_role("button", name="Download PNG")).to_be_disabled()
+    page.unroute_all()
     for kind, start in (("PNG", b"\x89PNG"), ("SVG", b"<svg")):
         with page.expect_download() as saved:
             page.get_by_role("button", name=f"Download {kind}").click()

@@ -33,10 +33,6 @@ class View(NamedTuple):
     descending: bool
     columns: list[str]
 
-    def shows(self, run: RunRow, facts: Mapping[str, Facts]) -> bool:
-        """Returns whether a run passes the filters and the expression."""
-        return self.filters.shows(run) and self.holds(facts[run.id])
-
 
 def choose(runs: list[RunRow], datasets: dict[str, str], facts: Mapping[str, Facts]) -> View:
     """Draws the choices in one line, most of them behind three buttons, and returns them."""

@@ -31,8 +31,9 @@ def show_table(view: View, was_live: bool) -> None:
     there = loaders.workspace().registry.runs()
     if at_work(there) != was_live:
         st.rerun()
-    facts = loaders.facts(there)
-    runs = [run for run in there if view.shows(run, facts)]
+    filtered = [run for run in there if view.filters.shows(run)]
+    facts = loaders.facts(filtered)
+    runs = [run for run in filtered if view.holds(facts[run.id])]
     shown = run_table.ordered(runs, view.by, view.descending, facts)[:SHOWN]
     more = [name for name in view.columns if name not in run_table.COLUMNS]
     ids = [run.id for run in shown]
@@ -67,6 +68,12 @@ def show_table(view: View, was_live: bool) -> None:
     run_actions.show_queue()
     if st.session_state.pop("ticked_anew", False):
         st.rerun()
+
+
+def follow_table(view: View, was_live: bool) -> None:
+    """Draws the table anew: what fits the expression no more, since a run came that it cannot be held of, is told."""
+    with follow.refusals():
+        show_table(view, was_live)
 
 
 def show_run(run_id: str, was_live: bool) -> None:
@@ -174,7 +181,7 @@ def all_runs() -> None:
         return
     view = _run_filters.choose(runs, dataset_names(), loaders.facts(runs))
     live = at_work(runs)
-    st.fragment(show_table, run_every=LIVE_SECONDS if live else IDLE_SECONDS)(view, live)
+    st.fragment(follow_table, run_every=LIVE_SECONDS if live else IDLE_SECONDS)(view, live)
     notices.switch("of all")
     run_actions.show_chosen([run for run in runs if run.id in st.session_state.get("ticked", [])])
     own_first = sorted(runs, key=lambda run: run.parent_id is not None)
