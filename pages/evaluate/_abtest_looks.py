@@ -9,7 +9,7 @@ import streamlit as st
 
 from mtf_engine.evaluation.sequential import Look, first_told
 from pages.shared import glossary, words
-from pages.shared.charts import BOUND, cell, escape, grid, interval, policy_colours
+from pages.shared.charts import BOUND, cell, dates, escape, grid, interval, policy_colours
 from pages.shared.exhibit import exhibit
 
 FAINT = 0.25
@@ -49,7 +49,7 @@ def figure(frame: pd.DataFrame) -> go.Figure:
         for line in _band(rows, over, policy_colours(frame)[policy]):
             drawn.add_trace(line, **place)
         drawn.add_hline(y=0, line={"color": BOUND, "dash": "dash"}, **place)
-        ticks = {"tickformat": "%d %b %Y"} if over == "day" else {"rangemode": "tozero"}
+        ticks = dates(frame["day"]) if over == "day" else {"rangemode": "tozero"}
         drawn.update_xaxes(title="day" if over == "day" else "users so far", **ticks, **place)
         drawn.update_yaxes(title="difference to the base", tickformat="+.1%", zeroline=False, **place)
     return drawn
