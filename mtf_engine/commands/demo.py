@@ -1,4 +1,4 @@
-"""The demonstration workspace: synthetic logs, two policies compared and A/B tested, a round that waits for you."""
+"""The demonstration workspace: methods and policies compared and A/B tested, a round that waits for you."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,11 +14,14 @@ from mtf_engine.work.abtest import submit_abtest
 from mtf_engine.work.collect import submit_collect
 from mtf_engine.work.evaluate import submit_evaluate
 from mtf_engine.work.progressive import submit_progressive
+from mtf_engine.work.study import submit_compare
 from mtf_engine.work.train import submit_train
 from mtf_engine.workspace import Workspace
 
 N_REQUESTS, N_TEST_REQUESTS, N_USERS = 100_000, 20_000, 10_000
 N_SESSIONS, N_ROUND_USERS = 4_000, 4_000
+N_COMPARED_SESSIONS, N_COMPARED_USERS = 1_000, 1_000
+COMPARED = ("linear_one_step", "best_single_head", "integrated_rl")
 
 
 def fill(workspace: Workspace, world: str = DEFAULT_WORLD) -> dict[str, Any]:
@@ -26,12 +29,26 @@ def fill(workspace: Workspace, world: str = DEFAULT_WORLD) -> dict[str, Any]:
 
     A log is explored uniformly and one with Gaussian noise, a policy is trained on each, and both are
     compared with the baseline on a log that the baseline made, and A/B tested against it. Beside them a round is
-    played, up to the decision that people are to take. A second call finds everything there.
+    played, up to the decision that people are to take, and before them methods are compared on a small scale: their
+    logs are older than the ones that policies are compared on by default. A second call finds everything there.
     """
     from mtf_engine.evaluation import ABTest
     from mtf_engine.evaluation.agreement import agreement
     from mtf_engine.evaluation.result import PairedDifference
 
+    comparison = submit_compare(
+        workspace,
+        methods=COMPARED,
+        datasets=("2",),
+        seeds=(0,),
+        env=environment("session", world),
+        preset="demo",
+        settings={},
+        sessions=N_COMPARED_SESSIONS,
+        users=N_COMPARED_USERS,
+        reuse="any",
+    )
+    finish_all(workspace, comparison)
     collect = partial(submit_collect, workspace, env=environment("session", world))
     sizes = {"baseline": N_TEST_REQUESTS}
     collections = {
@@ -70,6 +87,7 @@ def fill(workspace: Workspace, world: str = DEFAULT_WORLD) -> dict[str, Any]:
     return {
         "datasets": [*explored, test],
         "rounds": rounds,
+        "comparison": comparison,
         "trainings": policies,
         "scores": scores(evaluation.result or {}),
         "beside_the_ab_test": beside and {**beside.model_dump(), "said": beside.sentence},

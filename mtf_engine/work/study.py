@@ -101,8 +101,14 @@ def submit_compare(
     if same:
         enqueue(workspace, same[0].id)
         return same[0].id
-    name = f"{len(methods)} methods on {len(config['datasets'])} datasets, {len(config['seeds'])} seeds"
+    kinds, seeds = config["datasets"], config["seeds"]
+    name = f"{_n(methods, 'method')} on {_n(kinds, 'dataset')}, {_n(seeds, 'seed')}"
     return submit(workspace, KIND, config, name=name)
+
+
+def _n(things: Sequence[Any], word: str) -> str:
+    """Returns how many things there are, with their word."""
+    return f"{len(things)} {word}{'s' if len(things) != 1 else ''}"
 
 
 def asked_for(

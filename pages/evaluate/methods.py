@@ -9,7 +9,7 @@ import streamlit as st
 from mtf_engine.registry import RunRow
 from mtf_engine.study.comparison import Cell, Comparison
 from mtf_engine.study.factorial import GAUC, Factorial, factorial, gain_split, rank_agreement
-from mtf_engine.study.paper_tables import BASE, OURS, Row, order_said, table_1, table_2
+from mtf_engine.study.paper_tables import BASE, OURS, Row, order, order_said, table_1, table_2
 from pages.evaluate import _compare_form, _factorial_charts, _factorial_tables
 from pages.evaluate._factorial_tables import DATASETS, HIGH, LOW, ON, TITLES
 from pages.shared import follow, glossary, links, loaders, words
@@ -22,6 +22,8 @@ EFFECTS = {
     "both": "of both, beyond their sum",
     "rounds": "of own rounds",
 }
+FEW_ROWS = 3
+"""With fewer of the paper's policies its tables are folded, and what is there comes first."""
 GAIN = "relative to the baseline, 95 % interval over seeds"
 
 
@@ -47,10 +49,14 @@ def introduce(run: RunRow, found: Comparison) -> None:
         f" A/B tests on {config['users']:,} users." if found.synthetic else " No A/B test on replayed users."
     )
     st.caption(
-        f"{len(config['training'])} methods, {len(config['seeds'])} seeds, {config['sessions']:,} sessions a "
+        f"{len(config['training'])} methods, {_seeds(config)}, {config['sessions']:,} sessions a "
         f"dataset, preset {words.plain(found.preset)}: no method is tuned beyond it."
         f"{tested} {found.seeds_said} {found.reuse_said}"
     )
+
+
+def _seeds(config: dict) -> str:
+    return f"{n} seeds" if (n := len(config["seeds"])) > 1 else "one seed"
 
 
 def numbers(frame: pd.DataFrame, percent: bool) -> dict:
@@ -81,7 +87,7 @@ def show_table(frame: pd.DataFrame, name: str, alt: str, percent: bool) -> None:
 
 
 def show_paper(cells: Sequence[Cell], single: bool, tested: bool) -> None:
-    st.header("Table 1: weighted GAUC", anchor=False)
+    st.subheader("Table 1: weighted GAUC", anchor=False)
     show_rows(table_1(cells), single, "table 1", percent=False)
     st.caption(
         "Published: IntegratedRL-MTF, on the users of its product. Found: on the test log here, 95 % interval over "
@@ -89,7 +95,7 @@ def show_paper(cells: Sequence[Cell], single: bool, tested: bool) -> None:
     )
     if not tested:
         return
-    st.header("Table 2: what users consume", anchor=False)
+    st.subheader("Table 2: what users consume", anchor=False)
     show_rows(table_2(cells), single, "table 2", percent=True)
     st.caption("Relative to the evolution strategy, as published. What does not exist stays blank.")
 
@@ -111,7 +117,8 @@ def show_factorial(cells: Sequence[Cell], metric: str, single: bool) -> None:
     st.header("Every method on every dataset", anchor=False)
     percent, title = metric != GAUC, TITLES[metric]
     frame = _factorial_tables.factorial_table(cells, metric, single)
-    unit = f"{title}, {GAIN}" if percent else f"{title}, 95 % interval over seeds"
+    over = "95 % interval over seeds" if len({cell.seed for cell in cells}) > 1 else "one seed"
+    unit = f"{title}, relative to the baseline, {over}" if percent else f"{title}, {over}"
     alt = f"{title} of each method on each dataset, with 95 % intervals over seeds"
     exhibit(_factorial_charts.lines(frame, unit, percent), frame, f"factorial {metric}", alt)
     if any(cell.dataset == "3" for cell in cells):
@@ -245,14 +252,16 @@ def show(run: RunRow, found: Comparison) -> None:
     metric = links.choice("Metric of all but the two tables", metrics, "metric", left)
     single = right.toggle("Single seeds in the tables", key="single", bind="query-params")
     tested = len(metrics) > 1
-    show_paper(cells, single, tested)
+    few = len(order(table_1(cells), GAUC)) < FEW_ROWS
     show_factorial(cells, metric, single)
+    published = partial(show_paper, cells, single, tested)
+    folded("Beside the paper's tables 1 and 2", published, opened=not few)
     parts = partial(show_effects, factorial(cells, metric), cells, metric, single)
     folded("Which part is the data's", parts, asked=("effect", "base_method", "ours"))
     if tested:
         users = REWARD if metric == GAUC else metric
         ranks = partial(show_agreement, cells, users, single)
-        folded("Does weighted GAUC rank policies as users do?", ranks)
+        folded("Does weighted GAUC rank policies as users do?", ranks, opened=few)
         worth = partial(show_personalisation, cells, users, single)
         folded("What personalisation is worth", worth, asked=("under",))
     if any(cell.n_critics is not None for cell in cells):

@@ -213,7 +213,10 @@ def dates(values: pd.Series) -> dict[str, Any]:
 
 
 def legend_above(figure: go.Figure) -> go.Figure:
-    """Returns the figure with its legend in a line above it."""
+    """Returns the figure with its legend in a line above it; without one where a single thing is drawn."""
+    names = {trace.name for trace in figure.data if trace.name and trace.showlegend is not False}
+    if len(names) < 2:
+        return figure.update_layout(showlegend=False)
     legend = {"orientation": "h", "y": 1, "yanchor": "bottom", "yref": "paper"}
     return figure.update_layout(showlegend=True, margin_t=60, legend=legend)
 

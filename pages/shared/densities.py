@@ -8,6 +8,7 @@ import pandas as pd
 
 from mtf_engine.exploration.density import log_density_efficiency_box
 from mtf_engine.spec import Box
+from pages.shared.words import power_of_ten
 
 
 class Definition(NamedTuple):
@@ -59,7 +60,8 @@ def times(log: float) -> str:
         return f"{math.exp(log):,.0f} ×" if log > math.log(20) else f"{math.exp(log):.3g} ×"
     if log < math.log(999_499):
         return f"{math.exp(log) / 1_000:.0f} k ×"
-    return f"10^{log / math.log(10):.1f} ×"
+    power = math.floor((log - math.log(9.95)) / math.log(10)) + 1  # 9.95 and above is said as 1.0 of the next
+    return f"{math.exp(log - power * math.log(10)):.1f} · {power_of_ten(power)} ×"
 
 
 def efficiency(box: Box, sigma: float) -> pd.DataFrame:

@@ -33,10 +33,19 @@ def exhibit(figure: go.Figure, table: pd.DataFrame, name: str, alt: str, **meani
                 picture_downloads(f"figure {name}", name)
 
 
-def folded(title: str, draw: Callable[[], None], help: str | None = None, asked: Iterable[str] = ()) -> None:
-    """Draws a section that is worked out once it is unfolded: by a click, or by a link with a choice of `asked`."""
-    linked = any(choice in st.query_params for choice in asked)
-    section = st.expander(title, expanded=linked, key=f"unfold {title}", on_change="rerun")
+def folded(
+    title: str,
+    draw: Callable[[], None],
+    help: str | None = None,
+    asked: Iterable[str] = (),
+    opened: bool = False,
+) -> None:
+    """Draws a section that is worked out once it is unfolded: by a click, or by a link with a choice of `asked`.
+
+    One that is `opened` is so from the start.
+    """
+    unfolded = opened or any(choice in st.query_params for choice in asked)
+    section = st.expander(title, expanded=unfolded, key=f"unfold {title}", on_change="rerun")
     if section.open:
         with section:
             if help:

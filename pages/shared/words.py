@@ -38,6 +38,11 @@ STATE_COLOURS = {
 }
 
 
+def power_of_ten(n: int) -> str:
+    """Returns 10 to the power of `n` as it is written: 10⁻¹³."""
+    return f"10{str(n).translate(RAISED)}"
+
+
 def plain(text: object) -> str:
     """Returns `text` so that Markdown shows it as it is, on one line."""
     return re.sub(r"([\\`*_{}\[\]()#+\-.!|<>~$:&])", r"\\\1", " ".join(str(text).split()))
@@ -70,7 +75,7 @@ def days(span: float) -> str:
     if span < 1_000:
         return f"{span:,.1f} d"
     years = span / 365.25
-    return f"{years:,.0f} years" if years < 100_000 else f"10^{math.log10(years):.0f} years"
+    return f"{years:,.0f} years" if years < 100_000 else f"{power_of_ten(round(math.log10(years)))} years"
 
 
 def ago(moment: datetime) -> str:
@@ -84,7 +89,7 @@ def ago(moment: datetime) -> str:
 
 def share(log10: float) -> str:
     """Returns a share by its logarithm: in percent, or as a power of ten where that has no digits left."""
-    return f"{10**log10:.1%}" if log10 >= -3 else f"10{str(round(log10)).translate(RAISED)}"
+    return f"{10**log10:.1%}" if log10 >= -3 else power_of_ten(round(log10))
 
 
 def figure(number: float) -> str:
