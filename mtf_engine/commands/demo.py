@@ -36,19 +36,7 @@ def fill(workspace: Workspace, world: str = DEFAULT_WORLD) -> dict[str, Any]:
     from mtf_engine.evaluation.agreement import agreement
     from mtf_engine.evaluation.result import PairedDifference
 
-    comparison = submit_compare(
-        workspace,
-        methods=COMPARED,
-        datasets=("2",),
-        seeds=(0,),
-        env=environment("session", world),
-        preset="demo",
-        settings={},
-        sessions=N_COMPARED_SESSIONS,
-        users=N_COMPARED_USERS,
-        reuse="any",
-    )
-    finish_all(workspace, comparison)
+    comparison = _comparison(workspace, environment("session", world))
     collect = partial(submit_collect, workspace, env=environment("session", world))
     sizes = {"baseline": N_TEST_REQUESTS}
     collections = {
@@ -92,6 +80,24 @@ def fill(workspace: Workspace, world: str = DEFAULT_WORLD) -> dict[str, Any]:
         "scores": scores(evaluation.result or {}),
         "beside_the_ab_test": beside and {**beside.model_dump(), "said": beside.sentence},
     }
+
+
+def _comparison(workspace: Workspace, env: str) -> str:
+    """Returns the id of the finished comparison of methods."""
+    comparison = submit_compare(
+        workspace,
+        methods=COMPARED,
+        datasets=("2",),
+        seeds=(0,),
+        env=env,
+        preset="demo",
+        settings={},
+        sessions=N_COMPARED_SESSIONS,
+        users=N_COMPARED_USERS,
+        reuse="any",
+    )
+    finish_all(workspace, comparison)
+    return comparison
 
 
 def _rounds(workspace: Workspace, env: str) -> str:
