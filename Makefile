@@ -17,7 +17,7 @@ help:
 	@echo "make lock    write requirements.txt and requirements-dev.txt from pyproject.toml (UPGRADE=--upgrade: newest)"
 	@echo "make slow    the tests that need longer than minutes"
 	@echo "make format  rewrite the code in the house's format"
-	@echo "make docs    write the reference, the log format and the map of rooms from the code"
+	@echo "make docs    write the reference, the log format, its mapping's schema and the map of rooms from the code"
 
 demo: $(VENV)/app.stamp
 	$(MTF) --workspace $(DEMO) demo
@@ -57,6 +57,7 @@ format: $(VENV)/dev.stamp
 docs: $(VENV)/dev.stamp
 	$(PYTHON) -m docs.reference > docs/reference.md
 	$(PYTHON) -m docs.log_format > docs/log-format.md
+	$(PYTHON) -m docs.mapping_schema > docs/mapping.schema.json
 	$(PYTHON) -m docs.architecture
 
 $(PYTHON):

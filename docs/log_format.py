@@ -14,8 +14,8 @@ Written by `make docs` from `mtf_engine/logs/schema.py`.
 A log is a folder of two tables. A *request* is one ranked list for one user: the fusion weights that were served
 (the *action*), and the bounds they were drawn in. An *impression* is an item that was shown in a request: what the
 ranking model predicted of it, and what the user did. Each table is one file, `requests` and `impressions`, of CSV,
-JSON lines or Parquet (`.csv`, `.tsv`, `.jsonl`, `.ndjson`, also with `.gz` or `.zst` behind it, `.parquet`, `.pq`), or
-a folder of such parts.
+JSON lines or Parquet (`.csv`, `.tsv`, `.dat`, RecBole's `.inter`, `.jsonl`, `.ndjson`, also with `.gz` or `.zst` behind
+it, `.parquet`, `.pq`), or a folder of such parts. Values of a text are parted by commas, tabs, semicolons or `::`.
 
 [example_log](example_log) is one of ten requests by four users:
 
@@ -35,7 +35,31 @@ replay, `dataset collect --env replay --from NAME`."""
 MAPPING = """\
 ## Mapping file
 
-`dataset import FOLDER --mapping mapping.yaml`; the page of imports writes it in a form."""
+`dataset import FOLDER --mapping mapping.yaml`; the page of imports writes it in a form. Its schema is
+[mapping.schema.json](mapping.schema.json), which editors check it by as you write."""
+
+SHAPES = """\
+What is unknown in a mapping, or changes a column that the log lacks, is refused; a mapping beside KuaiRand's files is
+too, since their columns are known. Several columns for one text, say of users without an id, are put together.
+
+A **slate** is a row that holds all items of a request. `slate` takes it apart: `items` is the column of the list;
+`chosen` makes a signal of a column that lists the items where it happened; `marks` makes one of what stands behind the
+last hyphen of each item (`N11-1 N12-0`); `each` are columns of lists with a value for each item, such as predictions.
+Lists are lists, or texts as `[11, 12]` or `11 12`. A row without a `request_id` is a request of its own. A defect names
+the row of the file and the entry of its list; of other columns of a slate, only those that a log has or the mapping
+names are taken along.
+
+Blanks are filled first (`fill`). A signal that is a count is divided by its cap (`counts`: with a cap of 3, five likes
+are 1 and one is 1/3); one that is a rating is 1 above a threshold (`thresholds`). `categories` names the values of a
+text that are told apart; all others are `other`, blanks stay blank.
+
+`exploration: uniform` is believed: where no `pscore` is logged, all actions that are off their baseline action count
+as drawn evenly in their bounds, and the certificate of coverage tells whether they look so.
+
+Mappings of published layouts, each with columns of predictions, which these logs lack and which are needed:
+[EB-NeRD](mappings/ebnerd.yaml), [MIND](mappings/mind.yaml), [MovieLens](mappings/movielens.yaml),
+[RecBole](mappings/recbole.yaml), [Open Bandit](mappings/open_bandit.yaml), whose positions and propensities are kept;
+a policy over items is not what is learned here."""
 
 KINDS = {
     "text": "text or integer",
@@ -78,6 +102,7 @@ def log_format() -> str:
         ALONE,
         MAPPING,
         "\n".join(line.removeprefix("    ") for line in listing.splitlines()),
+        SHAPES,
         "What a log is refused for is in the [reference](reference.md#defects).",
     ]
     return "\n\n".join(parts) + "\n"

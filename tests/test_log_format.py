@@ -36,6 +36,7 @@ def example() -> Log:
     asked["terminal"] = (asked.session_id != asked.session_id.shift(-1)).astype(str)
     watched = shown.watch_time.astype(float)
     shown["label"] = (watched > 10).astype(str)
+    shown["propensity_score"] = "0.025"
     reward = 0.01 * watched + 0.5 * shown.like.astype(float)
     shown["reward"] = reward.astype(str)
     asked["reward"] = reward.groupby(shown.request_id).sum().loc[asked.request_id].astype(str).to_numpy()

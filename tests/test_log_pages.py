@@ -1,5 +1,7 @@
 """Logs, page by page: what is collected, what a log holds, what moved, and where each leads."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 import yaml
@@ -9,6 +11,7 @@ from mtf_engine.environments.world import World, names
 from mtf_engine.exploration import signal
 from mtf_engine.logs import aggregates
 from mtf_engine.logs.datasets import Dataset
+from mtf_engine.logs.mapping import Mapping
 from mtf_engine.logs.next_day import NextDay
 from mtf_engine.registry import RunRow, RunState
 from mtf_engine.reward import Correlation
@@ -22,6 +25,7 @@ from mtf_engine.workspace import Workspace
 from pages.shared import dataset_charts, loaders, words
 from pages.shared.places import TEACHING, TRAIN
 from tests.fixtures import logs
+from tests.fixtures.shapes import SHAPES
 from tests.test_explore_pages import address, tiles, widget
 from tests.test_pages import button, checked, opened, tables, texts
 from tests.workspaces import copy_workspace
@@ -355,6 +359,34 @@ def test_a_log_in_other_words_is_mapped_in_the_form_and_imported(filled, in_proc
     folder = following.folder
     assert "Imported 30 requests" in checked(app.run()).success[0].value
     assert filled.dataset("foreign").n_impressions == 30 and not folder.exists()
+
+
+def test_a_log_of_another_shape_is_told_in_the_form(tmp_path, monkeypatch):
+    monkeypatch.setenv("MTF_WORKSPACE", str(tmp_path / "workspace"))
+    app = opened("import_logs")
+    app.text_input(key="import_path").set_value(str(SHAPES["mind"](tmp_path))).run()
+    names = "impression_id, user_id, time, history, impressions, prediction_click"
+    app.text_input(key="import_columns").set_value(names).run()
+    assert next(d.value for d in app.dataframe if "history" in d.value)["user_id"].tolist()[:2] == [
+        "U0",
+        "U1",
+    ]
+    widget(app.selectbox, "Its row is a request, and a list of items is in").set_value("impressions")
+    app.text_input(key="import_time_format").set_value("%m/%d/%Y %I:%M:%S %p")
+    widget(checked(app.run()).multiselect, "Lists of a value for each item").set_value(["prediction_click"])
+    app.text_input(key="import_marks").set_value("click")
+    checked(app.run())
+    widget(app.selectbox, "label").set_value("click")
+    widget(app.selectbox, "request_id").set_value("impression_id")
+    app.text_input(key="import_counts").set_value("click: 2")
+    mapping = Mapping.model_validate(yaml.safe_load(checked(app.run()).code[0].value))
+    assert mapping == Mapping.read(Path("docs/mappings/mind.yaml")).model_copy(
+        update={"counts": {"click": 2.0}, "signals": ()}
+    )
+    app.text_input(key="import_counts").set_value("click").run()
+    assert "click is no table" in app.error[0].value and button(app, "Check and import").disabled
+    app.text_input(key="import_counts").set_value("").run()
+    assert not app.error and "marks: click" in app.code[0].value and "label: click" in app.code[0].value
 
 
 def test_a_refused_import_keeps_the_form_to_be_mended(filled, in_process, tmp_path):

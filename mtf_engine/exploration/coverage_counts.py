@@ -101,7 +101,8 @@ def count_coverage(rows: Iterable[LoggedActions], plan: BoundsPlan | None) -> Co
     if tally is None or tally.n_control == tally.n_requests:
         raise Refusal(
             "coverage: no row of this dataset was explored (pscore is empty throughout); "
-            "collect one with --explore uniform"
+            "collect one with --explore uniform, or import it with pscore or, if its actions were drawn so, with "
+            "exploration: uniform in the mapping"
         )
     return tally.counts()
 

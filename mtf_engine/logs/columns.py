@@ -4,32 +4,45 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import duckdb
 
-from mtf_engine.logs.files import RawTable, quoted
-from mtf_engine.logs.mapping import WEIGHTS, Mapping
+from mtf_engine.logs.files import PLACE, SLATE, RawTable, literal, quoted
+from mtf_engine.logs.mapping import WEIGHTS, Mapping, Renames, bad_mapping
 from mtf_engine.logs.schema import Kind
 from mtf_engine.logs.typed import SQL_TYPES, Column, Need, judged, list_sources, type_columns
-from mtf_engine.logs.units import TIME_UNITS, TimeUnit, WatchTimeUnit
+from mtf_engine.logs.units import TIME_UNITS
 from mtf_engine.logs.validation import (
     Check,
-    DefectCode,
     cut_to_range,
     find_defects,
     leave_out,
     list_length,
     negative_watch_time,
     prediction_above_zero,
+    probability,
+    refuse_too_many,
     reward_is,
     signal_in_range,
+    told,
 )
-from mtf_engine.spec import Defect, Refusal, RewardSpec
+from mtf_engine.spec import Defect, RewardSpec
 
 SIGNALS = (*WEIGHTS, "click", "profile_enter")
 """Columns that are feedback signals where a mapping names none."""
 
+OTHER = "other"
+"""The category of values that `categories` in a mapping does not name."""
+RULES: dict[str, Kind] = {"counts": "number", "thresholds": "number", "categories": "text"}
+"""What of the mapping changes values, and of which kind of column."""
+OVER_ITEMS = (
+    "propensity_score and position are kept, but what is learned here are fusion weights: a policy over items, "
+    "which the propensities of items are for, is out of scope"
+)
+PREDICT = (
+    "add what a ranking model predicts of each impression, a column a behaviour such as prediction_click"
+)
 PREDICTION = "prediction_"
 """A column that starts so holds the prediction of what follows."""
 
@@ -38,17 +51,16 @@ PREDICTION = "prediction_"
 class Columns:
     """The columns of one file as the log calls them; what is missing is collected in `defects`.
 
-    `renames` says what the file calls them, out of the mapping's `section`; None where no mapping applies.
+    `renames` says what the file calls them, out of the `section` of the `mapping`; None where none applies.
     A column that comes from no column of the file is not there, whatever is called so. `told` are sentences
     that a user should know, `n_repeats` the rows that were dropped since they repeat another, `left_out` how many
     were left out by the code of their defect, where the file's `bad_rows` wants it.
     """
 
     raw: RawTable
-    renames: dict[str, str | tuple[str, ...]]
+    renames: Renames
     section: str | None
-    time_unit: TimeUnit | None = None
-    watch_time_unit: WatchTimeUnit | None = None
+    mapping: Mapping = field(default_factory=Mapping)
     found: list[Column] = field(default_factory=list)
     defects: list[Defect] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
@@ -58,11 +70,12 @@ class Columns:
 
     @classmethod
     def requests(cls, raw: RawTable, mapping: Mapping) -> Self:
-        return cls(raw, mapping.requests, "requests", mapping.time_unit)
+        return cls(raw, mapping.requests, "requests", mapping)
 
     @classmethod
     def impressions(cls, raw: RawTable, mapping: Mapping) -> Self:
-        return cls(raw, mapping.impressions, "impressions", mapping.time_unit, mapping.watch_time_unit)
+        made: Renames = {"item_id": mapping.slate.items, "position": PLACE} if mapping.slate else {}
+        return cls(raw, made | mapping.impressions, "impressions", mapping)
 
     @property
     def names(self) -> set[str]:
@@ -79,6 +92,7 @@ class Columns:
 
         Columns of `absent` (name to kind) that the file lacks are NULL. Rows that repeat another are dropped.
         """
+        self._fill(con)
         self.found = [judged(con, self.raw, column) for column in self.found]
         self.told += [
             f"{self.raw.file}: {c.sources[0]} is read as {TIME_UNITS[c.judged]}"
@@ -87,19 +101,39 @@ class Columns:
         ]
         self.table = table
         self.left_out.update({"unreadable_file": self.raw.n_rejected} if self.raw.n_rejected else {})
+        self.left_out.update(self.raw.left_out)
         typed, checks = type_columns(con, self.raw, self.found, table)
         for name, kind in (absent or {}).items():
             con.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {name} {SQL_TYPES[kind]}")
         defects = self.defects + self._judge(con, typed, checks, "typed.row")
         self._drop_repeats(con, table)
+        for column in self.found:
+            if changed := value_sql(column, self.mapping):
+                con.execute(f"UPDATE {table} SET {quoted(column.name)} = {changed}")
         return defects
+
+    def _fill(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Puts what the mapping says into blank values of the file."""
+        for column in (c for c in self.found if c.name in self.mapping.fill):
+            for source in column.sources:
+                value = self.mapping.fill[column.name]
+                try:
+                    con.execute(
+                        f"UPDATE {self.raw.table} SET {quoted(source)} = ? WHERE {quoted(source)} IS NULL",
+                        [value],
+                    )
+                except duckdb.ConversionException:
+                    kind = self.raw.types[source]
+                    raise bad_mapping(
+                        f"fill: {value} does not go into {source}, a column of {kind}"
+                    ) from None
 
     def _drop_repeats(self, con: duckdb.DuckDBPyConnection, table: str) -> None:
         """Drops rows of `table` that equal an earlier one in every column of the file.
 
         Only rows whose hash is not their own alone are compared.
         """
-        everything = ", ".join(map(quoted, self.raw.types))
+        everything = ", ".join(quoted(name) for name in self.raw.types if name != SLATE)
         alike = f"SELECT hash({everything}) AS h FROM {self.raw.table} GROUP BY h HAVING count(*) > 1"
         repeats = (
             f"SELECT rowid + 1 FROM {self.raw.table} WHERE hash({everything}) IN ({alike}) "
@@ -130,18 +164,10 @@ class Columns:
             self.leave_out(leave_out(con, self.table, relation, alone, row))
         return self.raw.placed(find_defects(con, relation, self.raw.file, checks, row))
 
-    def leave_out(self, counts: dict[DefectCode, int]) -> None:
+    def leave_out(self, counts: dict[str, int]) -> None:
         """Counts rows that were left out; a Refusal where they are more than half of the file."""
         self.left_out.update(counts)
-        n = self.left_out.total()
-        if 2 * n > self.raw.n_rows + self.raw.n_rejected:
-            raise Refusal(
-                f"{self.raw.file}: {n:,} of {self.raw.n_rows + self.raw.n_rejected:,} rows have a defect "
-                f"({self._counts()}), too many to leave out; without `--bad-rows drop` the import says what is wrong"
-            )
-
-    def _counts(self) -> str:
-        return ", ".join(f"{n:,} {code}" for code, n in sorted(self.left_out.items()))
+        refuse_too_many(self.raw.file, self.left_out, self.raw.n_rows + self.raw.n_rejected)
 
     def _renamed(self, defects: list[Defect]) -> list[Defect]:
         theirs = {c.name: c.sources[0] for c in self.found if len(c.sources) == 1}
@@ -159,16 +185,26 @@ class Columns:
             self._missing(", ".join(lacking), name)
         if lacking or not sources:
             return False
-        units = {"timestamp": (self.time_unit, None), "watch_time": (None, self.watch_time_unit)}
-        self.found.append(Column(name, kind, sources, need, *units.get(name, ())))
+        if len(sources) > 1 and kind not in ("list", "text"):
+            raise bad_mapping(
+                f"{self.section}: {name} is one {kind} and named as {len(sources)} columns; name one"
+            )
+        self.found.append(Column(name, kind, sources, need, **self._units(name)))
         return True
+
+    def _units(self, name: str) -> dict[str, Any]:
+        """Returns the units of a column's values that the mapping states."""
+        if name == "timestamp":
+            return {"time_unit": self.mapping.time_unit, "time_format": self.mapping.time_format}
+        return {"watch_unit": self.mapping.watch_time_unit} if name == "watch_time" else {}
 
     def require(self, name: str, kind: Kind, need: Need = "value") -> None:
         if not self.add(name, kind, need) and not self.renames.get(name):
             self._missing(name, name)
 
     def _missing(self, column: str, name: str) -> None:
-        elsewhere = f"add it, or name the column that holds {name} under {self.section}: in the mapping"
+        what = PREDICT if name == "predictions" else "add it"
+        elsewhere = f"{what}, or name the column that holds {name} under {self.section}: in the mapping"
         self.defects.append(
             Defect(
                 code="missing_column",
@@ -211,17 +247,44 @@ class Columns:
 
     def reports(self) -> list[str]:
         """Returns a sentence about the rows that were left out, none where there are none."""
-        return [f"{self.raw.file}: rows left out: {self._counts()}"] if self.left_out else []
+        return [f"{self.raw.file}: rows left out: {told(self.left_out)}"] if self.left_out else []
 
     def warnings(self) -> list[str]:
         """Returns what a user should know of the file, down to the columns that nothing reads."""
         used = {source for column in self.found for source in column.sources}
-        names = ", ".join(name for name in self.raw.types if name not in used)
+        names = ", ".join(
+            name for name in (*self.raw.types, *self.raw.unread) if name not in {*used, SLATE, PLACE}
+        )
         return [
             *self.told,
             *self.reports(),
             *([f"{self.raw.file}: columns that are not used: {names}"] if names else []),
         ]
+
+
+def value_sql(column: Column, mapping: Mapping) -> str | None:
+    """Returns SQL for what the mapping makes of a value of a typed column, None where it is as it is."""
+    value, name = quoted(column.name), column.name
+    for rule, kind in RULES.items():
+        if name in getattr(mapping, rule) and column.kind != kind:
+            raise bad_mapping(f"{rule}: names {name}, which is a {column.kind} and no {kind}")
+    if name in mapping.counts:
+        most = mapping.counts[name]
+        return f"least({value}, {most!r}) / {most!r}"
+    if name in mapping.thresholds:
+        return f"({value} > {mapping.thresholds[name]!r})::INTEGER"
+    if name in mapping.categories:
+        names = " ".join(f"WHEN {literal(a)} THEN {literal(b)}" for a, b in mapping.categories[name].items())
+        return f"CASE WHEN {value} IS NOT NULL THEN CASE {value} {names} ELSE '{OTHER}' END END"
+    return None
+
+
+def refuse_unread(mapping: Mapping, *tables: Columns) -> None:
+    """Raises a Refusal where the mapping changes values of a column that the log lacks."""
+    names = [column.name for table in tables for column in table.found]
+    for rule in ("fill", *RULES):
+        for name in set(getattr(mapping, rule)) - set(names):
+            raise bad_mapping(f"{rule}: names {name}, which the log lacks; it has {', '.join(names)}")
 
 
 def left_out(*tables: Columns) -> dict[str, dict[str, dict[str, int]]]:
@@ -242,6 +305,8 @@ class Feedback:
     def find(cls, columns: Columns, mapping: Mapping) -> Self:
         """Returns what the file holds; what is missing is added to `columns.defects`."""
         predictions, signals = columns.add_predictions(mapping), columns.add_signals(mapping)
+        if columns.add("propensity_score", "real", "optional"):
+            columns.told.append(f"{columns.raw.file}: {OVER_ITEMS}")
         feedback = cls(predictions, signals, mapping.reward_of(mapping.signals or signals or SIGNALS))
         if not columns.add("label", "flag") and not {"watch_time", "valid"} & set(signals):
             columns.require("watch_time", "number")
@@ -267,12 +332,21 @@ class Feedback:
             whole_or_text(con, "impressions", "item_id")
             if "item_id" in columns.names
             else "row_number() OVER (ORDER BY row) AS item_id",
+            *self._places(con, columns),
             f"predictions::FLOAT[{length}] AS predictions",
             *map(quoted, self.signals),
             f"{self.reward_sql} AS reward",
             f"{self.label_sql(columns)} AS label",
         )
         return ", ".join(parts)
+
+    def _places(self, con: duckdb.DuckDBPyConnection, columns: Columns) -> list[str]:
+        """Returns SQL for the positions that the log has, counted from 0, and for how likely items were shown there."""
+        kept = ["propensity_score"] if "propensity_score" in columns.names else []
+        if "position" not in columns.names:
+            return kept
+        first = con.execute("SELECT min(position) = 1 FROM impressions").fetchall()[0][0]
+        return [f"(position - {first or 0:d})::INTEGER AS position", *kept]
 
     def label_sql(self, columns: Columns) -> str:
         if "label" in columns.names:
@@ -292,6 +366,8 @@ class Feedback:
         if "watch_time" in columns.names:
             con.execute(cut_to_range("impressions", "watch_time", 0, math.inf))
             checks.append(negative_watch_time("watch_time"))
+        if "propensity_score" in columns.names:
+            checks.append(probability("propensity_score"))
         if "predictions" in columns.names:
             length = len(self.predictions) or usual_length(con, "impressions", "predictions")
             checks.append(list_length("predictions", length))

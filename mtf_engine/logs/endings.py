@@ -9,10 +9,14 @@ import pyarrow as pa
 Kind = Literal["csv", "json", "parquet"]
 KINDS: dict[str, Kind] = {
     ".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet", ".pq": "parquet",
+    ".dat": "csv", ".inter": "csv",
 }  # fmt: skip
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 """Of texts; Parquet compresses its columns itself."""
-READ = ".csv, .tsv, .jsonl, .ndjson (each also with .gz or .zst behind it), .parquet, .pq, or a folder of such parts"
+READ = (
+    ".csv, .tsv, .dat, .inter, .jsonl, .ndjson (each also with .gz or .zst behind it), .parquet, .pq, "
+    "or a folder of such parts"
+)
 SUFFIXES = tuple(KINDS) + tuple(COMPRESSIONS)
 """The last suffixes of files that may be read."""
 
@@ -23,6 +27,7 @@ class Ending(NamedTuple):
     kind: Kind
     compression: str | None
     stem: str
+    is_recbole: bool = False
 
 
 def ending_of(path: PurePath) -> Ending | None:
@@ -32,7 +37,7 @@ def ending_of(path: PurePath) -> Ending | None:
     kind = KINDS.get(inner.suffix.lower())
     if kind is None or (compression and kind == "parquet"):
         return None
-    return Ending(kind, compression, inner.stem)
+    return Ending(kind, compression, inner.stem, inner.suffix.lower() == ".inter")
 
 
 def parts_of(path: Path) -> tuple[Path, ...]:

@@ -4,11 +4,12 @@ import csv
 import glob
 import re
 import tempfile
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -17,7 +18,10 @@ from mtf_engine.logs.endings import READ, Ending, Kind, decompressed, ending_of,
 from mtf_engine.logs.validation import BadRows, DefectCode
 from mtf_engine.spec import Defect
 
-DELIMITERS = "\t,;"
+DELIMITERS = ("\t", ",", ";", "::")
+"""What may part the values of a line."""
+RECBOLE = re.compile(r":(token|token_seq|float|float_seq)$")
+"""What RecBole's files say behind a column's name of what it holds."""
 CONTENTS = {
     b"\x1f\x8b": ("is packed by gzip", ".gz behind its ending"),
     b"\x28\xb5\x2f\xfd": ("is packed by zstd", ".zst behind its ending"),
@@ -29,6 +33,8 @@ CONTENTS = {
 LONGEST_HEADER = 1 << 20
 PART = '"the file of this row"'
 """A column of a table while it is loaded."""
+SLATE, PLACE = "the row of the file", "the place in the list"
+"""Columns of a table of slates taken apart: which row of the file a row is of, and where in its list, from 0."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,10 @@ class RawTable:
     parts: tuple[tuple[str, int], ...] = ()
     bad_rows: BadRows = "refuse"
     rejected: tuple[tuple[str, int], ...] = ()
+    ends: NDArray[np.int64] | None = None
+    listed: tuple[str, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
 
     @property
     def n_rejected(self) -> int:
@@ -59,12 +69,22 @@ class RawTable:
     def _placed(self, defect: Defect) -> Defect:
         if defect.row is None:
             return defect
+        if self.ends is not None:
+            defect = self._of_its_list(defect, defect.row, self.ends)
+        assert defect.row is not None
         parts = self.parts or ((self.file, 0),)
         file, before = next(part for part in reversed(parts) if part[1] < defect.row)
         row = defect.row - before
         for _, gone in filter(lambda line: line[0] == PurePath(file).name, self.rejected):
             row += gone <= row
         return defect.model_copy(update={"file": file, "row": row})
+
+    def _of_its_list(self, defect: Defect, nth: int, ends: NDArray[np.int64]) -> Defect:
+        """Returns a defect of the `nth` exploded row as that of the row, saying which entry of its list it is."""
+        row = int(np.searchsorted(ends, nth))
+        entry = nth - (int(ends[row - 1]) if row else 0)
+        said = f"entry {entry} {defect.message}" if defect.column in self.listed else defect.message
+        return defect.model_copy(update={"row": row + 1, "message": said})
 
 
 def connect() -> duckdb.DuckDBPyConnection:
@@ -82,9 +102,16 @@ def quoted(name: str) -> str:
 
 
 def load(
-    con: duckdb.DuckDBPyConnection, path: Path, table: str, bad_rows: BadRows = "refuse"
+    con: duckdb.DuckDBPyConnection,
+    path: Path,
+    table: str,
+    bad_rows: BadRows = "refuse",
+    columns: Sequence[str] = (),
 ) -> RawTable | list[Defect]:
-    """Returns the file, or folder of parts, as table `table`, or why it cannot be read. CSV values are texts."""
+    """Returns the file, or folder of parts, as table `table`, or why it cannot be read. CSV values are texts.
+
+    `columns` are the names of those of a CSV file that has no header.
+    """
     parts = parts_of(path)
     if not parts:
         return [_whole_file("empty_file", path, "holds no file", f"put the log's parts there: {READ}")]
@@ -95,9 +122,15 @@ def load(
     if len({(ending.kind, ending.compression) for ending in endings}) > 1:
         remedy = "keep the parts of one table alike"
         return [_whole_file("unreadable_file", path, "holds files of several kinds", remedy)]
-    read = {"parquet": _load_parquet, "json": _load_json, "csv": _load_csv}[endings[0].kind]
+    kind = endings[0].kind
+    if columns and kind != "csv":
+        remedy = "leave columns: out of the mapping"
+        return [_whole_file("bad_mapping", path, "has names of its own for its columns", remedy)]
     try:
-        defects = read(con, parts, table)
+        if kind == "csv":
+            defects = _load_csv(con, parts, table, columns)
+        else:
+            defects = {"parquet": _load_parquet, "json": _load_json}[kind](con, parts, table)
     except (duckdb.Error, UnicodeDecodeError) as error:
         return [
             _whole_file(
@@ -105,7 +138,7 @@ def load(
             )
         ]
     droppable = bad_rows == "drop" and all(defect.row for defect in defects)
-    rejected = _single_lines(con, table) if defects and droppable else ()
+    rejected = _single_lines(con, table, header_lines(columns)) if defects and droppable else ()
     if defects and not rejected:
         return defects
     firsts = con.execute(f"SELECT {PART}, min(rowid) FROM {table} GROUP BY {PART} ORDER BY 2").fetchall()
@@ -121,7 +154,7 @@ def load(
         table,
         path.name,
         {name: kind for name, kind, *_ in described},
-        endings[0].kind,
+        kind,
         n_rows,
         parts_at,
         bad_rows,
@@ -269,7 +302,7 @@ def header(path: Path) -> list[str]:
     if ending is None or ending.kind != "csv":
         return []
     try:
-        return _csv_header(path)[0]
+        return csv_header(_first_line(path).decode("utf-8-sig"), path)[0]
     except (UnicodeDecodeError, OSError):
         return []
 
@@ -285,36 +318,61 @@ def _first_line(path: Path) -> bytes:
     return found[0]
 
 
-def _csv_header(path: Path) -> tuple[list[str], str, str]:
-    """Returns the names in the first line, what parts them, and how lines end."""
-    line = _first_line(path).decode("utf-8-sig")
+def csv_header(line: str, path: PurePath, columns: Sequence[str] = ()) -> tuple[list[str], str]:
+    """Returns the names of a CSV file's columns, as its first `line` or else `columns` say, and what parts them.
+
+    Of RecBole's `.inter` files the names come without what is said of their type.
+    """
     text = line.rstrip("\r\n")
     delimiter = max(DELIMITERS, key=text.count)
-    names = next(csv.reader([text], delimiter=delimiter), [])
-    return [name or f"column{i}" for i, name in enumerate(names)], delimiter, line[len(text) :] or "\n"
+    if columns:  # of the first row there are as many values, lists with commas among them
+        fitting = (d for d in DELIMITERS if len(_values(text, d)) == len(columns))
+        return list(columns), next(fitting, delimiter)
+    names = _values(text, delimiter)
+    if (ending := ending_of(path)) and ending.is_recbole:
+        names = [RECBOLE.sub("", name) for name in names]
+    return [name or f"column{i}" for i, name in enumerate(names)], delimiter
 
 
-def _load_csv(con: duckdb.DuckDBPyConnection, parts: Sequence[Path], table: str) -> list[Defect]:
-    headers = [_csv_header(part) for part in parts]
-    names, delimiter, line_end = headers[0]
-    if defects := _doubled(parts[0], names) or _other_columns(parts, [columns for columns, *_ in headers]):
+def _values(line: str, delimiter: str) -> list[str]:
+    """Returns the values of a line of CSV; where two characters part them, there are no quotes."""
+    return next(csv.reader([line], delimiter=delimiter), []) if len(delimiter) == 1 else line.split(delimiter)
+
+
+def header_lines(columns: Sequence[str]) -> int:
+    """Returns how many lines of a CSV file come before its rows, where the mapping names `columns`."""
+    return 0 if columns else 1
+
+
+def _load_csv(
+    con: duckdb.DuckDBPyConnection, parts: Sequence[Path], table: str, given: Sequence[str]
+) -> list[Defect]:
+    lines = [_first_line(part).decode("utf-8-sig") for part in parts]
+    headers = [csv_header(line, part, given) for line, part in zip(lines, parts, strict=True)]
+    names, delimiter = headers[0]
+    if defects := _doubled(parts[0], names) or _other_columns(parts, [columns for columns, _ in headers]):
         return defects
-    columns = ", ".join(f"{_literal(name)}: 'VARCHAR'" for name in names)
+    n = len(_values(lines[0].rstrip("\r\n"), delimiter))
+    if n != len(names):
+        problem = f"has {n} columns, and the mapping names {len(names)} under columns:"
+        return [_whole_file("bad_mapping", parts[0], problem, "name every column of the file, in its order")]
+    columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
+    line_end = lines[0][len(lines[0].rstrip("\r\n")) :] or "\n"
     con.execute(
         f"CREATE TABLE {table} AS SELECT *, filename AS {PART} FROM read_csv(?, columns = {{{columns}}}, "
-        f"auto_detect = false, header = true, delim = {_literal(delimiter)}, new_line = {_escape(line_end)}, "
+        f"auto_detect = false, header = {not given}, delim = {literal(delimiter)}, new_line = {_escape(line_end)}, "
         f"quote = '\"', escape = '\"', {_options(parts)}, "
         f"store_rejects = true, rejects_table = '{table}_rejects', rejects_scan = '{table}_scan')",
         [_escaped(parts)],
     )
-    return _rejected_lines(con, table)
+    return _rejected_lines(con, table, header_lines(given))
 
 
-def _rejected_lines(con: duckdb.DuckDBPyConnection, table: str) -> list[Defect]:
-    """Returns one defect per file and kind of line that is not CSV of the header's columns."""
+def _rejected_lines(con: duckdb.DuckDBPyConnection, table: str, before: int) -> list[Defect]:
+    """Returns one defect per file and kind of line that is not CSV of its columns; `before` lines are a header."""
     kinds = con.execute(
-        "SELECT any_value(file_path), error_type, arg_min(error_message, line), min(line) - 1, count(DISTINCT line) "
-        f"FROM {table}_rejects JOIN {table}_scan USING (scan_id, file_id) "
+        f"SELECT any_value(file_path), error_type, arg_min(error_message, line), min(line) - {before}, "
+        f"count(DISTINCT line) FROM {table}_rejects JOIN {table}_scan USING (scan_id, file_id) "
         "GROUP BY file_id, error_type ORDER BY file_id, min(line)"
     ).fetchall()
     return [
@@ -330,7 +388,7 @@ def _rejected_lines(con: duckdb.DuckDBPyConnection, table: str) -> list[Defect]:
     ]
 
 
-def _single_lines(con: duckdb.DuckDBPyConnection, table: str) -> tuple[tuple[str, int], ...]:
+def _single_lines(con: duckdb.DuckDBPyConnection, table: str, before: int) -> tuple[tuple[str, int], ...]:
     """Returns the rejected lines, each with its file, by data row; none if one of them holds others.
 
     A text whose quotes do not close takes the lines behind it along, and is no defect of one row.
@@ -339,7 +397,7 @@ def _single_lines(con: duckdb.DuckDBPyConnection, table: str) -> tuple[tuple[str
     if con.execute(f"SELECT {several} FROM {table}_rejects").fetchall()[0][0]:
         return ()
     lines = con.execute(
-        f"SELECT DISTINCT file_path, line - 1 AS row FROM {table}_rejects "
+        f"SELECT DISTINCT file_path, line - {before} AS row FROM {table}_rejects "
         f"JOIN {table}_scan USING (scan_id, file_id) ORDER BY ALL"
     ).fetchall()
     return tuple((Path(path).name, row) for path, row in lines)
@@ -350,7 +408,8 @@ def _escape(line_end: str) -> str:
     return {"\r\n": r"'\r\n'", "\r": r"'\r'", "\n": r"'\n'"}[line_end]
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
+    """Returns a text quoted for SQL."""
     return "'" + text.replace("'", "''") + "'"
 
 

@@ -40,6 +40,11 @@ def read_log(
         raise Refusal(f"the format {format} is not known; choose one of {', '.join(get_args(Format))}")
     name = name or _stem(source)
     kind = _detect(source) if format == "auto" else format
+    if kind == "kuairand" and mapping is not None:
+        raise Refusal(
+            f"a mapping does not go with KuaiRand, whose columns are known, and {source.name} is read as it; leave "
+            "the mapping out, or say --format impressions"
+        )
     if kind == "kuairand":
         from mtf_engine.logs.kuairand import read_kuairand  # loads torch, which no other format needs
         from mtf_engine.logs.predictions import PredictorConfig

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mtf_engine.logs.columns import Columns, Feedback, left_out
-from mtf_engine.logs.files import RawTable, connect, fetch, load, quoted
+from mtf_engine.logs.columns import Columns, Feedback, left_out, refuse_unread
+from mtf_engine.logs.files import SLATE, RawTable, connect, fetch, quoted
 from mtf_engine.logs.mapping import Mapping
-from mtf_engine.logs.schema import DatasetMeta, Kind
+from mtf_engine.logs.schema import IMPRESSION_COLUMNS, DatasetMeta, Kind
 from mtf_engine.logs.sessions import (
     Arrays,
     Cut,
@@ -28,6 +28,7 @@ from mtf_engine.logs.sessions import (
     within,
     without_actions,
 )
+from mtf_engine.logs.slates import load_impressions
 from mtf_engine.logs.splits import split_log
 from mtf_engine.logs.suspicions import suspicions
 from mtf_engine.logs.validation import BadRows, duplicate, known_split, numbered
@@ -68,10 +69,7 @@ def read_impressions(path: Path, mapping: Mapping, name: str, bad_rows: BadRows 
     impressions = {
         "request_id": cut.request,
         "position": within(cut.request),
-        **{
-            column: rows[column]
-            for column in ("user_id", "item_id", "predictions", *feedback.signals, "reward", "label")
-        },
+        **{c: rows[c] for c in (*IMPRESSION_COLUMNS, *feedback.signals) if c in rows},
     }
     profiles = pd.DataFrame(
         {column: rows[column][opening] for column in mapping.profile.names}, index=range(n)
@@ -95,10 +93,12 @@ def read_impressions(path: Path, mapping: Mapping, name: str, bad_rows: BadRows 
 def _read(path: Path, mapping: Mapping, bad_rows: BadRows) -> tuple[Arrays, Feedback, Columns]:
     """Returns impressions by user and time, what they hold, and the columns they are read from."""
     with connect() as con:
-        raw = load(con, path, "raw_impressions", bad_rows)
+        raw = load_impressions(con, path, mapping, bad_rows)
         if not isinstance(raw, RawTable):
             raise Refusal.of(raw)
         columns = Columns.impressions(raw, mapping)
+        if mapping.slate and "request_id" not in raw.types:
+            columns.renames.setdefault("request_id", SLATE)
         columns.require("user_id", "text", "key")
         columns.require("timestamp", "time", "key")
         for name in ("request_id", "session_id", "item_id"):
@@ -119,6 +119,7 @@ def _read(path: Path, mapping: Mapping, bad_rows: BadRows) -> tuple[Arrays, Feed
             defects += columns.check(con, numbered("impressions", *keys), [repeated])
         if defects:
             raise Refusal.of(defects)
+        refuse_unread(mapping, columns)
         columns.told += suspicions(con, columns, feedback)
         key = "request_id" if "request_id" in has else "timestamp"
         request = f"session_id, {key}" if "session_id" in has else key

@@ -36,8 +36,12 @@ def joined_meta(name: str, dataset_ids: Sequence[str], metas: Sequence[DatasetMe
 
 
 def joined(logs: Sequence[Dataset]) -> Iterator[Tables]:
-    """Yields the rows of the logs, oldest first; requests and sessions are numbered on from log to log."""
+    """Yields the rows of the logs, oldest first; requests and sessions are numbered on from log to log.
+
+    What not every log tells of its impressions, such as propensities of items, is left out.
+    """
     requests = sessions = 0
+    shared = set.intersection(*(set(log.arrays("SELECT * FROM impressions LIMIT 0")) for log in logs))
     for log in logs:
         ends = log.arrays("SELECT max(request_id) AS request, max(session_id) AS session FROM requests")
         n = int(ends["request"][0]) + 1
@@ -45,7 +49,8 @@ def joined(logs: Sequence[Dataset]) -> Iterator[Tables]:
             read = [_rows(log, table, start) for table in TABLES]
             request_rows, impressions, candidates = (_renumbered(rows, requests, sessions) for rows in read)
             if request_rows and impressions:
-                yield Tables(request_rows, impressions, candidates)
+                told = {name: values for name, values in impressions.items() if name in shared}
+                yield Tables(request_rows, told, candidates)
         requests += n
         sessions += int(ends["session"][0]) + 1
 

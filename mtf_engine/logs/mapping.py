@@ -1,9 +1,9 @@
 """The mapping file: what the columns of a log mean where their names do not tell."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, WithJsonSchema, model_validator
 
 from mtf_engine.logs.units import TimeUnit, WatchTimeUnit
 from mtf_engine.spec import (
@@ -30,6 +30,31 @@ def bad_mapping(problem: str, file: str = "the mapping") -> Refusal:
     return Refusal.of(
         [Defect(code="bad_mapping", file=file, message=problem, remedy="correct the mapping file")]
     )
+
+
+Renames = dict[str, str | tuple[str, ...]]
+Most = Annotated[float, Field(gt=0)]
+
+
+def _named(values: object) -> object:
+    """Returns categories as a table of texts; of a list, each is called as it is."""
+    if isinstance(values, list | tuple):
+        return {str(value): str(value) for value in values}
+    return {str(key): str(value) for key, value in values.items()} if isinstance(values, dict) else values
+
+
+Categories = Annotated[
+    dict[str, str],
+    BeforeValidator(_named),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "array", "items": {"type": ["string", "number"]}},
+                {"type": "object", "additionalProperties": {"type": "string"}},
+            ]
+        }
+    ),
+]
 
 
 class ProfileColumns(Spec):
@@ -62,16 +87,48 @@ class FusionChoice(Spec):
         return FusionSpec.default(predictions, self.negative, default if self.bias is None else self.bias)
 
 
+class Slate(Spec):
+    """How a row that holds a whole list of shown items is taken apart: into an impression for each item.
+
+    A list is one, or a text such as `[11, 12]` or `11 12`.
+    """
+
+    items: str = Field(description="the file's column with the list of items, in the order they were shown")
+    marks: str | None = Field(
+        default=None, description="the signal that stands behind the last hyphen of each item: N11-1 N12-0"
+    )
+    chosen: dict[str, str] = Field(
+        default_factory=dict,
+        description="signals, each with the file's column that lists the items where it happened",
+    )
+    each: tuple[str, ...] = Field(
+        default=(),
+        description="the file's columns with lists of a value for each item, in the order of the items",
+    )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the file that hold lists."""
+        return (self.items, *self.chosen.values(), *self.each)
+
+
 class Mapping(Spec):
     """A mapping file: which columns of a log hold what. All of it is optional.
 
     ```yaml
     requests: {user_id: uid, action: [w_click, w_like]}      # our column: the file's, or several for a list
     impressions: {item_id: video, predictions: [p_click, p_like], segment: []}      # []: not there, though called so
+    columns: [uid, video, stars, at]        # the impressions' columns, where the file has no header
+    slate: {items: inview, chosen: {click: clicked}}         # a row is a list of items: marks, each are told below
     predictions: [click, like]              # what the predictions predict, in order
     signals: [click, like, watch_time]      # feedback columns
     time_unit: ms                           # of a timestamp that is a number: s, ms, us or ns since 1970, or date
+    # time_format: "%m/%d/%Y %I:%M:%S %p"   # of a timestamp that is written otherwise than 2026-05-04 09:30:00
     watch_time_unit: ms                     # of watch_time, which is in seconds (s) otherwise: ms or min
+    fill: {share: 0, city: unknown}         # our column: what stands where the file is blank
+    counts: {like: 3}                       # a signal that is a number n: min(n, 3) / 3
+    thresholds: {valid: 3}                  # a signal that is a number n: 1 where n > 3, else 0
+    categories: {city: {b: Berlin, p: Paris}, segment: [new]}      # values told apart; all others are `other`
     features: [age, clicks]                 # what the observation holds, in order
     binary_features: [is_new]               # of these, the 0/1 ones, which are not standardised
     profile: {numeric: [age], categorical: [city]}           # where there is no observation
@@ -84,18 +141,67 @@ class Mapping(Spec):
     from now: s, ms, us or ns since 1970, or date (20261122 or 20261122093000, UTC). The import says which.
     """
 
-    requests: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
-    impressions: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
-    predictions: tuple[str, ...] = ()
-    signals: tuple[str, ...] = ()
-    time_unit: TimeUnit | None = None
-    watch_time_unit: WatchTimeUnit | None = None
-    features: tuple[str, ...] = ()
-    binary_features: tuple[str, ...] = ()
-    profile: ProfileColumns = ProfileColumns()
-    reward: RewardSpec | None = None
-    fusion: FusionChoice = FusionChoice()
-    exploration: Literal["uniform", "gaussian", "baseline"] = "uniform"
+    requests: Renames = Field(
+        default_factory=dict, description="columns of the requests: ours, and the file's"
+    )
+    impressions: Renames = Field(
+        default_factory=dict, description="columns of the impressions: ours, and the file's"
+    )
+    columns: tuple[str, ...] = Field(
+        default=(), description="names of the impressions' columns, in order, where the file has no header"
+    )
+    slate: Slate | None = Field(
+        default=None, description="of impressions that stand in one row, a list of items"
+    )
+    predictions: tuple[str, ...] = Field(default=(), description="what the predictions predict, in order")
+    signals: tuple[str, ...] = Field(default=(), description="feedback columns of the impressions")
+    time_unit: TimeUnit | None = Field(default=None, description="unit of a timestamp that is a number")
+    time_format: str | None = Field(
+        default=None, min_length=1, description="how a timestamp is written, as strptime takes it"
+    )
+    watch_time_unit: WatchTimeUnit | None = Field(default=None, description="unit of watch_time; default: s")
+    fill: dict[str, str | int | float] = Field(
+        default_factory=dict, description="our columns, each with what stands where the file is blank"
+    )
+    counts: dict[str, Most] = Field(
+        default_factory=dict, description="signals that are numbers n, each with its cap: min(n, cap) / cap"
+    )
+    thresholds: dict[str, float] = Field(
+        default_factory=dict,
+        description="signals that are numbers, each with what it is 1 above, and 0 up to",
+    )
+    categories: dict[str, Categories] = Field(
+        default_factory=dict,
+        description="texts, each with the values that are told apart, and maybe what we call them; others are `other`",
+    )
+    features: tuple[str, ...] = Field(default=(), description="what the observation holds, in order")
+    binary_features: tuple[str, ...] = Field(default=(), description="features that are 0 or 1")
+    profile: ProfileColumns = Field(
+        default=ProfileColumns(), description="columns of the user that observations are made of"
+    )
+    reward: RewardSpec | None = Field(default=None, description="the reward of an impression")
+    fusion: FusionChoice = Field(default=FusionChoice(), description="how the predictions are fused")
+    exploration: Literal["uniform", "gaussian", "baseline"] | None = Field(
+        default=None, description="how the actions were drawn; taken for uniform where nothing is said"
+    )
+
+    @model_validator(mode="after")
+    def _one_rule_each(self) -> Self:
+        if both := sorted(set(self.counts) & set(self.thresholds)):
+            raise ValueError(f"{both[0]} has a count and a threshold; keep one")
+        if self.time_unit and self.time_format:
+            raise ValueError("a timestamp has a time_unit and a time_format; keep one")
+        if self.slate and (signal := next((s for s in self.slate.chosen if s == self.slate.marks), None)):
+            raise ValueError(f"slate: {signal} is made by marks and by chosen; keep one")
+        return self
+
+    @property
+    def mentioned(self) -> set[str]:
+        """The columns of impressions that the mapping names, ours and the file's."""
+        theirs = {
+            s for value in self.impressions.values() for s in ([value] if isinstance(value, str) else value)
+        }
+        return {*self.impressions, *theirs, *self.signals, *self.profile.names}
 
     @classmethod
     def read(cls, path: Path | None) -> Self:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import PurePath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -15,6 +15,7 @@ from mtf_engine.logs.preview import Preview
 from mtf_engine.logs.schema import IMPRESSION_FILE, REQUEST_FILE
 from mtf_engine.logs.typed import list_sources
 from mtf_engine.logs.units import TimeUnit, WatchTimeUnit
+from mtf_engine.spec import NotYaml, Refusal, from_yaml
 
 Chosen = Mapping[str, tuple[str, ...]]
 """Columns of a file by the log's name; several make a list."""
@@ -88,21 +89,49 @@ def mapping_of(
     asked: Collection[str] = (),
     time_unit: TimeUnit | None = None,
     watch_time_unit: WatchTimeUnit | None = None,
+    rules: Mapping[str, Any] | None = None,
 ) -> mapping_file.Mapping:
     """Returns the mapping that reads `columns` (of the impressions) and `asked` (of the requests) as chosen.
 
-    It is empty where names tell all. What is chosen to be no column, though one is called so, is ignored.
+    It is empty where names tell all. What is chosen to be no column, though one is called so, is ignored. `rules`
+    are further parts of it, as they stand in a mapping file; a Refusal says which is none.
     """
     renamed = _renamed(impressions, columns)
     signals = (*(("watch_time",) if impressions.get("watch_time") else ()), *impressions.get("signals", ()))
     found = {s for s in SIGNALS if renamed.get(s, s in columns)}
-    return mapping_file.Mapping(
-        requests=_renamed(requests, asked),
-        impressions=renamed,
-        signals=() if set(signals) == found else signals,
-        time_unit=time_unit,
-        watch_time_unit=watch_time_unit,
-    )
+    parts = {
+        "requests": _renamed(requests, asked),
+        "impressions": renamed,
+        "signals": () if set(signals) == found else signals,
+        "time_unit": time_unit,
+        "watch_time_unit": watch_time_unit,
+    }
+    return mapping_file.Mapping.asked("the mapping", {**parts, **(rules or {})})
+
+
+def exploded(columns: Sequence[str], slate: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Returns the columns there are once the slates of a file with `columns` are taken apart."""
+    if not slate:
+        return tuple(columns)
+    made = [*slate["chosen"], *([slate["marks"]] if slate["marks"] else [])]
+    return tuple(dict.fromkeys([*(c for c in columns if c not in slate["chosen"].values()), *made]))
+
+
+def table_of(text: str, what: str) -> dict[str, Any]:
+    """Returns the table that `text` writes as YAML in one line, `like: 3, share: 5`; a Refusal if it is none."""
+    try:
+        found = from_yaml(f"{{{text}}}")
+    except NotYaml:
+        found = None
+    if not isinstance(found, dict) or None in found.values():
+        raise Refusal(f"{what}: {text} is no table; write it as in like: 3, share: 5")
+    return found
+
+
+def is_requests(name: str) -> bool:
+    """Returns whether a file is the table of requests by its name."""
+    ending = ending_of(PurePath(name))
+    return ending is not None and ending.stem == "requests"
 
 
 def _renamed(chosen: Chosen, columns: Collection[str]) -> dict[str, str | tuple[str, ...]]:

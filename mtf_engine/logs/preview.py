@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import PurePath
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mtf_engine.logs.endings import READ, decompressed, ending_of
-from mtf_engine.logs.files import DELIMITERS
+from mtf_engine.logs.files import csv_header, header_lines
 from mtf_engine.spec import Refusal
 
 ROWS = 5
@@ -30,15 +31,21 @@ class Preview(NamedTuple):
     rows: tuple[tuple[str, ...], ...]
 
 
-def preview(name: str, stream: BinaryIO) -> Preview:
-    """Returns the first rows of the log's file `name` in `stream`; a Refusal if there are none to show."""
+def preview(name: str, stream: BinaryIO, given: Sequence[str] = ()) -> Preview:
+    """Returns the first rows of the log's file `name` in `stream`; a Refusal if there are none to show.
+
+    `given` are the names of the columns of a CSV file that has no header.
+    """
     stream.seek(0)
     ending = ending_of(PurePath(name))
     if ending is None:
         raise Refusal(f"{name} has an ending that is not read; a log is read from {READ}")
-    read = {"parquet": _parquet, "json": _json, "csv": _csv}[ending.kind]
+    content = decompressed(stream, ending)
     try:
-        columns, rows = read(decompressed(stream, ending))
+        if ending.kind == "csv":
+            columns, rows = _csv(content, PurePath(name), given)
+        else:
+            columns, rows = {"parquet": _parquet, "json": _json}[ending.kind](content)
     except (pa.ArrowException, csv.Error, ValueError, OSError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise Refusal(f"{name} has no rows to show: {reason}; export the file again") from None
@@ -47,12 +54,16 @@ def preview(name: str, stream: BinaryIO) -> Preview:
     return Preview(name, tuple(columns), tuple(rows))
 
 
-def _csv(stream: BinaryIO) -> tuple[list[str], Iterator[tuple[str, ...]]]:
+def _csv(
+    stream: BinaryIO, path: PurePath, given: Sequence[str]
+) -> tuple[list[str], Iterator[tuple[str, ...]]]:
     text = _head(stream)
-    delimiter = max(DELIMITERS, key=text.partition("\n")[0].count)
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    columns = [name or f"column{i}" for i, name in enumerate(next(lines, []))]
-    return columns, _shown(islice(lines, ROWS), len(columns))
+    columns, delimiter = csv_header(re.split("[\r\n]", text, maxsplit=1)[0], path, given)
+    lines: Iterable[list[str]] = (line.split(delimiter) for line in text.splitlines())
+    if len(delimiter) == 1:
+        lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    first = header_lines(given)
+    return columns, _shown(islice(lines, first, first + ROWS), len(columns))
 
 
 def _head(stream: BinaryIO) -> str:

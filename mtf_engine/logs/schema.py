@@ -21,12 +21,14 @@ REQUEST_COLUMNS = (
     "baseline_action", "action", "lower", "upper", "pscore", "clipped", "reward", "terminal", "truncated",
 )  # fmt: skip
 ACTION_COLUMNS = ("baseline_action", "action", "lower", "upper")
-IMPRESSION_COLUMNS = ("request_id", "user_id", "item_id", "position", "predictions", "reward", "label")
+IMPRESSION_COLUMNS = (
+    "request_id", "user_id", "item_id", "position", "propensity_score", "predictions", "reward", "label",
+)  # fmt: skip
 SCALAR_TYPES = {
     "request_id": pa.int64(), "session_id": pa.int64(), "user_id": pa.string(), "step": pa.int32(),
     "timestamp": pa.timestamp("us"), "split": pa.string(), "segment": pa.string(), "pscore": pa.float64(),
     "clipped": pa.int32(), "reward": pa.float64(), "terminal": pa.bool_(), "truncated": pa.bool_(),
-    "position": pa.int32(), "label": pa.bool_(),
+    "position": pa.int32(), "propensity_score": pa.float64(), "label": pa.bool_(),
 }  # fmt: skip
 """Types of the columns of either table that are not lists; item_id is an integer or a string."""
 
@@ -78,7 +80,8 @@ REQUEST_FILE = (
     FileColumn(
         "pscore", "real", "optional", "density", "11.1",
         "the density with which the action was drawn; blank for users kept at the baseline",
-        "no row counts as explored: policies train, but no certificate and no signal is told",
+        "no row counts as explored, so no certificate and no signal is told; all that are off their baseline action do "
+        "where the mapping says `exploration: uniform`",
     ),
     FileColumn(
         "clipped", "integer", "optional", "dimensions", "0", "how many of the action's dimensions were cut", "0",
@@ -128,8 +131,13 @@ IMPRESSION_FILE = (
         "item_id", "text", "optional", "", "v42", "the item that was shown", "items are numbered by row",
     ),
     FileColumn(
-        "position", "integer", "optional", "", "0", "its place in the request, once in it",
+        "position", "integer", "optional", "", "0", "its place in the request, once in it, from 0 or from 1",
         "impressions of a request are in the file's order",
+    ),
+    FileColumn(
+        "propensity_score", "real", "optional", "(0, 1]", "0.025",
+        "how likely the item was shown at its position; kept, but what is learned are fusion weights, not a policy "
+        "over items", "nothing is kept",
     ),
     FileColumn(
         "label", "flag", "optional", "true or false", "true", "it counts as a positive for weighted GAUC",

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import duckdb
 
-from mtf_engine.logs.columns import Columns, Feedback, usual_length
+from mtf_engine.logs.columns import Columns, Feedback, refuse_unread, usual_length
 from mtf_engine.logs.files import RawTable, load
 from mtf_engine.logs.mapping import Mapping
 from mtf_engine.logs.schema import ACTION_COLUMNS, REQUEST_FILE, Kind
+from mtf_engine.logs.slates import load_impressions
 from mtf_engine.logs.suspicions import suspicions
 from mtf_engine.logs.validation import (
     BadRows,
@@ -69,11 +70,11 @@ def check_tables(
         con.execute("DROP TABLE raw_requests")
     else:
         defects += raw
-    raw = load(con, impressions, "raw_impressions", bad_rows)
+    raw = load_impressions(con, impressions, mapping, bad_rows)
     if isinstance(raw, RawTable):
         shown = Columns.impressions(raw, mapping)
         feedback = _impressions(con, shown, mapping, defects)
-        con.execute("DROP TABLE raw_impressions")
+        con.execute(f"DROP TABLE {raw.table}")
     else:
         defects += raw
     if asked and shown and feedback and "request_id" in asked.names & shown.names:
@@ -81,6 +82,7 @@ def check_tables(
     if defects:
         raise Refusal.of(defects)
     assert asked and shown and feedback
+    refuse_unread(mapping, asked, shown)
     shown.told += suspicions(con, shown, feedback)
     return Checked(asked, shown, feedback)
 
@@ -149,7 +151,7 @@ def _request_checks(con: duckdb.DuckDBPyConnection, columns: Columns, mapping: M
         for name in {"action", "baseline_action"} & set(vectors):
             con.execute(cut_action_to_range(name))
         checks += [action_in_range(name) for name in ("action", "baseline_action") if name in vectors]
-        if mapping.exploration == "uniform" and len(vectors) == len(ACTION_COLUMNS):
+        if mapping.exploration in (None, "uniform") and len(vectors) == len(ACTION_COLUMNS):
             con.execute(cut_action_to_bounds())
             checks.append(action_in_bounds())
     if "observation" in columns.names:

@@ -63,7 +63,12 @@ def read_tabular(
         asked, shown = _fetch(con, log)
     n, explored = len(asked["user_id"]), "action" in asked
     first = np.searchsorted(shown["request_id"], np.arange(n + 1))
-    warnings = [*_fill(asked, shown, explored), *log.requests.warnings(), *log.impressions.warnings()]
+    warnings = [
+        *_fill(asked, shown, explored),
+        *_believed(asked, mapping),
+        *log.requests.warnings(),
+        *log.impressions.warnings(),
+    ]
     n_actions = asked["action"].shape[1] if explored else None
     fusion = mapping.fusion_of(log.feedback.named(shown["predictions"].shape[1]), n_actions)
     if not explored:
@@ -75,7 +80,7 @@ def read_tabular(
         fusion=fusion,
         reward=log.feedback.reward,
         signals=log.feedback.signals,
-        exploration=mapping.exploration if explored else None,
+        exploration=(mapping.exploration or "uniform") if explored else None,
         details={"warnings": warnings, **left_out(log.requests, log.impressions)},
         **seen,
     )
@@ -116,12 +121,29 @@ def _fill(asked: Arrays, shown: Arrays, explored: bool) -> list[str]:
     asked["request_id"], shown["request_id"] = ids, ids[request]
     if not _countable(asked["session_id"]):
         asked["session_id"] = pd.factorize(asked["session_id"])[0]
-    shown["position"] = within(request)
+    shown.setdefault("position", within(request))
     asked["reward"] = np.bincount(request, shown["reward"], minlength=len(user_id))
     if pd.isna(asked["split"]).all():
         asked["split"], how = split_log(user_id, asked["timestamp"], explored)
         warnings.append(how)
     return warnings
+
+
+def _believed(asked: Arrays, mapping: Mapping) -> list[str]:
+    """Returns a sentence where the mapping alone says that actions are uniform in their bounds; fills in `pscore`.
+
+    A row at its baseline action is one of a control user.
+    """
+    if "action" not in asked or mapping.exploration != "uniform" or not np.isnan(asked["pscore"]).all():
+        return []
+    width = asked["upper"].astype("float64") - asked["lower"]
+    moved = (asked["action"] != asked["baseline_action"]).any(axis=1)
+    density = 1 / np.prod(width, axis=1, where=width > 0)
+    asked["pscore"] = np.where(moved, density, np.nan)
+    return [
+        f"{moved.sum():,} of {len(moved):,} rows count as explored, since the mapping says exploration: uniform; the "
+        "others are at their baseline action, as those of control users"
+    ]
 
 
 def _countable(ids: NDArray) -> bool:

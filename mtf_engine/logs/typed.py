@@ -7,7 +7,8 @@ from typing import Literal
 
 import duckdb
 
-from mtf_engine.logs.files import RawTable, quoted
+from mtf_engine.logs.files import RawTable, literal, quoted
+from mtf_engine.logs.mapping import bad_mapping
 from mtf_engine.logs.schema import Kind
 from mtf_engine.logs.units import SECONDS, WRITE_TIME, TimeUnit, WatchTimeUnit, judge, needed_time, time_sql
 from mtf_engine.logs.validation import Check, nan_or_inf, null_key, wrong_type
@@ -50,6 +51,7 @@ class Column:
     time_unit: TimeUnit | None = None
     watch_unit: WatchTimeUnit | None = None
     judged: TimeUnit | None = None
+    time_format: str | None = None
 
 
 def list_sources(types: Iterable[str], name: str) -> tuple[str, ...]:
@@ -63,7 +65,14 @@ def list_sources(types: Iterable[str], name: str) -> tuple[str, ...]:
 def judged(con: duckdb.DuckDBPyConnection, raw: RawTable, column: Column) -> Column:
     """Returns the column with the unit of its numbers, if it holds times whose unit nobody stated."""
     source = column.sources[0]
-    if column.kind != "time" or column.time_unit or raw.types[source].startswith("TIMESTAMP"):
+    if column.time_format:
+        try:
+            con.execute("SELECT try_strptime('', ?)", [column.time_format])
+        except duckdb.Error as error:
+            reason = str(error).splitlines()[0].partition(": ")[2]
+            raise bad_mapping(f"time_format: {reason}; it is written as strptime takes it") from None
+    stated = column.time_unit or column.time_format
+    if column.kind != "time" or stated or raw.types[source].startswith("TIMESTAMP"):
         return column
     return replace(column, judged=judge(con, raw.table, f"CAST({quoted(source)} AS VARCHAR)"))
 
@@ -86,12 +95,15 @@ def type_columns(
 def _typed(column: Column, types: dict[str, str]) -> str:
     source = quoted(column.sources[0])
     if column.kind == "time":
-        return time_sql(f"CAST({source} AS VARCHAR)", column.time_unit, column.judged)
+        text = f"CAST({source} AS VARCHAR)"
+        if column.time_format:
+            return f"TRY_CAST(try_strptime({text}, {literal(column.time_format)}) AS TIMESTAMP)"
+        return time_sql(text, column.time_unit, column.judged)
     if column.watch_unit:
         return f"TRY_CAST(TRY_CAST({source}::VARCHAR AS DOUBLE) {SECONDS[column.watch_unit]} AS FLOAT)"
     if not _is_list(column, types):
         scalars = [_scalar(quoted(s), types[s], column.kind) for s in column.sources]
-        return scalars[0] if column.kind != "list" else f"[{', '.join(scalars)}]"
+        return f"[{', '.join(scalars)}]" if column.kind == "list" else " || '/' || ".join(scalars)
     kind = types[column.sources[0]]
     if kind.partition("[")[0] in NUMBERS and kind.count("[") == 1:
         return f"TRY_CAST({source} AS FLOAT[])"
@@ -139,8 +151,14 @@ def _checks(column: Column, types: dict[str, str]) -> list[Check]:
     if _is_list(column, types):
         return _list_checks(column.sources[0], column.need, typed)
     if column.kind != "list":
-        needed = needed_time(column.judged) if column.kind == "time" else WHAT[column.kind]
-        return _scalar_checks(column.sources[0], column.kind, column.need, typed, needed)
+        needed = WHAT[column.kind] if column.kind != "time" else needed_time(column.judged)
+        if column.time_format:
+            needed = f"a time written as {column.time_format}"
+        return [
+            check
+            for source in column.sources
+            for check in _scalar_checks(source, column.kind, column.need, typed, needed)
+        ]
     entries = enumerate(column.sources, start=1)
     return [
         check

@@ -1,18 +1,18 @@
 """Everything that can be wrong with a log, found in one pass over each table."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import duckdb
 
-from mtf_engine.spec import Defect
+from mtf_engine.spec import Defect, Refusal
 
 DefectCode = Literal[
     "missing_column", "wrong_type", "null_key", "nan_or_inf", "negative_watch_time", "action_outside_bounds",
     "wrong_length", "duplicate_request", "unknown_request", "session_order_broken",
     "reward_contradicts_components", "empty_file", "truncated_parquet", "unreadable_file", "doubled_column",
-    "bad_mapping", "prediction_below_zero", "signal_out_of_range",
+    "bad_mapping", "prediction_below_zero", "signal_out_of_range", "unknown_item",
 ]  # fmt: skip
 
 DEFECT_CODES: dict[DefectCode, str] = {
@@ -23,7 +23,8 @@ DEFECT_CODES: dict[DefectCode, str] = {
     "nan_or_inf": "a number is blank, NaN or infinite where one is needed",
     "negative_watch_time": "a watch time is below 0",
     "action_outside_bounds": "an action lies outside [-1, 1] or, in a uniform log, outside its logged bounds",
-    "wrong_length": "an action, an observation or the predictions have more or fewer entries than the others",
+    "wrong_length": "an action, an observation, the predictions or a slate's values have more or fewer entries than "
+    "the others",
     "duplicate_request": "a request, a position within one or a user's features appear twice, with a difference",
     "unknown_request": "an impression belongs to a request that is not in the log",
     "session_order_broken": "requests of a session are not numbered 0, 1, 2, ... in time order by one user",
@@ -35,6 +36,7 @@ DEFECT_CODES: dict[DefectCode, str] = {
     "bad_mapping": "the mapping is not YAML or names something that does not exist",
     "prediction_below_zero": "most values of a prediction are below 0, as logits are: the fusion takes logarithms",
     "signal_out_of_range": "a weighted signal outside [0, 1] takes a reward to -1, or teaches a prediction",
+    "unknown_item": "a slate's feedback names an item that the slate does not show",
 }
 """The closed list of what validation refuses; every defect carries one of these codes."""
 
@@ -74,7 +76,7 @@ BadRows = Literal["refuse", "drop"]
 
 def leave_out(
     con: duckdb.DuckDBPyConnection, table: str, relation: str, checks: Sequence[Check], row: str = "row"
-) -> dict[DefectCode, int]:
+) -> dict[str, int]:
     """Moves the rows of `table` that break a check to the table `left_out_<table>`; returns how many by code.
 
     `relation` has these rows as in `find_defects`; one that breaks several checks counts for the first.
@@ -88,6 +90,21 @@ def leave_out(
     con.execute(f"INSERT INTO left_out_{table} SELECT * FROM {table} SEMI JOIN broken USING (row)")
     con.execute(f"DELETE FROM {table} WHERE row IN (SELECT row FROM broken)")
     return dict(con.execute("SELECT code, count(*) FROM broken GROUP BY code ORDER BY code").fetchall())
+
+
+def refuse_too_many(file: str, counts: Mapping[str, int], n_rows: int) -> None:
+    """Raises a Refusal where rows left out, by the code of their defect, are more than half of a file's."""
+    n = sum(counts.values())
+    if 2 * n > n_rows:
+        raise Refusal(
+            f"{file}: {n:,} of {n_rows:,} rows have a defect ({told(counts)}), too many to leave out; "
+            "without `--bad-rows drop` the import says what is wrong"
+        )
+
+
+def told(counts: Mapping[str, int]) -> str:
+    """Returns how many rows have a defect, by its code, as it stands in a sentence."""
+    return ", ".join(f"{n:,} {code}" for code, n in sorted(counts.items()))
 
 
 def find_defects(
@@ -293,6 +310,45 @@ def signal_in_range(column: str, value: str, effect: str, also: str = "true") ->
         "write 1 where it happened and 0 where not, or scale it to [0, 1]",
         value,
     )
+
+
+def list_of_items(column: str, items: str, marks: str | None) -> Check:
+    """Returns the check that `column` holds the items of a slate, with the SQL of their `marks` if they have any."""
+    broken = f"{items} IS NULL OR list_count({items}) < len({items})"
+    if marks is None:
+        return wrong_type(column, broken, "a list of items", "a list such as [11, 12] or 11 12", items)
+    broken += f" OR len(list_filter({marks}, lambda m: coalesce(m, '') = '')) > 0"
+    return wrong_type(column, broken, "a list of marked items", "a list such as N11-1 N12-0", items)
+
+
+def as_long_as(column: str, values: str, items: str, of: str) -> Check:
+    """Returns the check that the list `values` (SQL) of `column` has a value for each of the slate's `items`."""
+    return Check(
+        "wrong_length",
+        column,
+        f"len({items}) <> coalesce(len({values}), 0)",
+        f"has {{value}} entries, not as many as {of}",
+        "give every item its value, or leave the row out",
+        f"coalesce(len({values}), 0)",
+    )
+
+
+def unknown_item(column: str, chosen: str, items: str, of: str) -> Check:
+    """Returns the check that what was `chosen` (SQL) is among the slate's `items`."""
+    return Check(
+        "unknown_item",
+        column,
+        f"NOT list_has_all({items}, {chosen})",
+        f"names {{value}}, which {of} does not show",
+        "correct the list, or leave the row out",
+        f"list_filter({chosen}, lambda t: NOT list_contains({items}, t))[1]",
+    )
+
+
+def probability(column: str) -> Check:
+    """Returns the check that a probability is above 0 and at most 1."""
+    needed = "a probability above 0 and at most 1"
+    return wrong_type(column, f"{column} <= 0 OR {column} > 1", needed, needed, column)
 
 
 def known_split() -> Check:

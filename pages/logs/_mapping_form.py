@@ -4,22 +4,22 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pandas as pd
 import streamlit as st
 
 from mtf_engine.logs import matching
 from mtf_engine.logs.endings import ending_of
+from mtf_engine.logs.mapping import Mapping
 from mtf_engine.logs.matching import Need
 from mtf_engine.logs.preview import Preview, preview
 from mtf_engine.logs.units import OTHER_UNITS, TIME_UNITS, TimeUnit, WatchTimeUnit
 from mtf_engine.spec import Refusal
+from pages.logs._shape_form import KEPT, given_columns, shape_form
 from pages.shared import words
 from pages.shared.firsts import first
 
-KEPT = "import_"
-"""How the keys of the import's choices begin, which are kept while an import works."""
 NOT_THERE = NOT_STATED = ""
 COLUMNS = 4
 MOST_FILES = 4
@@ -43,14 +43,17 @@ def previews(files: dict[str, BinaryIO]) -> list[Preview]:
     found = []
     for name, stream in files.items():
         try:
-            found.append(preview(name, stream))
+            found.append(preview(name, stream, () if matching.is_requests(name) else given_columns()))
         except Refusal as refusal:
             st.warning(words.plain(refusal))
     return found
 
 
-def mapping_form(found: Sequence[Preview], log_format: str) -> str:
-    """Draws the first rows, and what each column is; returns the mapping as YAML, empty where names tell all."""
+def mapping_form(found: Sequence[Preview], log_format: str) -> str | None:
+    """Draws the first rows, and what each column is; returns the mapping as YAML, empty where names tell all.
+
+    None where what was chosen is no mapping, which is then said.
+    """
     for one in found:
         st.caption(f"First rows of {words.plain(one.file)}")
         table = pd.DataFrame(one.rows, columns=list(one.columns), dtype="str")
@@ -60,21 +63,37 @@ def mapping_form(found: Sequence[Preview], log_format: str) -> str:
     needed = matching.needs(found, log_format)
     if not needed:
         return ""
-    chosen: dict[str, matching.Chosen] = {"requests": {}, "impressions": {}}
-    columns: dict[str, tuple[str, ...]] = {"requests": (), "impressions": ()}
-    for one in found:
-        if one.file in needed:
-            section = "requests" if needed[one.file] is matching.REQUESTS else "impressions"
-            columns[section], chosen[section] = one.columns, _choices(one, needed[one.file])
-    mapping = matching.mapping_of(
-        chosen["requests"], chosen["impressions"], columns["impressions"], columns["requests"], *_units()
-    )
-    text = matching.to_yaml(mapping)
+    try:
+        text = matching.to_yaml(_mapping([one for one in found if one.file in needed], needed))
+    except Refusal as refusal:
+        st.error(words.plain(refusal))
+        return None
     if text:
         st.caption("The mapping that this makes")
         st.code(text, language=None)
         st.download_button("Download mapping", text, "mapping.yaml", "application/yaml", on_click="ignore")
     return text
+
+
+def _mapping(found: Sequence[Preview], needed: dict[str, tuple[Need, ...]]) -> Mapping:
+    """Draws the choices for each file; returns the mapping that they make."""
+    chosen: dict[str, matching.Chosen] = {"requests": {}, "impressions": {}}
+    columns: dict[str, tuple[str, ...]] = {"requests": (), "impressions": ()}
+    rules: dict[str, Any] = {}
+    for one in found:
+        section, seen = "requests", one
+        if needed[one.file] is not matching.REQUESTS:
+            section, rules = "impressions", shape_form(one, len(found) > 1)
+            seen = one._replace(columns=matching.exploded(one.columns, rules["slate"]))
+        columns[section], chosen[section] = seen.columns, _choices(seen, needed[one.file])
+    return matching.mapping_of(
+        chosen["requests"],
+        chosen["impressions"],
+        columns["impressions"],
+        columns["requests"],
+        *_units(),
+        rules,
+    )
 
 
 def _units() -> tuple[TimeUnit | None, WatchTimeUnit | None]:
@@ -119,6 +138,6 @@ def _choice(
 
 
 def keep_choices() -> None:
-    """Keeps what was chosen for an import while its form is not drawn, so that a refused one can be mended."""
+    """Keeps what was chosen for an import while its form, or a part, is not drawn, so that it can be mended."""
     for key in [str(key) for key in st.session_state if str(key).startswith(KEPT)]:
         st.session_state[key] = st.session_state[key]

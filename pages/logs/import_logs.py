@@ -101,22 +101,25 @@ def show_form() -> None:
 
 def show_upload(log_format: str, name: str, bad_rows: str) -> None:
     files, features, mapping = uploads()
-    text = ""
+    text: str | None = ""
     if files and mapping is None:
         found = _mapping_form.previews({file.name: file for file in files[: _mapping_form.MOST_FILES]})
         text = _mapping_form.mapping_form(found, log_format)
-    if st.button("Check and import", type="primary", disabled=not files):
+    if st.button("Check and import", type="primary", disabled=not files or text is None):
         upload = partial(stored, files, features, mapping)
-        start(lambda: with_mapping(upload(), text), log_format, name or Path(files[0].name).stem, bad_rows)
+        start(
+            lambda: with_mapping(upload(), text or ""), log_format, name or Path(files[0].name).stem, bad_rows
+        )
 
 
 def show_path(log_format: str, name: str, bad_rows: str) -> None:
-    source, text = typed_paths(), ""
+    source = typed_paths()
+    text: str | None = ""
     if source.log and source.mapping is None:
         text = _mapping_form.mapping_form(_mapping_form.previews_at(source.log), log_format)
-    if st.button("Check and import", type="primary", disabled=source.log is None):
-        start(partial(with_mapping, source, text), log_format, name, bad_rows)
-    if source.log:
+    if st.button("Check and import", type="primary", disabled=source.log is None or text is None):
+        start(partial(with_mapping, source, text or ""), log_format, name, bad_rows)
+    if source.log and text is not None:
         mapping = "mapping.yaml" if text else source.mapping
         options = {"--name": name, "--user-features": source.user_features, "--mapping": mapping}
         options |= {"--bad-rows": bad_rows if bad_rows != "refuse" else None}
@@ -129,7 +132,6 @@ def show_path(log_format: str, name: str, bad_rows: str) -> None:
 
 def follow_up(following: Import) -> None:
     """Draws how far the import is; at its end keeps what it said."""
-    _mapping_form.keep_choices()
     workspace = loaders.workspace()
     try:
         if run := follow.finished(following.run_id):
@@ -178,6 +180,7 @@ def main() -> None:
         "Decides what can be learned from. The whole log is checked first; with a defect nothing is kept, "
         "unless you have such rows left out."
     )
+    _mapping_form.keep_choices()
     following = st.session_state.get(FOLLOWED, Import())
     if following.works:
         follow_up(following)
