@@ -15,6 +15,10 @@ from tests.test_pages import button, opened
 pytestmark = pytest.mark.usefixtures("in_process")
 
 
+ON_THE_PAGE = {"missing_column", "wrong_type", "truncated_parquet", "bad_mapping", "prediction_below_zero"}
+"""Of each kind of place one, since the page draws them all alike: no row, a row, a file, a mapping, several rows."""
+
+
 def contents(workspace: Workspace) -> tuple:
     """Returns what is in a workspace: rows and files, SQLite's own and locks aside."""
     files = (str(path.relative_to(workspace.path)) for path in workspace.path.rglob("*"))
@@ -47,6 +51,8 @@ def test_a_defective_log_is_refused_by_command_line_and_by_page(code, tmp_path, 
     assert sentence.count("\n") == 1
     assert (defects[0]["code"], defects[0]["row"]) == (code, place.row)
     assert contents(workspace) == before
+    if code not in ON_THE_PAGE:
+        return
 
     app = by_page(workspace, log)
     assert not app.exception

@@ -58,11 +58,11 @@ def trained(dataset: Dataset, to: Path) -> Policy:
     """Returns the policy of 50 steps of training on what exploration by replay of the log brings."""
     env = ReplayEnvironment(dataset, ReplayConfig.named("replay:2/1/3"))
     plan = BoundsPlan.symmetric(0.15, env.fusion.n_actions)
-    collection = Collection(plan=plan, explore="uniform", n_requests=60, seed=1)
+    collection = Collection(plan=plan, explore="uniform", n_requests=30, seed=1)
     meta = collection.meta(env, "explored", "replay")
     write_dataset(to, "explored", meta, collect(env, live_policy(env), collection))
     transitions = Dataset.open(to / "explored.duckdb").transitions()
-    small = {"n_steps": "50", "n_critics": "2", "batch_size": "16"}
+    small = {"n_steps": "50", "n_critics": "2", "batch_size": "8"}
     algo = ALGOS["integrated_rl"](make_config("integrated_rl", "demo", small, seed=1), transitions)
     last = list(fit(algo, transitions))[-1]
     assert last["step"] == 50 and all(math.isfinite(value) for value in last.values())
@@ -189,20 +189,29 @@ def test_a_defect_of_a_slate_is_told_by_the_row_of_the_file(column, row, value, 
     with pytest.raises(Refusal, match=said) as caught:
         read_log(source, mapping=mapping)
     assert (caught.value.defects[0].code, caught.value.defects[0].row) == (code, row)
-    if column != "user_id":
-        left = imported(source, mapping, bad_rows="drop")
-        assert left.meta.details["left_out"] == {"slates.csv": {code: 1}}
-        whole = code in ("wrong_type", "unknown_item", "wrong_length")
-        assert left.n_impressions == 9 - (1 if not whole else 3 if row == 2 else 2)
+
+
+def test_a_bad_slate_is_left_out_whole_and_a_bad_value_of_an_item_with_its_item(tmp_path):
+    source, mapping = slates(tmp_path, clicked=(2, "[13, 19]"), watch_time=(3, "6 -7"))
+    left = imported(source, mapping, bad_rows="drop")
+    assert left.meta.details["left_out"] == {"slates.csv": {"unknown_item": 1, "negative_watch_time": 1}}
+    items = left.query("SELECT item_id FROM impressions ORDER BY watch_time")["item_id"]
+    assert items.tolist() == [11, 12, 11, 11, 16]
+    pd.read_csv(source).assign(clicked=["1", "1", "1", None]).to_csv(source, index=False)
+    with pytest.raises(Refusal, match=r"slates.csv: 3 of 4 rows have a defect \(3 unknown_item\), too many"):
+        read_log(source, mapping=mapping, bad_rows="drop")
 
 
 def test_slates_that_repeat_exactly_are_dropped_and_others_of_one_time_are_requests_of_their_own(tmp_path):
     source, mapping = slates(tmp_path, timestamp=(3, "2026-05-01 10:00:00"))
+    mapping.write_text(f"{SLATES}exploration: uniform\n")
     frame = pd.read_csv(source)
     pd.concat([frame, frame[1:2]]).to_csv(source, index=False)
     dataset = imported(source, mapping)
     assert (dataset.n_requests, dataset.n_impressions) == (4, 9)
-    assert any("3 exact duplicates were dropped" in told for told in dataset.meta.details["warnings"])
+    warnings = dataset.meta.details["warnings"]
+    assert any("3 exact duplicates were dropped" in told for told in warnings)
+    assert any("exploration: uniform, which is not used" in told for told in warnings)
 
 
 @pytest.mark.parametrize(
@@ -239,8 +248,9 @@ def test_rows_of_a_file_without_a_header_are_counted_from_its_first_line(tmp_pat
     mapping = DOCS / "mappings/movielens.yaml"
     with pytest.raises(Refusal, match=r"ratings.dat, row 7: missing columns"):
         read_log(path, mapping=mapping)
-    dataset = imported(path, mapping, bad_rows="drop")
-    assert dataset.n_impressions == len(lines) - 1
+    log = read_log(path, mapping=mapping, bad_rows="drop")
+    assert log.meta.details["left_out"] == {"ratings.dat": {"unreadable_file": 1}}
+    assert sum(len(tables.impressions["item_id"]) for tables in log.batches) == len(lines) - 1
     told = preview(path.name, io.BytesIO(path.read_bytes()), Mapping.read(mapping).columns)
     assert told.rows[0] == tuple(lines[0].split("::")) and told.columns[2] == "rating"
     parquet = SHAPES["ebnerd"](tmp_path)
@@ -275,20 +285,18 @@ def certified(folder: Path):
 
 
 def test_a_log_that_is_declared_uniform_is_believed_by_the_certificate(tmp_path):
-    log = logs.clean(n_users=100, n_sessions=3, n_steps=4)
-    actions = log.requests["action"].where(log.requests.index >= 96, log.requests["baseline_action"])
-    bare = log.requests.drop(columns="pscore").assign(action=actions)
-    folder = logs.write(log._replace(requests=bare), tmp_path / "log")
+    bare = logs.clean()._replace(requests=logs.clean().requests.drop(columns="pscore"))
     with pytest.raises(
         Refusal, match=r"no row of this dataset was explored.*exploration: uniform in the mapping"
     ):
-        certified(folder)
-    mapping = folder / "mapping.yaml"
-    mapping.write_text(f"{logs.MAPPING}exploration: uniform\n")
+        certified(logs.write(bare, tmp_path / "undeclared"))
+    log = logs.clean(n_users=100, n_sessions=3, n_steps=4)
+    actions = log.requests["action"].where(log.requests.index >= 96, log.requests["baseline_action"])
+    requests = log.requests.drop(columns="pscore").assign(action=actions)
+    folder = logs.write(log._replace(requests=requests), tmp_path / "log")
+    (folder / "mapping.yaml").write_text(f"{logs.MAPPING}exploration: uniform\n")
     certificate, dataset = certified(folder)
-    assert certificate.passed and (certificate.n_control, certificate.n_requests) == (96, 1200), (
-        certificate.reason
-    )
+    assert certificate.passed and (certificate.n_control, certificate.n_requests) == (96, 1200)
     pscore = dataset.query("SELECT DISTINCT round(pscore, 3) AS it FROM requests ORDER BY it")["it"]
     assert pscore.tolist()[0] == pytest.approx(0.3**-3, abs=1e-3) and len(pscore) == 2
     assert any("1,104 of 1,200 rows count as explored" in told for told in dataset.meta.details["warnings"])

@@ -43,7 +43,7 @@ OPTIONAL: dict[str, Kind] = {"split": "text", "segment": "text"}
 def read_impressions(path: Path, mapping: Mapping, name: str, bad_rows: BadRows = "refuse") -> ImportedLog:
     """Returns the log in the file; a Refusal lists everything that is wrong with it."""
     rows, feedback, columns = _read(path, mapping, bad_rows)
-    warnings = columns.warnings()
+    warnings = [*columns.warnings(), *mapping.without_actions()]
     cut = _cut(rows)
     opening, n = cut.first[:-1], len(cut.step)
     fusion = mapping.fusion_of(feedback.named(rows["predictions"].shape[1]), None)

@@ -218,6 +218,11 @@ class Mapping(Spec):
             problem = problems(error)
         raise bad_mapping(problem, path.name)
 
+    def without_actions(self) -> list[str]:
+        """Returns a sentence where the mapping says how actions were drawn, for a log that has none."""
+        said = f"the mapping says exploration: {self.exploration}, which is not used: the log has no actions"
+        return [said] if self.exploration else []
+
     def fusion_of(self, predictions: tuple[str, ...], n_actions: int | None) -> FusionSpec:
         """Returns the fusion of the log's predictions; a Refusal where the mapping names others."""
         unknown = sorted({*self.fusion.negative, *(self.fusion.bias or ())} - set(predictions))

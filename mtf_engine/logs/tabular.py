@@ -134,7 +134,9 @@ def _believed(asked: Arrays, mapping: Mapping) -> list[str]:
 
     A row at its baseline action is one of a control user.
     """
-    if "action" not in asked or mapping.exploration != "uniform" or not np.isnan(asked["pscore"]).all():
+    if "action" not in asked:
+        return mapping.without_actions()
+    if mapping.exploration != "uniform" or not np.isnan(asked["pscore"]).all():
         return []
     width = asked["upper"].astype("float64") - asked["lower"]
     moved = (asked["action"] != asked["baseline_action"]).any(axis=1)
