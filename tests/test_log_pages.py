@@ -383,6 +383,9 @@ def test_a_log_of_another_shape_is_told_in_the_form(tmp_path, monkeypatch):
     assert mapping == Mapping.read(Path("docs/mappings/mind.yaml")).model_copy(
         update={"counts": {"click": 2.0}, "signals": ()}
     )
+    together = ["user_id", "impression_id"]
+    widget(app.multiselect, "Columns that tell users together, without an id").set_value(together).run()
+    assert yaml.safe_load(app.code[0].value)["impressions"]["user_id"] == together
     app.text_input(key="import_counts").set_value("click").run()
     assert "click is no table" in app.error[0].value and button(app, "Check and import").disabled
     app.text_input(key="import_counts").set_value("").run()

@@ -220,6 +220,11 @@ def test_slates_that_repeat_exactly_are_dropped_and_others_of_one_time_are_reque
         ("slate: {items: inview}", "column inview: is missing; name the file's column under slate:"),
         ("slate: {items: shown, chosen: {user_id: clicked}}", "makes user_id, and the file has a column"),
         (f"{SLATES}fill: {{city: x}}", "fill: names city, which the log lacks; it has"),
+        (
+            f"{SLATES}impressions: {{label: watch_time}}\nfill: {{watch_time: 0}}",
+            "read from one column; fill both",
+        ),
+        ("slate: {items: shown, marks: click}", r"shown: is \[11, 12\], not a list of marked items"),
         (f"{SLATES}counts: {{user_id: 3}}", "counts: names user_id, which is a text"),
         (f"{SLATES}counts: {{click: 0}}", "greater than 0"),
         (f"{SLATES}counts: {{click: 3}}\nthresholds: {{click: 1}}", "click has a count and a threshold"),
@@ -326,3 +331,13 @@ def test_lists_with_commas_part_no_columns_where_the_mapping_counts_them(tmp_pat
     with pytest.raises(Refusal) as caught:
         read_log(source, mapping=path)
     assert [defect.column for defect in caught.value.defects] == ["predictions", "watch_time"]
+
+
+def test_a_defect_of_a_slate_in_a_part_is_told_by_the_row_of_that_part(tmp_path):
+    source, mapping = slates(tmp_path, watch_time=(4, "8 -9"))
+    frame = pd.read_csv(source)
+    (tmp_path / "parts").mkdir()
+    for i, part in enumerate((frame[:3], frame[3:])):
+        part.to_csv(tmp_path / "parts" / f"part-{i}.csv", index=False)
+    with pytest.raises(Refusal, match=r"part-1.csv, row 1, column watch_time: entry 2 is -9"):
+        read_log(tmp_path / "parts", mapping=mapping)

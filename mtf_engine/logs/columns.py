@@ -115,8 +115,13 @@ class Columns:
     def _fill(self, con: duckdb.DuckDBPyConnection) -> None:
         """Puts what the mapping says into blank values of the file."""
         for column in (c for c in self.found if c.name in self.mapping.fill):
+            value = self.mapping.fill[column.name]
+            for other in self.found:
+                if {*other.sources} & {*column.sources} and self.mapping.fill.get(other.name) != value:
+                    raise bad_mapping(
+                        f"fill: {column.name} and {other.name} are read from one column; fill both alike"
+                    )
             for source in column.sources:
-                value = self.mapping.fill[column.name]
                 try:
                     con.execute(
                         f"UPDATE {self.raw.table} SET {quoted(source)} = ? WHERE {quoted(source)} IS NULL",

@@ -53,27 +53,33 @@ def explode(
     made = {*slate.chosen, *([slate.marks] if slate.marks else [])}
     if doubled := sorted(made & (set(raw.types) - set(slate.chosen.values()))):
         raise bad_mapping(f"slate: makes {doubled[0]}, and the file has a column of that name")
-    con.execute(
-        f"CREATE TABLE slates AS SELECT rowid + 1 AS row, {', '.join(_lists(raw, slate))} FROM {raw.table}"
-    )
+    kept = [c for c in raw.types if c not in slate.columns and _is_read(c, wanted)]
+    columns = ", ".join((*_lists(raw, slate), *(f"{quoted(c)} AS kept{i}" for i, c in enumerate(kept))))
+    con.execute(f"CREATE TABLE slates AS SELECT rowid + 1 AS row, {columns} FROM {raw.table}")
     checks = list(_checks(slate))
     gone = leave_out(con, "slates", "slates", checks) if raw.bad_rows == "drop" else {}
     refuse_too_many(raw.file, gone, raw.n_rows)
     defects = raw.placed(find_defects(con, "slates", raw.file, checks))
     if defects:
         return defects
-    kept = [c for c in raw.types if c not in slate.columns and _is_read(c, wanted)]
     exploded = f"{raw.table}_exploded"
-    con.execute(
-        f"CREATE TABLE {exploded} AS SELECT {''.join(f'r.{quoted(c)}, ' for c in kept)}{', '.join(_values(slate))}, "
-        f"generate_subscripts(s.items, 1) - 1 AS {quoted(PLACE)}, s.row - 1 AS {quoted(SLATE)} "
-        f"FROM slates s JOIN {raw.table} r ON r.rowid = s.row - 1 ORDER BY {quoted(SLATE)}, {quoted(PLACE)}"
+    values = (*(f"kept{i} AS {quoted(c)}" for i, c in enumerate(kept)), *_values(slate))
+    con.execute(  # in the order of the rows and their lists, as the connection keeps it
+        f"CREATE TABLE {exploded} AS SELECT {', '.join(values)}, "
+        f"generate_subscripts(items, 1) - 1 AS {quoted(PLACE)}, row - 1 AS {quoted(SLATE)} FROM slates"
     )
-    sizes = con.execute(
-        f"SELECT coalesce(len(s.items), 0) AS n FROM {raw.table} r LEFT JOIN slates s ON s.row = r.rowid + 1 "
-        "ORDER BY r.rowid"
-    ).fetchnumpy()["n"]
+    sizes = np.zeros(raw.n_rows, np.int64)
+    counts = con.execute("SELECT row - 1 AS at, len(items) AS n FROM slates").fetchnumpy()
+    sizes[counts["at"]] = counts["n"]
+    con.execute(f"DROP TABLE slates; DROP TABLE {raw.table}")
     ends = np.cumsum(sizes)
+    if not ends[-1]:
+        remedy = "name the column of the items that were shown"
+        return [
+            Defect(
+                code="empty_file", file=raw.file, column=slate.items, message="lists no item", remedy=remedy
+            )
+        ]
     types = {name: kind for name, kind, *_ in con.execute(f"DESCRIBE {exploded}").fetchall()}
     return replace(
         raw,
@@ -95,8 +101,10 @@ def _lists(raw: RawTable, slate: Slate) -> Iterator[str]:
     """Yields SQL for the lists of texts of a row, by their places in `slate`; of marked items without the marks."""
     items = _texts(slate.items, raw.types[slate.items])
     if slate.marks:
-        yield rf"list_transform({items}, lambda t: regexp_replace(t, '-[01]$', '')) AS items"
-        yield rf"list_transform({items}, lambda t: regexp_extract(t, '-([01])$', 1)) AS marks"
+        marked = "right(t, 2) IN ('-0', '-1')"
+        bare = f"CASE WHEN {marked} THEN left(t, length(t) - 2) ELSE t END"
+        yield f"list_transform({items}, lambda t: {bare}) AS items"
+        yield f"list_transform({items}, lambda t: CASE WHEN {marked} THEN right(t, 1) END) AS marks"
     else:
         yield f"{items} AS items"
     for i, column in enumerate(slate.chosen.values()):
@@ -128,12 +136,12 @@ def _checks(slate: Slate) -> Iterator[Check]:
 
 
 def _values(slate: Slate) -> Iterator[str]:
-    """Yields SQL for the columns that the slates `s` make, a value an item."""
-    yield f"unnest(s.items) AS {quoted(slate.items)}"
+    """Yields SQL for the columns that the slates make, a value an item."""
+    yield f"unnest(items) AS {quoted(slate.items)}"
     if slate.marks:
-        yield f"unnest(s.marks) AS {quoted(slate.marks)}"
+        yield f"unnest(marks) AS {quoted(slate.marks)}"
     for i, signal in enumerate(slate.chosen):
-        happened = f"list_transform(s.items, lambda t: list_contains(s.chosen{i}, t)::INTEGER::VARCHAR)"
+        happened = f"list_transform(items, lambda t: list_contains(chosen{i}, t)::INTEGER::VARCHAR)"
         yield f"unnest({happened}) AS {quoted(signal)}"
     for i, column in enumerate(slate.each):
-        yield f"unnest(s.each{i}) AS {quoted(column)}"
+        yield f"unnest(each{i}) AS {quoted(column)}"

@@ -317,7 +317,7 @@ def list_of_items(column: str, items: str, marks: str | None) -> Check:
     broken = f"{items} IS NULL OR list_count({items}) < len({items})"
     if marks is None:
         return wrong_type(column, broken, "a list of items", "a list such as [11, 12] or 11 12", items)
-    broken += f" OR len(list_filter({marks}, lambda m: coalesce(m, '') = '')) > 0"
+    broken += f" OR list_count({marks}) < len({marks})"
     return wrong_type(column, broken, "a list of marked items", "a list such as N11-1 N12-0", items)
 
 

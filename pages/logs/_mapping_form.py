@@ -16,7 +16,7 @@ from mtf_engine.logs.matching import Need
 from mtf_engine.logs.preview import Preview, preview
 from mtf_engine.logs.units import OTHER_UNITS, TIME_UNITS, TimeUnit, WatchTimeUnit
 from mtf_engine.spec import Refusal
-from pages.logs._shape_form import KEPT, given_columns, shape_form
+from pages.logs._shape_form import KEPT, USERS, given_columns, shape_form
 from pages.shared import words
 from pages.shared.firsts import first
 
@@ -86,6 +86,8 @@ def _mapping(found: Sequence[Preview], needed: dict[str, tuple[Need, ...]]) -> M
             section, rules = "impressions", shape_form(one, len(found) > 1)
             seen = one._replace(columns=matching.exploded(one.columns, rules["slate"]))
         columns[section], chosen[section] = seen.columns, _choices(seen, needed[one.file])
+    if users := rules.pop(USERS, ()):
+        chosen["impressions"] = {**chosen["impressions"], "user_id": users}
     return matching.mapping_of(
         chosen["requests"],
         chosen["impressions"],

@@ -12,6 +12,8 @@ from pages.shared.firsts import first
 KEPT = "import_"
 """How the keys of the import's choices begin, which are kept while an import works."""
 COLUMNS = f"{KEPT}columns"
+USERS = "users"
+"""What the form returns beside a mapping's parts: the columns that are a user together."""
 RULES = {
     "fill": ("Where it is blank", "share: 0, city: unknown"),
     "counts": ("Signals that are counts, and their caps", "like: 3"),
@@ -33,7 +35,7 @@ def given_columns() -> tuple[str, ...]:
 
 
 def shape_form(one: Preview, explored: bool) -> dict[str, Any]:
-    """Draws what the shape of the impressions' file `one` is; returns the parts of a mapping that say so.
+    """Draws what the shape of the impressions' file `one` is; returns the parts of a mapping that say so, and `USERS`.
 
     A Refusal where a rule is none. `explored`: the log has a table of requests, whose actions were drawn somehow.
     """
@@ -49,6 +51,8 @@ def shape_form(one: Preview, explored: bool) -> dict[str, Any]:
             for place, kind in ((left, "Numeric"), (right, "Categorical"))
         )
         rules["profile"] = {"numeric": numeric, "categorical": categorical}
+        label = "Columns that tell users together, without an id"
+        rules[USERS] = tuple(left.multiselect(label, one.columns, key=_key(one, USERS, [])))
         key = first(f"{KEPT}time_format", "")
         rules["time_format"] = (
             left.text_input("Times are written as", key=key, placeholder="%d.%m.%Y %H:%M") or None
