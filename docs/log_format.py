@@ -21,8 +21,9 @@ it, `.parquet`, `.pq`), or a folder of such parts. Values of a text are parted b
 
     mtf dataset import docs/example_log --name example
 
-A list is a column of lists, `"[0.05, -0.1]"` in a CSV, or a column for each number: `action_0`, `action_1`. Columns
-with other names are named in a [mapping](#mapping-file). Columns that nothing reads are told and left out."""
+A list is a column of lists, `"[0.05, -0.1]"` or `0.05 -0.1` in a CSV, or a column for each number: `action_0`,
+`action_1`. Columns with other names are named in a [mapping](#mapping-file). Columns that nothing reads are told and
+left out."""
 
 ALONE = """\
 ## Impressions alone
@@ -36,7 +37,7 @@ MAPPING = """\
 ## Mapping file
 
 `dataset import FOLDER --mapping mapping.yaml`; the page of imports writes it in a form. Its schema is
-[mapping.schema.json](mapping.schema.json), which editors check it by as you write."""
+[mapping.schema.json](mapping.schema.json), which an editor checks it by where its first line says so."""
 
 SHAPES = """\
 What is unknown in a mapping, or changes a column that the log lacks, is refused; a mapping beside KuaiRand's files is

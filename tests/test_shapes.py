@@ -265,7 +265,7 @@ def test_rows_of_a_file_without_a_header_are_counted_from_its_first_line(tmp_pat
 
 def test_a_log_without_predictions_is_refused_with_what_to_do(tmp_path):
     path = SHAPES["recbole"](tmp_path)
-    frame = pd.read_csv(path, sep="\t").drop(columns=["prediction_valid:float", "prediction_like:float"])
+    frame = pd.read_csv(path, sep="\t").drop(columns="predictions:float_seq")
     frame.to_csv(path, sep="\t", index=False)
     with pytest.raises(
         Refusal, match=r"predictions: is missing; add what a ranking model predicts .* or name"

@@ -111,8 +111,9 @@ def _typed(column: Column, types: dict[str, str]) -> str:
 
 
 def _entries(source: str) -> str:
-    """Returns SQL for the entries of a list as texts; a text that is no list is its one entry."""
-    entries = f"coalesce(TRY_CAST({source} AS VARCHAR[]), [{source}::VARCHAR])"
+    """Returns SQL for the entries of a list as texts, `[0.1, 0.2]` or `0.1 0.2`; of a text, it is the one entry."""
+    apart = f"string_split(trim({source}::VARCHAR), ' ')"
+    entries = f"coalesce(TRY_CAST({source} AS VARCHAR[]), {apart})"
     return f"CASE WHEN {source} IS NOT NULL THEN {entries} END"
 
 
