@@ -366,19 +366,19 @@ def test_a_log_of_another_shape_is_told_in_the_form(tmp_path, monkeypatch):
     app = opened("import_logs")
     app.text_input(key="import_path").set_value(str(SHAPES["mind"](tmp_path))).run()
     names = "impression_id, user_id, time, history, impressions, prediction_click"
-    app.text_input(key="import_columns").set_value(names).run()
+    app.text_input(key="import_columns behaviors.tsv").set_value(names).run()
     assert next(d.value for d in app.dataframe if "history" in d.value)["user_id"].tolist()[:2] == [
         "U0",
         "U1",
     ]
     widget(app.selectbox, "Its row is a request, and a list of items is in").set_value("impressions")
-    app.text_input(key="import_time_format").set_value("%m/%d/%Y %I:%M:%S %p")
+    app.text_input(key="import_time_format behaviors.tsv").set_value("%m/%d/%Y %I:%M:%S %p")
     widget(checked(app.run()).multiselect, "Lists of a value for each item").set_value(["prediction_click"])
-    app.text_input(key="import_marks").set_value("click")
+    app.text_input(key="import_marks behaviors.tsv").set_value("click")
     checked(app.run())
     widget(app.selectbox, "label").set_value("click")
     widget(app.selectbox, "request_id").set_value("impression_id")
-    app.text_input(key="import_counts").set_value("click: 2")
+    app.text_input(key="import_counts behaviors.tsv").set_value("click: 2")
     mapping = Mapping.model_validate(yaml.safe_load(checked(app.run()).code[0].value))
     assert mapping == Mapping.read(Path("docs/mappings/mind.yaml")).model_copy(
         update={"counts": {"click": 2.0}, "signals": ()}
@@ -386,10 +386,20 @@ def test_a_log_of_another_shape_is_told_in_the_form(tmp_path, monkeypatch):
     together = ["user_id", "impression_id"]
     widget(app.multiselect, "Columns that tell users together, without an id").set_value(together).run()
     assert yaml.safe_load(app.code[0].value)["impressions"]["user_id"] == together
-    app.text_input(key="import_counts").set_value("click").run()
+    app.text_input(key="import_counts behaviors.tsv").set_value("click").run()
     assert "click is no table" in app.error[0].value and button(app, "Check and import").disabled
-    app.text_input(key="import_counts").set_value("").run()
+    app.text_input(key="import_counts behaviors.tsv").set_value("").run()
     assert not app.error and "marks: click" in app.code[0].value and "label: click" in app.code[0].value
+
+
+def test_how_actions_were_drawn_and_users_are_chosen_of_the_requests(tmp_path, monkeypatch):
+    monkeypatch.setenv("MTF_WORKSPACE", str(tmp_path / "workspace"))
+    app = opened("import_logs")
+    app.text_input(key="import_path").set_value("docs/example_log").run()
+    widget(app.selectbox, "How actions were drawn").set_value("uniform")
+    widget(app.multiselect, "Numeric features of users").set_value(["step"])
+    made = yaml.safe_load(checked(app.run()).code[0].value)
+    assert made == {"profile": {"numeric": ["step"]}, "exploration": "uniform"}
 
 
 def test_a_refused_import_keeps_the_form_to_be_mended(filled, in_process, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 
-from mtf_engine.logs.files import PLACE, SLATE, RawTable, load, quoted
+from mtf_engine.logs.files import PLACE, SLATE, RawTable, fetch, load, quoted
 from mtf_engine.logs.mapping import Mapping, Slate, bad_mapping
 from mtf_engine.logs.schema import IMPRESSION_FILE, REQUEST_FILE
 from mtf_engine.logs.validation import (
@@ -69,7 +69,7 @@ def explode(
         f"generate_subscripts(items, 1) - 1 AS {quoted(PLACE)}, row - 1 AS {quoted(SLATE)} FROM slates"
     )
     sizes = np.zeros(raw.n_rows, np.int64)
-    counts = con.execute("SELECT row - 1 AS at, len(items) AS n FROM slates").fetchnumpy()
+    counts = fetch(con, "SELECT row - 1 AS at, len(items) AS n FROM slates")
     sizes[counts["at"]] = counts["n"]
     con.execute(f"DROP TABLE slates; DROP TABLE {raw.table}")
     ends = np.cumsum(sizes)

@@ -43,7 +43,7 @@ def previews(files: dict[str, BinaryIO]) -> list[Preview]:
     found = []
     for name, stream in files.items():
         try:
-            found.append(preview(name, stream, () if matching.is_requests(name) else given_columns()))
+            found.append(preview(name, stream, () if matching.is_requests(name) else given_columns(name)))
         except Refusal as refusal:
             st.warning(words.plain(refusal))
     return found
@@ -80,10 +80,11 @@ def _mapping(found: Sequence[Preview], needed: dict[str, tuple[Need, ...]]) -> M
     chosen: dict[str, matching.Chosen] = {"requests": {}, "impressions": {}}
     columns: dict[str, tuple[str, ...]] = {"requests": (), "impressions": ()}
     rules: dict[str, Any] = {}
+    asked = next((one for one in found if needed[one.file] is matching.REQUESTS), None)
     for one in found:
         section, seen = "requests", one
         if needed[one.file] is not matching.REQUESTS:
-            section, rules = "impressions", shape_form(one, len(found) > 1)
+            section, rules = "impressions", shape_form(one, asked)
             seen = one._replace(columns=matching.exploded(one.columns, rules["slate"]))
         columns[section], chosen[section] = seen.columns, _choices(seen, needed[one.file])
     if users := rules.pop(USERS, ()):

@@ -11,7 +11,6 @@ from pages.shared.firsts import first
 
 KEPT = "import_"
 """How the keys of the import's choices begin, which are kept while an import works."""
-COLUMNS = f"{KEPT}columns"
 USERS = "users"
 """What the form returns beside a mapping's parts: the columns that are a user together."""
 RULES = {
@@ -28,41 +27,42 @@ EXPLORED = {
 }
 
 
-def given_columns() -> tuple[str, ...]:
+def given_columns(file: str) -> tuple[str, ...]:
     """Returns the names that were given to the columns of a file without a header."""
-    names = str(st.session_state.get(COLUMNS, "")).split(",")
+    names = str(st.session_state.get(f"{KEPT}columns {file}", "")).split(",")
     return tuple(name.strip() for name in names if name.strip())
 
 
-def shape_form(one: Preview, explored: bool) -> dict[str, Any]:
+def shape_form(one: Preview, asked: Preview | None) -> dict[str, Any]:
     """Draws what the shape of the impressions' file `one` is; returns the parts of a mapping that say so, and `USERS`.
 
-    A Refusal where a rule is none. `explored`: the log has a table of requests, whose actions were drawn somehow.
+    A Refusal where a rule is none. `asked` is the log's table of requests, where it has one.
     """
     with st.expander(words.plain(f"{one.file} has another shape, or values that mean something else")):
         label = "Names of its columns, in order, where it has no header"
-        st.text_input(label, key=first(COLUMNS, ""), placeholder="user_id, item_id, rating, timestamp")
-        rules: dict[str, Any] = {"columns": given_columns(), "slate": _slate(one)}
+        _text(one, "columns", label, "user_id, item_id, rating, timestamp", st)
+        rules: dict[str, Any] = {"columns": given_columns(one.file), "slate": _slate(one)}
         left, right = st.columns(2)
         for i, (rule, (label, example)) in enumerate(RULES.items()):
-            rules[rule] = _table(label, rule, example, (left, right)[i % 2])
+            rules[rule] = matching.table_of(_text(one, rule, label, example, (left, right)[i % 2]), label)
+        users = asked or one
         numeric, categorical = (
-            place.multiselect(f"{kind} features of users", one.columns, key=_key(one, kind, []))
+            place.multiselect(f"{kind} features of users", users.columns, key=_key(users, kind, []))
             for place, kind in ((left, "Numeric"), (right, "Categorical"))
         )
         rules["profile"] = {"numeric": numeric, "categorical": categorical}
-        label = "Columns that tell users together, without an id"
-        rules[USERS] = tuple(left.multiselect(label, one.columns, key=_key(one, USERS, [])))
-        key = first(f"{KEPT}time_format", "")
         rules["time_format"] = (
-            left.text_input("Times are written as", key=key, placeholder="%d.%m.%Y %H:%M") or None
+            _text(one, "time_format", "Times are written as", "%d.%m.%Y %H:%M", left) or None
         )
-        if explored:
+        if asked:
             key = first(f"{KEPT}exploration", "")
-            how = right.selectbox(
-                "How actions were drawn", EXPLORED, format_func=EXPLORED.__getitem__, key=key
+            said = EXPLORED.__getitem__
+            rules["exploration"] = (
+                right.selectbox("How actions were drawn", EXPLORED, format_func=said, key=key) or None
             )
-            rules["exploration"] = how or None
+        else:
+            label = "Columns that tell users together, without an id"
+            rules[USERS] = tuple(right.multiselect(label, one.columns, key=_key(one, USERS, [])))
     return rules
 
 
@@ -75,15 +75,14 @@ def _slate(one: Preview) -> dict[str, Any] | None:
     if not items:
         return None
     each = right.multiselect("Lists of a value for each item", one.columns, key=_key(one, "each", []))
-    chosen = _table("Signals, and the lists of items where they happened", "chosen", "click: clicked", left)
-    key = first(f"{KEPT}marks", "")
-    marks = right.text_input("Signal behind the hyphen of an item (N11-1)", key=key, placeholder="click")
+    label = "Signals, and the lists of items where they happened"
+    chosen = matching.table_of(_text(one, "chosen", label, "click: clicked", left), label)
+    marks = _text(one, "marks", "Signal behind the hyphen of an item (N11-1)", "click", right)
     return {"items": items, "each": each, "chosen": chosen, "marks": marks or None}
 
 
-def _table(label: str, rule: str, example: str, place: st.delta_generator.DeltaGenerator) -> dict[str, Any]:
-    text = place.text_input(label, key=first(f"{KEPT}{rule}", ""), placeholder=example)
-    return matching.table_of(text, label)
+def _text(one: Preview, rule: str, label: str, example: str, place: st.delta_generator.DeltaGenerator) -> str:
+    return place.text_input(label, key=first(f"{KEPT}{rule} {one.file}", ""), placeholder=example)
 
 
 def _key(one: Preview, name: str, value: object) -> str:
