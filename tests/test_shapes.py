@@ -341,3 +341,13 @@ def test_a_defect_of_a_slate_in_a_part_is_told_by_the_row_of_that_part(tmp_path)
         part.to_csv(tmp_path / "parts" / f"part-{i}.csv", index=False)
     with pytest.raises(Refusal, match=r"part-1.csv, row 1, column watch_time: entry 2 is -9"):
         read_log(tmp_path / "parts", mapping=mapping)
+
+
+def test_what_does_not_go_into_a_blank_of_its_column_is_refused(tmp_path):
+    source, mapping = SHAPES["ebnerd"](tmp_path), tmp_path / "mapping.yaml"
+    mapping.write_text((DOCS / "mappings/ebnerd.yaml").read_text() + "fill: {age: many}\n")
+    with pytest.raises(Refusal, match="fill: many does not go into age, a column of TINYINT"):
+        read_log(source, mapping=mapping)
+    mapping.write_text((DOCS / "mappings/ebnerd.yaml").read_text() + "fill: {age: 41}\n")
+    encoder = read_log(source, mapping=mapping).meta.encoder
+    assert encoder.fill == pytest.approx([(30 + 31 + 32 + 41) / 4])
