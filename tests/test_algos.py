@@ -12,7 +12,7 @@ from mtf_engine.algos import ALGOS
 from mtf_engine.learning.training import fit, load_critics, make_config, save_critics
 from mtf_engine.policies.graphs import policy_graph
 from mtf_engine.policies.policy import Policy
-from tests.problems import one_step, sessions, worth
+from tests.problems import N_FEATURES, one_step, sessions, transitions, worth
 
 pytestmark = pytest.mark.parametrize("name", ALGOS)
 
@@ -46,6 +46,13 @@ FINDS_IT = {
 """Settings with which a method solves the one-step problem in seconds, where those of `laptop` take longer."""
 TOLERANCE = {"grid_search": 1 / 6}
 """How near the optimum: .05, but for the grid half a step, and closer where the answer is exact."""
+REWARDS = {
+    "from -1e6 to 1e6": lambda generator, n: generator.uniform(-1e6, 1e6, n),
+    "constant": lambda generator, n: np.full(n, -1e6),
+    "zero": lambda generator, n: np.zeros(n),
+    "of one return but for rounding": lambda generator, n: np.tile([0.1, 1.0], n // 2),
+}
+CLOCK = ("seconds", "steps_per_second")
 SEEDLESS = ("best_single_head",)
 """Methods that draw nothing, so every seed has the same."""
 
@@ -168,6 +175,24 @@ def test_its_graph_answers_as_the_policy(name):
     session = onnxruntime.InferenceSession(policy_graph(algo.policy, None))
     (actions,) = session.run(None, {"observations": log[:].observations})
     np.testing.assert_allclose(actions, algo.policy.act(log[:].observations), atol=1e-6)
+
+
+@pytest.mark.parametrize("rewards", REWARDS)
+def test_rewards_of_any_sign_and_size_train(name, rewards):
+    generator, n = np.random.default_rng(0), 60
+    log = transitions(
+        observations=generator.normal(size=(n, N_FEATURES)),
+        actions=generator.uniform(-0.15, 0.15, (n, 2)),
+        rewards=REWARDS[rewards](generator, n),
+        terminals=np.arange(n) % 2 == 1,
+        half_width=0.15,
+    )
+    algo = trainer(name, log, n_steps="3", gamma="0.9")
+    rows = list(learn(algo, log))
+    values = [value for row in rows for metric, value in row.items() if metric not in CLOCK]
+    assert len(rows) == 3 and np.isfinite(values).all() and np.abs(values).max() < 1e7
+    assert np.isfinite(algo.policy.act(log[:].observations)).all()
+    assert algo.policy.info.get("reward_scale", 1) <= 2
 
 
 def test_it_starts_as_a_baseline_of_its_own_kind(name):

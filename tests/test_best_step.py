@@ -1,5 +1,6 @@
 """The best step by validation: what is scored, what is kept, and that a kill loses nothing of it."""
 
+import re
 from dataclasses import replace
 from itertools import islice
 
@@ -9,6 +10,7 @@ import torch
 
 from mtf_engine.algos import ALGOS
 from mtf_engine.evaluation import evaluate
+from mtf_engine.evaluation.ranking import undefined
 from mtf_engine.learning.best_step import Validation
 from mtf_engine.learning.config import SCORE
 from mtf_engine.learning.training import fit, make_config
@@ -117,8 +119,15 @@ def test_a_checkpoint_from_before_there_was_validation_goes_on(tmp_path):
     assert validation.best_step == 12 and validation.start_score is None
 
 
-def test_rows_of_one_class_give_no_validation():
-    assert Validation.of(rows(label=True)) is None
-    empty = replace(rows(), request=np.zeros(0, int), predictions=np.zeros((0, 2), np.float32))
+def test_where_weighted_gauc_is_undefined_there_is_no_validation_and_a_reason():
+    lost = replace(rows(), reward=np.where(rows().label, 1e6, -1e6))
     nothing = {name: np.zeros(0) for name in ("reward", "label")}
-    assert Validation.of(replace(empty, **nothing)) is None
+    empty = replace(rows(), request=np.zeros(0, int), predictions=np.zeros((0, 2), np.float32), **nothing)
+    for why, undefined_rows in (
+        ("a reward is -1e\\+06: -1 or less", lost),
+        ("the log has no impressions", empty),
+        ("no user has impressions of both classes", rows(label=True)),
+    ):
+        assert Validation.of(undefined_rows) is None
+        assert re.search(why, undefined(undefined_rows))
+    assert undefined(rows()) is None

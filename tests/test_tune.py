@@ -211,7 +211,7 @@ def test_what_cannot_be_searched_is_refused_at_once(
 
 
 def test_a_log_without_validation_users_is_refused(workspace: Workspace) -> None:
-    with pytest.raises(Refusal, match="the dataset test has no validation users"):
+    with pytest.raises(Refusal, match="of test, which is undefined: the log has no validation users"):
         submit(workspace, dataset="test")
 
 

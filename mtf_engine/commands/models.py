@@ -19,6 +19,7 @@ from mtf_engine.commands.options import (
     parse_seeds,
     parse_settings,
 )
+from mtf_engine.registry import RunRow
 from mtf_engine.spec import Refusal
 
 
@@ -67,8 +68,17 @@ def train(
     if not background:
         finish_all(shell.workspace, *run_ids)
     runs = [shell.workspace.registry.run(run_id) for run_id in run_ids]
-    shown = [{"run_id": run.id, "state": run.state, "best_score": run.best_score} for run in runs]
+    shown: list[dict[str, Any]] = [
+        {"run_id": run.id, "state": run.state, "best_score": run.best_score, **_unvalidated(run)}
+        for run in runs
+    ]
     shell.show(shown if seeds else shown[0])
+
+
+def _unvalidated(run: RunRow) -> dict[str, str]:
+    """Returns the sentence that says why a training has no best step, if it has none."""
+    told = (run.result or {}).get("no_validation")
+    return {"no_validation": told} if told else {}
 
 
 @command(app, "evaluate train-1f00ba77 baseline --on real")
@@ -84,13 +94,15 @@ def evaluate(
 
     run_id = submit_evaluate(shell.workspace, policies, on, seed=seed)
     result = finish(shell.workspace, run_id).result or {}
-    shell.show(scores(result), SCORES)
+    untold = ("no_gauc",) if result.get("no_gauc") else ()
+    shell.show(scores(result), (*SCORES, *untold))
 
 
 def scores(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Returns each policy's scores and its differences to the others."""
+    """Returns each policy's scores and its differences to the others; where there can be none, why."""
+    told = {"no_gauc": result["no_gauc"]} if result.get("no_gauc") else {}
     return [
-        row | {"differences": [d for d in result["differences"] if d["run_id"] == row["run_id"]]}
+        row | {"differences": [d for d in result["differences"] if d["run_id"] == row["run_id"]]} | told
         for row in result["policies"]
     ]
 

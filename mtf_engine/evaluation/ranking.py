@@ -10,6 +10,17 @@ from mtf_engine.fusion import LogPredictions
 from mtf_engine.logs.schema import EvaluationRows
 
 
+def undefined(rows: EvaluationRows) -> str | None:
+    """Returns why no weighted GAUC can be told of `rows`, as the rest of a sentence; None where one can."""
+    if not len(rows.request):
+        return "the log has no impressions, which it ranks"
+    if (least := rows.reward.min()) <= -1:
+        return f"it weighs an impression by its reward + 1, and a reward is {least:g}: -1 or less"
+    if not Ranking(rows).n_valid:
+        return "no user has impressions of both classes"
+    return None
+
+
 class Ranking:
     """How well a policy ranks the impressions of `rows`; what no policy changes is computed once.
 

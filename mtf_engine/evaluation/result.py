@@ -11,6 +11,10 @@ from mtf_engine.spec import Spec
 
 Group = Literal["user", "request"]
 GROUPS: tuple[Group, ...] = ("user", "request")
+NO_IMPRESSIONS = (
+    "This log has no impressions, which weighted GAUC ranks: compare policies on it by their actions, or by an A/B "
+    "test in the environment that it is from."
+)
 
 
 class RequestScore(Spec):
@@ -104,7 +108,13 @@ class EvaluationResult(Spec):
     segment_differences: tuple[SegmentDifference, ...]
     calibrations: dict[str, Calibration] = Field(default_factory=dict)
 
+    @property
+    def no_gauc(self) -> str | None:
+        """Why no policy has a weighted GAUC, where the rows hold no impressions."""
+        return None if self.n_impressions else NO_IMPRESSIONS
+
     def summary(self) -> dict[str, Any]:
         """Returns the scores and differences as JSON-able values, without what is only drawn."""
         pictures = {"deviation", "deviation_by_segment", "disagreement"}
-        return self.model_dump(mode="json", exclude={"policies": {"__all__": pictures}, "calibrations": True})
+        told = self.model_dump(mode="json", exclude={"policies": {"__all__": pictures}, "calibrations": True})
+        return told | {"no_gauc": self.no_gauc}

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 
 from mtf_engine.disk import write_atomically
-from mtf_engine.evaluation.ranking import Ranking
+from mtf_engine.evaluation.ranking import Ranking, undefined
 from mtf_engine.logs.schema import EvaluationRows
 from mtf_engine.policies.policy import Policy
 
@@ -32,9 +32,8 @@ class Validation:
 
     @classmethod
     def of(cls, rows: EvaluationRows) -> Self | None:
-        """Returns the validation on `rows`; None where no user has impressions of both classes."""
-        ranking = Ranking(rows)
-        return cls(ranking) if ranking.n_valid else None
+        """Returns the validation on `rows`; None where weighted GAUC is `undefined` of them."""
+        return None if undefined(rows) else cls(Ranking(rows))
 
     def start(self, policy: Policy) -> float:
         """Returns the score of the policy that the training starts from."""

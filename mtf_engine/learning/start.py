@@ -21,6 +21,8 @@ from mtf_engine.spec import Refusal
 CONSTANT = 1e-6
 """Baseline actions that differ by no more are one action."""
 
+ROUNDING = 1e-6
+"""Of a return, by which float32 rewards alone may change it."""
 FIT_ERROR = 1e-3
 FIT_STEPS = 2_000
 FIT_BATCH = 256
@@ -40,12 +42,16 @@ class RewardScale:
 
     @classmethod
     def of(cls, transitions: Transitions, gamma: float, scale: float | None = None) -> "RewardScale":
-        """Returns `scale`, or 1 / std of the discounted return (1 where the return never varies)."""
+        """Returns `scale`, or 1 / std of the discounted return (1 where the return never varies).
+
+        Returns that differ by no more than float32 rewards are rounded are the same.
+        """
         n = len(transitions)
         mean = sum(returns.sum() for returns in transitions.returns_backwards(gamma)) / n
         squares = sum(np.square(returns - mean).sum() for returns in transitions.returns_backwards(gamma))
         std = math.sqrt(squares / n)
-        scale = scale or (1 / std if std > 0 else 1.0)
+        varies = std > ROUNDING * abs(mean)
+        scale = scale or (1 / std if varies else 1.0)
         starts = np.append(transitions.session_starts, n)
         whole = all(block.terminals.all() for block in transitions.blocks(starts[1:] - 1))
         longest = np.diff(starts).max() if whole else np.inf

@@ -62,17 +62,18 @@ def _none(workspace: Workspace, dataset_id: str, config: Mapping[str, Any]) -> N
 
 
 def _ranking(workspace: Workspace, dataset_id: str, config: Mapping[str, Any]) -> SizedFitness:
-    from mtf_engine.evaluation.ranking import Ranking
+    from mtf_engine.evaluation.ranking import Ranking, undefined
 
     dataset = open_dataset(workspace, dataset_id)
     split = TRAIN if TRAIN in dataset.splits else ALL
-    ranking = Ranking(dataset.evaluation_rows(split, n_users=config["batch_size"]))
-    if not ranking.n_valid:
+    rows = dataset.evaluation_rows(split, n_users=config["batch_size"])
+    if why := undefined(rows):
         raise Refusal(
-            f"no training user of {dataset.meta.name} has impressions of both classes, so weighted GAUC tells "
-            "no policies apart; set fitness=reward, or learn from a longer log"
+            f"a search by weighted GAUC on training users of {dataset.meta.name} is undefined: {why}; set "
+            "fitness=reward if it was collected here from an environment, or take a method that learns from steps, "
+            "such as integrated_rl"
         )
-    return ranking
+    return Ranking(rows)
 
 
 def _instant_reward(workspace: Workspace, dataset_id: str, config: Mapping[str, Any]) -> SizedFitness:

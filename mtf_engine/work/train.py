@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from mtf_engine.learning.best_step import Validation
     from mtf_engine.logs.datasets import Dataset
 
+NO_VALIDATION = (
+    "Not validated by weighted GAUC: {why}. So no best step is kept, and the policy is the last step's."
+)
+
 
 def submit_train(
     workspace: Workspace,
@@ -106,7 +110,7 @@ def train(job: Job, config: dict[str, Any]) -> dict[str, Any]:
     algorithm = ALGOS[str(job.run.algo)]
     baseline = open_policy(job.workspace, dataset.meta.baseline, dataset.meta)
     algo = algorithm(algorithm.Config.model_validate(config), transitions, baseline)
-    validation = validation_on(dataset)
+    validation, why_none = validation_on(dataset)
     fitness = open_fitness(job.workspace, str(job.run.dataset_id), config)
     n_steps = algo.config.steps(len(transitions))
     with closing(fit(algo, fitness or transitions, job.folder / files.CHECKPOINT, validation)) as rows:
@@ -126,6 +130,7 @@ def train(job: Job, config: dict[str, Any]) -> dict[str, Any]:
         "transitions": len(transitions),
         "left_out": transitions.n_left_out,
         "validation": validation and validation.summary(),
+        "no_validation": why_none and NO_VALIDATION.format(why=why_none),
         "search": fitness and consumed(fitness, algo.policy.info["evaluations"]),
     }
 
@@ -150,13 +155,15 @@ def _add_origin(path: Path, origin: dict[str, Any]) -> None:
     replace(policy, info=policy.info | origin).save(path)
 
 
-def validation_on(dataset: "Dataset") -> "Validation | None":
-    """Returns the validation on the log's validation users; None where it has none to tell policies apart."""
+def validation_on(dataset: "Dataset") -> "tuple[Validation | None, str | None]":
+    """Returns the validation on the log's validation users; or None, and why there is none."""
+    from mtf_engine.evaluation.ranking import undefined
     from mtf_engine.learning.best_step import USERS, Validation
 
     if VALIDATION not in dataset.splits:
-        return None
-    return Validation.of(dataset.evaluation_rows(VALIDATION, n_users=USERS))
+        return None, "the log has no validation users"
+    rows = dataset.evaluation_rows(VALIDATION, n_users=USERS)
+    return Validation.of(rows), undefined(rows)
 
 
 def _scored(

@@ -58,10 +58,11 @@ def submit_tune(
         trials=trials,
         seed=seed,
     )
-    if validation_on(open_dataset(workspace, row.id)) is None:
+    _, why_none = validation_on(open_dataset(workspace, row.id))
+    if why_none:
         raise Refusal(
-            f"the dataset {row.name} has no validation users with impressions of both classes, by whom trials would "
-            "be scored; take a log that has: a longer one, or one of a recommender instead of gym"
+            f"trials would be scored by weighted GAUC of validation users of {row.name}, which is undefined: "
+            f"{why_none}; take a log of a recommender, with impressions of both classes and a validation split"
         )
     return submit(
         workspace,

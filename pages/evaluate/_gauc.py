@@ -158,6 +158,9 @@ def show_segments(found: Comparison, base: str) -> None:
 
 def show(found: Comparison) -> None:
     """Draws the tab."""
+    if found.result.no_gauc:
+        st.info(found.result.no_gauc)
+        return
     show_scores(found)
     if len(found.result.policies) == 1:
         st.info("Choose a policy beside the baseline to see their difference.")

@@ -91,6 +91,8 @@ def show_run(run_id: str, was_live: bool) -> None:
     else:
         follow.progress_bar(run)
     follow.show_error(run)
+    if untold := (run.result or {}).get("no_validation"):
+        st.caption(words.plain(untold))
     for sentinel in loaders.sentinels(run.id):
         st.warning(words.plain(sentinel.sentence))
     show_curves(run)
