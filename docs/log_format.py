@@ -33,6 +33,26 @@ A log without requests is the one table of impressions, with a `user_id` and a `
 minutes of silence end a session. `segment` and `split` may be there too. Such a log has no actions: explore on it by
 replay, `dataset collect --env replay --from NAME`."""
 
+STEPS = """\
+## Steps alone
+
+Transitions, as reinforcement learning knows them, are one table with a row a step and nothing shown: `observation`,
+`action`, `reward`, and what tells where sessions end: `terminal`, `truncated`, `session_id` or `next_observation`. It
+is recognised by its header, or said: `dataset import steps.csv --format transitions`.
+
+- Names of others are known: `obs`, `actions`, `done`, `terminals`, `timeouts`, `next_obs`, `episode`, ... (with numbers
+  behind them for lists: `obs_0`, `obs_1`). A mapping names the rest under `requests:`.
+- Actions are in units of their own. `fusion: {dimensions: [{prediction: torque, kind: pow, low: -2, high: 2}]}` states
+  the range of each; otherwise it is that of the data. `baseline_action`, `lower` and `upper` are in the same units; without
+  them the mean of the actions stands for the baseline policy, and the box that holds all actions for the bounds.
+- Where a session was cut off, `next_observation` or a last row with a blank action says where it led. It is kept as a
+  request without an action, from which critics bootstrap. Otherwise its last step is not learned from.
+- `pscore` and bounds together make the log an explored one; without them nobody knows how its actions were drawn, and
+  no certificate and no signal is told.
+
+Rewards may be of any sign. There is no weighted GAUC, so no validation and no search by it; the policy of the last step
+is kept."""
+
 MAPPING = """\
 ## Mapping file
 
@@ -101,6 +121,7 @@ def log_format() -> str:
         "## Impressions",
         table(head, rows(IMPRESSION_FILE)),
         ALONE,
+        STEPS,
         MAPPING,
         "\n".join(line.removeprefix("    ") for line in listing.splitlines()),
         SHAPES,

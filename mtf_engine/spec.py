@@ -1,6 +1,6 @@
 """The nouns every other module speaks: FusionSpec, RewardSpec, BoundsPlan, and Refusal for bad input."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -140,6 +140,13 @@ class FusionSpec(Spec):
         pows = [FusionDimension.power(p, negative=p in negative) for p in predictions]
         biases = [FusionDimension.bias(p) for p in bias]
         return cls(predictions=tuple(predictions), dimensions=(*pows, *biases))
+
+    @classmethod
+    def weights(cls, names: Sequence[str], low: Iterable[float], high: Iterable[float]) -> Self:
+        """Returns a spec of actions that are weights themselves: one for each name, on its own range."""
+        ranges = zip(names, map(float, low), map(float, high), strict=True)
+        dimensions = tuple(FusionDimension(prediction=n, kind="pow", low=a, high=b) for n, a, b in ranges)
+        return cls(predictions=tuple(names), dimensions=dimensions)
 
     @property
     def n_actions(self) -> int:

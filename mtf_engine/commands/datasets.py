@@ -38,6 +38,7 @@ class Format(StrEnum):
     PARQUET = "parquet"
     IMPRESSIONS = "impressions"
     KUAIRAND = "kuairand"
+    TRANSITIONS = "transitions"
 
 
 class BadRows(StrEnum):

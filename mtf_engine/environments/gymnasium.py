@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mtf_engine.environments import Active, Candidates, Impressions, Step, draws
 from mtf_engine.environments.session import FIRST_SECOND, USERS_PER_SEED
 from mtf_engine.fusion import pows_and_biases
-from mtf_engine.spec import FusionDimension, FusionSpec, Refusal, RewardSpec
+from mtf_engine.spec import FusionSpec, Refusal, RewardSpec
 
 SEEDS = 1 << 31
 IDS = re.compile(r"([a-zA-Z]\w*(\.\w+)*:)?([\w-]+/)?[\w-]+")
@@ -145,7 +145,5 @@ def _box(space: gymnasium.Space, name: str) -> gymnasium.spaces.Box:
 
 def _fusion(box: gymnasium.spaces.Box) -> FusionSpec:
     """Returns a spec with a weight for each number of the action, on its own range."""
-    names = tuple(f"action_{i}" for i in range(int(np.prod(box.shape))))
-    ranges = zip(names, box.low.ravel().tolist(), box.high.ravel().tolist(), strict=True)
-    dimensions = tuple(FusionDimension(prediction=n, kind="pow", low=a, high=b) for n, a, b in ranges)
-    return FusionSpec(predictions=names, dimensions=dimensions)
+    names = [f"action_{i}" for i in range(int(np.prod(box.shape)))]
+    return FusionSpec.weights(names, box.low.ravel(), box.high.ravel())

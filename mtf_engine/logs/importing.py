@@ -10,10 +10,11 @@ from mtf_engine.logs.kuairand_files import impression_files
 from mtf_engine.logs.mapping import Mapping
 from mtf_engine.logs.sessions import ImportedLog, Progress
 from mtf_engine.logs.tabular import read_tabular
+from mtf_engine.logs.transition_files import are_transitions, read_transitions
 from mtf_engine.logs.validation import BadRows
 from mtf_engine.spec import Refusal
 
-Format = Literal["auto", "csv", "json", "parquet", "impressions", "kuairand"]
+Format = Literal["auto", "csv", "json", "parquet", "impressions", "kuairand", "transitions"]
 KUAIRAND_COLUMNS = {"user_id", "video_id", "time_ms", "play_time_ms"}
 """A file with these columns is KuaiRand's."""
 
@@ -54,11 +55,19 @@ def read_log(
         raise Refusal(
             f"user features go with KuaiRand logs only, and this one is read as {kind}; leave them out"
         )
+    if kind == "transitions":
+        return read_transitions(_steps(source), Mapping.read(mapping), name, bad_rows)
     if kind == "impressions":
         return read_impressions(_table(source, "impressions"), Mapping.read(mapping), name, bad_rows)
     wanted = None if kind == "tables" else kind
     requests, impressions = (_table(source, table, wanted) for table in ("requests", "impressions"))
     return read_tabular(requests, impressions, Mapping.read(mapping), name, bad_rows)
+
+
+def _steps(source: Path) -> Path:
+    """Returns the table of transitions at `source`: itself, its parts, or the requests in it, where it has no more."""
+    requests = table_at(source, "requests") if source.is_dir() else []
+    return requests[0] if len(requests) == 1 else source
 
 
 def _stem(source: Path) -> str:
@@ -69,9 +78,11 @@ def _stem(source: Path) -> str:
 def _detect(source: Path) -> str:
     """Returns the format of `source` as its files tell it: tables of requests and impressions, or another."""
     if source.is_file():
-        return "kuairand" if set(header(source)) >= KUAIRAND_COLUMNS else "impressions"
+        if set(header(source)) >= KUAIRAND_COLUMNS:
+            return "kuairand"
+        return "transitions" if are_transitions(header(source)) else "impressions"
     if table_at(source, "requests"):
-        return "tables"
+        return "tables" if table_at(source, "impressions") else "transitions"
     logs = impression_files(source)
     return "kuairand" if logs and set(header(logs[0])) >= KUAIRAND_COLUMNS else "impressions"
 

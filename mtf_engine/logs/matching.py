@@ -13,6 +13,7 @@ from mtf_engine.logs.endings import ending_of
 from mtf_engine.logs.importing import KUAIRAND_COLUMNS
 from mtf_engine.logs.preview import Preview
 from mtf_engine.logs.schema import IMPRESSION_FILE, REQUEST_FILE
+from mtf_engine.logs.transition_files import are_transitions
 from mtf_engine.logs.typed import list_sources
 from mtf_engine.logs.units import TimeUnit, WatchTimeUnit
 from mtf_engine.spec import NotYaml, Refusal, from_yaml
@@ -57,8 +58,10 @@ PREFIXES = (PREDICTION, "pred_", "p_")
 
 
 def needs(previews: Sequence[Preview], format: str) -> dict[str, tuple[Need, ...]]:
-    """Returns what is needed of each file by its name; nothing where the format fixes the names (KuaiRand)."""
-    if format == "kuairand" or any(set(p.columns) >= KUAIRAND_COLUMNS for p in previews):
+    """Returns what is needed of each file by its name; nothing where names are fixed (KuaiRand) or found (steps)."""
+    if format in ("kuairand", "transitions") or any(
+        set(p.columns) >= KUAIRAND_COLUMNS or are_transitions(p.columns) for p in previews
+    ):
         return {}
     tables = {ending.stem: p.file for p in previews if (ending := ending_of(PurePath(p.file)))}
     if format != "impressions" and "requests" in tables:

@@ -98,7 +98,7 @@ def _totals(dataset: Dataset) -> dict[str, Any]:
 def _days(dataset: Dataset) -> dict[str, Any]:
     rows = dataset.query(
         "SELECT strftime(timestamp, '%Y-%m-%d') AS day, count(*) AS requests, "
-        "count(DISTINCT user_id) AS users FROM requests GROUP BY day ORDER BY day"
+        "count(DISTINCT user_id) AS users FROM requests WHERE timestamp IS NOT NULL GROUP BY day ORDER BY day"
     )
     return {"days": tuple(Day(**row) for row in rows.to_dict("records"))}
 

@@ -154,11 +154,28 @@ CANDIDATE_REQUESTS = 10_000
 """All candidates are kept for a sample of this many requests only."""
 
 
+Source = Literal[
+    "session",
+    "replay",
+    "gym",
+    "kuairand",
+    "csv",
+    "json",
+    "parquet",
+    "impressions",
+    "transitions",
+    "minari",
+    "d3rlpy",
+]
+Exploration = Literal["uniform", "gaussian", "baseline", "unknown"]
+"""How actions were drawn around the baseline action; unknown: by a behavior policy that the log does not describe."""
+
+
 class DatasetMeta(Spec):
     """How a dataset came about and what its columns mean; stored inside its file."""
 
     name: str
-    source: Literal["session", "replay", "gym", "kuairand", "csv", "json", "parquet", "impressions"]
+    source: Source
     fusion: FusionSpec
     reward: RewardSpec
     signals: tuple[str, ...] = Field(description="feedback columns of the impressions")
@@ -166,11 +183,15 @@ class DatasetMeta(Spec):
     numeric_mask: tuple[bool, ...] = Field(description="features that a policy standardises")
     encoder: ObservationEncoder | None = Field(default=None, description="what made the observations")
     synthetic: bool = Field(default=False, description="users and feedback are simulated")
-    exploration: Literal["uniform", "gaussian", "baseline"] | None = None
+    exploration: Exploration | None = None
     plan: BoundsPlan | None = Field(default=None, description="the bounds that the log carries")
     sigma: float | None = Field(default=None, description="standard deviation of Gaussian exploration")
     control_share: float | None = Field(default=None, description="share of users kept at the baseline")
     baseline: str = Field(default="baseline", description="the policy explored around: a run id or baseline")
+    baseline_action: tuple[float, ...] | None = Field(
+        default=None,
+        description="what `baseline` does for everybody, on [-1, 1]; None: as where the log is from",
+    )
     seed: int | None = None
     passes: int = Field(default=1, description="how often the source log was dealt out")
     continues: str | None = Field(default=None, description="the dataset whose log this one carries on")

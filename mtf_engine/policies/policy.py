@@ -36,9 +36,15 @@ class Policy:
     info: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def baseline(cls, fusion: FusionSpec, feature_names: Sequence[str], numeric_mask: Sequence[bool]) -> Self:
-        """Returns the default live policy: action 0, the middle of every range, for everybody."""
-        network = ConstantAction(len(feature_names), fusion.n_actions)
+    def baseline(
+        cls,
+        fusion: FusionSpec,
+        feature_names: Sequence[str],
+        numeric_mask: Sequence[bool],
+        action: Sequence[float] | None = None,
+    ) -> Self:
+        """Returns the default live policy: `action` for everybody, by default 0, the middle of every range."""
+        network = ConstantAction.of(len(feature_names), np.array(action or (0.0,) * fusion.n_actions))
         return cls(
             network, fusion, tuple(feature_names), tuple(map(bool, numeric_mask)), {"algo": "baseline"}
         )

@@ -75,10 +75,15 @@ def _fixed_policy(name: str, like: "DatasetMeta | Environment") -> "Policy":
 
 
 def live_policy(like: "DatasetMeta | Environment") -> "Policy":
-    """Returns the live policy of a world of synthetic users; elsewhere action 0, the middle of every range."""
+    """Returns the live policy of a world of synthetic users, or the one action that a log of steps has for it.
+
+    Elsewhere it is action 0, the middle of every range.
+    """
     from mtf_engine.policies.policy import Policy
 
     takes = like.fusion, like.feature_names, like.numeric_mask
+    if isinstance(like, DatasetMeta) and like.baseline_action:
+        return Policy.baseline(*takes, like.baseline_action)
     env = like.details.get("env") if isinstance(like, DatasetMeta) else like.name
     if world := world_of(env or ""):
         from mtf_engine.environments.world import World

@@ -17,7 +17,7 @@ class ImportConfig(Spec):
     """Read a log that lies at `source`, an absolute path."""
 
     source: str
-    format: Literal["auto", "csv", "json", "parquet", "impressions", "kuairand"] = "auto"
+    format: Literal["auto", "csv", "json", "parquet", "impressions", "kuairand", "transitions"] = "auto"
     user_features: str | None = None
     mapping: str | None = None
     bad_rows: Literal["refuse", "drop"] = "refuse"

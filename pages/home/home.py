@@ -27,7 +27,7 @@ class Step(NamedTuple):
 
 def next_step(datasets: list[DatasetRow], runs: list[RunRow]) -> Step:
     """Returns the first step of the data's way that this workspace has not taken."""
-    explored = loaders.explored(datasets)
+    explored = loaders.learnable(datasets)
     own = [run for run in runs if run.kind == "train" and run.parent_id is None]
     trained = [run for run in own if run.state is RunState.COMPLETED]
     live = [run for run in own if not run.state.is_finished]

@@ -108,6 +108,11 @@ def show_pair(counts: CoverageCounts, names: tuple[str, ...], free: tuple[str, .
 
 def show(row: DatasetRow) -> None:
     """Draws the tab."""
+    if row.meta.get("exploration") == "unknown":
+        st.info(
+            "Nobody knows how this log's actions were drawn, so there is no box to certify; policies do learn from it."
+        )
+        return
     if not loaders.explored([row]):
         st.info(
             "This log was not explored, so there is no box to certify. Plan the bounds of one, and collect it."

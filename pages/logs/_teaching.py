@@ -44,6 +44,12 @@ def segment_table(found: Signals) -> pd.DataFrame:
 
 def show(row: DatasetRow) -> None:
     """Draws whether the log can teach, measured once; says why where it cannot tell."""
+    if row.meta.get("exploration") == "unknown":
+        st.info(
+            "Nobody knows how this log's actions were drawn, so what the return owes to them cannot be told; policies "
+            "do learn from it."
+        )
+        return
     if not loaders.explored([row]):
         st.info("This log was not explored, so nothing can be learned from it. Explore on it first.")
         st.page_link("pages/explore/collect.py", label="Collect a log →")

@@ -60,7 +60,7 @@ def show_deletion(row: DatasetRow) -> None:
 def show_ways(row: DatasetRow) -> None:
     query = {"dataset": row.id}
     with st.container(horizontal=True, vertical_alignment="center"):
-        if loaders.explored([row]):
+        if loaders.learnable([row]):
             st.page_link("pages/train/start.py", label="Train on it →", query_params=query)
         with st.popover("Delete…"):
             show_deletion(row)
@@ -94,9 +94,12 @@ def show_spread(quality: Quality) -> None:
     left, right = st.columns(2)
     days = pd.DataFrame(day.model_dump() for day in quality.days)
     lengths = pd.DataFrame(quality.session_lengths.items(), columns=["requests a session", "sessions"])
-    with left:
+    if days.empty:
+        left.caption("The log has no times, so there are no days to draw.")
+    else:
         alt = f"Requests of each of {len(days)} days"
-        exhibit(dataset_charts.bars(days, "day", "requests"), days, "requests per day", alt)
+        with left:
+            exhibit(dataset_charts.bars(days, "day", "requests"), days, "requests per day", alt)
     with right:
         figure = dataset_charts.bars(lengths, "requests a session", "sessions")
         exhibit(figure, lengths, "session lengths", "Sessions by the number of their requests")

@@ -25,6 +25,7 @@ FORMATS = {
     "parquet": "Requests and impressions, Parquet",
     "impressions": "Impressions alone (predictions and feedback, no actions)",
     "kuairand": "KuaiRand, as published",
+    "transitions": "Transitions (observations, actions, rewards; nothing shown)",
 }
 
 BAD_ROWS = {"refuse": "refuse the log", "drop": "leave those rows out, and count them"}
@@ -166,7 +167,7 @@ def show_success(result: dict) -> None:
     row = loaders.workspace().dataset(result["dataset_id"])
     quality = {"dataset": row.id}
     st.page_link("pages/logs/datasets.py", label="Look at its quality →", query_params=quality)
-    if loaders.explored([row]):
+    if loaders.learnable([row]):
         st.page_link("pages/train/start.py", label="Train on it →", query_params={"dataset": row.id})
         return
     st.write("It has no explored actions: a policy learns from a log that is collected by replaying it.")

@@ -74,8 +74,13 @@ def rounds_runs() -> list[RunRow]:
 
 
 def explored(rows: list[DatasetRow]) -> list[DatasetRow]:
-    """Returns the datasets whose log has actions of an exploration, so that a policy can learn from it."""
+    """Returns the datasets whose log has actions of an exploration that it describes."""
     return [row for row in rows if row.meta.get("exploration") in ("uniform", "gaussian")]
+
+
+def learnable(rows: list[DatasetRow]) -> list[DatasetRow]:
+    """Returns the datasets that a policy can learn from: explored ones, and those whose actions merely differ."""
+    return [row for row in rows if row.meta.get("exploration") in ("uniform", "gaussian", "unknown")]
 
 
 def population(row: DatasetRow) -> Population:

@@ -19,7 +19,7 @@ LENGTH = ("n_steps", "passes")
 
 def logs() -> list[DatasetRow]:
     """Returns the logs that can be learned from; says what to do where there is none."""
-    rows = loaders.explored(loaders.datasets())
+    rows = loaders.learnable(loaders.datasets())
     if not rows:
         st.info("There is no log with explored actions to learn from. Collect one, or import one.")
         st.page_link("pages/explore/collect.py", label="Collect a log →")

@@ -126,7 +126,7 @@ def formulas(name: str, low: float, high: float) -> None:
 
 def show_command(chosen: Settings) -> None:
     """Draws the training that takes these settings."""
-    explored = loaders.explored(loaders.datasets())
+    explored = loaders.learnable(loaders.datasets())
     names = {"beta": f"{chosen.beta:g}", "eta": f"{chosen.eta:g}", "delta": f"{chosen.delta:g}"}
     settings = [part for name in names.items() for part in ("--set", "=".join(name))]
     asked = ("--algo", "integrated_rl", *settings, "--set", f"penalty={chosen.of}")

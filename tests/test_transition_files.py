@@ -1,0 +1,212 @@
+"""Transitions promise: a table of steps is a log without impressions, whose sessions end as the table says."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mtf_engine.logs.aggregates import quality
+from mtf_engine.logs.datasets import Dataset, write_dataset
+from mtf_engine.logs.importing import read_log
+from mtf_engine.registry import RunState
+from mtf_engine.runs import executor
+from mtf_engine.runs.storage import live_policy, open_dataset
+from mtf_engine.spec import Refusal
+from mtf_engine.work.evaluate import submit_evaluate
+from mtf_engine.work.import_log import submit_import
+from mtf_engine.work.train import submit_train
+from mtf_engine.work.tune import submit_tune
+from mtf_engine.workspace import Workspace
+from pages.shared import words
+from pages.shared.places import TEACHING
+from tests.fixtures.steps import LENGTH, N_EPISODES, neorl, write_csv
+from tests.test_pages import opened, texts
+
+RANGES = """fusion:
+  dimensions:
+    - {prediction: a, kind: pow, low: -2, high: 2}
+    - {prediction: b, kind: pow, low: -4, high: 4}
+"""
+
+
+def imported(path, folder, **how) -> Dataset:
+    log = read_log(path, name="log", **how)
+    write_dataset(folder, "log", log.meta, log.batches)
+    return Dataset.open(folder / "log.duckdb")
+
+
+def refused(frame, folder, **how) -> str:
+    with pytest.raises(Refusal) as told:
+        read_log(write_csv(frame, folder / "steps.csv"), name="log", **how)
+    return str(told.value)
+
+
+def test_a_neorl_table_is_told_by_its_header_and_cut_episodes_keep_where_they_led(tmp_path):
+    frame = neorl()
+    log = imported(write_csv(frame, tmp_path / "steps.csv"), tmp_path)
+    assert log.meta.source == "transitions" and log.n_impressions == 0
+    assert log.n_requests == len(frame) + N_EPISODES // 2, "one row more where an episode was cut off"
+    steps = [log.known_steps(split) for split in log.splits]
+    assert sum(map(len, steps)) == len(frame) and not sum(part.n_left_out for part in steps)
+    train = log.transitions()
+    ends = np.arange(len(train)) % LENGTH == LENGTH - 1
+    assert (
+        train[:].terminals.sum() in (ends.sum() // 2, ends.sum() // 2 + 1)
+        and not train[:].terminals[~ends].any()
+    )
+    first, after = train[:], train.after(slice(None))
+    at = {tuple(row): i for i, row in enumerate(frame.filter(regex="^obs").to_numpy(np.float32).round(4))}
+    rows = frame.iloc[[at[tuple(seen.round(4))] for seen in first.observations]]
+    np.testing.assert_allclose(first.rewards, rows["reward"], rtol=1e-6)
+    going_on = ~first.terminals
+    led_to = rows.filter(regex="^next").to_numpy(np.float32)
+    np.testing.assert_allclose(after.observations[going_on], led_to[going_on], rtol=1e-6)
+    assert (
+        going_on[ends].any() and np.isfinite(after.baseline_actions).all() and np.isfinite(after.upper).all()
+    )
+
+
+def test_what_the_log_does_not_tell_is_taken_from_its_actions_and_said(tmp_path):
+    frame = neorl()
+    log = imported(write_csv(frame, tmp_path / "steps.csv"), tmp_path)
+    steps = log.transitions()[:]
+    actions = frame.filter(regex="^action").to_numpy()
+    assert [(d.low, d.high) for d in log.meta.fusion.dimensions] == [
+        pytest.approx((low, high)) for low, high in zip(actions.min(axis=0), actions.max(axis=0), strict=True)
+    ]
+    middle, half = (actions.max(axis=0) + actions.min(axis=0)) / 2, np.ptp(actions, axis=0) / 2
+    mean = (actions.mean(axis=0) - middle) / half
+    np.testing.assert_allclose(steps.baseline_actions, np.tile(mean, (len(steps), 1)), atol=1e-6)
+    np.testing.assert_allclose(steps.baseline_actions + steps.lower, -1, atol=1e-6)
+    np.testing.assert_allclose(steps.baseline_actions + steps.upper, 1, atol=1e-6)
+    np.testing.assert_allclose(
+        live_policy(log.meta).act(steps.observations), steps.baseline_actions, atol=1e-7
+    )
+    told = " ".join(log.meta.details["warnings"])
+    for said in (
+        "the mean of its actions stands",
+        "they are the box of its actions",
+        "10 sessions were cut off",
+    ):
+        assert said in told
+    assert log.meta.exploration == "unknown"
+
+
+def test_a_mapping_states_names_and_ranges_and_parquet_has_lists_and_bounds(tmp_path):
+    frame = neorl()
+    listed = pd.DataFrame(
+        {
+            "seen": frame.filter(regex="^obs").to_numpy().tolist(),
+            "did": frame.filter(regex="^action").to_numpy().tolist(),
+            "baseline_action": [[0.5, 1.0]] * len(frame),
+            "lower": [[-2.5, -4.0]] * len(frame),
+            "upper": [[1.5, 2.0]] * len(frame),
+            "pscore": 0.1,
+            "reward": frame["reward"],
+            "who": [f"u{i // LENGTH}" for i in range(len(frame))],
+            "trajectory": np.arange(len(frame)) // LENGTH,
+        }
+    ).sample(frac=1, random_state=0).sort_values("trajectory", kind="stable")  # fmt: skip
+    listed["step"] = listed.index % LENGTH
+    listed.to_parquet(tmp_path / "steps.parquet", index=False)
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text(
+        f"requests: {{observation: seen, action: did, user_id: who}}\nfeatures: [x, y, z]\n{RANGES}\n"
+    )
+    log = imported(tmp_path / "steps.parquet", tmp_path, format="transitions", mapping=mapping)
+    stored = log.arrays(
+        "SELECT action, baseline_action, lower, upper, reward FROM requests ORDER BY request_id"
+    )
+    actions = frame.filter(regex="^action").to_numpy() / [2, 4]
+    np.testing.assert_allclose(stored["action"], actions, rtol=1e-6)
+    np.testing.assert_array_equal(stored["reward"], frame["reward"])
+    assert stored["baseline_action"][0].tolist() == [0.25, 0.25]
+    assert (stored["lower"][0].tolist(), stored["upper"][0].tolist()) == ([-1.25, -1.0], [0.75, 0.5])
+    assert log.meta.feature_names == ("x", "y", "z") and log.meta.exploration == "uniform"
+    assert log.meta.baseline_action == (0.25, 0.25) and log.n_users == N_EPISODES
+    lost = next(said for said in log.meta.details["warnings"] if "do not tell where they led" in said)
+    assert lost.startswith(f"{N_EPISODES} sessions") and log.known_steps("train").n_left_out > 0
+
+
+def test_rows_in_any_order_are_sessions_of_a_step_that_keep_what_they_led_to(tmp_path):
+    mixed = neorl().sample(frac=1, random_state=3)
+    log = imported(write_csv(mixed, tmp_path / "steps.csv"), tmp_path)
+    steps = [log.known_steps(split) for split in log.splits]
+    assert sum(map(len, steps)) == len(mixed)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda f: f.drop(columns=["done", *f.filter(regex="^next")]), "column terminal: is missing"),
+        (lambda f: f.assign(episode=1), "row 4, column done: is true, and its session goes on (and 9 more rows)"),
+        (lambda f: f.assign(reward=f["reward"].where(f.index != 6)), "row 7, column reward: is blank"),
+        (lambda f: f.assign(action_1=f["action_1"].where(f.index != 6)), "row 7, column action"),
+        (lambda f: f.assign(obs_1=f["obs_1"].where(f.index != 6)), "row 7, column obs_1"),
+        (lambda f: f.iloc[3:4].assign(action_0=np.nan, action_1=np.nan), "holds no step with an action"),
+    ],
+)  # fmt: skip
+def test_a_table_that_is_no_log_of_steps_is_refused_with_the_row(tmp_path, spoil, told):
+    assert told in refused(spoil(neorl()), tmp_path, format="transitions")
+
+
+def test_ranges_that_do_not_hold_the_actions_are_refused(tmp_path):
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text(RANGES.replace("2", "1"))
+    assert "lie outside the stated ranges -1 to 1, -4 to 4" in refused(neorl(), tmp_path, mapping=mapping)
+    assert "no row of transitions can be left out" in refused(neorl(), tmp_path, bad_rows="drop")
+
+
+@pytest.fixture
+def stored(tmp_path, monkeypatch, in_process) -> Workspace:
+    """A workspace with the log of steps, and a policy trained on it for 50 steps."""
+    workspace = Workspace(tmp_path / "workspace")
+    monkeypatch.setenv("MTF_WORKSPACE", str(workspace.path))
+    path = write_csv(neorl(), tmp_path / "steps.csv")
+    done(workspace, submit_import(workspace, path, name="steps"))
+    settings = {"n_steps": "50", "n_critics": "2", "hidden": "8"}
+    done(workspace, submit_train(workspace, "steps", algo="integrated_rl", preset="demo", settings=settings))
+    return workspace
+
+
+def done(workspace: Workspace, run_id: str):
+    run = executor.wait(workspace, run_id)
+    assert run.state is RunState.COMPLETED, run.error
+    return run
+
+
+def test_it_trains_and_what_needs_impressions_says_so(stored):
+    (run,), log = stored.registry.runs(kind="train"), stored.dataset("steps")
+    told = run.result["no_validation"]
+    assert told.startswith("Not validated by weighted GAUC: the log has no impressions")
+    assert run.result["left_out"] == 0 and run.best_step is None
+    app = opened("runs", run=run.id)
+    assert words.plain(told) in texts(app)
+    search = submit_train(stored, "steps", algo="grid_search", preset="demo", settings={})
+    assert "the log has no impressions, which it ranks" in executor.wait(stored, search).error
+    how = {"algo": "iql", "preset": "demo", "settings": {}, "search": {"tau": "0.1,0.2"}, "trials": 2}
+    with pytest.raises(Refusal, match="the log has no impressions"):
+        submit_tune(stored, "steps", **how)
+    evaluated = done(stored, submit_evaluate(stored, [run.id, "baseline"], "steps"))
+    app = opened("compare", policies=[run.id, "baseline"], dataset=log.id)
+    assert evaluated.result["no_gauc"] in texts(app)
+
+
+@pytest.mark.slow
+def test_every_page_of_it_says_what_cannot_be_told(stored):
+    (run,), log = stored.registry.runs(kind="train"), stored.dataset("steps")
+    quality(open_dataset(stored, log.id))
+    told = {
+        "datasets": "The log has no times",
+        "rewards": "This log has no watch times",
+        "coverage": "there is no box to certify; policies do learn from it",
+    }
+    for page, said in told.items():
+        assert said in texts(opened(page, dataset=log.id)), page
+    assert "cannot be told; policies do learn from it" in texts(
+        opened("datasets", dataset=log.id, tab=TEACHING)
+    )
+    done(stored, submit_evaluate(stored, [run.id, "baseline"], "steps"))
+    for page in ("deviation", "critics", "explain"):
+        opened(page, policies=[run.id, "baseline"], dataset=log.id)
+    for page in (None, "start", "import_logs", "collect", "bounds"):
+        opened(page)
