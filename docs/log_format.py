@@ -43,8 +43,9 @@ is recognised by its header, or said: `dataset import steps.csv --format transit
 - Names of others are known: `obs`, `actions`, `done`, `terminals`, `timeouts`, `next_obs`, `episode`, ... (with numbers
   behind them for lists: `obs_0`, `obs_1`). A mapping names the rest under `requests:`.
 - Actions are in units of their own. `fusion: {dimensions: [{prediction: torque, kind: pow, low: -2, high: 2}]}` states
-  the range of each; otherwise it is that of the data. `baseline_action`, `lower` and `upper` are in the same units; without
-  them the mean of the actions stands for the baseline policy, and the box that holds all actions for the bounds.
+  the range of each; otherwise it is that of the data. `baseline_action`, `lower` and `upper` are in the same units;
+  without them the mean of the actions stands for the baseline policy, and the box that holds all actions for the
+  bounds.
 - Where a session was cut off, `next_observation` or a last row with a blank action says where it led. It is kept as a
   request without an action, from which critics bootstrap. Otherwise its last step is not learned from.
 - `pscore` and bounds together make the log an explored one; without them nobody knows how its actions were drawn, and

@@ -34,15 +34,21 @@ def imported(path, folder, **how) -> Dataset:
     return Dataset.open(folder / "log.duckdb")
 
 
+@pytest.fixture(scope="module")
+def log(tmp_path_factory) -> Dataset:
+    """The NeoRL-like table, imported by its header."""
+    folder = tmp_path_factory.mktemp("steps")
+    return imported(write_csv(neorl(), folder / "steps.csv"), folder)
+
+
 def refused(frame, folder, **how) -> str:
     with pytest.raises(Refusal) as told:
         read_log(write_csv(frame, folder / "steps.csv"), name="log", **how)
     return str(told.value)
 
 
-def test_a_neorl_table_is_told_by_its_header_and_cut_episodes_keep_where_they_led(tmp_path):
+def test_a_neorl_table_is_told_by_its_header_and_cut_episodes_keep_where_they_led(log):
     frame = neorl()
-    log = imported(write_csv(frame, tmp_path / "steps.csv"), tmp_path)
     assert log.meta.source == "transitions" and log.n_impressions == 0
     assert log.n_requests == len(frame) + N_EPISODES // 2, "one row more where an episode was cut off"
     steps = [log.known_steps(split) for split in log.splits]
@@ -65,9 +71,8 @@ def test_a_neorl_table_is_told_by_its_header_and_cut_episodes_keep_where_they_le
     )
 
 
-def test_what_the_log_does_not_tell_is_taken_from_its_actions_and_said(tmp_path):
+def test_what_the_log_does_not_tell_is_taken_from_its_actions_and_said(log):
     frame = neorl()
-    log = imported(write_csv(frame, tmp_path / "steps.csv"), tmp_path)
     steps = log.transitions()[:]
     actions = frame.filter(regex="^action").to_numpy()
     assert [(d.low, d.high) for d in log.meta.fusion.dimensions] == [

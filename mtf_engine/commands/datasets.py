@@ -1,4 +1,4 @@
-"""`dataset import`, `collect`, `join`, `list`, `show`, `quality`, `signal`, `rewards`, `delete`."""
+"""`dataset import`, `export`, `collect`, `join`, `list`, `show`, `quality`, `signal`, `rewards`, `delete`."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -39,6 +39,16 @@ class Format(StrEnum):
     IMPRESSIONS = "impressions"
     KUAIRAND = "kuairand"
     TRANSITIONS = "transitions"
+    MINARI = "minari"
+    D3RLPY = "d3rlpy"
+
+
+class ExportFormat(StrEnum):
+    """How a log is written for others."""
+
+    MINARI = "minari"
+    PARQUET = "parquet"
+    D3RLPY = "d3rlpy"
 
 
 class BadRows(StrEnum):
@@ -146,6 +156,21 @@ def join(
 
     run_id = submit_join(shell.workspace, datasets, name=name)
     shell.show(finish(shell.workspace, run_id).result)
+
+
+@command(app, "dataset export explored --format minari --to explored-v0")
+def export(
+    shell: Session,
+    name: Dataset,
+    format: Annotated[ExportFormat, typer.Option(help="minari or parquet (folders), or d3rlpy (an HDF5).")],
+    to: Annotated[Path, typer.Option(metavar="PATH", help="The folder or file to write; it must not exist.")],
+) -> None:
+    """Write a dataset's log for other libraries: its steps (Minari, d3rlpy), or all of it (Parquet)."""
+    from mtf_engine.logs.exporting import export_log
+    from mtf_engine.runs.storage import open_dataset
+
+    dataset = open_dataset(shell.workspace, name)
+    shell.show({"to": str(to), "format": format, **export_log(dataset, format, to)})
 
 
 @command(app, "dataset list --json", name="list")

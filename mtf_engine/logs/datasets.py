@@ -8,6 +8,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -304,6 +305,23 @@ class Dataset:
             for batch in con.sql(sql, params=[split]).to_arrow_reader(BOUND_ROWS):
                 yield columns(pa.Table.from_batches([batch]))
 
+    def by_session(self) -> Iterator[Columns]:
+        """Yields all requests of one session after the other, by step, without memory for all of the log."""
+        held: list[pa.Table] = []
+        with TemporaryDirectory() as spill, self._connect(Path(spill)) as con:
+            ordered = con.sql("SELECT * FROM requests ORDER BY session_id, step").to_arrow_reader(BOUND_ROWS)
+            for batch in ordered:
+                held.append(pa.Table.from_batches([batch]))
+                *whole, rest = _sessions(pa.concat_tables(held))
+                yield from map(columns, whole)
+                held = [rest]
+        yield from map(columns, held)
+
+    def copy_to(self, sql: str, path: Path) -> None:
+        """Writes the result of read-only SQL to the Parquet file `path`."""
+        with self._connect() as con:
+            con.execute(f"COPY ({sql}) TO '{_quoted(path)}' (FORMAT parquet)")
+
     def evaluation_rows(self, split: str | None = None, n_users: int | None = None) -> EvaluationRows:
         """Returns requests and impressions of `split`; by default test rows, else validation, else all.
 
@@ -388,6 +406,13 @@ class Dataset:
             reward=rows["reward"],
             label=rows["label"].astype(bool),
         )
+
+
+def _sessions(rows: pa.Table) -> list[pa.Table]:
+    """Returns the rows of each session, which stand together."""
+    session = rows["session_id"].to_numpy()
+    edges = [0, *(np.flatnonzero(np.diff(session)) + 1), len(session)]
+    return [rows.slice(low, high - low) for low, high in pairwise(edges)]
 
 
 def _identifier(name: str) -> str:

@@ -14,7 +14,9 @@ from mtf_engine.logs.transition_files import are_transitions, read_transitions
 from mtf_engine.logs.validation import BadRows
 from mtf_engine.spec import Refusal
 
-Format = Literal["auto", "csv", "json", "parquet", "impressions", "kuairand", "transitions"]
+Format = Literal[
+    "auto", "csv", "json", "parquet", "impressions", "kuairand", "transitions", "minari", "d3rlpy"
+]
 KUAIRAND_COLUMNS = {"user_id", "video_id", "time_ms", "play_time_ms"}
 """A file with these columns is KuaiRand's."""
 
@@ -55,6 +57,8 @@ def read_log(
         raise Refusal(
             f"user features go with KuaiRand logs only, and this one is read as {kind}; leave them out"
         )
+    if kind in ("minari", "d3rlpy"):
+        return _episodes(kind, source, mapping, name, bad_rows)
     if kind == "transitions":
         return read_transitions(_steps(source), Mapping.read(mapping), name, bad_rows)
     if kind == "impressions":
@@ -62,6 +66,18 @@ def read_log(
     wanted = None if kind == "tables" else kind
     requests, impressions = (_table(source, table, wanted) for table in ("requests", "impressions"))
     return read_tabular(requests, impressions, Mapping.read(mapping), name, bad_rows)
+
+
+def _episodes(kind: str, source: Path, mapping: Path | None, name: str, bad_rows: BadRows) -> ImportedLog:
+    """Returns the log in the files of a library, which say themselves what they hold."""
+    from mtf_engine.logs.d3rlpy_files import (
+        read_d3rlpy,  # loads gymnasium or h5py, which no other format needs
+    )
+    from mtf_engine.logs.minari_files import read_minari
+
+    if mapping is not None or bad_rows == "drop":
+        raise Refusal(f"a log of {kind} says itself what it holds: leave the mapping and --bad-rows out")
+    return (read_minari if kind == "minari" else read_d3rlpy)(source, name)
 
 
 def _steps(source: Path) -> Path:
@@ -77,6 +93,10 @@ def _stem(source: Path) -> str:
 
 def _detect(source: Path) -> str:
     """Returns the format of `source` as its files tell it: tables of requests and impressions, or another."""
+    if source.is_dir() and any((place / "metadata.json").is_file() for place in (source, source / "data")):
+        return "minari"
+    if source.is_file() and source.suffix.lower() in (".h5", ".hdf5"):
+        return "d3rlpy"
     if source.is_file():
         if set(header(source)) >= KUAIRAND_COLUMNS:
             return "kuairand"

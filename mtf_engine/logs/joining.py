@@ -56,13 +56,13 @@ def joined(logs: Sequence[Dataset]) -> Iterator[Tables]:
 
 
 def _rows(log: Dataset, table: str, start: int) -> Columns | None:
-    """Returns the rows of `CHUNK` requests from `start` on; None where the log has none in that table."""
+    """Returns the rows of `CHUNK` requests from `start` on; None where the log has no such table, or no request."""
     if table not in log.tables:
         return None
     rows = log.arrays(
         f"SELECT * FROM {table} WHERE request_id >= ? AND request_id < ?", [start, start + CHUNK]
     )
-    return rows if len(rows["request_id"]) else None
+    return rows if len(rows["request_id"]) or table == "impressions" else None
 
 
 def _renumbered(rows: Columns | None, requests: int, sessions: int) -> Columns | None:

@@ -59,7 +59,7 @@ PREFIXES = (PREDICTION, "pred_", "p_")
 
 def needs(previews: Sequence[Preview], format: str) -> dict[str, tuple[Need, ...]]:
     """Returns what is needed of each file by its name; nothing where names are fixed (KuaiRand) or found (steps)."""
-    if format in ("kuairand", "transitions") or any(
+    if format in ("kuairand", "transitions", "minari", "d3rlpy") or any(
         set(p.columns) >= KUAIRAND_COLUMNS or are_transitions(p.columns) for p in previews
     ):
         return {}

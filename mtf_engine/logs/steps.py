@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import Field
 
 from mtf_engine.logs.schema import DatasetMeta, Exploration, Source, Tables
 from mtf_engine.logs.sessions import ImportedLog, changes, within
 from mtf_engine.logs.splits import VALIDATION, split_by_user
-from mtf_engine.spec import MIN_WIDTH, BoundsPlan, FusionSpec, Refusal, RewardSpec
+from mtf_engine.logs.validation import TOLERANCE
+from mtf_engine.spec import MIN_WIDTH, BoundsPlan, FusionSpec, Refusal, RewardSpec, Spec
 
 BATCH = 65_536
 """Rows that are written at once."""
@@ -47,14 +49,14 @@ class Steps:
         return ~np.isnan(self.action).any(axis=1)
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(Spec):
     """What a log, or whoever imports it, says of its columns; None is taken from the data."""
 
     fusion: FusionSpec | None = None
     features: tuple[str, ...] = ()
     binary_features: tuple[str, ...] = ()
     exploration: Exploration = "unknown"
+    on_unit: bool = Field(default=False, description="actions are on [-1, 1], whatever their ranges mean")
 
 
 def as_log(
@@ -64,10 +66,10 @@ def as_log(
     acted = steps.acted
     if not acted.any():
         raise Refusal(f"{name} holds no step with an action; bring a log of actions and what followed them")
-    fusion, told = _fusion(steps.action[acted], kept.fusion)
+    fusion, units, told = _fusion(steps.action[acted], kept)
     warnings += told
-    action = scaled(steps.action, fusion)
-    box, plan, told = _box(action, steps.known, fusion)
+    action = scaled(steps.action, units).clip(-1, 1)
+    box, plan, told = _box(action, steps.known, units)
     warnings += (*told, *_ends(steps, acted))
     columns = {**_keys(steps), "action": action, **box, **_outcomes(steps)}
     columns["split"], told = _split(columns, steps.known)
@@ -96,38 +98,40 @@ def scaled(values: NDArray[np.floating], fusion: FusionSpec, offsets: bool = Fal
     return ((values - middle) / ((high - low) / 2)).astype(np.float32)
 
 
-def _fusion(actions: NDArray[np.floating], stated: FusionSpec | None) -> tuple[FusionSpec, tuple[str, ...]]:
-    """Returns what each number of an action is, and what to say of it: `stated`, or on the range of the data."""
-    if stated is None:
+def _fusion(actions: NDArray[np.floating], kept: Kept) -> tuple[FusionSpec, FusionSpec, tuple[str, ...]]:
+    """Returns what each number of an action is, in which units the log has it, and what to say of it."""
+    n_actions = actions.shape[1]
+    names = [f"action_{i}" for i in range(n_actions)]
+    unit = FusionSpec.weights(names, (-1,) * n_actions, (1,) * n_actions)
+    if kept.fusion is None:
         low, high = actions.min(axis=0).astype(float), actions.max(axis=0).astype(float)
         alike = low == high
-        names = [f"action_{i}" for i in range(actions.shape[1])]
         told = f"no range of the actions is stated, so they lie in that of the data: {_spans(low, high)}"
-        return FusionSpec.weights(names, np.where(alike, low - 1, low), np.where(alike, high + 1, high)), (
-            told,
-        )
-    if stated.n_actions != actions.shape[1]:
+        found = FusionSpec.weights(names, np.where(alike, low - 1, low), np.where(alike, high + 1, high))
+        return found, found, (told,)
+    if kept.fusion.n_actions != n_actions:
         raise Refusal(
-            f"actions have {actions.shape[1]} entries and the fusion {stated.n_actions} dimensions; name as many"
+            f"actions have {n_actions} entries and the fusion {kept.fusion.n_actions} dimensions; name as many"
         )
-    beyond = (np.abs(scaled(actions, stated)) > 1).any(axis=1)
+    units = unit if kept.on_unit else kept.fusion
+    farthest = np.abs(scaled(actions, units)).max(axis=1)
+    beyond = farthest > 1 + TOLERANCE
     if beyond.any():
-        low, high = ([getattr(d, end) for d in stated.dimensions] for end in ("low", "high"))
-        worst = actions[np.abs(scaled(actions, stated)).max(axis=1).argmax()]
+        low, high = (np.array([getattr(d, end) for d in units.dimensions]) for end in ("low", "high"))
         raise Refusal(
             f"{beyond.sum():,} actions lie outside the stated ranges {_spans(low, high)}, the farthest is "
-            f"{_numbers(worst)}; state the ranges that hold them all"
+            f"{_numbers(actions[farthest.argmax()])}; state ranges that hold them all"
         )
-    return stated, ()
+    return kept.fusion, units, ()
 
 
 def _box(
-    action: NDArray[np.float32], known: Mapping[str, NDArray], fusion: FusionSpec
+    action: NDArray[np.float32], known: Mapping[str, NDArray], units: FusionSpec
 ) -> tuple[dict[str, NDArray[np.float32]], BoundsPlan | None, tuple[str, ...]]:
     """Returns the columns baseline_action, lower and upper, all on [-1, 1]; the plan; and what to say of them."""
     told: tuple[str, ...] = ()
     found = {
-        name: _forward(scaled(known[name], fusion, offsets=name != "baseline_action"))
+        name: _forward(scaled(known[name], units, offsets=name != "baseline_action"))
         for name in BOX
         if name in known
     }

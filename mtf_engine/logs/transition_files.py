@@ -69,10 +69,10 @@ def read_transitions(path: Path, mapping: Mapping, name: str, bad_rows: BadRows 
     steps = _steps(rows, columns)
     given = {"baseline_action", "lower", "upper", "pscore"} <= columns.names
     kept = Kept(
-        _fusion(mapping, steps.action.shape[1]),
-        mapping.features,
-        mapping.binary_features,
-        mapping.exploration if given else "unknown",
+        fusion=_fusion(mapping, steps.action.shape[1]),
+        features=mapping.features,
+        binary_features=mapping.binary_features,
+        exploration=mapping.exploration if given else "unknown",
     )
     return as_log(steps, name, "transitions", kept, tuple(columns.warnings()))
 
@@ -143,11 +143,12 @@ def _checks(con: duckdb.DuckDBPyConnection, columns: Columns) -> list[Check]:
 
 def _fetch(con: duckdb.DuckDBPyConnection, columns: Columns) -> Arrays:
     """Returns the rows of the file: by session and step where it has them, else as they come."""
-    sized = [
-        f"{name}::FLOAT[{usual_length(con, 'requests', name)}] AS {name}"
-        for name in LISTS
-        if name in columns.names
-    ]
+    sized = []
+    for name in LISTS:
+        if name in columns.names:
+            length = usual_length(con, "requests", name)
+            blank = f"[{', '.join(['NULL'] * length)}]"
+            sized.append(f"coalesce({name}, {blank})::FLOAT[{length}] AS {name}")
     order = "row"
     if "session_id" in columns.names:
         order = f"min(row) OVER (PARTITION BY session_id), {'step, ' if 'step' in columns.names else ''}row"
@@ -157,7 +158,7 @@ def _fetch(con: duckdb.DuckDBPyConnection, columns: Columns) -> Arrays:
 def _steps(rows: Arrays, columns: Columns) -> Steps:
     """Returns the rows as steps, with where cut sessions led behind them; a Refusal where one goes on after its end."""
     n, action = len(rows["row"]), rows["action"].astype(np.float64)
-    acted: NDArray[np.bool_] = ~np.isnan(action).any(axis=1)
+    acted = np.asarray(~np.isnan(action).any(axis=1))
     terminal, truncated = _flags(rows, "terminal", n), _flags(rows, "truncated", n)
     if "session_id" in rows:
         session = pd.factorize(rows["session_id"])[0]

@@ -17,7 +17,9 @@ class ImportConfig(Spec):
     """Read a log that lies at `source`, an absolute path."""
 
     source: str
-    format: Literal["auto", "csv", "json", "parquet", "impressions", "kuairand", "transitions"] = "auto"
+    format: Literal[
+        "auto", "csv", "json", "parquet", "impressions", "kuairand", "transitions", "minari", "d3rlpy"
+    ] = "auto"
     user_features: str | None = None
     mapping: str | None = None
     bad_rows: Literal["refuse", "drop"] = "refuse"

@@ -26,6 +26,8 @@ FORMATS = {
     "impressions": "Impressions alone (predictions and feedback, no actions)",
     "kuairand": "KuaiRand, as published",
     "transitions": "Transitions (observations, actions, rewards; nothing shown)",
+    "minari": "A Minari dataset",
+    "d3rlpy": "d3rlpy, HDF5",
 }
 
 BAD_ROWS = {"refuse": "refuse the log", "drop": "leave those rows out, and count them"}

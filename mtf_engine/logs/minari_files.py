@@ -1,0 +1,183 @@
+"""Minari datasets (https://minari.farama.org): a folder of episodes with their spaces, read and written.
+
+An export keeps beside each step what Minari has no place for (baseline action, bounds, density, user, split), as infos,
+and in the metadata what the columns mean: an import of it has the same transitions to the bit.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from mtf_engine.logs.datasets import Dataset
+from mtf_engine.logs.episodes import Episode, episodes, extra, kept_of, new_place
+from mtf_engine.logs.sessions import ImportedLog
+from mtf_engine.logs.steps import Kept, Steps, as_log
+from mtf_engine.spec import FusionSpec, Refusal
+
+METADATA, DATA = "metadata.json", "data"
+OURS = "mtf_engine"
+"""The key of the metadata under which an export says what its columns mean."""
+INFOS = ("baseline_action", "lower", "upper", "pscore", "user_id", "segment", "split")
+STORAGE = "minari.dataset.minari_storage"
+
+
+def is_minari(folder: Path) -> bool:
+    """Returns whether a folder holds a Minari dataset."""
+    return folder.is_dir() and any((place / METADATA).is_file() for place in (folder, folder / DATA))
+
+
+def read_minari(folder: Path, name: str) -> ImportedLog:
+    """Returns the log in the folder of one Minari dataset; a Refusal where it is none, or has no Box of actions."""
+    if not is_minari(folder):
+        raise Refusal(f"{folder} holds no {METADATA}; name the folder of one Minari dataset, as NAME-v0")
+    place = folder if (folder / METADATA).is_file() else folder / DATA
+    storage = extra(STORAGE, "minari").MinariStorage
+    metadata = storage.read_raw_metadata(place)
+    if (
+        not {"observation_space", "action_space"} <= metadata.keys()
+    ):  # else an environment would be made, and run
+        raise Refusal(f"{folder}: its {METADATA} names no observation_space and action_space; write it anew")
+    try:
+        found = storage.read(place)
+        steps = _steps(found)
+    except (OSError, KeyError, ValueError, TypeError, AssertionError) as error:
+        raise Refusal(
+            f"{folder} cannot be read as a Minari dataset: {error}; download or write it anew"
+        ) from None
+    return as_log(steps, name, "minari", _kept(metadata, found.action_space, folder))
+
+
+def _kept(metadata: Mapping[str, Any], space: spaces.Box, folder: Path) -> Kept:
+    """Returns what the metadata say of the columns: those of an export, else the ranges of the actions."""
+    if OURS in metadata:
+        try:
+            return Kept.model_validate(metadata[OURS])
+        except ValidationError as error:
+            raise Refusal.invalid(f"{OURS} in the {METADATA} of {folder}", error) from None
+    names = [f"action_{i}" for i in range(int(np.prod(space.shape)))]
+    return Kept(
+        fusion=FusionSpec.weights(names, space.low.ravel(), space.high.ravel())
+        if space.is_bounded()
+        else None
+    )
+
+
+def _steps(storage: Any) -> Steps:
+    """Returns the episodes as steps; one that does not end in a terminal step keeps the observation it led to."""
+    space = storage.action_space
+    if not isinstance(space, spaces.Box) or not space.shape:
+        raise Refusal(f"its actions are of {space}; only a Box of numbers can be learned from")
+    parts: list[dict[str, Any]] = []
+    for i, episode in enumerate(storage.get_episodes(range(storage.total_episodes))):
+        n = len(episode["rewards"])
+        if not n:
+            continue
+        terminal = np.asarray(episode["terminations"], bool)
+        rows = n if terminal[-1] else n + 1
+        action = np.full((rows, int(np.prod(space.shape))), np.nan)
+        action[:n] = np.asarray(episode["actions"], np.float64).reshape(n, -1)
+        reward, cut = np.zeros(rows), np.zeros(rows, bool)
+        reward[:n], cut[n - 1] = episode["rewards"], not terminal[-1]
+        parts.append(
+            {
+                "session": np.full(rows, i),
+                "observation": _flat(storage.observation_space, episode["observations"])[:rows],
+                "action": action,
+                "reward": reward,
+                "terminal": np.append(terminal, False)[:rows],
+                "truncated": cut,
+                **{f"known.{name}": values[:rows] for name, values in _told(episode["infos"] or {}, n)},
+            }
+        )
+    if not parts:
+        raise Refusal("it holds no episode with a step; bring one that does")
+    shared = [name for name in parts[0] if all(name in part for part in parts)]
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in shared}
+    known = {name.partition(".")[2]: columns.pop(name) for name in shared if "." in name}
+    return Steps(**columns, known=known)
+
+
+def _told(infos: Mapping[str, Any], n: int) -> Iterator[tuple[str, NDArray]]:
+    """Yields what an export kept beside the steps, [n + 1]."""
+    for name in INFOS:
+        values = np.asarray(infos.get(name, ()))
+        if len(values) == n + 1:
+            texts = values.dtype.kind in "OSU"
+            yield name, np.array([_text(value) for value in values], object) if texts else values
+
+
+def _text(value: Any) -> str | None:
+    return (value.decode() if isinstance(value, bytes) else str(value)) or None
+
+
+def _flat(space: spaces.Space, values: Any) -> NDArray[np.float32]:
+    """Returns the values [n, ...] of a space as [n, f], in the order in which Gymnasium flattens them."""
+    match space:
+        case spaces.Dict():
+            return np.concatenate([_flat(inner, values[key]) for key, inner in space.spaces.items()], axis=1)
+        case spaces.Tuple():
+            parts = zip(space.spaces, values, strict=True)
+            return np.concatenate([_flat(inner, part) for inner, part in parts], axis=1)
+        case spaces.Discrete():
+            return np.eye(int(space.n), dtype=np.float32)[np.asarray(values) - space.start]
+        case spaces.Box() | spaces.MultiBinary():
+            return np.asarray(values, np.float32).reshape(len(values), -1)
+    raise Refusal(f"its observations are of {space}; only numbers and choices can be learned from")
+
+
+def write_minari(dataset: Dataset, folder: Path) -> dict[str, int]:
+    """Returns how many episodes and steps were written to `folder`, a Minari dataset of its own.
+
+    `minari.load_dataset(ID)` finds it as `$MINARI_DATASETS_PATH/ID`.
+    """
+    minari, storage = extra("minari", "minari"), extra(STORAGE, "minari").MinariStorage
+    extra("h5py", "minari")
+    meta = dataset.meta
+    with new_place(folder) as temp:
+        temp.mkdir()
+        made = storage.new(
+            temp / DATA,
+            observation_space=spaces.Box(-np.inf, np.inf, (len(meta.feature_names),), np.float32),
+            action_space=spaces.Box(-1, 1, (meta.fusion.n_actions,), np.float32),
+        )
+        made.update_episodes(map(_buffer, episodes(dataset)))
+        made.update_metadata(
+            {
+                "dataset_id": _id(folder.name),
+                "minari_version": minari.__version__,
+                OURS: json.loads(kept_of(meta).model_dump_json()),
+            }
+        )
+        return {"episodes": made.total_episodes, "steps": made.total_steps}
+
+
+def _id(name: str) -> str:
+    """Returns a name as Minari takes it, with a version."""
+    plain = re.sub(r"[^-\w]", "_", name)
+    return plain if re.search(r"-v\d+$", plain) else f"{plain}-v0"
+
+
+def _buffer(episode: Episode) -> Any:
+    """Returns an episode as Minari writes it; infos have a row more than steps, as observations do."""
+    of, n = extra("minari.data_collector", "minari").EpisodeBuffer, episode.n_steps
+    ends = np.arange(n) == n - 1
+    rows = np.minimum(np.arange(n + 1), len(episode.requests["reward"]) - 1)
+    infos: dict[str, Any] = {name: episode.requests[name][rows] for name in INFOS}
+    for name, values in infos.items():
+        if values.dtype.kind == "O":
+            infos[name] = ["" if value is None else str(value) for value in values]
+    return of(
+        observations=episode.observations,
+        actions=episode.actions,
+        rewards=episode.rewards,
+        terminations=ends & episode.terminal,
+        truncations=ends & (not episode.terminal),
+        infos=infos,
+    )
