@@ -54,6 +54,22 @@ is recognised by its header, or said: `dataset import steps.csv --format transit
 Rewards may be of any sign. There is no weighted GAUC, so no validation and no search by it; the policy of the last step
 is kept."""
 
+LIBRARIES = """\
+## Minari and d3rlpy
+
+`dataset import FOLDER` reads the folder of a [Minari](https://minari.farama.org) dataset with a Box of actions, and a
+file `.h5` of [d3rlpy](https://github.com/takuseno/d3rlpy) (what `ReplayBuffer.dump` writes, or flat: `observations`,
+`actions`, `rewards`, `terminals` and `episode_terminals` or `timeouts`). They need an extra: `pip install
+'mtf_engine[minari]'`, or `[d3rlpy]`, which is h5py alone. Episodes are sessions; the last observation of one that was
+cut off is kept.
+
+`dataset export NAME --format minari --to FOLDER` writes the steps of any dataset with actions, on [-1, 1] as policies
+give them, so that Minari loads them (`MINARI_DATASETS_PATH`); baseline action, bounds, density, user and split go
+along as infos, and an import of it has the same transitions to the bit. `--format d3rlpy` writes observations,
+actions, rewards and ends alone; since d3rlpy keeps no last observation, an episode that was cut off has a row more,
+of which d3rlpy makes no transition. `--format parquet` writes the tables and the mapping that an import takes. What
+was shown in requests is in Parquet alone."""
+
 MAPPING = """\
 ## Mapping file
 
@@ -123,6 +139,7 @@ def log_format() -> str:
         table(head, rows(IMPRESSION_FILE)),
         ALONE,
         STEPS,
+        LIBRARIES,
         MAPPING,
         "\n".join(line.removeprefix("    ") for line in listing.splitlines()),
         SHAPES,

@@ -1,7 +1,9 @@
 """Exports promise: Minari and d3rlpy read them, and what comes back has the same transitions to the bit."""
 
+import io
 import os
 import subprocess
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -10,20 +12,20 @@ import numpy as np
 import pytest
 
 from mtf_engine.logs.datasets import Dataset, write_dataset
-from mtf_engine.logs.exporting import export_log
+from mtf_engine.logs.exporting import export_log, packed
 from mtf_engine.logs.importing import read_log
 from mtf_engine.spec import Refusal
+from tests.fixtures.logs import clean, write
 from tests.fixtures.steps import HIGH, neorl, pendulum, write_csv
-from tests.test_gymnasium import collected, corridor
 
 ROOT = Path(__file__).parent.parent
 D3RLPY = Path(os.environ.get("MTF_D3RLPY") or ROOT / ".venv-d3rlpy") / "bin" / "python"
 COLUMNS = ("observations", "actions", "baseline_actions", "lower", "upper", "rewards", "terminals")
 
 
-def imported(path, folder, format="auto") -> Dataset:
+def imported(path, folder, format="auto", **how) -> Dataset:
     folder.mkdir(exist_ok=True)
-    log = read_log(path, format, name="log")
+    log = read_log(path, format, name="log", **how)
     write_dataset(folder, "log", log.meta, log.batches)
     return Dataset.open(folder / "log.duckdb")
 
@@ -60,19 +62,6 @@ def test_a_log_that_went_through_minari_has_the_same_transitions_to_the_bit(step
         name: getattr(steps.meta, name) for name in same
     }
     assert back.n_requests == steps.n_requests and back.n_users == steps.n_users
-
-
-def test_an_explored_log_keeps_its_bounds_and_densities_through_minari(tmp_path):
-    (tmp_path / "log").mkdir()
-    explored = collected(corridor(end=4, cut=10), tmp_path / "log", 30, half_width=0.3)[0]
-    export_log(explored, "minari", tmp_path / "corridor")
-    back = imported(tmp_path / "corridor", tmp_path / "back")
-    same_transitions(explored, back)
-    assert back.meta.exploration == "uniform" and back.meta.fusion == explored.meta.fusion
-    pscores = (
-        log.arrays("SELECT pscore FROM requests ORDER BY session_id, step") for log in (explored, back)
-    )
-    np.testing.assert_array_equal(*(found["pscore"] for found in pscores))
 
 
 def test_minari_loads_the_export_by_its_id(steps, tmp_path, monkeypatch):
@@ -138,10 +127,25 @@ def test_d3rlpys_files_of_either_version_come_back_with_the_same_steps(steps, tm
 
 def test_parquet_comes_back_as_it_went(steps, tmp_path):
     export_log(steps, "parquet", tmp_path / "out")
-    log = read_log(tmp_path / "out", mapping=tmp_path / "out" / "mapping.yaml", name="log")
-    (tmp_path / "back").mkdir()
-    write_dataset(tmp_path / "back", "log", log.meta, log.batches)
-    same_transitions(steps, Dataset.open(tmp_path / "back" / "log.duckdb"))
+    back = imported(tmp_path / "out", tmp_path / "back", mapping=tmp_path / "out" / "mapping.yaml")
+    same_transitions(steps, back)
+
+
+def test_a_log_with_impressions_comes_back_from_parquet_and_leaves_them_out_elsewhere(tmp_path):
+    folder = write(clean(), tmp_path / "log")
+    first = imported(folder, tmp_path / "first", mapping=folder / "mapping.yaml")
+    export_log(first, "parquet", tmp_path / "out")
+    back = imported(tmp_path / "out", tmp_path / "back", mapping=tmp_path / "out" / "mapping.yaml")
+    assert back.content_hash == first.content_hash and back.meta.fusion == first.meta.fusion
+    export_log(first, "minari", tmp_path / "log-v0")
+    steps = imported(tmp_path / "log-v0", tmp_path / "steps")
+    same_transitions(first, steps)
+    pscores = (log.arrays("SELECT pscore FROM requests ORDER BY session_id, step") for log in (first, steps))
+    np.testing.assert_array_equal(*(found["pscore"] for found in pscores))
+    assert steps.meta.exploration == "uniform"
+    assert steps.n_impressions == 0 < back.n_impressions
+    with zipfile.ZipFile(io.BytesIO(packed(first, "parquet"))) as file:
+        assert set(file.namelist()) == {"requests.parquet", "impressions.parquet", "mapping.yaml"}
 
 
 def test_what_cannot_be_written_or_read_is_refused_and_leaves_nothing(steps, tmp_path):

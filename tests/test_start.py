@@ -29,3 +29,10 @@ def test_no_return_is_larger_than_the_largest():
     generator = np.random.default_rng(0)
     rows = log(generator.normal(size=300), np.arange(300) % 5 == 4)
     assert np.abs(rows.returns(0.9)).max() <= RewardScale.of(rows, 0.9, 1.0).largest_return
+
+
+def test_returns_that_differ_by_rounding_alone_are_one_return():
+    returns_of_1 = log([0.1, 1.0] * 20, [False, True] * 20)
+    assert 0 < returns_of_1.returns(0.9).std() < 1e-8, "they do differ"
+    assert RewardScale.of(returns_of_1, 0.9).scale == 1
+    assert RewardScale.of(log([0.1, 1.001] * 20, [False, True] * 20), 0.9).scale > 1_000

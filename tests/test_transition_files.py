@@ -1,9 +1,13 @@
 """Transitions promise: a table of steps is a log without impressions, whose sessions end as the table says."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from mtf_engine.cli import app as cli
 from mtf_engine.logs.aggregates import quality
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.importing import read_log
@@ -162,12 +166,17 @@ def test_ranges_that_do_not_hold_the_actions_are_refused(tmp_path):
 
 
 @pytest.fixture
-def stored(tmp_path, monkeypatch, in_process) -> Workspace:
-    """A workspace with the log of steps, and a policy trained on it for 50 steps."""
-    workspace = Workspace(tmp_path / "workspace")
-    monkeypatch.setenv("MTF_WORKSPACE", str(workspace.path))
-    path = write_csv(neorl(), tmp_path / "steps.csv")
-    done(workspace, submit_import(workspace, path, name="steps"))
+def workspace(tmp_path, monkeypatch, in_process) -> Workspace:
+    """A workspace with the log of steps."""
+    found = Workspace(tmp_path / "workspace")
+    monkeypatch.setenv("MTF_WORKSPACE", str(found.path))
+    done(found, submit_import(found, write_csv(neorl(), tmp_path / "steps.csv"), name="steps"))
+    return found
+
+
+@pytest.fixture
+def stored(workspace) -> Workspace:
+    """The workspace with a policy trained on the log for 50 steps."""
     settings = {"n_steps": "50", "n_critics": "2", "hidden": "8"}
     done(workspace, submit_train(workspace, "steps", algo="integrated_rl", preset="demo", settings=settings))
     return workspace
@@ -194,6 +203,17 @@ def test_it_trains_and_what_needs_impressions_says_so(stored):
     evaluated = done(stored, submit_evaluate(stored, [run.id, "baseline"], "steps"))
     app = opened("compare", policies=[run.id, "baseline"], dataset=log.id)
     assert evaluated.result["no_gauc"] in texts(app)
+
+
+def test_a_log_is_exported_on_its_page_and_by_command(workspace, tmp_path):
+    log, to = workspace.dataset("steps"), tmp_path / "steps-v0"
+    app = opened("datasets", dataset=log.id)
+    offered = next(box for box in app.selectbox if box.label == "Format")
+    assert offered.options == ["Parquet, as an import reads it", "Minari dataset", "d3rlpy, HDF5"]
+    assert f"dataset export {log.id} --format parquet --to {log.id}" in texts(app)
+    asked = ["--workspace", str(workspace.path), "--json", "dataset", "export", "steps", "--format", "minari"]
+    ran = CliRunner().invoke(cli, [*asked, "--to", str(to)])
+    assert json.loads(ran.stdout) == {"to": str(to), "format": "minari", "episodes": 20, "steps": 80}
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """The one entry to exporting a dataset's log: as Minari, as d3rlpy's HDF5, or as Parquet that an import reads again."""
 
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal, get_args
 
 import yaml
@@ -22,6 +24,16 @@ def export_log(dataset: Dataset, format: str, path: Path) -> dict[str, int]:
     if format not in writers:
         raise Refusal(f"the format {format} is not known; choose one of {', '.join(get_args(ExportFormat))}")
     return writers[format](dataset, path)
+
+
+def packed(dataset: Dataset, format: str) -> bytes:
+    """Returns the export as one file, to be downloaded: a folder as a zip."""
+    with TemporaryDirectory() as temp:
+        place = Path(temp) / "log"
+        export_log(dataset, format, place)
+        if place.is_dir():
+            place = Path(shutil.make_archive(str(place), "zip", place))
+        return place.read_bytes()
 
 
 def _write_parquet(dataset: Dataset, folder: Path) -> dict[str, int]:

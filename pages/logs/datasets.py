@@ -11,7 +11,7 @@ from mtf_engine.logs.quality import LONGEST, Quality
 from mtf_engine.logs.shift import drift
 from mtf_engine.questions import dependents
 from mtf_engine.registry import DatasetRow
-from pages.logs import _coverage, _log_tables, _rewards, _teaching
+from pages.logs import _coverage, _export_log, _log_tables, _rewards, _teaching
 from pages.shared import dataset_charts, follow, links, loaders, needed, places, words
 from pages.shared.counting import Aggregate, counted
 from pages.shared.exhibit import csv_download, described, exhibit, shares
@@ -62,6 +62,8 @@ def show_ways(row: DatasetRow) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         if loaders.learnable([row]):
             st.page_link("pages/train/start.py", label="Train on it →", query_params=query)
+        with st.popover("Export…"):
+            _export_log.show(row)
         with st.popover("Delete…"):
             show_deletion(row)
 
