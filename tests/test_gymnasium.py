@@ -11,8 +11,10 @@ from mtf_engine.environments.collect import Collection, collect
 from mtf_engine.environments.gymnasium import GymnasiumEnvironment
 from mtf_engine.environments.play import play
 from mtf_engine.evaluation import ab_test
+from mtf_engine.exploration.pilot import read_arms
 from mtf_engine.learning.training import fit, make_config
 from mtf_engine.logs.datasets import Dataset, write_dataset
+from mtf_engine.logs.joining import joined, joined_meta
 from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import BoundsPlan, Refusal
 
@@ -122,12 +124,24 @@ def test_two_policies_start_in_the_same_state():
 
 def test_a_terminal_step_ends_what_counts_and_a_truncated_one_bootstraps(tmp_path):
     (tmp_path / "cut").mkdir()
+    (tmp_path / "twice").mkdir()
     ended = collected(corridor(end=4, cut=10), tmp_path, 6)[0].transitions()
-    cut = collected(corridor(end=10, cut=4), tmp_path / "cut", 6)[0].transitions()
+    log = collected(corridor(end=10, cut=4), tmp_path / "cut", 6)[0]
+    cut = log.transitions()
     assert ended[:].terminals.reshape(-1, 4).tolist() == [[False] * 3 + [True]] * (len(ended) // 4)
     assert ended.n_left_out == 0 and not ended.after(slice(3, None, 4)).observations.any()
-    assert not cut[:].terminals.any() and cut.n_left_out == len(cut) / 3
-    assert cut.after(slice(2, None, 3)).observations[:, 2].tolist() == [3] * (len(cut) // 3)
+    assert not cut[:].terminals.any() and cut.n_left_out == 0
+    after = cut.after(slice(3, None, 4))
+    assert after.observations[:, 2].tolist() == [4] * (len(cut) // 4), (
+        "where it led is kept, without an action"
+    )
+    assert (after.upper == 1).all() and (after.lower == -1).all()
+    assert read_arms(log.arrays, 0.9).sessions.sum() == 6 and log.n_requests == 6 * 5
+    write_dataset(
+        tmp_path / "twice", "log", joined_meta("log", ("a", "b"), [log.meta] * 2), joined([log, log])
+    )
+    twice = Dataset.open(tmp_path / "twice" / "log.duckdb")
+    assert twice.n_requests == 2 * log.n_requests and len(twice.transitions()) == 2 * len(cut)
 
 
 def test_a_log_has_no_impressions_and_says_where_it_is_from(tmp_path):

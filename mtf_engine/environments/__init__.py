@@ -43,6 +43,7 @@ class Step:
     terminals: NDArray[np.bool_]  # [n]
     truncated: NDArray[np.bool_]  # [n]
     impressions: Impressions
+    led_to: NDArray[np.float32] | None = None  # [cut, f], what the truncated ones would have observed next
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,11 @@ def _play(
             | _columns(active, exploration, step)
         )
         shown.append(_shown(env, active.users, step.impressions))
+        if step.led_to is not None and len(step.led_to):
+            cut = np.flatnonzero(step.truncated)
+            whose = {"session_id": who[cut] + first, "split": split[who[cut]]}
+            played.append(whose | _led_to(active, cut, step.led_to, baseline, collection.plan))
+            shown.append(_rows(shown[-1], cut))
     return _concatenate(played), _concatenate(shown), _concatenate(offered)
 
 
@@ -177,6 +182,34 @@ def _columns(active: Active, exploration: Exploration, step: Step) -> Rows:
         "reward": step.rewards,
         "terminal": step.terminals,
         "truncated": step.truncated,
+    }
+
+
+def _led_to(
+    active: Active,
+    cut: NDArray[np.int64],
+    observations: NDArray[np.float32],
+    baseline: Acting,
+    plan: BoundsPlan,
+) -> Rows:
+    """Returns the columns of requests without an action: where the sessions `cut`, which show nothing, led."""
+    baseline_actions, nothing = baseline.act(observations), np.full(len(cut), np.nan)
+    lower, upper = plan.resolve(baseline_actions, active.segments[cut])
+    return {
+        "observation": observations,
+        "baseline_action": baseline_actions,
+        "user_id": active.users[cut],
+        "segment": active.segments[cut],
+        "step": np.full(len(cut), active.step + 1, np.int32),
+        "timestamp": (active.seconds[cut] * 1e6).round().astype("datetime64[us]"),
+        "action": np.full_like(baseline_actions, np.nan),
+        "lower": lower,
+        "upper": upper,
+        "pscore": nothing,
+        "clipped": np.zeros(len(cut), np.int32),
+        "reward": np.zeros(len(cut)),
+        "terminal": np.zeros(len(cut), bool),
+        "truncated": np.zeros(len(cut), bool),
     }
 
 

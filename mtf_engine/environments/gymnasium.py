@@ -113,13 +113,15 @@ class GymnasiumEnvironment:
         ended = np.array(terminals, bool) | np.array(truncated, bool)
         self._idle += [env for env, over in zip(self._playing, ended, strict=True) if over]
         self._playing = [env for env, over in zip(self._playing, ended, strict=True) if not over]
-        self._observations = self._flat(observations)[~ended]
+        seen, cut = self._flat(observations), np.array(truncated, bool) & ~np.array(terminals, bool)
+        self._observations = seen[~ended]
         self._sessions, self._step = self._sessions[~ended], self._step + 1
         return Step(
             rewards=np.array(rewards, np.float64),
             terminals=np.array(terminals, bool),
-            truncated=np.array(truncated, bool) & ~np.array(terminals, bool),
+            truncated=cut,
             impressions=self._nothing(len(rewards)),
+            led_to=seen[cut],
         )
 
     def _flat(self, observations: Any) -> NDArray[np.float32]:

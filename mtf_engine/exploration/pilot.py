@@ -107,7 +107,8 @@ def read_arms(arrays: Arrays, gamma: float) -> Arms:
     rows = arrays(
         "WITH placed AS (SELECT user_id, session_id, reward, action IS NOT NULL AS acted, "
         "action IS NOT NULL AND pscore IS NOT NULL AS explored, "
-        "row_number() OVER (PARTITION BY session_id ORDER BY step) - 1 AS place FROM requests), "
+        "row_number() OVER (PARTITION BY session_id ORDER BY step) - 1 AS place FROM requests "
+        "WHERE action IS NULL OR NOT isnan(action[1])), "
         "played AS (SELECT user_id, bool_and(explored) AS explored, sum(reward * pow(?, place)) AS value "
         "FROM placed GROUP BY user_id, session_id "
         "HAVING bool_and(acted) AND bool_and(explored) = bool_or(explored)) "
