@@ -22,8 +22,8 @@ from mtf_engine.work.tune import submit_tune
 from mtf_engine.workspace import Workspace
 from pages.shared import words
 from pages.shared.places import TEACHING
-from tests.fixtures.steps import LENGTH, N_EPISODES, neorl, write_csv
-from tests.test_pages import opened, texts
+from tests.fixtures.steps import LENGTH, N_EPISODES, neorl, pendulum, write_csv
+from tests.test_pages import checked, opened, texts
 
 RANGES = """fusion:
   dimensions:
@@ -200,6 +200,8 @@ def test_it_trains_and_what_needs_impressions_says_so(stored):
     how = {"algo": "iql", "preset": "demo", "settings": {}, "search": {"tau": "0.1,0.2"}, "trials": 2}
     with pytest.raises(Refusal, match="the log has no impressions"):
         submit_tune(stored, "steps", **how)
+    with pytest.raises(Refusal, match="has no impressions to replay"):
+        open_dataset(stored, log.id).user_log()
     evaluated = done(stored, submit_evaluate(stored, [run.id, "baseline"], "steps"))
     app = opened("compare", policies=[run.id, "baseline"], dataset=log.id)
     assert evaluated.result["no_gauc"] in texts(app)
@@ -217,7 +219,7 @@ def test_a_log_is_exported_on_its_page_and_by_command(workspace, tmp_path):
 
 
 @pytest.mark.slow
-def test_every_page_of_it_says_what_cannot_be_told(stored):
+def test_every_page_of_it_says_what_cannot_be_told(stored, tmp_path):
     (run,), log = stored.registry.runs(kind="train"), stored.dataset("steps")
     quality(open_dataset(stored, log.id))
     told = {
@@ -233,5 +235,14 @@ def test_every_page_of_it_says_what_cannot_be_told(stored):
     done(stored, submit_evaluate(stored, [run.id, "baseline"], "steps"))
     for page in ("deviation", "critics", "explain"):
         opened(page, policies=[run.id, "baseline"], dataset=log.id)
+    for path in (
+        pendulum(tmp_path / "pendulum-v0"),
+        tmp_path / "log.h5",
+        write_csv(neorl(), tmp_path / "more.csv"),
+    ):
+        path.touch()
+        app = opened("import_logs")
+        app.text_input(key="import_path").set_value(str(path))
+        assert not checked(app.run()).warning and "Which column of" not in texts(app), path
     for page in (None, "start", "import_logs", "collect", "bounds"):
         opened(page)

@@ -23,7 +23,6 @@ from mtf_engine.spec import Refusal
 VERSION = "2.1"
 COLUMNS = ("observations", "actions", "rewards", "terminated")
 FLAT = ("observations", "actions", "rewards", "terminals")
-SUFFIXES = (".h5", ".hdf5")
 
 
 def read_d3rlpy(path: Path, name: str) -> ImportedLog:

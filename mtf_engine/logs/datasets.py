@@ -377,6 +377,8 @@ class Dataset:
 
     def user_log(self, split: str = TRAIN) -> UserLog:
         """Returns the impressions of `split` by user and time."""
+        if not self.n_impressions:
+            raise Refusal(f"the dataset {self.meta.name} has no impressions to replay; take a log that has")
         if self.meta.encoder is None:
             raise Refusal(
                 f"the dataset {self.meta.name} brought its own observations, so replay cannot encode new ones"

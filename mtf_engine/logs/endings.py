@@ -17,6 +17,8 @@ READ = (
     ".csv, .tsv, .dat, .inter, .jsonl, .ndjson (each also with .gz or .zst behind it), .parquet, .pq, "
     "or a folder of such parts"
 )
+HDF5 = (".h5", ".hdf5")
+"""Of files of episodes, which say themselves what they hold."""
 SUFFIXES = tuple(KINDS) + tuple(COMPRESSIONS)
 """The last suffixes of files that may be read."""
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, get_args
 
-from mtf_engine.logs.endings import KINDS, ending_of, parts_of, table_at
+from mtf_engine.logs.endings import HDF5, KINDS, ending_of, parts_of, table_at
 from mtf_engine.logs.files import header
 from mtf_engine.logs.impressions import read_impressions
 from mtf_engine.logs.kuairand_files import impression_files
@@ -95,7 +95,7 @@ def _detect(source: Path) -> str:
     """Returns the format of `source` as its files tell it: tables of requests and impressions, or another."""
     if source.is_dir() and any((place / "metadata.json").is_file() for place in (source, source / "data")):
         return "minari"
-    if source.is_file() and source.suffix.lower() in (".h5", ".hdf5"):
+    if source.is_file() and source.suffix.lower() in HDF5:
         return "d3rlpy"
     if source.is_file():
         if set(header(source)) >= KUAIRAND_COLUMNS:

@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from mtf_engine.logs import matching
-from mtf_engine.logs.endings import ending_of
+from mtf_engine.logs.endings import HDF5, ending_of
 from mtf_engine.logs.mapping import Mapping
 from mtf_engine.logs.matching import Need
 from mtf_engine.logs.preview import Preview, preview
@@ -42,6 +42,8 @@ def previews(files: dict[str, BinaryIO]) -> list[Preview]:
     """Returns the first rows of each file that has some; says why another has none."""
     found = []
     for name, stream in files.items():
+        if name.lower().endswith(HDF5):
+            continue
         try:
             found.append(preview(name, stream, () if matching.is_requests(name) else given_columns(name)))
         except Refusal as refusal:

@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from mtf_engine.logs.endings import SUFFIXES
+from mtf_engine.logs.endings import HDF5, SUFFIXES
 from mtf_engine.registry import RunRow
 from mtf_engine.spec import Refusal
 from mtf_engine.work.import_log import imported, submit_import
@@ -50,7 +50,7 @@ def typed_paths() -> Source:
 def uploads() -> tuple[list[UploadedFile], UploadedFile | None, UploadedFile | None]:
     files = st.file_uploader(
         "Files of the log",
-        type=list(SUFFIXES),
+        type=[*SUFFIXES, *HDF5],
         accept_multiple_files=True,
         help="requests and impressions together, or impressions alone, or the files of KuaiRand",
     )
