@@ -119,7 +119,7 @@ CONTRACT = [
 
 @pytest.mark.parametrize("promise", CONTRACT, ids=lambda promise: promise.__name__)
 def test_it_is_held_to_the_contract(promise, tmp_path):
-    available = {"name": NAME, "tmp_path": tmp_path, "steps": 2}
+    available = {"name": NAME, "tmp_path": tmp_path, "steps": 2, "rewards": "from -1e6 to 1e6"}
     promise(**{what: available[what] for what in inspect.signature(promise).parameters})
 
 
