@@ -72,7 +72,7 @@ def read_transitions(path: Path, mapping: Mapping, name: str, bad_rows: BadRows 
         fusion=_fusion(mapping, steps.action.shape[1]),
         features=mapping.features,
         binary_features=mapping.binary_features,
-        exploration=mapping.exploration if given else "unknown",
+        exploration=(mapping.exploration or "uniform") if given else "unknown",
     )
     return as_log(steps, name, "transitions", kept, tuple(columns.warnings()))
 
@@ -97,11 +97,11 @@ def _sources(types: dict[str, str], name: str) -> str | tuple[str, ...] | None:
 
 def _typed(con: duckdb.DuckDBPyConnection, path: Path, mapping: Mapping) -> Columns:
     """Returns the columns of the file, typed and checked in the table `requests`."""
-    raw = load(con, path, "raw_requests")
+    raw = load(con, path, "raw_requests", columns=mapping.columns)
     if not isinstance(raw, RawTable):
         raise Refusal.of(raw)
     found = {name: sources for name in (*LISTS, *SCALARS) if (sources := _sources(raw.types, name))}
-    columns = Columns(raw, found | mapping.requests, "requests", mapping.time_unit)
+    columns = Columns(raw, found | mapping.requests, "requests", mapping)
     for name in NEEDED:
         columns.require(name, "list" if name in LISTS else "real", LISTS.get(name, "optional"))
     for name, need in LISTS.items():
