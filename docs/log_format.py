@@ -31,7 +31,12 @@ ALONE = """\
 A log without requests is the one table of impressions, with a `user_id` and a `timestamp` on each row. `request_id` and
 `session_id` are used where they are there; without them what a user was shown at one time is a request, and 30
 minutes of silence end a session. `segment` and `split` may be there too. Such a log has no actions: explore on it by
-replay, `dataset collect --env replay --from NAME`."""
+replay, `dataset collect --env replay --from NAME`.
+
+Where it has no predictions either, `predict` in the mapping names signals of 0 or 1 and features of user, item and
+context. A network for each day is fitted on the days before it; the first three days only warm up and are left out. It
+reads those features, the hour, and what the user and the item came to on earlier days. Which signals are predicted is
+decided on validation rows: those with 50 positives that are not told to be predicted worse than by chance."""
 
 STEPS = """\
 ## Steps alone

@@ -261,6 +261,7 @@ def test_policies_are_scored_against_each_other(filled: Shell) -> None:
     assert [row["run_id"] for row in scores] == policies
     for row in scores:
         assert row["split"] == "all" and row["users_used"] > 0 and row["users_left_out"] >= 0
+        assert bool(row["differs"]) == (row["run_id"] != "baseline")
         assert row["ci_low"] < row["weighted_gauc"] < row["ci_high"]
     (ours, theirs) = (row["differences"][0] for row in scores[:2])
     assert ours["value"] == pytest.approx(-theirs["value"])

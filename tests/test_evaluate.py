@@ -273,8 +273,51 @@ def test_a_reward_of_minus_one_is_refused():
 
 def test_a_policy_of_another_fusion_is_refused():
     other = affine(CLICK, fusion=FusionSpec.default(("click", "share")))
-    with pytest.raises(Refusal, match="differ in their predictions: number 2 is share in the policy"):
+    with pytest.raises(
+        Refusal, match="differ in their predictions: the data lacks share; import the log like"
+    ):
         evaluate({"other": other}, simulated(n_users=5))
+    other = replace(affine(CLICK), feature_names=("age", "city=Rome"))
+    with pytest.raises(
+        Refusal, match="differ in their features: the data lacks city=Rome; import the log like"
+    ):
+        evaluate({"other": other}, simulated(n_users=5))
+
+
+def test_a_policy_reads_another_log_by_the_names_of_what_it_holds():
+    """Features in another order, cities that one of the two does not know, a prediction that nothing fuses."""
+    slope = ((0.1, 0.0), (0.0, 0.2), (0.3, 0.0), (0.0, -0.3))
+    names = ("age", "mood", "city=Oslo", "city=missing")
+    policy = Policy(Affine(BOTH, slope), FUSION, names, (True, True, False, False))
+    rows = simulated(n_users=20)
+    lives_in = np.arange(len(rows.request_id)) % 3  # Paris, Rome or nobody knows where
+    paris, rome, nowhere = (np.float32(lives_in == city) for city in range(3))
+    age, mood = rows.observations.T
+    theirs = replace(
+        rows,
+        feature_names=("mood", "weather", "city=Paris", "city=Rome", "city=missing", "age"),
+        observations=np.stack([mood, age * 9, paris, rome, nowhere, age], axis=1),
+        predictions=np.concatenate([rows.predictions[:, ::-1], rows.predictions[:, :1] / 2], axis=1),
+        fusion=FusionSpec.default(("like", "click", "share")),
+    )
+    ours = replace(
+        rows,
+        feature_names=names,
+        observations=np.stack([age, mood, age * 0, age * 0 + 1], axis=1),
+        baseline_actions=None,
+        lower=None,
+        upper=None,
+    )
+    found, expected = (evaluate({"it": policy}, of, n_bootstrap=50).policies[0] for of in (theirs, ours))
+    assert found.weighted_gauc == expected.weighted_gauc and found.deviation == expected.deviation
+    assert expected.differs == ()
+    assert found.differs == (
+        "categories that the log has not, 0 for all: city=Oslo",
+        "categories that the policy does not know, read as missing: city=Paris, city=Rome",
+        "features that the policy does not read: weather",
+        "predictions that the policy does not fuse: share",
+        "the log's fusion has other dimensions or ranges: its actions and bounds say nothing here",
+    )
 
 
 def test_deviation_worked_by_hand():

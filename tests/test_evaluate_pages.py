@@ -33,6 +33,7 @@ def test_compare_shows_what_was_evaluated(filled, result):
     told = {policy.run_id: policy.weighted_gauc for policy in result.policies}
     assert dict(zip(scores["run_id"], scores["weighted GAUC"], strict=True)) == told
     assert "Synthetic" in app.warning[0].value
+    assert "learned from explored, " in texts(app) and "users that it is judged by are among" in texts(app)
     gap = next(d for d in result.differences if (d.base, d.group) == ("baseline", "user")).resolvable_gap
     assert f"a true gap of {gap:.4f}" in texts(app)
     best = table(app, "by user (the paper's)")

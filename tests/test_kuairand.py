@@ -113,8 +113,8 @@ def test_signals_are_what_users_did(dataset, rows):
 
 def test_rare_and_complementary_behaviours_are_dropped_with_their_reason(dataset):
     details = dataset.meta.details
-    assert details["dropped"]["hate"] == "equals 1 - like on every row"
-    assert "positives on the test days" in details["dropped"]["follow"]
+    assert details["dropped"]["hate"] == "equals 1 - like on every one of the validation rows"
+    assert "positives on the validation rows" in details["dropped"]["follow"]
     assert set(details["predictor"]) | set(details["dropped"]) == set(BEHAVIOURS)
     assert tuple(details["predictor"]) == dataset.meta.fusion.predictions
     for auc in details["predictor"].values():
@@ -250,7 +250,8 @@ def test_the_real_log_is_read(kuairand, tmp_path):
         "JOIN requests USING (request_id) WHERE split = 'test'"
     )
     assert tested.iloc[0].tolist() == [4177, 2694, 126]
-    assert set(dataset.meta.details["dropped"]) == {"hate", "follow", "forward"}
+    dropped = dataset.meta.details["dropped"]  # a network of few steps may be worse than chance
+    assert {name for name, why in dropped.items() if "chance" not in why} == {"hate", "follow", "forward"}
 
 
 @pytest.mark.slow

@@ -312,7 +312,8 @@ def test_reward_weights_are_shown_with_what_they_rest_on(filled):
     table = next(table for table in tables(app) if "signal" in table)
     assert list(table["signal"]) == ["watch_time", "like"]
     assert list(table["suggested weight"]) == [0.025, 0.25]
-    reward = yaml.safe_load(app.code[0].value)["reward"]
+    (suggested,) = (code.value for code in app.code if code.value.startswith("reward:"))
+    reward = yaml.safe_load(suggested)["reward"]
     assert RewardSpec.model_validate(reward).weights == {"like": 0.25, "watch_time": 0.025}
     assert f"dataset rewards {row.id}" in texts(app)
 
@@ -477,3 +478,30 @@ def test_the_page_of_synthetic_users_tells_what_a_world_misses(world, filled):
     assert f"the {misses} of {3 * len(PREMISES)} that are missed" in texts(app)
     assert World.named(world).what in texts(app)
     assert ("orders policies the other way" in texts(app)) == (world == "clickbait")
+
+
+def test_a_log_is_imported_like_another_and_split_as_chosen(filled, in_process, tmp_path):
+    folder = logs.write(logs.clean(n_users=12), tmp_path / "mine")
+    app = opened("import_logs")
+    for key, value in (("import_path", folder), ("import_mapping", folder / "mapping.yaml")):
+        app.text_input(key=key).set_value(str(value))
+    app.selectbox(key="import_split").set_value("user")
+    checked(app.run())
+    app.number_input(key="import_hold_out").set_value(40)
+    app.selectbox(key="import_like").set_value(filled.dataset("explored").id)
+    checked(app.run())
+    like = filled.dataset("explored").id
+    assert f"--split-by user --hold-out 0.4 --like {like}" in texts(app)
+    button(app, "Check and import").click()
+    checked(app.run())
+    executor.wait(filled, app.session_state["an import"].run_id)
+    refused = checked(app.run()).error[0].value  # by what the other log reads and this one has not
+    assert "column valid" in refused and "4 more defects" in refused
+    app.selectbox(key="import_like").set_value(None)
+    checked(app.run())
+    button(app, "Check and import").click()
+    checked(app.run())
+    executor.wait(filled, app.session_state["an import"].run_id)
+    assert "Imported 72 requests" in checked(app.run()).success[0].value
+    assert "users are for test. A true difference in weighted GAUC" in texts(app)
+    assert "test" in Dataset.open(filled.dataset_path(filled.dataset("mine").id)).splits

@@ -1,5 +1,7 @@
 """The predictor promises: earlier days only, no trace of how often a video was shown, the same for a seed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,18 +10,21 @@ from sklearn.metrics import roc_auc_score
 
 from mtf_engine.evaluation.weighted_gauc import weighted_gauc
 from mtf_engine.logs import predictions
+from mtf_engine.logs.prediction_model import Predictable, PredictionModel, above_chance
 from mtf_engine.logs.predictions import (
     WARM_UP_DAYS,
     Behaviours,
+    Judged,
     PredictorConfig,
     bootstrap_auc,
     choose_heads,
+    fit_by_day,
     history_features,
     means_before,
-    predict_by_day,
 )
 from mtf_engine.spec import Refusal
 
+ALL_ROWS = Judged(np.full(1_000, True), "validation rows")
 QUICK = PredictorConfig(n_steps=30, batch_size=64, hidden=(8, 8))
 
 
@@ -27,6 +32,13 @@ def log(n=400, n_days=6, n_behaviours=2, seed=0):
     generator = np.random.default_rng(seed)
     user, video, day = (generator.integers(0, k, n) for k in (15, 40, n_days))
     return user, video, day, generator.integers(0, 2, (n, n_behaviours)).astype(float)
+
+
+def predict_by_day(features, values, day, config):
+    """Yields the rows of each day of the log after the warm-up, and what its network says of them."""
+    for today, network in fit_by_day(features, values, day, config):
+        if (rows := np.flatnonzero(day == today)).size:
+            yield rows, network.predict(features[rows])
 
 
 @settings(max_examples=60)
@@ -152,20 +164,43 @@ def test_rare_and_repeated_behaviours_get_no_head():
     rare = np.zeros(1_000)
     rare[:49] = 1
     values = np.stack([like, 1 - like, click, rare, like], axis=1).astype(float)
-    kept, dropped = choose_heads(
-        Behaviours(("like", "hate", "click", "follow", "heart"), values), np.full(1_000, True)
-    )
+    kept, dropped = choose_heads(Behaviours(("like", "hate", "click", "follow", "heart"), values), ALL_ROWS)
     assert kept == ("like", "click")
     assert dropped == {
-        "hate": "equals 1 - like on every row",
-        "follow": "49 positives on the test days, fewer than 50",
-        "heart": "equals like on every row",
+        "hate": "equals 1 - like on every one of the validation rows",
+        "follow": "49 positives on the validation rows, fewer than 50",
+        "heart": "equals like on every one of the validation rows",
     }
+
+
+def test_predictions_that_are_told_to_be_worse_than_chance_are_left_out():
+    generator = np.random.default_rng(0)
+    user, item, _, values = log(n=1_000, n_days=6)
+    rows = Predictable(
+        user, item, generator.integers(1, 7, 1_000), Behaviours(("like", "click"), values), None
+    )
+    inputs = generator.normal(size=(1_000, 2)).astype(np.float32)
+    model, found = PredictionModel.fit(
+        replace(rows, inputs=inputs), ("like", "click"), QUICK, lambda *_: None
+    )
+    bad = np.where(values == 1, 0.4, 0.6).astype(np.float32) + generator.uniform(0, 0.3, values.shape)
+    bad[:, 1] = found[:, 1] + values[:, 1]
+    kept, left, dropped = above_chance(model, bad, rows, Judged(rows.date == 6, "validation rows"))
+    assert kept.heads == ("click",) and left.shape == (1_000, 1)
+    assert dropped["like"].startswith("worse than chance on the validation rows: AUC 0.")
+    again = PredictionModel.from_bytes(kept.to_bytes())
+    some = inputs[:9, :1].repeat(6, axis=1)
+    for date, network in kept.networks.items():
+        whole = model.networks[date].predict(some)[:, 1]
+        np.testing.assert_allclose(network.predict(some)[:, 0], whole, rtol=1e-6)
+        np.testing.assert_array_equal(network.predict(some), again.networks[date].predict(some))
+    with pytest.raises(Refusal, match="nothing is predicted better than by chance"):
+        above_chance(kept, bad[:, :1] * 0 + np.where(values[:, 1:] == 1, 0.1, 0.2), rows, ALL_ROWS)
 
 
 def test_a_log_where_nothing_can_be_predicted_is_refused():
     with pytest.raises(Refusal, match="50 positives"):
-        choose_heads(Behaviours(("like",), np.zeros((100, 1))), np.full(100, True))
+        choose_heads(Behaviours(("like",), np.zeros((1_000, 1))), ALL_ROWS)
 
 
 @settings(max_examples=40)

@@ -79,6 +79,24 @@ def import_log(
     bad_rows: Annotated[
         BadRows, typer.Option(help="drop: leave out rows whose defect is of one row alone, and count them.")
     ] = BadRows.REFUSE,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATASET|RUN",
+            help="Give it the features, predictions and fusion of that log, or of a training's.",
+        ),
+    ] = None,
+    split_by: Annotated[
+        str | None,
+        typer.Option(metavar="B", help="day, user, or the column that holds train, validation and test."),
+    ] = None,
+    test_days: Annotated[int | None, typer.Option(metavar="N", help="The last days are for test.")] = None,
+    validation_days: Annotated[
+        int | None, typer.Option(metavar="N", help="The days before those are for validation.")
+    ] = None,
+    hold_out: Annotated[
+        float | None, typer.Option(metavar="S", help="Share of the users who are for test (by user).")
+    ] = None,
 ) -> None:
     """Import a log; it is checked whole, and kept only if nothing is wrong with it."""
     from mtf_engine.commands.foreground import finish
@@ -92,6 +110,11 @@ def import_log(
         mapping=mapping,
         name=name,
         bad_rows=bad_rows,
+        like=like,
+        by=split_by,
+        test_days=test_days,
+        validation_days=validation_days,
+        hold_out=hold_out,
     )
     shell.show(finish(shell.workspace, run_id, imported).result)
 

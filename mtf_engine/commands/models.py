@@ -90,12 +90,16 @@ def evaluate(
 ) -> None:
     """Score policies by weighted GAUC on a log's test rows, or on all where it has no split."""
     from mtf_engine.commands.foreground import finish
+    from mtf_engine.evaluation.result import alike
     from mtf_engine.work.evaluate import submit_evaluate
 
     run_id = submit_evaluate(shell.workspace, policies, on, seed=seed)
     result = finish(shell.workspace, run_id).result or {}
     untold = ("no_gauc",) if result.get("no_gauc") else ()
     shell.show(scores(result), (*SCORES, *untold))
+    if not shell.as_json:
+        for sentence, of in alike((row["run_id"], row["differs"]) for row in result["policies"]).items():
+            typer.echo(f"{', '.join(of)}: {sentence}")
 
 
 def scores(result: dict[str, Any]) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from mtf_engine.evaluation.standing import EVERYONE, Gaucs, Standing, standings
 from mtf_engine.evaluation.weighted_gauc import weighted_gauc
 from mtf_engine.fusion import log_final_score
 from mtf_engine.logs.schema import EvaluationRows
+from mtf_engine.policies.reading import reading
 from mtf_engine.spec import BoundsPlan
 
 if TYPE_CHECKING:  # scores need no torch
@@ -52,14 +53,15 @@ def evaluate(
     every policy, segment and grouping. `critics` of a run are asked for their disagreement where the bounds
     are known: logged with the rows, or else the plan that the policy was trained with.
 
-    Refused are a policy with other features or another fusion than the rows, and an impression whose reward
-    is -1 or less.
+    A policy reads the rows by the names of its features and predictions (`policies.reading`), and its result says
+    what differs. Refused are one whose features or predictions the rows lack, and an impression whose reward is -1
+    or less.
     """
-    actions = {}
-    for run_id, policy in policies.items():
-        policy.check(rows.fusion, rows.feature_names)
-        actions[run_id] = policy.act(rows.observations)
-    gaucs = {run_id: _gaucs(policy, actions[run_id], rows) for run_id, policy in policies.items()}
+    read = {run_id: reading(policy, rows) for run_id, policy in policies.items()}
+    actions = {run_id: policy.act(read[run_id].rows.observations) for run_id, policy in policies.items()}
+    gaucs = {
+        run_id: _gaucs(policy, actions[run_id], read[run_id].rows) for run_id, policy in policies.items()
+    }
     segments = Segments.of(rows)
     standing = standings(gaucs, rows, segments, n_bootstrap, np.random.default_rng(seed))
     pairs = [(run_id, base, group) for run_id, base in permutations(policies, 2) for group in GROUPS]
@@ -77,7 +79,8 @@ def evaluate(
                 run_id=run_id,
                 split=rows.split,
                 **_scored(run_id, standing, segments),
-                **_acted(policy, actions[run_id], rows, segments, (critics or {}).get(run_id)),
+                differs=read[run_id].differs,
+                **_acted(policy, actions[run_id], read[run_id].rows, segments, (critics or {}).get(run_id)),
             )
             for run_id, policy in policies.items()
         ),

@@ -1,5 +1,6 @@
 """What an evaluation finds: policies on the same rows, and every ordered pair of them."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -61,6 +62,9 @@ class PolicyEvaluation(Spec):
     weight_left_out: float
     by_request: RequestScore
     by_segment: tuple[SegmentScore, ...]
+    differs: tuple[str, ...] = Field(
+        default=(), description="in what the rows are not those it was trained on, as sentences"
+    )
     deviation: Deviation
     deviation_by_segment: dict[str, Deviation]
     disagreement: Disagreement | None
@@ -86,6 +90,15 @@ class SegmentDifference(PairedDifference):
     """The same among the users of one segment."""
 
     segment: str
+
+
+def alike(differs: Iterable[tuple[str, Sequence[str]]]) -> dict[str, list[str]]:
+    """Returns by sentence on what differs the policies it is said of, from each policy's id and sentences."""
+    told: dict[str, list[str]] = {}
+    for run_id, sentences in differs:
+        for sentence in sentences:
+            told.setdefault(sentence, []).append(run_id)
+    return told
 
 
 class EvaluationResult(Spec):

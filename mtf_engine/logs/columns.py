@@ -245,10 +245,18 @@ class Columns:
         return found
 
     def add_profile(self, mapping: Mapping) -> None:
+        take = self.add if mapping.profile.may_lack else self.require
         for name in mapping.profile.numeric:
-            self.require(name, "number", "optional")
+            take(name, "number", "optional")
         for name in mapping.profile.categorical:
-            self.require(name, "text", "optional")
+            take(name, "text", "optional")
+
+    def add_features(self, mapping: Mapping) -> None:
+        """Adds the features that predictions are to be made from."""
+        if mapping.predict:
+            for name in mapping.predict.names:
+                if name not in self.names:
+                    self.require(name, "number" if name in mapping.predict.numeric else "text", "optional")
 
     def reports(self) -> list[str]:
         """Returns a sentence about the rows that were left out, none where there are none."""
@@ -309,9 +317,12 @@ class Feedback:
     @classmethod
     def find(cls, columns: Columns, mapping: Mapping) -> Self:
         """Returns what the file holds; what is missing is added to `columns.defects`."""
-        predictions, signals = columns.add_predictions(mapping), columns.add_signals(mapping)
+        predictions = mapping.predict.signals if mapping.predict else columns.add_predictions(mapping)
+        signals = columns.add_signals(mapping)
         if columns.add("propensity_score", "real", "optional"):
             columns.told.append(f"{columns.raw.file}: {OVER_ITEMS}")
+        if unknown := sorted(set(predictions) - (set(signals) - {"watch_time"})) if mapping.predict else []:
+            raise bad_mapping(f"predict: names what is no signal of 0 or 1 of the log: {', '.join(unknown)}")
         feedback = cls(predictions, signals, mapping.reward_of(mapping.signals or signals or SIGNALS))
         if not columns.add("label", "flag") and not {"watch_time", "valid"} & set(signals):
             columns.require("watch_time", "number")
@@ -332,13 +343,14 @@ class Feedback:
 
     def select(self, con: duckdb.DuckDBPyConnection, columns: Columns) -> str:
         """Returns SQL for the impression columns of a dataset, out of the table `impressions`."""
-        length = usual_length(con, "impressions", "predictions")
+        known = "predictions" in columns.names
+        length = usual_length(con, "impressions", "predictions") if known else 0
         parts = (
             whole_or_text(con, "impressions", "item_id")
             if "item_id" in columns.names
             else "row_number() OVER (ORDER BY row) AS item_id",
             *self._places(con, columns),
-            f"predictions::FLOAT[{length}] AS predictions",
+            *([f"predictions::FLOAT[{length}] AS predictions"] if known else []),
             *map(quoted, self.signals),
             f"{self.reward_sql} AS reward",
             f"{self.label_sql(columns)} AS label",
@@ -398,6 +410,8 @@ class Feedback:
 
 def each_prediction(con: duckdb.DuckDBPyConnection, columns: Columns) -> list[tuple[str, str]]:
     """Returns the column of the file and SQL for each prediction in the table `impressions`."""
+    if "predictions" not in columns.names:
+        return []
     (sources,) = (c.sources for c in columns.found if c.name == "predictions")
     length = usual_length(con, "impressions", "predictions")
     named = sources if len(sources) == length else sources[:1] * length

@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 import threading
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
@@ -53,8 +54,12 @@ OF_SPLIT = "FROM requests WHERE split IS NULL OR split = ?"
 """Not a split of its own: who is a control user is drawn apart from who is a validation user."""
 
 
-def write_dataset(folder: Path, dataset_id: str, meta: DatasetMeta, batches: Iterable[Tables]) -> Ledger:
+def write_dataset(
+    folder: Path, dataset_id: str, meta: DatasetMeta, batches: Iterable[Tables], model: bytes | None = None
+) -> Ledger:
     """Returns the ledger of the dataset written to `folder/<dataset_id>.duckdb`; all of it or nothing.
+
+    `model`, the file of the prediction model that `meta` has the hash of, is kept in it.
 
     Rows are staged as they come, then clustered by user, so memory is bounded by a batch. The file appears
     under its name in one step; a process killed before leaves temp files only.
@@ -80,6 +85,10 @@ def write_dataset(folder: Path, dataset_id: str, meta: DatasetMeta, batches: Ite
                 "CREATE TABLE final.meta AS SELECT ? AS meta, ? AS content_hash",
                 [meta.model_dump_json(), digest],
             )
+            if model is not None:
+                con.execute(
+                    "CREATE TABLE final.prediction_model AS SELECT ? AS content", [zlib.compress(model)]
+                )
             counts = [con.sql(f"SELECT count(*) FROM final.{t}").fetchall()[0][0] for t in TABLES[:2]]
             con.execute("CHECKPOINT final")
         temp.replace(final)
@@ -228,6 +237,26 @@ class Dataset:
     def n_users(self) -> int:
         """Users with a request; all rows are read to count them."""
         return int(self.query("SELECT count(DISTINCT user_id) AS n FROM requests")["n"][0])
+
+    def prediction_model(self) -> bytes | None:
+        """Returns the file of the model that made the predictions, None of a log that brought them.
+
+        A Refusal where it is not the one that was written.
+        """
+        if self.meta.prediction_model is None:
+            return None
+        try:
+            content = zlib.decompress(
+                self.table("SELECT content FROM prediction_model")["content"][0].as_py()
+            )
+        except (duckdb.Error, zlib.error):
+            content = b""
+        if hashlib.sha256(content).hexdigest() != self.meta.prediction_model:
+            raise Refusal(
+                f"the prediction model of {self.meta.name} is damaged, in {self.path.name}; restore that file, or "
+                "import its log again"
+            )
+        return content
 
     def recompute_content_hash(self) -> str:
         """Returns the hash of the rows as they are in the file now; reads all of it."""

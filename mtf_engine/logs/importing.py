@@ -7,8 +7,10 @@ from mtf_engine.logs.endings import HDF5, KINDS, ending_of, parts_of, table_at
 from mtf_engine.logs.files import header
 from mtf_engine.logs.impressions import read_impressions
 from mtf_engine.logs.kuairand_files import impression_files
+from mtf_engine.logs.like import Like
 from mtf_engine.logs.mapping import Mapping
 from mtf_engine.logs.sessions import ImportedLog, Progress
+from mtf_engine.logs.splits import UNASKED, Splitting
 from mtf_engine.logs.tabular import read_tabular
 from mtf_engine.logs.transition_files import are_transitions, read_transitions
 from mtf_engine.logs.validation import BadRows
@@ -17,6 +19,8 @@ from mtf_engine.spec import Refusal
 Format = Literal[
     "auto", "csv", "json", "parquet", "impressions", "kuairand", "transitions", "minari", "d3rlpy"
 ]
+STEPS = ("transitions", "minari", "d3rlpy")
+"""Formats of logs in which nothing is shown."""
 KUAIRAND_COLUMNS = {"user_id", "video_id", "time_ms", "play_time_ms"}
 """A file with these columns is KuaiRand's."""
 
@@ -29,12 +33,15 @@ def read_log(
     mapping: Path | None = None,
     name: str | None = None,
     bad_rows: BadRows = "refuse",
+    splitting: Splitting = UNASKED,
+    like: Like | None = None,
     progress: Progress = lambda done, total: None,
 ) -> ImportedLog:
     """Returns the log at `source`, a file or a folder. A Refusal carries every defect; nothing is written.
 
     With `bad_rows` "drop", rows whose defect is of one row alone are left out, and counted by code; the rest of a
-    session goes with a request that is left out, and the impressions of both.
+    session goes with a request that is left out, and the impressions of both. `like` another log, this one has the
+    features, predictions and fusion of that.
     """
     for path in (source, user_features, mapping):
         if path is not None and not path.exists():
@@ -43,40 +50,73 @@ def read_log(
         raise Refusal(f"the format {format} is not known; choose one of {', '.join(get_args(Format))}")
     name = name or _stem(source)
     kind = _detect(source) if format == "auto" else format
-    if kind == "kuairand" and mapping is not None:
-        raise Refusal(
-            f"a mapping does not go with KuaiRand, whose columns are known, and {source.name} is read as it; leave "
-            "the mapping out, or say --format impressions"
-        )
     if kind == "kuairand":
+        if mapping is not None:
+            raise Refusal(
+                f"a mapping does not go with KuaiRand, whose columns are known, and {source.name} is read as it; "
+                "leave the mapping out, or say --format impressions"
+            )
         from mtf_engine.logs.kuairand import read_kuairand  # loads torch, which no other format needs
         from mtf_engine.logs.predictions import PredictorConfig
 
-        return read_kuairand(source, user_features, name, progress, PredictorConfig(), bad_rows)
+        return read_kuairand(
+            source, user_features, name, progress, PredictorConfig(), bad_rows, splitting, like
+        )
     if user_features is not None:
         raise Refusal(
             f"user features go with KuaiRand logs only, and this one is read as {kind}; leave them out"
         )
-    if kind in ("minari", "d3rlpy"):
-        return _episodes(kind, source, mapping, name, bad_rows)
-    if kind == "transitions":
-        return read_transitions(_steps(source), Mapping.read(mapping), name, bad_rows)
+    if kind in STEPS:
+        if like or splitting != UNASKED:
+            raise Refusal(
+                f"a log of {kind} has nothing shown, so it is like no other; leave --like and splits out"
+            )
+        return _read_steps(kind, source, mapping, name, bad_rows)
+    told = like.mapping(Mapping.read(mapping)) if like else Mapping.read(mapping)
+    return _read_shown(kind, source, told, name, bad_rows, splitting, like)
+
+
+def _read_shown(
+    kind: str,
+    source: Path,
+    told: Mapping,
+    name: str,
+    bad_rows: BadRows,
+    splitting: Splitting,
+    like: Like | None,
+) -> ImportedLog:
+    """Returns a log of impressions, with requests or alone."""
     if kind == "impressions":
-        return read_impressions(_table(source, "impressions"), Mapping.read(mapping), name, bad_rows)
+        told = _split_by(told, "impressions", splitting)
+        return read_impressions(_table(source, "impressions"), told, name, bad_rows, splitting, like)
     wanted = None if kind == "tables" else kind
     requests, impressions = (_table(source, table, wanted) for table in ("requests", "impressions"))
-    return read_tabular(requests, impressions, Mapping.read(mapping), name, bad_rows)
+    if told.predict:
+        raise Refusal(
+            "predict: in the mapping goes with impressions alone, and this log has requests; leave it out"
+        )
+    told = _split_by(told, "requests", splitting)
+    return read_tabular(requests, impressions, told, name, bad_rows, splitting, like)
 
 
-def _episodes(kind: str, source: Path, mapping: Path | None, name: str, bad_rows: BadRows) -> ImportedLog:
-    """Returns the log in the files of a library, which say themselves what they hold."""
+def _split_by(mapping: Mapping, table: str, splitting: Splitting) -> Mapping:
+    """Returns `mapping` with the column that was named to hold the split, if there is one."""
+    if splitting.column is None:
+        return mapping
+    return mapping.model_copy(update={table: {**getattr(mapping, table), "split": splitting.column}})
+
+
+def _read_steps(kind: str, source: Path, mapping: Path | None, name: str, bad_rows: BadRows) -> ImportedLog:
+    """Returns a log of steps: a table, or the files of a library, which say themselves what they hold."""
+    if kind == "transitions":
+        return read_transitions(_steps(source), Mapping.read(mapping), name, bad_rows)
+    if mapping is not None or bad_rows == "drop":
+        raise Refusal(f"a log of {kind} says itself what it holds: leave the mapping and --bad-rows out")
     from mtf_engine.logs.d3rlpy_files import (
         read_d3rlpy,  # loads gymnasium or h5py, which no other format needs
     )
     from mtf_engine.logs.minari_files import read_minari
 
-    if mapping is not None or bad_rows == "drop":
-        raise Refusal(f"a log of {kind} says itself what it holds: leave the mapping and --bad-rows out")
     return (read_minari if kind == "minari" else read_d3rlpy)(source, name)
 
 

@@ -6,6 +6,7 @@ at the same time. Without ids, impressions of a user at one time are a request, 
 session.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from mtf_engine.logs.columns import Columns, Feedback, left_out, refuse_unread
 from mtf_engine.logs.files import SLATE, RawTable, connect, fetch, quoted
+from mtf_engine.logs.like import Like, encode, fused
 from mtf_engine.logs.mapping import Mapping
 from mtf_engine.logs.schema import IMPRESSION_COLUMNS, DatasetMeta, Kind
 from mtf_engine.logs.sessions import (
@@ -23,13 +25,12 @@ from mtf_engine.logs.sessions import (
     batches,
     changes,
     encoder_meta,
-    fit_encoder,
     observe_log,
     within,
     without_actions,
 )
 from mtf_engine.logs.slates import load_impressions
-from mtf_engine.logs.splits import split_log
+from mtf_engine.logs.splits import UNASKED, WARM_UP, Splitting, split_log
 from mtf_engine.logs.suspicions import suspicions
 from mtf_engine.logs.validation import BadRows, duplicate, known_split, numbered
 from mtf_engine.spec import Refusal
@@ -40,17 +41,63 @@ SILENCE = np.timedelta64(30, "m")
 OPTIONAL: dict[str, Kind] = {"split": "text", "segment": "text"}
 
 
-def read_impressions(path: Path, mapping: Mapping, name: str, bad_rows: BadRows = "refuse") -> ImportedLog:
+def read_impressions(
+    path: Path,
+    mapping: Mapping,
+    name: str,
+    bad_rows: BadRows = "refuse",
+    splitting: Splitting = UNASKED,
+    like: Like | None = None,
+) -> ImportedLog:
     """Returns the log in the file; a Refusal lists everything that is wrong with it."""
     rows, feedback, columns = _read(path, mapping, bad_rows)
-    warnings = [*columns.warnings(), *mapping.without_actions()]
-    cut = _cut(rows)
+    warnings, cut = [*columns.warnings(), *mapping.without_actions()], _cut(rows)
     opening, n = cut.first[:-1], len(cut.step)
-    fusion = mapping.fusion_of(feedback.named(rows["predictions"].shape[1]), None)
     split = rows["split"][opening]
-    if pd.isna(split).all():
-        split, how = split_log(rows["user_id"][opening], rows["request_time"][opening], explored=False)
+    if splitting.kind or pd.isna(split).all():
+        split, how = split_log(rows["user_id"][opening], rows["request_time"][opening], False, splitting)
         warnings.append(how)
+    predicted = None
+    if mapping.predict:
+        from mtf_engine.logs.predicted import predict_log  # loads torch, which other logs do not need
+
+        predicted = predict_log(rows, cut, split, mapping.predict, like)
+        split, rows["predictions"] = predicted.split, predicted.values
+        feedback = replace(feedback, predictions=predicted.heads)
+        warnings += predicted.warnings
+    fusion, rows["predictions"], told = fused(like, mapping, feedback, rows["predictions"], None)
+    warnings += told
+    requests, impressions = _columns(rows, cut, split, feedback.signals, fusion.n_actions)
+    profiles = pd.DataFrame(
+        {column: rows[column][opening] for column in mapping.profile.names if column in rows}, index=range(n)
+    )
+    encoded = encode(like, profiles, split, feedback.signals, mapping.profile)
+    warnings += encoded.warnings
+    observe = observe_log(encoded.encoder, encoded.profiles, requests, impressions, cut.first)
+    meta = DatasetMeta(
+        name=name,
+        source="impressions",
+        fusion=fusion,
+        reward=feedback.reward,
+        signals=feedback.signals,
+        details={
+            "warnings": warnings,
+            **left_out(columns),
+            **(like.told(encoded) if like else {}),
+            **(predicted.details if predicted else {}),
+        },
+        **encoder_meta(encoded.encoder),
+        **(predicted.meta if predicted else {}),
+    )
+    tables = batches(requests, impressions, cut.first, observe, np.flatnonzero(split != WARM_UP))
+    return ImportedLog(meta, tables, tuple(warnings), predicted.model if predicted else None)
+
+
+def _columns(
+    rows: Arrays, cut: Cut, split: NDArray[np.object_], signals: tuple[str, ...], n_actions: int
+) -> tuple[Arrays, Arrays]:
+    """Returns the request and impression columns of the dataset, observations aside."""
+    opening, n = cut.first[:-1], len(cut.step)
     ends = cut.left == 0
     truncated = ends & _is_open(rows, cut)
     requests = {
@@ -61,7 +108,7 @@ def read_impressions(path: Path, mapping: Mapping, name: str, bad_rows: BadRows 
         "timestamp": rows["request_time"][opening],
         "split": split,
         "segment": rows["segment"][opening],
-        **without_actions(n, fusion.n_actions),
+        **without_actions(n, n_actions),
         "reward": np.bincount(cut.request, rows["reward"], minlength=n),
         "terminal": ends & ~truncated,
         "truncated": truncated,
@@ -69,25 +116,9 @@ def read_impressions(path: Path, mapping: Mapping, name: str, bad_rows: BadRows 
     impressions = {
         "request_id": cut.request,
         "position": within(cut.request),
-        **{c: rows[c] for c in (*IMPRESSION_COLUMNS, *feedback.signals) if c in rows},
+        **{c: rows[c] for c in (*IMPRESSION_COLUMNS, *signals) if c in rows},
     }
-    profiles = pd.DataFrame(
-        {column: rows[column][opening] for column in mapping.profile.names}, index=range(n)
-    )
-    encoder = fit_encoder(profiles, split, feedback.signals, mapping.profile)
-    observe = observe_log(encoder, profiles, requests, impressions, cut.first)
-    meta = DatasetMeta(
-        name=name,
-        source="impressions",
-        fusion=fusion,
-        reward=feedback.reward,
-        signals=feedback.signals,
-        details={"warnings": warnings, **left_out(columns)},
-        **encoder_meta(encoder),
-    )
-    return ImportedLog(
-        meta, batches(requests, impressions, cut.first, observe, np.arange(n)), tuple(warnings)
-    )
+    return requests, impressions
 
 
 def _read(path: Path, mapping: Mapping, bad_rows: BadRows) -> tuple[Arrays, Feedback, Columns]:
@@ -108,6 +139,7 @@ def _read(path: Path, mapping: Mapping, bad_rows: BadRows) -> tuple[Arrays, Feed
         for name in OPTIONAL:
             columns.add(name, "text", "optional")
         columns.add_profile(mapping)
+        columns.add_features(mapping)
         feedback = Feedback.find(columns, mapping)
         defects = columns.create(con, "impressions", OPTIONAL)
         checks = [*feedback.checks(con, columns), known_split()]
@@ -124,7 +156,8 @@ def _read(path: Path, mapping: Mapping, bad_rows: BadRows) -> tuple[Arrays, Feed
         key = "request_id" if "request_id" in has else "timestamp"
         request = f"session_id, {key}" if "session_id" in has else key
         place = "position, row" if "position" in has else "row"
-        kept = [name for name in ("session_id", *mapping.profile.names) if name in has]
+        named = (*mapping.profile.names, *(mapping.predict.names if mapping.predict else ()))
+        kept = dict.fromkeys(name for name in ("session_id", *named) if name in has)
         rows = fetch(
             con,
             "SELECT user_id, timestamp, "

@@ -1,24 +1,25 @@
 """KuaiRand as published (Gao et al., CIKM 2022): real impressions, with predictions made here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from mtf_engine.logs.kuairand_files import CATEGORIES, COUNTS, FLAGS, find_files, read_files
+from mtf_engine.logs.like import Encoded, Like
 from mtf_engine.logs.mapping import WEIGHTS, ProfileColumns
-from mtf_engine.logs.predictions import (
-    WARM_UP_DAYS,
-    BehaviourAUC,
-    Behaviours,
-    PredictorConfig,
-    bootstrap_auc,
-    choose_heads,
-    history_features,
-    predict_by_day,
+from mtf_engine.logs.prediction_model import (
+    Predictable,
+    PredictionModel,
+    above_chance,
+    behaviour_aucs,
+    digest,
+    judged_rows,
 )
+from mtf_engine.logs.predictions import WARM_UP_DAYS, BehaviourAUC, Behaviours, PredictorConfig, choose_heads
 from mtf_engine.logs.schema import DatasetMeta
 from mtf_engine.logs.sessions import (
     Arrays,
@@ -33,7 +34,7 @@ from mtf_engine.logs.sessions import (
     within,
     without_actions,
 )
-from mtf_engine.logs.splits import TEST, TEST_DAYS, TRAIN, VALIDATION_DAYS, split_by_day
+from mtf_engine.logs.splits import TEST, TRAIN, UNASKED, WARM_UP, Splitting, split_log
 from mtf_engine.logs.suspicions import one_label
 from mtf_engine.logs.validation import BadRows
 from mtf_engine.reward import impression_rewards
@@ -46,7 +47,6 @@ SIGNALS = ("watch_time", "valid", "finish", "like", "hate", *FLAGS)
 BEHAVIOURS = SIGNALS[1:]
 REWARD = RewardSpec(weights={signal: WEIGHTS[signal] for signal in SIGNALS if signal in WEIGHTS})
 
-WARM_UP = "warm-up"
 SEGMENT = "user_active_degree"
 UTC_OFFSET_HOURS = 8
 """Dates and hours of the log are local to China."""
@@ -66,47 +66,93 @@ def read_kuairand(
     progress: Progress,
     config: PredictorConfig,
     bad_rows: BadRows = "refuse",
+    splitting: Splitting = UNASKED,
+    like: Like | None = None,
 ) -> ImportedLog:
-    """Returns the log at `source` with predictions by models of earlier days; a Refusal lists all defects."""
+    """Returns the log at `source` with predictions by models of earlier days; a Refusal lists all defects.
+
+    The model is the log's own, or that of the log which it is `like`.
+    """
+    model = _model_of(like) if like else None
     files = find_files(source, user_features)
-    raw = read_files(files, bad_rows)
+    raw = read_files(files, bad_rows, splitting)
     log = _with_signals(raw.impressions)
     told = one_label(source.name, log["valid"].to_numpy() > 0)
-    warnings = (*files.warnings, *raw.warnings, *told)
-    split = _split(log["date"].to_numpy(), source.name)
+    split, how = _split(log, source.name, splitting, model)
     cut = deal(pd.factorize(log["user_id"])[0], split, PER_REQUEST, PER_SESSION)
-    columns = ProfileColumns(
-        numeric=tuple(c for c in COUNTS if c in raw.users),
-        categorical=tuple(c for c in CATEGORIES if c in raw.users),
+    encoded = _encode(raw.users, log["user_id"], split, like)
+    encoder, users = encoded.encoder, encoded.profiles
+    profiles = users.reindex(log["user_id"])
+    predicted = _predict(log, split, encoder.profile(profiles), config, progress, model)
+    warnings = (
+        *files.warnings,
+        *raw.warnings,
+        *told,
+        *encoded.warnings,
+        *([how] if splitting != UNASKED else []),
     )
-    training = np.where(raw.users.index.isin(log["user_id"][split == TRAIN]), TRAIN, "other")
-    encoder = fit_encoder(raw.users, training, SIGNALS, columns)
-    profiles = raw.users.reindex(log["user_id"])
-    predicted = _predict(log, split == TEST, encoder.profile(profiles), config, progress)
-    fusion = FusionSpec.default(predicted.names, bias=_rarest(predicted.names, log[split != TEST]))
+    rarest = _rarest(predicted.names, log[split != TEST])
+    fusion = like.fusion(None) if like else FusionSpec.default(predicted.names, bias=rarest)
+    content = like.model if like else predicted.model.to_bytes()
     meta = DatasetMeta(
         name=name,
         source="kuairand",
         fusion=fusion,
         reward=REWARD,
         signals=SIGNALS,
-        seed=config.seed,
+        seed=predicted.model.config.seed,
+        prediction_model=digest(content or b""),
         details={
-            "predictor": {behaviour: auc.model_dump() for behaviour, auc in predicted.auc.items()},
-            "dropped": predicted.dropped,
+            **_details(predicted, like, encoded),
             "rows": raw.counts,
-            "requests_are": DEALT,
-            "finish_is": FINISHED,
-            "history_is": REMEMBERED,
+            "split_is": how,
             "warnings": list(warnings),
             **raw.left_out,
         },
         **encoder_meta(encoder),
     )
-    requests, impressions = _columns(log, split, cut, predicted, profiles, fusion.n_actions)
+    segments = _segments(raw.users.reindex(log["user_id"]))
+    requests, impressions = _columns(log, split, cut, predicted.values, segments, fusion.n_actions)
     observe = observe_log(encoder, profiles.iloc[cut.first[:-1]], requests, impressions, cut.first)
     kept = np.flatnonzero(requests["split"] != WARM_UP)
-    return ImportedLog(meta, batches(requests, impressions, cut.first, observe, kept), warnings)
+    return ImportedLog(meta, batches(requests, impressions, cut.first, observe, kept), warnings, content)
+
+
+def _details(predicted: "Predicted", like: Like | None, encoded: Encoded) -> dict[str, Any]:
+    """Returns what is said of how the predictions and requests came about."""
+    warmed_up = f"days before; those that {like.name if like else ''} cannot predict are not in the dataset"
+    return {
+        "predictor": {behaviour: auc.model_dump() for behaviour, auc in predicted.auc.items()},
+        "dropped": predicted.dropped,
+        "requests_are": DEALT,
+        "finish_is": FINISHED,
+        "history_is": warmed_up if like else REMEMBERED,
+        **(like.told(encoded) if like else {}),
+    }
+
+
+def _model_of(like: Like) -> PredictionModel:
+    """Returns the prediction model of the log that this one is like; a Refusal where it kept none."""
+    if like.model is None:
+        raise Refusal(
+            f"{like.name} keeps no prediction model, and a KuaiRand log has no predictions of its own; name a KuaiRand "
+            "log of this version, or one that was collected from it"
+        )
+    return PredictionModel.from_bytes(like.model)
+
+
+def _encode(
+    users: pd.DataFrame, user_id: pd.Series, split: NDArray[np.object_], like: Like | None
+) -> Encoded:
+    """Returns the encoder, fitted to users with training rows or as in `like`, and the users' features."""
+    if like:
+        encoded = like.encode(users[users.index.isin(user_id)], "users")
+        return replace(encoded, profiles=users.reindex(columns=encoded.profiles.columns))
+    columns = ProfileColumns(
+        numeric=tuple(c for c in COUNTS if c in users), categorical=tuple(c for c in CATEGORIES if c in users)
+    )
+    training = np.where(users.index.isin(user_id[split == TRAIN]), TRAIN, "other")
+    return Encoded(fit_encoder(users, training, SIGNALS, columns), users)
 
 
 def _with_signals(rows: pd.DataFrame) -> pd.DataFrame:
@@ -123,54 +169,76 @@ def _with_signals(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _split(date: NDArray[np.int64], source: str) -> NDArray[np.object_]:
-    """Returns each row's split; the first days are `WARM_UP`. A Refusal where the log has too few days."""
+def _split(
+    log: pd.DataFrame, source: str, splitting: Splitting, model: PredictionModel | None
+) -> tuple[NDArray[np.object_], str]:
+    """Returns each row's split and how it came about; days that cannot be predicted are `WARM_UP`.
+
+    A Refusal where the log has too few days.
+    """
+    date = log["date"].to_numpy()
     days = np.unique(date)
-    needed = WARM_UP_DAYS + 1 + VALIDATION_DAYS + TEST_DAYS
+    warm_up = WARM_UP_DAYS if model is None else int((days < model.first_date).sum())
+    by_day = splitting.kind == "day" or (splitting.kind is None and "split" not in log)
+    test, validation = splitting.days if by_day else (0, 0)
+    needed = warm_up + 1 + validation + test
     if len(days) < needed:
+        of_them = f"1 to train, {validation} to validate, {test} to test" if by_day else "1 to predict"
         raise Refusal(
-            f"{source} covers {len(days)} days and {needed} are needed ({WARM_UP_DAYS} to warm up, "
-            f"1 to train, {VALIDATION_DAYS} to validate, {TEST_DAYS} to test); import a longer log"
+            f"{source} covers {len(days)} days and {needed} are needed ({warm_up} to warm up, {of_them}); "
+            "import a longer log"
         )
-    return np.where(date < days[WARM_UP_DAYS], WARM_UP, split_by_day(date))
+    if splitting.kind is None and "split" in log:
+        split, how = log["split"].to_numpy(object), f"the column {splitting.column or 'split'} says it"
+    else:
+        asked = splitting if splitting.kind else Splitting(by="day")
+        split, how = split_log(log["user_id"].to_numpy(object), date, False, asked)
+    return np.where(date < days[warm_up], WARM_UP, split), how
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """Predictions [m, p] of the named behaviours, NaN in the warm-up; their test AUC; what was dropped."""
+    """Predictions [m, p] of the model's heads, NaN in the warm-up; their test AUC; what was dropped."""
 
-    names: tuple[str, ...]
+    model: PredictionModel
     values: NDArray[np.float32]
     auc: dict[str, BehaviourAUC]
     dropped: dict[str, str]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.model.heads
+
 
 def _predict(
     log: pd.DataFrame,
-    test: NDArray[np.bool_],
+    split: NDArray[np.object_],
     profile: NDArray[np.float32],
     config: PredictorConfig,
     progress: Progress,
+    model: PredictionModel | None,
 ) -> Predicted:
     outcomes = log[list(BEHAVIOURS)].to_numpy("float64")
     outcomes[log["duration_ms"].isna(), BEHAVIOURS.index("finish")] = np.nan
-    behaviours = Behaviours(BEHAVIOURS, outcomes)
-    names, dropped = choose_heads(behaviours, test)
-    day, user, video = (pd.factorize(log[c], sort=True)[0] for c in ("date", "user_id", "video_id"))
-    means = history_features(user, video, day, outcomes, config.seed)
-    features = np.concatenate([means, profile, _context(log)], axis=1, dtype=np.float32)
-    targets = behaviours.only(names).values
-    values = np.full(targets.shape, np.nan, np.float32)
-    n_predicted = int(day.max()) + 1 - WARM_UP_DAYS
-    for done, (rows, predictions) in enumerate(predict_by_day(features, targets, day, config), start=1):
-        values[rows] = predictions
-        progress(done, n_predicted)
-    generator = np.random.default_rng(config.seed)
-    auc = {}
-    for name, scores, labels in zip(names, values.T, targets.T, strict=True):
-        judged = test & ~np.isnan(labels)
-        auc[name] = bootstrap_auc(scores[judged], labels[judged] == 1, user[judged], generator)
-    return Predicted(names, values, auc, dropped)
+    rows = Predictable(
+        log["user_id"].to_numpy(object),
+        log["video_id"].to_numpy(),
+        log["date"].to_numpy(np.int64),
+        Behaviours(BEHAVIOURS, outcomes),
+        np.concatenate([profile, _context(log)], axis=1, dtype=np.float32),
+    )
+    if model:
+        values = model.predict(rows, progress)
+        dropped: dict[str, str] = {}
+    else:
+        judged = judged_rows(split)
+        names, dropped = choose_heads(rows.outcomes, judged)
+        model, values = PredictionModel.fit(rows, names, config, progress)
+        model, values, below = above_chance(model, values, rows, judged)
+        dropped |= below
+    user = pd.factorize(log["user_id"], sort=True)[0]
+    auc = behaviour_aucs(values, rows.outcomes.only(model.heads), user, split == TEST, model.config.seed)
+    return Predicted(model, values, auc, dropped)
 
 
 def _context(log: pd.DataFrame) -> NDArray[np.float64]:
@@ -190,7 +258,7 @@ def _rarest(names: tuple[str, ...], log: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _columns(
-    log: pd.DataFrame, split: NDArray, cut: Cut, predicted: Predicted, profiles: pd.DataFrame, n_actions: int
+    log: pd.DataFrame, split: NDArray, cut: Cut, predictions: NDArray, segments: NDArray, n_actions: int
 ) -> tuple[Arrays, Arrays]:
     """Returns the request and impression columns of the dataset, observations aside."""
     signals = {s: log[s].to_numpy(np.float32) for s in SIGNALS}
@@ -204,7 +272,7 @@ def _columns(
         "step": cut.step.astype(np.int32),
         "timestamp": (log["time_ms"].to_numpy(np.int64)[first] * 1000).astype("datetime64[us]"),
         "split": split[first],
-        "segment": _segments(profiles)[first],
+        "segment": segments[first],
         **without_actions(n, n_actions),
         "reward": np.bincount(cut.request, reward),
         "terminal": cut.left == 0,
@@ -215,7 +283,7 @@ def _columns(
         "user_id": user_id,
         "item_id": log["video_id"].to_numpy(),
         "position": within(cut.request).astype(np.int32),
-        "predictions": predicted.values,
+        "predictions": predictions,
         **signals,
         "reward": reward,
         "label": signals["valid"] > 0,

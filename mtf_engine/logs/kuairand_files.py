@@ -13,10 +13,12 @@ import pandas as pd
 from mtf_engine.logs.columns import Columns, left_out, whole_or_text
 from mtf_engine.logs.endings import ending_of
 from mtf_engine.logs.files import RawTable, connect, load
+from mtf_engine.logs.splits import UNASKED, Splitting
 from mtf_engine.logs.validation import (
     BadRows,
     cut_to_range,
     duplicate,
+    known_split,
     negative_watch_time,
     numbered,
     signal_in_range,
@@ -97,11 +99,14 @@ def _matching(folder: Path, called: re.Pattern[str]) -> tuple[Path, ...]:
     return tuple(p for p, e in endings if e and e.kind == "csv" and called.fullmatch(e.stem))
 
 
-def read_files(files: Published, bad_rows: BadRows = "refuse") -> Raw:
-    """Returns the distinct rows of the files, duration 0 as missing; a Refusal lists all defects."""
+def read_files(files: Published, bad_rows: BadRows = "refuse", splitting: Splitting = UNASKED) -> Raw:
+    """Returns the distinct rows of the files, duration 0 as missing; a Refusal lists all defects.
+
+    They have a column `split` where the files have the one that holds it.
+    """
     with connect() as con:
         raw = [load(con, path, f"raw_{i}", bad_rows) for i, path in enumerate(files.impressions)]
-        tables = [_impression_columns(r) for r in raw if isinstance(r, RawTable)]
+        tables = [_impression_columns(r, splitting) for r in raw if isinstance(r, RawTable)]
         defects = [d for r in raw if not isinstance(r, RawTable) for d in r]
         defects += [d for table in tables for d in _type_impressions(con, table)]
         users, user_defects = _read_users(con, files.user_features, bad_rows, tables)
@@ -125,8 +130,14 @@ def read_files(files: Published, bad_rows: BadRows = "refuse") -> Raw:
     return Raw(rows, users, counts, tuple(s for t in tables for s in t.reports()), left_out(*tables))
 
 
-def _impression_columns(raw: RawTable) -> Columns:
-    columns = Columns(raw, {}, None)
+def _impression_columns(raw: RawTable, splitting: Splitting) -> Columns:
+    if splitting.column and splitting.column not in raw.types:
+        raise Refusal(
+            f"{raw.file} has no column {splitting.column} to split by; name one of its own, or `day` or `user`"
+        )
+    columns = Columns(raw, {"split": splitting.column} if splitting.column else {}, None)
+    if not splitting.kind:
+        columns.add("split", "text", "optional")
     columns.require("video_id", "text", "key")
     for name in ("date", "time_ms"):
         columns.require(name, "integer", "key")
@@ -146,7 +157,7 @@ def _type_impressions(con: duckdb.DuckDBPyConnection, columns: Columns) -> list[
     """Returns what is wrong with the impressions; creates `typed_<table>` without exact duplicates."""
     table = f"typed_{columns.raw.table}"
     defects = columns.create(con, table)
-    checks = []
+    checks = [known_split()] if "split" in columns.names else []
     if "play_time_ms" in columns.names:
         con.execute(cut_to_range(table, "play_time_ms", 0, math.inf))
         checks.append(negative_watch_time("play_time_ms"))

@@ -62,6 +62,19 @@ class ProfileColumns(Spec):
 
     numeric: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
+    may_lack: bool = Field(default=False, description="a log without one of them has it missing in every row")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.numeric, *self.categorical)
+
+
+class Predict(Spec):
+    """What is to be predicted of each impression, and by which features of user, item and context."""
+
+    signals: tuple[str, ...] = Field(min_length=1, description="feedback of 0 or 1")
+    numeric: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -131,10 +144,13 @@ class Mapping(Spec):
     categories: {city: {b: Berlin, p: Paris}, segment: [new]}      # values told apart; all others are `other`
     features: [age, clicks]                 # what the observation holds, in order
     binary_features: [is_new]               # of these, the 0/1 ones, which are not standardised
-    profile: {numeric: [age], categorical: [city]}           # where there is no observation
+    profile: {numeric: [age], categorical: [city]}           # where there is no observation; may_lack: true, where
+                                            # a log may be without one of them, which then is missing in every row
     reward: {weights: {watch_time: 0.01, like: 0.5}, valid_seconds: 10}
     fusion: {negative: [hate], bias: [click, like]}          # or dimensions: [{prediction, kind, low, high}]
     exploration: uniform                    # or gaussian, baseline: how the actions were drawn
+    predict: {signals: [click, like], numeric: [age, price], categorical: [device]}     # impressions alone: the log has
+                                            # no predictions; they are made, each day's from earlier days only
     ```
 
     Where `time_unit` is not stated, numbers are times in the one unit in which they lie between 1990 and a year
@@ -181,6 +197,10 @@ class Mapping(Spec):
     )
     reward: RewardSpec | None = Field(default=None, description="the reward of an impression")
     fusion: FusionChoice = Field(default=FusionChoice(), description="how the predictions are fused")
+    predict: Predict | None = Field(
+        default=None,
+        description="what is to be predicted of impressions that have no predictions, and of what",
+    )
     exploration: Literal["uniform", "gaussian", "baseline"] | None = Field(
         default=None, description="how the actions were drawn; taken for uniform where nothing is said"
     )
@@ -201,7 +221,8 @@ class Mapping(Spec):
         theirs = {
             s for value in self.impressions.values() for s in ([value] if isinstance(value, str) else value)
         }
-        return {*self.impressions, *theirs, *self.signals, *self.profile.names}
+        predicted = self.predict.names if self.predict else ()
+        return {*self.impressions, *theirs, *self.signals, *self.profile.names, *predicted}
 
     @classmethod
     def read(cls, path: Path | None) -> Self:

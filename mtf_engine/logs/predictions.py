@@ -1,8 +1,10 @@
 """Predictions for a log that has none: a small shared-bottom network, fitted on earlier days only."""
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ from torch.nn import functional
 from mtf_engine.spec import Refusal, Spec
 
 WARM_UP_DAYS = 3
-MIN_TEST_POSITIVES = 50
+MIN_POSITIVES = 50
 USER_PRIOR_ROWS = 10.0
 """A user's mean is taken as if this many average rows had come before."""
 
@@ -49,35 +51,61 @@ class Behaviours:
         return Behaviours(names, self.values[:, [self.names.index(n) for n in names]])
 
 
-def choose_heads(behaviours: Behaviours, test: NDArray) -> tuple[tuple[str, ...], dict[str, str]]:
+@dataclass(frozen=True)
+class Judged:
+    """The rows (bool [m]) that say which behaviours are worth a head, and what those rows are called.
+
+    They stand for the test rows, of which nothing may be known before policies are scored on them.
+    """
+
+    rows: NDArray
+    called: str
+
+
+def choose_heads(behaviours: Behaviours, judged: Judged) -> tuple[tuple[str, ...], dict[str, str]]:
     """Returns the behaviours worth a head, and why each other is dropped.
 
-    Dropped are those with fewer than 50 positives or no others among the `test` rows (bool [m]), and those that
-    equal another one or its complement on every row.
+    Dropped are those with fewer than 50 positives or no others among the `judged` rows, and those that equal
+    another one or its complement on all of them.
     """
     kept: list[str] = []
     dropped = {}
+    behaviours = Behaviours(behaviours.names, behaviours.values[judged.rows])
     for name, values in zip(behaviours.names, behaviours.values.T, strict=True):
-        positives = int(np.nansum(values[test]))
+        positives = int(np.nansum(values))
         twins = {other: behaviours.only((other,)).values[:, 0] for other in kept}
         same = [o for o, v in twins.items() if np.array_equal(v, values, equal_nan=True)]
         opposite = [o for o, v in twins.items() if np.array_equal(1 - v, values, equal_nan=True)]
-        if positives < MIN_TEST_POSITIVES:
-            dropped[name] = f"{positives} positives on the test days, fewer than {MIN_TEST_POSITIVES}"
-        elif positives == (~np.isnan(values[test])).sum():
-            dropped[name] = "nothing but positives on the test days"
+        if positives < MIN_POSITIVES:
+            dropped[name] = f"{positives} positives on the {judged.called}, fewer than {MIN_POSITIVES}"
+        elif positives == (~np.isnan(values)).sum():
+            dropped[name] = f"nothing but positives on the {judged.called}"
         elif same or opposite:
             dropped[name] = (
-                f"equals {same[0]} on every row" if same else f"equals 1 - {opposite[0]} on every row"
+                f"equals {f'1 - {opposite[0]}' if opposite else same[0]} on every one of the {judged.called}"
             )
         else:
             kept.append(name)
     if not kept:
         raise Refusal(
-            f"no behaviour has {MIN_TEST_POSITIVES} positives on the last days of the log, so none can be "
+            f"no behaviour has {MIN_POSITIVES} positives on the {judged.called}, so none can be "
             "predicted and judged; import a longer log"
         )
     return tuple(kept), dropped
+
+
+@dataclass(frozen=True)
+class Before:
+    """What another log knows of items: k pairs of an item and a day, coded as in the log that asks.
+
+    `sums` and `counts` [k, b] are of known outcomes, `shown` [k] counts impressions.
+    """
+
+    item: NDArray
+    day: NDArray
+    sums: NDArray
+    counts: NDArray
+    shown: NDArray
 
 
 def means_before(group: NDArray, day: NDArray, values: NDArray) -> tuple[NDArray, NDArray]:
@@ -86,10 +114,13 @@ def means_before(group: NDArray, day: NDArray, values: NDArray) -> tuple[NDArray
     `group` [m] and `day` [m] are integer codes; unknown values (NaN) do not count. A mean of none is NaN.
     """
     known = ~np.isnan(values)
+    return _means_before(group, day, np.where(known, values, 0), known)
+
+
+def _means_before(group: NDArray, day: NDArray, sums: NDArray, counts: NDArray) -> tuple[NDArray, NDArray]:
+    """Returns what `means_before` does, of rows that stand for `counts` [m, b] outcomes with `sums` [m, b]."""
     order = np.lexsort((day, group))
-    sums, counts = (
-        _sum_before(group[order], day[order], v[order]) for v in (np.where(known, values, 0), known)
-    )
+    sums, counts = (_sum_before(group[order], day[order], values[order]) for values in (sums, counts))
     inverse = np.argsort(order, kind="stable")
     with np.errstate(invalid="ignore"):
         return (sums / counts)[inverse], counts[inverse]
@@ -105,30 +136,40 @@ def _sum_before(group: NDArray, day: NDArray, values: NDArray) -> NDArray:
     return before[day_start] - before[group_start]
 
 
-def history_features(user: NDArray, video: NDArray, day: NDArray, values: NDArray, seed: int) -> NDArray:
+def history_features(
+    user: NDArray, video: NDArray, day: NDArray, values: NDArray, seed: int, before: Before | None = None
+) -> NDArray:
     """Returns user and video means of each behaviour from days before the row's own, float32 [m, 2 b].
 
     A user's mean is drawn to the average of those days by count. A video's is not, and a video that was not
     shown before gets the means of one of the same day that was: in a selected log the frequency of a video,
     even whether it was seen at all, gives its label away. Showing a video more often alike changes nothing.
+    With `before`, what another log knows of videos of earlier days counts as if it had been in this one.
     """
-    average, _ = means_before(np.zeros_like(day), day, values)
+    known = ~np.isnan(values)
+    sums, counts, shown = np.where(known, values, 0), known, np.ones((len(day), 1))
+    videos, days = video, day
+    if before is not None:
+        videos, days = np.append(video, before.item), np.append(day, before.day)
+        sums, counts = np.concatenate([sums, before.sums]), np.concatenate([counts, before.counts])
+        shown = np.append(shown, before.shown)[:, None]
+    rows = slice(len(day))
+    average = _means_before(np.zeros_like(days), days, sums, counts)[0][rows]
     average = np.where(np.isnan(average), 0.5, average)
     user_mean, n = means_before(user, day, values)
     of_user = (np.nan_to_num(user_mean) * n + average * USER_PRIOR_ROWS) / (n + USER_PRIOR_ROWS)
-    donor = _donors(video, day, seed)
-    video_mean = means_before(video, day, values)[0][donor]
+    was_shown = _means_before(videos, days, shown, shown)[1][rows, 0] > 0
+    video_mean = _means_before(videos, days, sums, counts)[0][rows][_donors(was_shown, day, seed)]
     of_video = np.where(np.isnan(video_mean), average, video_mean)
     return np.concatenate([of_user, of_video], axis=1, dtype=np.float32, casting="same_kind")
 
 
-def _donors(video: NDArray, day: NDArray, seed: int) -> NDArray:
+def _donors(was_shown: NDArray, day: NDArray, seed: int) -> NDArray:
     """Returns each row [m] itself, but a random row of the day for one whose video was not shown before."""
     donor = np.arange(len(day))
-    _, shown = means_before(video, day, np.ones((len(day), 1)))
     for today in np.unique(day):
         rows = np.flatnonzero(day == today)
-        known = shown[rows, 0] > 0
+        known = was_shown[rows]
         if known.any():
             generator = np.random.default_rng([seed, int(today)])
             donor[rows[~known]] = generator.choice(rows[known], (~known).sum())
@@ -140,19 +181,34 @@ class SharedBottom(nn.Module):
 
     mean: Tensor
     std: Tensor
+    layers: nn.Sequential
 
-    def __init__(
-        self, features: Tensor, n_heads: int, hidden: tuple[int, int], generator: torch.Generator
-    ) -> None:
+    def __init__(self, n_features: int, n_heads: int, hidden: tuple[int, int]) -> None:
         super().__init__()
-        self.register_buffer("mean", features.mean(0))
-        self.register_buffer("std", features.std(0) + 1e-6)
-        sizes = (features.shape[1], *hidden, n_heads)
-        layers = [nn.Linear(n_in, n_out) for n_in, n_out in pairwise(sizes)]
-        for layer in layers:
-            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=generator)
-            nn.init.zeros_(layer.bias)
-        self.layers = nn.Sequential(*(part for layer in layers for part in (layer, nn.ReLU())))[:-1]
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("std", torch.ones(n_features))
+        linear = [nn.Linear(n_in, n_out) for n_in, n_out in pairwise((n_features, *hidden, n_heads))]
+        self.layers = nn.Sequential(*[part for layer in linear for part in (layer, nn.ReLU())][:-1])
+
+    def start(self, features: Tensor, generator: torch.Generator) -> None:
+        """Standardises by the training rows `features` [m, f], and draws the weights."""
+        self.mean, self.std = features.mean(0), features.std(0) + 1e-6
+        for layer in self.layers:
+            if isinstance(layer, nn.Linear):
+                nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=generator)
+                nn.init.zeros_(layer.bias)
+
+    @torch.inference_mode()
+    def predict(self, features: NDArray) -> NDArray[np.float32]:
+        """Returns the probability of each behaviour, float32 [m, b], given features, float32 [m, f]."""
+        return torch.sigmoid(self(torch.from_numpy(features))).numpy()
+
+    def only(self, behaviours: list[int]) -> "SharedBottom":
+        """Returns the network whose outputs are those of the `behaviours` alone, by number."""
+        kept = deepcopy(self)
+        last = cast("nn.Linear", kept.layers[-1])
+        last.weight, last.bias = (nn.Parameter(part[behaviours]) for part in (last.weight, last.bias))
+        return kept.requires_grad_(False)
 
     def forward(self, features: Tensor) -> Tensor:
         return self.layers(((features - self.mean) / self.std).clamp(-5, 5))
@@ -163,7 +219,8 @@ def fit_predictor(features: NDArray, values: NDArray, config: PredictorConfig) -
     generator = torch.Generator().manual_seed(config.seed)
     inputs, known = torch.from_numpy(features), torch.from_numpy(~np.isnan(values))
     targets = torch.from_numpy(np.nan_to_num(values).astype(np.float32))
-    network = SharedBottom(inputs, values.shape[1], config.hidden, generator)
+    network = SharedBottom(inputs.shape[1], values.shape[1], config.hidden)
+    network.start(inputs, generator)
     optimiser = torch.optim.AdamW(
         network.parameters(), config.learning_rate, weight_decay=config.weight_decay
     )
@@ -180,18 +237,16 @@ def fit_predictor(features: NDArray, values: NDArray, config: PredictorConfig) -
     return network
 
 
-def predict_by_day(
+def fit_by_day(
     features: NDArray, values: NDArray, day: NDArray, config: PredictorConfig
-) -> Iterator[tuple[NDArray, NDArray]]:
-    """Returns, for each day after the warm-up in turn, its rows (int) and their predictions [rows, b].
+) -> Iterator[tuple[int, SharedBottom]]:
+    """Yields each day after the warm-up with its network, which is fitted on rows of earlier days alone.
 
-    `day` [m] are codes from 0. Each day has a network of its own, fitted on rows of earlier days.
+    `day` [m] are codes from 0. The last day is the one after the log, whose network has seen all rows.
     """
-    for today in range(WARM_UP_DAYS, int(day.max()) + 1):
-        past, rows = np.flatnonzero(day < today), np.flatnonzero(day == today)
-        network = fit_predictor(features[past], values[past], config)
-        with torch.inference_mode():
-            yield rows, torch.sigmoid(network(torch.from_numpy(features[rows]))).numpy()
+    for today in range(WARM_UP_DAYS, int(day.max()) + 2):
+        past = np.flatnonzero(day < today)
+        yield today, fit_predictor(features[past], values[past], config)
 
 
 def bootstrap_auc(
@@ -204,9 +259,15 @@ def bootstrap_auc(
     """Returns the AUC of `scores` [m] for bool `labels` [m], with a Poisson bootstrap over `users` [m]."""
     codes, n_users = np.unique(users, return_inverse=True)[1], len(np.unique(users))
     weights = generator.poisson(1.0, (n_bootstrap, n_users)).astype(np.float64)
-    value = _weighted_auc(scores, labels, np.ones((1, len(scores))))[0]
     low, high = np.nanquantile(_weighted_auc(scores, labels, weights[:, codes]), [0.025, 0.975])
-    return BehaviourAUC(auc=float(value), ci_low=float(low), ci_high=float(high), positives=int(labels.sum()))
+    return BehaviourAUC(
+        auc=auc(scores, labels), ci_low=float(low), ci_high=float(high), positives=int(labels.sum())
+    )
+
+
+def auc(scores: NDArray, labels: NDArray) -> float:
+    """Returns the AUC of `scores` [m] for bool `labels` [m]."""
+    return float(_weighted_auc(scores, labels, np.ones((1, len(scores))))[0])
 
 
 def _weighted_auc(scores: NDArray, labels: NDArray, weights: NDArray) -> NDArray:

@@ -95,7 +95,7 @@ REQUEST_FILE = (
     FileColumn(
         "split", "text", "optional", "train, validation or test", "train", "what the row is for",
         "with actions one user in ten is for validation; without, the last 3 days are for test and the 2 before for "
-        "validation, where the log has more than 5",
+        "validation, where the log has more than 5; or as the import is told (`--split-by`)",
     ),
     FileColumn(
         "reward", "real", "optional", "reward", "0.74", "the reward of the request",
@@ -195,6 +195,9 @@ class DatasetMeta(Spec):
     seed: int | None = None
     passes: int = Field(default=1, description="how often the source log was dealt out")
     continues: str | None = Field(default=None, description="the dataset whose log this one carries on")
+    prediction_model: str | None = Field(
+        default=None, description="SHA-256 of the model that made the predictions, which the file holds"
+    )
     created_at: datetime | None = None
     details: dict[str, Any] = Field(default_factory=dict)
 

@@ -28,6 +28,8 @@ class ImportedLog:
     meta: DatasetMeta
     batches: Iterable[Tables]
     warnings: tuple[str, ...]
+    model: bytes | None = None
+    """The file of the model that made the predictions, where the import made them."""
 
 
 @dataclass(frozen=True)

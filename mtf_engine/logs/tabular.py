@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mtf_engine.logs.columns import left_out, usual_length, whole_or_text
 from mtf_engine.logs.files import connect, fetch
+from mtf_engine.logs.like import Encoded, Like, encode, fused
 from mtf_engine.logs.mapping import Mapping
 from mtf_engine.logs.schema import ACTION_COLUMNS, REQUEST_COLUMNS, DatasetMeta
 from mtf_engine.logs.sessions import (
@@ -24,12 +25,11 @@ from mtf_engine.logs.sessions import (
     batches,
     changes,
     encoder_meta,
-    fit_encoder,
     observe_log,
     within,
     without_actions,
 )
-from mtf_engine.logs.splits import split_log
+from mtf_engine.logs.splits import UNASKED, Splitting, split_log
 from mtf_engine.logs.tables import Checked, check_tables
 from mtf_engine.logs.validation import BadRows
 
@@ -55,7 +55,13 @@ FILLED = """
 
 
 def read_tabular(
-    requests: Path, impressions: Path, mapping: Mapping, name: str, bad_rows: BadRows = "refuse"
+    requests: Path,
+    impressions: Path,
+    mapping: Mapping,
+    name: str,
+    bad_rows: BadRows = "refuse",
+    splitting: Splitting = UNASKED,
+    like: Like | None = None,
 ) -> ImportedLog:
     """Returns the log of the two files; a Refusal lists everything that is wrong with both."""
     with connect() as con:
@@ -63,17 +69,14 @@ def read_tabular(
         asked, shown = _fetch(con, log)
     n, explored = len(asked["user_id"]), "action" in asked
     first = np.searchsorted(shown["request_id"], np.arange(n + 1))
-    warnings = [
-        *_fill(asked, shown, explored),
-        *_believed(asked, mapping),
-        *log.requests.warnings(),
-        *log.impressions.warnings(),
-    ]
+    filled = [*_fill(asked, shown, explored, splitting), *_believed(asked, mapping)]
     n_actions = asked["action"].shape[1] if explored else None
-    fusion = mapping.fusion_of(log.feedback.named(shown["predictions"].shape[1]), n_actions)
+    fusion, shown["predictions"], told = fused(like, mapping, log.feedback, shown["predictions"], n_actions)
+    warnings = [*filled, *log.requests.warnings(), *log.impressions.warnings(), *told]
     if not explored:
         asked |= without_actions(n, fusion.n_actions)
-    seen, observe = _observations(log, asked, shown, first, mapping)
+    seen, observe, encoded = _observations(log, asked, shown, first, mapping, like)
+    warnings += encoded.warnings if encoded else ()
     meta = DatasetMeta(
         name=name,
         source=log.requests.raw.kind,
@@ -81,7 +84,11 @@ def read_tabular(
         reward=log.feedback.reward,
         signals=log.feedback.signals,
         exploration=(mapping.exploration or "uniform") if explored else None,
-        details={"warnings": warnings, **left_out(log.requests, log.impressions)},
+        details={
+            "warnings": warnings,
+            **left_out(log.requests, log.impressions),
+            **(like.told(encoded) if like else {}),
+        },
         **seen,
     )
     kept = {column: asked[column] for column in REQUEST_COLUMNS if column != "observation"}
@@ -110,7 +117,7 @@ def _fetch(con: duckdb.DuckDBPyConnection, log: Checked) -> tuple[Arrays, Arrays
     return asked, shown
 
 
-def _fill(asked: Arrays, shown: Arrays, explored: bool) -> list[str]:
+def _fill(asked: Arrays, shown: Arrays, explored: bool, splitting: Splitting) -> list[str]:
     """Returns what a user should know; makes ids integers and fills in what the log does not say."""
     warnings = []
     request, user_id = shown["request_id"], asked["user_id"]
@@ -123,8 +130,8 @@ def _fill(asked: Arrays, shown: Arrays, explored: bool) -> list[str]:
         asked["session_id"] = pd.factorize(asked["session_id"])[0]
     shown.setdefault("position", within(request))
     asked["reward"] = np.bincount(request, shown["reward"], minlength=len(user_id))
-    if pd.isna(asked["split"]).all():
-        asked["split"], how = split_log(user_id, asked["timestamp"], explored)
+    if splitting.kind or pd.isna(asked["split"]).all():
+        asked["split"], how = split_log(user_id, asked["timestamp"], explored, splitting)
         warnings.append(how)
     return warnings
 
@@ -154,15 +161,24 @@ def _countable(ids: NDArray) -> bool:
 
 
 def _observations(
-    log: Checked, asked: Arrays, shown: Arrays, first: NDArray[np.int64], mapping: Mapping
-) -> tuple[dict[str, Any], Callable[[NDArray[np.int64]], NDArray[np.float32]]]:
-    """Returns what the meta data says of observations, and what makes those of some requests."""
+    log: Checked,
+    asked: Arrays,
+    shown: Arrays,
+    first: NDArray[np.int64],
+    mapping: Mapping,
+    like: Like | None,
+) -> tuple[dict[str, Any], Callable[[NDArray[np.int64]], NDArray[np.float32]], Encoded | None]:
+    """Returns what the meta data says of observations, what makes those of some requests, and their encoder."""
     if "observation" in asked:
-        names = mapping.features or tuple(f"feature_{i}" for i in range(asked["observation"].shape[1]))
+        width = asked["observation"].shape[1]
+        names = mapping.features or tuple(f"feature_{i}" for i in range(width))
         mask = tuple(name not in mapping.binary_features for name in names)
-        return {"feature_names": names, "numeric_mask": mask}, asked["observation"].__getitem__
+        if like:
+            names, mask = like.features(width, mapping.features)
+        return {"feature_names": names, "numeric_mask": mask}, asked["observation"].__getitem__, None
     profiles = pd.DataFrame(
-        {name: asked[name] for name in mapping.profile.names}, index=range(len(first) - 1)
+        {name: asked[name] for name in mapping.profile.names if name in asked}, index=range(len(first) - 1)
     )
-    encoder = fit_encoder(profiles, asked["split"], log.feedback.signals, mapping.profile)
-    return encoder_meta(encoder), observe_log(encoder, profiles, asked, shown, first)
+    encoded = encode(like, profiles, asked["split"], log.feedback.signals, mapping.profile)
+    observe = observe_log(encoded.encoder, encoded.profiles, asked, shown, first)
+    return encoder_meta(encoded.encoder), observe, encoded

@@ -8,6 +8,7 @@ from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.schema import DatasetMeta, Ledger, Tables
 from mtf_engine.registry import BASELINE, BEST, DatasetRow, RunRow, is_fixed, is_trained, now, run_of
 from mtf_engine.runs import files
+from mtf_engine.spec import Refusal
 from mtf_engine.workspace import Workspace
 
 if TYPE_CHECKING:  # a worker that imports a log needs no torch
@@ -24,9 +25,27 @@ def open_dataset(workspace: Workspace, name: str) -> Dataset:
     return Dataset.open(workspace.dataset_path(row.id), ledger)
 
 
-def store(workspace: Workspace, run: RunRow, meta: DatasetMeta, batches: Iterable[Tables]) -> dict[str, Any]:
-    """Writes and registers the dataset of a run that writes one; returns its id and size."""
-    ledger = write_dataset(workspace.datasets_dir, str(run.dataset_id), meta, batches)
+def dataset_of(workspace: Workspace, name: str) -> DatasetRow:
+    """Returns the dataset `name`, or the one that the training `name` (`RUN`, `RUN@best`) learned from."""
+    run = next((run for run in workspace.registry.runs(kind="train") if run.id == run_of(name)), None)
+    if run is None:
+        return workspace.dataset(name)
+    if run.dataset_id not in {row.id for row in workspace.registry.datasets()}:
+        raise Refusal(
+            f"the log that {run.id} learned from is deleted; name another dataset with its features"
+        )
+    return workspace.dataset(str(run.dataset_id))
+
+
+def store(
+    workspace: Workspace,
+    run: RunRow,
+    meta: DatasetMeta,
+    batches: Iterable[Tables],
+    model: bytes | None = None,
+) -> dict[str, Any]:
+    """Writes and registers the dataset of a run that writes one, with its prediction model; returns id and size."""
+    ledger = write_dataset(workspace.datasets_dir, str(run.dataset_id), meta, batches, model)
     register_dataset(workspace, ledger, meta, run.id)
     counts = {"requests": ledger.n_requests, "impressions": ledger.n_impressions}
     return {"dataset_id": ledger.dataset_id, **counts}

@@ -11,7 +11,7 @@ from mtf_engine.logs.schema import Tables
 from mtf_engine.registry import BASELINE
 from mtf_engine.runs.executor import submit
 from mtf_engine.runs.kind import RunKind
-from mtf_engine.runs.storage import check_environment, open_environment, open_policy, store
+from mtf_engine.runs.storage import check_environment, open_dataset, open_environment, open_policy, store
 from mtf_engine.runs.worker import Job
 from mtf_engine.spec import BoundsPlan, Count, HalfWidth, Seed, Threads
 from mtf_engine.workspace import Workspace
@@ -85,7 +85,12 @@ def collect(job: Job, config: CollectConfig) -> dict[str, Any]:
     meta = collection.meta(env, config.name, config.env.partition(":")[0], config.baseline)
     baseline = open_policy(job.workspace, config.baseline, meta)
     batches = _counted(job, play(env, baseline, collection))
-    return store(job.workspace, job.run, meta, batches) | {"passes": meta.passes}
+    model = None
+    if config.source:  # what is replayed keeps the model of its predictions, so that its log may be deleted
+        replayed = open_dataset(job.workspace, config.source)
+        model = replayed.prediction_model()
+        meta = meta.model_copy(update={"prediction_model": replayed.meta.prediction_model})
+    return store(job.workspace, job.run, meta, batches, model) | {"passes": meta.passes}
 
 
 def _counted(job: Job, batches: Iterable[Tables]) -> Iterator[Tables]:

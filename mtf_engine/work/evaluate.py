@@ -7,11 +7,12 @@ from pydantic import Field
 
 from mtf_engine.logs.splits import TEST, VALIDATION
 from mtf_engine.policies.fixed import fixed_action
-from mtf_engine.registry import is_fixed
+from mtf_engine.questions.differences import differs
+from mtf_engine.registry import is_fixed, is_trained
 from mtf_engine.runs import files
 from mtf_engine.runs.executor import submit
 from mtf_engine.runs.kind import RunKind
-from mtf_engine.runs.storage import open_critics, open_dataset, open_policy
+from mtf_engine.runs.storage import load_policy, open_critics, open_dataset, open_policy
 from mtf_engine.runs.worker import Job
 from mtf_engine.spec import FusionSpec, Seed, Spec, Threads
 from mtf_engine.workspace import Workspace
@@ -68,7 +69,12 @@ def evaluate(job: Job, config: EvaluateConfig) -> dict[str, Any]:
     from mtf_engine.evaluation import evaluate as score
 
     dataset = open_dataset(job.workspace, config.dataset_id)
-    policies = {name: open_policy(job.workspace, name, dataset.meta) for name in config.policies}
+    policies = {
+        name: load_policy(job.workspace, name)
+        if is_trained(name)
+        else open_policy(job.workspace, name, dataset.meta)
+        for name in config.policies
+    }
     critics = {name: found for name in config.policies if (found := open_critics(job.workspace, name))}
     result = score(policies, dataset.evaluation_rows(), seed=config.seed, critics=critics)
     calibrations = {
@@ -76,7 +82,13 @@ def evaluate(job: Job, config: EvaluateConfig) -> dict[str, Any]:
         for name, asked in critics.items()
         if (calibrated := _calibration(job.workspace, name, asked, policies[name], config.seed))
     }
-    result = result.model_copy(update={"calibrations": calibrations})
+    told = [
+        one.model_copy(
+            update={"differs": (*differs(job.workspace, one.run_id, dataset, result.split), *one.differs)}
+        )
+        for one in result.policies
+    ]
+    result = result.model_copy(update={"calibrations": calibrations, "policies": tuple(told)})
     write_atomically(job.folder / files.EVALUATION, result.model_dump_json().encode())
     return result.summary()
 

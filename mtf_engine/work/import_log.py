@@ -1,16 +1,22 @@
 """Imports: a log that came about elsewhere is checked and stored, or refused with every defect named."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import Field
+
+from mtf_engine.logs.splits import UNASKED, Splitting
 from mtf_engine.registry import RunRow, RunState
 from mtf_engine.runs import files
 from mtf_engine.runs.executor import completed, submit, tell_ends
 from mtf_engine.runs.kind import RunKind
-from mtf_engine.runs.storage import store
+from mtf_engine.runs.storage import dataset_of, open_dataset, store
 from mtf_engine.runs.worker import Job
 from mtf_engine.spec import Refusal, Spec, Threads
 from mtf_engine.workspace import Workspace
+
+if TYPE_CHECKING:  # an import that is queued needs no pandas
+    from mtf_engine.logs.like import Like
 
 
 class ImportConfig(Spec):
@@ -23,6 +29,8 @@ class ImportConfig(Spec):
     user_features: str | None = None
     mapping: str | None = None
     bad_rows: Literal["refuse", "drop"] = "refuse"
+    splitting: Splitting = UNASKED
+    like: str | None = Field(default=None, description="the dataset whose features and predictions it gets")
     name: str
     n_threads: Threads = 1
 
@@ -36,12 +44,18 @@ def submit_import(
     mapping: Path | None = None,
     name: str | None = None,
     bad_rows: str = "refuse",
+    like: str | None = None,
+    **splitting: Any,
 ) -> str:
-    """Returns the id of the run that imports the log at `source`."""
+    """Returns the id of the run that imports the log at `source`; `splitting` are fields of `Splitting`.
+
+    `like` names a dataset, or a training, which stands for the log that it learned from.
+    """
     for path in filter(None, (source, user_features, mapping)):
         if not path.exists():
             raise Refusal(f"there is no file or folder {path}; check the path")
-    config = ImportConfig.model_validate(
+    config = ImportConfig.asked(
+        "the import",
         {
             "source": str(source.absolute()),
             "format": format,
@@ -49,7 +63,9 @@ def submit_import(
             "mapping": mapping and str(mapping.absolute()),
             "name": name or source.stem,
             "bad_rows": bad_rows,
-        }
+            "splitting": splitting,
+            "like": like and dataset_of(workspace, like).id,
+        },
     )
     return submit(workspace, KIND, config.model_dump(mode="json"), name=config.name)
 
@@ -70,6 +86,7 @@ def imported(workspace: Workspace, run: RunRow) -> RunRow:
 
 def import_log(job: Job, config: ImportConfig) -> dict[str, Any]:
     """Checks and stores a log that came about elsewhere."""
+    from mtf_engine.evaluation.power import resolvable
     from mtf_engine.logs.importing import read_log
 
     log = read_log(
@@ -79,9 +96,21 @@ def import_log(job: Job, config: ImportConfig) -> dict[str, Any]:
         mapping=Path(config.mapping) if config.mapping else None,
         name=config.name,
         bad_rows=config.bad_rows,
+        splitting=config.splitting,
+        like=_like(job.workspace, config.like) if config.like else None,
         progress=job.progress,
     )
-    return store(job.workspace, job.run, log.meta, log.batches) | {"warnings": log.warnings}
+    stored = store(job.workspace, job.run, log.meta, log.batches, log.model)
+    told = resolvable(open_dataset(job.workspace, stored["dataset_id"]))
+    warnings = [*log.warnings, *(told.warnings if told else ())]
+    return stored | {"resolvable": told and told.model_dump(), "warnings": warnings}
+
+
+def _like(workspace: Workspace, dataset_id: str) -> "Like":
+    from mtf_engine.logs.like import Like
+
+    dataset = open_dataset(workspace, dataset_id)
+    return Like(dataset_id, dataset.meta, dataset.prediction_model())
 
 
 KIND = RunKind("import", ImportConfig, import_log, writes_dataset=True)

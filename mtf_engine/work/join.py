@@ -45,6 +45,7 @@ def join(job: Job, config: JoinConfig) -> dict[str, Any]:
         job.run,
         joined_meta(config.name, config.datasets, [log.meta for log in logs]),
         joined(logs),
+        logs[-1].prediction_model(),
     )
 
 

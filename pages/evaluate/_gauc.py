@@ -7,6 +7,7 @@ import streamlit as st
 
 from mtf_engine.evaluation import ABTest
 from mtf_engine.evaluation.agreement import agreement
+from mtf_engine.evaluation.result import alike
 from mtf_engine.registry import RunState
 from pages.shared import (
     charts,
@@ -39,6 +40,14 @@ def show_scores(found: Comparison) -> None:
             exhibit(figure, frame.drop(columns="algo"), f"weighted GAUC {group}", alt)
             used, left_out = frame[f"{group}s used"].iloc[0], frame[f"{group}s left out"].iloc[0]
             st.caption(f"{used:,} {group}s used, {left_out:,} with one class left out.")
+
+
+def show_what_differs(found: Comparison) -> None:
+    """Says in what the log is not the one that policies learned from, each sentence once."""
+    chosen = (one for one in found.result.policies if one.run_id in found.chosen.policies)
+    told = alike((words.policy_title(one.run_id, found.runs), one.differs) for one in chosen)
+    for sentence, titles in told.items():
+        st.caption(words.plain(f"{', '.join(titles)}: {sentence}."))
 
 
 def show_searches(found: Comparison) -> None:
@@ -162,6 +171,7 @@ def show(found: Comparison) -> None:
         st.info(found.result.no_gauc)
         return
     show_scores(found)
+    show_what_differs(found)
     if len(found.result.policies) == 1:
         st.info("Choose a policy beside the baseline to see their difference.")
         return

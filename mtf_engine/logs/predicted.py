@@ -1,0 +1,117 @@
+"""Impressions without predictions get them: from features that the mapping names, each day from earlier days only."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mtf_engine.logs.like import Like
+from mtf_engine.logs.mapping import Predict
+from mtf_engine.logs.prediction_model import (
+    Predictable,
+    PredictionModel,
+    above_chance,
+    behaviour_aucs,
+    digest,
+    judged_rows,
+)
+from mtf_engine.logs.predictions import WARM_UP_DAYS, Behaviours, PredictorConfig, choose_heads
+from mtf_engine.logs.sessions import Arrays, Cut
+from mtf_engine.logs.splits import TEST, TRAIN, WARM_UP
+from mtf_engine.observation import ObservationEncoder
+from mtf_engine.spec import Refusal
+
+MOST_VALUES = 50
+"""Of a categorical feature that are told apart, the most frequent ones of training rows."""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Predictions [m, p] of the model's heads, the split of each request [r], and what is said of both."""
+
+    values: NDArray[np.float32]
+    split: NDArray[np.object_]
+    heads: tuple[str, ...]
+    model: bytes
+    details: dict[str, Any]
+    warnings: tuple[str, ...]
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What a dataset's meta data says of them."""
+        return {"prediction_model": digest(self.model)}
+
+
+def predict_log(
+    rows: Arrays, cut: Cut, split: NDArray[np.object_], predict: Predict, like: Like | None
+) -> Predicted:
+    """Returns predictions for impressions `rows` [m], cut into requests of `split` [r], by their own model or `like`'s.
+
+    Requests of days that cannot be predicted are `WARM_UP`. A Refusal where there are too few days.
+    """
+    time = rows["request_time"]
+    date = np.array(
+        [int(day.replace("-", "")) for day in np.unique(time.astype("datetime64[D]")).astype(str)]
+    )
+    date = date[np.unique(time.astype("datetime64[D]"), return_inverse=True)[1]]
+    known = PredictionModel.from_bytes(like.model) if like and like.model else None
+    split = _without_warm_up(split, date[cut.first[:-1]], known)
+    of_row = split[cut.request]
+    frame = pd.DataFrame({name: rows[name] for name in predict.names})
+    encoder = known.inputs if known and known.inputs else _encoder(frame[of_row != TEST], predict)
+    angle = (time.astype("datetime64[s]").astype(np.int64) % 86_400) * (2 * np.pi / 86_400)
+    inputs = np.column_stack([encoder.profile(frame), np.sin(angle), np.cos(angle)]).astype(np.float32)
+    outcomes = np.column_stack([rows[signal] > 0 for signal in predict.signals]).astype(np.float64)
+    seen = Predictable(rows["user_id"], rows["item_id"], date, Behaviours(predict.signals, outcomes), inputs)
+    judged = judged_rows(of_row)
+    dropped: dict[str, str] = {}
+    if known:
+        model, values = known, known.predict(seen, lambda done, total: None)
+    else:
+        heads, dropped = choose_heads(seen.outcomes, judged)
+        model, values = PredictionModel.fit(seen, heads, PredictorConfig(), lambda done, total: None, encoder)
+        model, values, below = above_chance(model, values, seen, judged)
+        dropped |= below
+    user = pd.factorize(seen.user)[0]
+    test = of_row == TEST if (of_row == TEST).any() else judged.rows
+    aucs = behaviour_aucs(values, seen.outcomes.only(model.heads), user, test, model.config.seed)
+    told = [
+        f"{head} is predicted, AUC {auc.auc:.3f} ({auc.ci_low:.3f} to {auc.ci_high:.3f})"
+        for head, auc in aucs.items()
+    ]
+    told += [f"{name} is not predicted: {why}" for name, why in dropped.items()]
+    return Predicted(
+        values,
+        split,
+        model.heads,
+        like.model if known and like and like.model else model.to_bytes(),
+        {"predictor": {head: auc.model_dump() for head, auc in aucs.items()}, "dropped": dropped},
+        tuple(told),
+    )
+
+
+def _without_warm_up(
+    split: NDArray[np.object_], date: NDArray[np.int64], model: PredictionModel | None
+) -> NDArray[np.object_]:
+    """Returns the split of each request, `WARM_UP` where nothing predicts it; a Refusal where none is left to train."""
+    days = np.unique(date)
+    n = WARM_UP_DAYS if model is None else int((days < model.first_date).sum())
+    kept = date >= days[n] if n < len(days) else np.zeros(len(date), bool)
+    trains = kept & ((split == TRAIN) | pd.isna(split))
+    if not (trains if model is None else kept).any():
+        raise Refusal(
+            f"the log covers {len(days)} days, of which {n} only warm up what predicts the others, and none is left to "
+            "train on; bring a longer log, or ask for fewer days for test and validation"
+        )
+    return np.where(kept, split, WARM_UP)
+
+
+def _encoder(frame: pd.DataFrame, predict: Predict) -> ObservationEncoder:
+    """Returns what turns the features of impressions into numbers, fitted to `frame`, which has no test row."""
+    kept = frame.copy()
+    for name in predict.categorical:
+        common = kept[name].value_counts().index[:MOST_VALUES]
+        kept[name] = kept[name].where(kept[name].isin(common))
+    return ObservationEncoder.fit(kept, (), predict.numeric, predict.categorical)
