@@ -61,7 +61,7 @@ def _play(workspace: Workspace) -> None:
     """Plays two rounds, each with its A/B test."""
     rounds = submit_progressive(
         workspace, algo="integrated_rl", preset="demo", settings={**SETTINGS, "n_steps": "100"},
-        env="session", rounds=2, sessions_per_round=300, ab_users=300, name="two rounds",
+        env="session", rounds=2, sessions_per_round=300, ab_users=300, promote="always", name="two rounds",
     )  # fmt: skip
     _done(workspace, rounds)
 

@@ -59,6 +59,8 @@ def play(workspace: Workspace, n_rounds: int, n_sessions: int, n_steps: int) -> 
         preset="laptop",
         settings=settings,
         train_on="cumulative",
+        promote="always",
+        ab_users=0,
         seed=1,
         name="rounds",
     )

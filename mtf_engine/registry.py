@@ -28,8 +28,10 @@ BASELINE = "baseline"
 LIVE, CANDIDATE = "live", "candidate"
 """Aliases of policies: what the team last made live, and what waits for its decision."""
 BEST = "@best"
-DEFAULT = "default"
-_FIXED = re.compile(rf"{DEFAULT}|(head|constant|random):.+")
+ROUNDS = "progressive"
+"""The kind of a run of rounds, and what its id begins with; as a policy it is the one it promoted last."""
+DEFAULT, REGRESSION = "default", "regression"
+_FIXED = re.compile(rf"{DEFAULT}|{REGRESSION}|(head|constant|random):.+")
 _DATASET_ID, _POLICY = re.compile(r"dataset-[0-9a-f]{8}"), re.compile(rf"train-[0-9a-f]{{8}}({BEST})?")
 
 

@@ -13,6 +13,8 @@ from mtf_engine.registry import (
     BEST,
     CANDIDATE,
     LIVE,
+    REGRESSION,
+    ROUNDS,
     DatasetRow,
     Registry,
     RunRow,
@@ -85,10 +87,18 @@ class Workspace:
             )
         return run
 
-    def check_policy(self, policy: str) -> None:
-        """Refuses a policy that is neither the baseline, a fixed one nor of a completed training."""
+    def check_policy(self, policy: str, on_log: bool = False) -> None:
+        """Refuses a policy that is neither the baseline, a fixed one nor of a completed training.
+
+        Regression weights are those of a log, and are refused where policies do not act `on_log`.
+        """
         if is_trained(policy):
             self.trained(policy)
+        elif policy == REGRESSION and not on_log:
+            raise Refusal(
+                "regression weights are fitted to the log that they are judged on, and an environment is none; "
+                "train best_single_head with weights=regression, and name that training"
+            )
 
     @property
     def live(self) -> str:
@@ -97,14 +107,27 @@ class Workspace:
         return ledger[-1].live if ledger else BASELINE
 
     def policy(self, name: str) -> str:
-        """Returns the policy behind an alias, `live` or `candidate`; any other name as it is."""
+        """Returns the policy behind an alias, `live` or `candidate`, or a run of rounds; any other name as it is."""
         if name == LIVE:
             return self.live
+        if name.startswith(f"{ROUNDS}-"):
+            return self._promoted(name)
         return self._candidate() if name == CANDIDATE else name
+
+    def _promoted(self, run_id: str) -> str:
+        """Returns the policy that a run of rounds promoted last; a Refusal where it promoted none."""
+        result = self.registry.run(run_id).result or {"rounds": ()}
+        promoted = [str(one["candidate"]) for one in result["rounds"] if one["promoted"]]
+        if not promoted:
+            raise Refusal(
+                f"{run_id} has promoted none of its {len(result['rounds'])} rounds, so it has no policy of its own; "
+                "name a training, or what the rounds began with"
+            )
+        return promoted[-1]
 
     def _candidate(self) -> str:
         """Returns the policy of the newest round that nobody has decided yet."""
-        for _, _, candidate in self.undecided(self.registry.runs(kind="progressive")):
+        for _, _, candidate in self.undecided(self.registry.runs(kind=ROUNDS)):
             return candidate
         raise Refusal("no round waits for a decision, so there is no candidate; name a training")
 
@@ -169,7 +192,7 @@ class Workspace:
     def undecided(self, runs: Sequence[RunRow]) -> Iterator[tuple[RunRow, int, str]]:
         """Yields the rounds that nobody has decided: run, number and candidate, those of the first run newest first."""
         decided = {(row.run_id, row.round) for row in self.registry.decisions()}
-        for run in (run for run in runs if run.kind == "progressive"):
+        for run in (run for run in runs if run.kind == ROUNDS):
             for one in reversed((run.result or {}).get("rounds", ())):
                 if (run.id, one["number"]) not in decided:
                     yield run, one["number"], str(one["candidate"])

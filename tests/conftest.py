@@ -94,7 +94,7 @@ def fill(workspace: Workspace) -> None:
     done(run_id)
     abtest = partial(submit_abtest, workspace, [run_id], against="baseline", env="session:feed")
     compared = [
-        submit_evaluate(workspace, ["baseline", run_id], test),
+        submit_evaluate(workspace, ["baseline", run_id], test, floors=False),  # as rounds do
         abtest(n_users=50, seeds=(0, 1)),
     ]
     for compared_id in compared:

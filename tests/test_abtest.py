@@ -7,7 +7,7 @@ from scipy import stats
 from mtf_engine.environments.names import FIRST_WORLD
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 from mtf_engine.environments.world import World
-from mtf_engine.evaluation.abtest import ABTest, Played, ab_test, relative_effect, users_live
+from mtf_engine.evaluation.abtest import ABTest, Played, ab_test, arm_mean, relative_effect, users_live
 from mtf_engine.evaluation.sequential import first_told
 
 N_USERS = 400
@@ -132,6 +132,26 @@ def test_several_seeds_are_the_unit(env):
     assert (effect.ci_low, effect.ci_high) == pytest.approx((interval.low, interval.high))
 
 
+def test_each_arm_has_its_mean_with_students_interval_over_users_or_over_seeds(result, env, watched):
+    assert [(m.policy, m.metric) for m in result.means] == [
+        (policy, metric) for policy in ("live", "same", "worse") for metric in result.metrics
+    ]
+    generator = np.random.default_rng(5)
+    for shape in ((1, 300), (6, 40)):
+        values = generator.gamma(1.5, 4.0, shape)
+        units = values[0] if len(values) == 1 else values.mean(axis=1)
+        interval = stats.ttest_1samp(units, 0).confidence_interval()
+        found = arm_mean(values)
+        assert (found["ci_low"], found["mean"], found["ci_high"]) == pytest.approx(
+            (interval.low, values.mean(), interval.high)
+        )
+    worse = next(m for m in result.means if (m.policy, m.metric) == ("worse", "session_reward"))
+    assert worse.mean == pytest.approx(result.effect("worse", "session_reward").mean)
+    assert worse.ci_low < worse.mean < worse.ci_high
+    _, whole, *_ = watched
+    assert {m.policy for m in whole.means} == {"live", "worse", "same"} and whole.means[0].policy == "live"
+
+
 def test_a_gain_on_a_negative_mean_is_a_gain():
     base = -np.random.default_rng(4).gamma(4, 100, (1, 500))
     effect = relative_effect(0.8 * base, base)
@@ -190,6 +210,11 @@ def test_a_test_stops_at_the_look_that_tells_the_reward_of_every_policy(watched)
     assert result.looks == tuple(k for k in whole.looks if k.arm == "worse" and k.users <= told.users)
     effect = result.effect("worse", "session_reward")
     assert (effect.ci_low, effect.ci_high) == (told.low, told.high) and effect.p_value < 0.05
+    mean, whole_mean = (
+        next(m for m in t.means if (m.policy, m.metric) == ("worse", "session_reward"))
+        for t in (result, whole)
+    )
+    assert mean.ci_high - mean.ci_low > whole_mean.ci_high - whole_mean.ci_low, "it holds at every look"
     assert at[-1][0] < 1_600, "no user was played beyond the batch that told"
     unlike = ab_test(env, arms | {"same": Constant()}, "live", 800, stop_early=True)
     assert unlike.n_planned is None and unlike.n_users == 800, "no difference is never told"
@@ -200,5 +225,5 @@ def test_several_seeds_are_not_looked_at(env):
 
 
 def test_a_result_of_before_there_were_looks_opens(result):
-    stored = result.model_dump(mode="json", exclude={"looks", "n_planned"})
-    assert ABTest.model_validate(stored).looks == ()
+    stored = result.model_dump(mode="json", exclude={"looks", "n_planned", "means"})
+    assert ABTest.model_validate(stored).looks == ABTest.model_validate(stored).means == ()

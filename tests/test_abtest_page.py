@@ -33,6 +33,11 @@ def test_the_page_shows_what_was_measured(filled, result):
     assert list(shown["p-value"]) == [effect.p_value for effect in result.effects]
     two = table(app, "policy", "valid consumption", "duration time", "session reward")
     assert f"{result.effects[0].relative:+.2%}" in two["valid consumption"].iloc[0]
+    means = [t for t in tables(app) if list(t.get("policy", ()))[:1] == ["baseline"] and len(t) == 2]
+    first = result.means[0]
+    assert (
+        means[0]["valid consumption"].iloc[0] == f"{first.mean:.3g} [{first.ci_low:.3g}, {first.ci_high:.3g}]"
+    )
     samples = table(app, "seed 0", "seed 1")
     assert list(samples["seed 1"]) == [effect.by_seed[1] for effect in result.effects]
     assert f"{result.n_users} users of each of 2 samples" in texts(app)

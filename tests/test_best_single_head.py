@@ -1,14 +1,18 @@
 """The best single head: each prediction alone, and their regression, inside the ranges of the weights."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from mtf_engine.algos import ALGOS
-from mtf_engine.algos.best_single_head import regressed, single_heads
+from mtf_engine.algos.best_single_head import single_heads
+from mtf_engine.evaluation.floors import floors
 from mtf_engine.evaluation.ranking import Ranking
 from mtf_engine.fusion import pows_and_biases
 from mtf_engine.learning.training import fit, make_config
 from mtf_engine.logs.schema import EvaluationRows
+from mtf_engine.policies.fixed import fixed_action, regressed
 from mtf_engine.spec import FusionDimension, FusionSpec, Refusal
 from mtf_engine.work.fitness import open_fitness
 from tests.problems import N_FEATURES, sessions
@@ -48,13 +52,25 @@ def impressions(coefficients, n=6_000, k=6) -> EvaluationRows:
 
 
 def test_the_regression_weighs_predictions_by_what_they_tell_of_the_reward() -> None:
-    action = regressed(impressions(np.array([0.5, -1.0, 0.25])))
+    rows = impressions(np.array([0.5, -1.0, 0.25]))
+    action = regressed(rows, rows.reward)
     pows, biases = pows_and_biases(MIXED, np.float32([action]))
     np.testing.assert_allclose(pows, [[1, -2, 0.5]], atol=0.1)
     np.testing.assert_allclose(biases, 0, atol=1e-6)
-    wrong_sign = regressed(impressions(np.array([0.5, 1.0, 0.5])))
+    rows = impressions(np.array([0.5, 1.0, 0.5]))
+    wrong_sign = regressed(rows, rows.reward)
     pows, _ = pows_and_biases(MIXED, np.float32([wrong_sign]))
     np.testing.assert_allclose(pows, [[1.5, 0, 1.5]], atol=0.15)
+
+
+def test_floors_are_the_head_that_ranks_training_rows_best_and_a_regression_of_the_label() -> None:
+    rows = impressions(np.array([0.5, -1.0, 0.25]))
+    assert floors(rows) == ("head:b", "regression")
+    pows, _ = pows_and_biases(MIXED, np.float32([fixed_action("regression", MIXED, rows)]))
+    np.testing.assert_allclose(pows, [[1, -2, 0.5]], atol=0.2)
+    assert floors(replace(rows, label=np.ones(len(rows.label), bool))) == ()
+    with pytest.raises(Refusal, match="neither this log nor the one that a policy learned from has any"):
+        fixed_action("regression", MIXED)
 
 
 def head(rows: EvaluationRows, **settings: str):
@@ -81,4 +97,4 @@ def test_a_regression_needs_impressions(small_workspace) -> None:
     with pytest.raises(Refusal, match="needs impressions to learn from; set fitness=weighted_gauc"):
         next(fit(ALGOS["best_single_head"](config, sessions()), lambda policy: 0.0))
     fitness = open_fitness(small_workspace, "explored", config.model_dump())
-    assert np.abs(regressed(fitness.rows)).max() <= 1
+    assert np.abs(regressed(fitness.rows, fitness.rows.reward)).max() <= 1

@@ -178,9 +178,18 @@ def test_rows_with_other_names_are_refused_and_nothing_is_written(policy, rows, 
     assert not list(tmp_path.iterdir())
 
 
-def test_rows_without_impressions_are_refused(policy, rows, tmp_path):
-    with pytest.raises(Refusal, match="no impressions"):
-        export(policy, tmp_path / "p.zip", rows=replace(rows, predictions=rows.predictions[:0]))
+def test_a_policy_of_what_shows_no_candidates_is_written_alone(policy, rows, tmp_path):
+    path = tmp_path / "alone.zip"
+    manifest = export(policy, path, rows=replace(rows, predictions=rows.predictions[:0]))
+    assert [*manifest["inputs"]] == ["observations"]
+    held = contents(path)
+    assert set(held) == {MANIFEST, *MEMBERS} - {"scores.onnx"} == {MANIFEST, *manifest["sha256"]}
+    assert [*np.load(io.BytesIO(held["golden.npz"]))] == ["observations", "actions"]
+    assert verify(path) == {"ok": True, "max_abs_diff": verify(path)["max_abs_diff"]}
+    (actions,) = onnxruntime.InferenceSession(held["policy.onnx"]).run(
+        None, {"observations": rows.observations}
+    )
+    np.testing.assert_allclose(actions, policy.act(rows.observations), atol=1e-6)
 
 
 def test_clipped_actions_stay_in_the_bounds_around_the_baseline(policy, rows, tmp_path):

@@ -257,12 +257,16 @@ def test_bounds_come_from_a_stored_plan_or_a_file(filled: Shell, tmp_path: Path)
 def test_policies_are_scored_against_each_other(filled: Shell) -> None:
     (training,) = filled.workspace.registry.runs(kind="train")
     policies = [training.id, "baseline", f"{training.id}@best"]
-    scores = filled("evaluate", *policies, "--on", "test")
+    scores = filled("evaluate", *policies, "--on", "test", "--no-floors")
     assert [row["run_id"] for row in scores] == policies
     for row in scores:
         assert row["split"] == "all" and row["users_used"] > 0 and row["users_left_out"] >= 0
         assert bool(row["differs"]) == (row["run_id"] != "baseline")
         assert row["ci_low"] < row["weighted_gauc"] < row["ci_high"]
+    with worked_on_here():
+        words = ["--workspace", str(filled.workspace.path), "evaluate", *policies, "--on", "test"]
+        said = CliRunner().invoke(app, words)
+    assert "minus baseline" in said.output and f"{scores[0]['differences'][0]['ci_low']:.6g}" in said.output
     (ours, theirs) = (row["differences"][0] for row in scores[:2])
     assert ours["value"] == pytest.approx(-theirs["value"])
     collected, *_ = filled.workspace.registry.runs(kind="collect")
@@ -305,7 +309,7 @@ def test_a_test_that_may_stop_early_is_looked_at_and_ends_where_nothing_is_told(
 
 
 @pytest.mark.slow
-def test_a_gymnasium_environment_goes_the_same_way(shell: Shell) -> None:
+def test_a_gymnasium_environment_goes_the_same_way(shell: Shell, tmp_path: Path) -> None:
     where = ["--env", "gym:Pendulum-v1"]
     log = ["dataset", "collect", *where, "--explore", "uniform", "--half-width", "1", "--requests", "4000"]
     settings = [f"--set={setting}" for setting in ("n_steps=50", "n_critics=2", "hidden=8")]
@@ -313,6 +317,9 @@ def test_a_gymnasium_environment_goes_the_same_way(shell: Shell) -> None:
     result = shell("abtest", training, *where, "--users", "20")
     assert [effect["metric"] for effect in result["effects"]] == ["return", "length"]
     assert result["base_means"]["length"] == 200 and result["env"] == "gym:Pendulum-v1"
+    bundle = tmp_path / "policy.zip"
+    assert shell("export", training, "--to", str(bundle))["ok"] and shell("verify", str(bundle))["ok"]
+    assert "scores.onnx" not in zipfile.ZipFile(bundle).namelist()
 
 
 def test_an_ab_test_in_the_background_is_cancelled(filled: Shell) -> None:

@@ -17,8 +17,10 @@ from mtf_engine.runs.campaign import goes_on, stored
 from mtf_engine.spec import Refusal
 from mtf_engine.study.comparison import ROUNDS, Cell, Comparison
 from mtf_engine.work import paper_data
-from mtf_engine.work.study import CompareConfig, cells, parts, submit_compare, title
+from mtf_engine.work.study import CompareConfig, asked_for, cells, parts, submit_compare, title
 from mtf_engine.workspace import Workspace
+from tests.test_evaluate_pages import table
+from tests.test_pages import opened
 from tests.waiting import wait_until
 from tests.workspaces import stop_all
 
@@ -130,12 +132,46 @@ def test_a_comparison_by_replay_is_scored_on_the_log_and_has_no_ab_test() -> Non
     )
 
 
+def test_where_nothing_is_shown_the_ab_test_alone_scores_and_searches_are_for_reward(
+    workspace: Workspace,
+) -> None:
+    planned = parts(design(env="gym:Pendulum-v1"))
+    assert [part.kind.name for part in planned] == ["collect", "train", "abtest"]
+    asked = asked_for(
+        workspace, methods=("grid_search", "integrated_rl"), preset="demo", settings={},
+        **DESIGN | {"env": "gym:Pendulum-v1", "half_width": 1.0},
+    )  # fmt: skip
+    assert (
+        asked.training["grid_search"]["fitness"] == "reward"
+        and "fitness" not in asked.training["integrated_rl"]
+    )
+
+
+@pytest.mark.slow
+def test_methods_are_compared_in_a_gymnasium_environment(workspace: Workspace, monkeypatch) -> None:
+    small = {"batch_size": "5", "n_steps": "3"}
+    asked = DESIGN | {"env": "gym:Pendulum-v1", "sessions": 20, "users": 6, "half_width": 1.0}
+    methods = ("integrated_rl", "best_single_head")
+    run_id = submit_compare(workspace, methods=methods, preset="demo", settings=SMALL | small, **asked)
+    run = executor.completed(workspace, executor.wait(workspace, run_id))
+    found = Comparison.model_validate(run.result)
+    assert [cell.method for cell in found.cells] == [*methods] and found.synthetic
+    assert all(cell.gauc is None and cell.value("return") is not None for cell in found.cells)
+    monkeypatch.setenv("MTF_WORKSPACE", str(workspace.path))
+    app = opened("compare_methods", run=run_id)
+    frame = table(app, "method", "kind", "trained on")
+    assert frame.set_index("method")["kind"].dropna().to_dict() == {"best_single_head": "floor"}
+
+
 def test_a_cell_tells_its_score_and_its_ab_test(workspace: Workspace, whole: RunRow) -> None:
     (cell,) = Comparison.model_validate(whole.result).cells
     evaluated = next(run for run in workspace.registry.runs(kind="evaluate"))
     assert evaluated.result is not None
     assert cell.gauc == evaluated.result["policies"][0]["weighted_gauc"]
     assert cell.baseline_gauc == evaluated.result["policies"][1]["weighted_gauc"]
+    floors = evaluated.result["floors"]
+    scores = {row["run_id"]: row["weighted_gauc"] for row in evaluated.result["policies"]}
+    assert cell.floors == {name: scores[name] for name in floors} and floors[1] == "regression"
     tested = workspace.registry.runs(kind="abtest")[0]
     assert tested.config["seeds"] == [paper_data.group_seed(4, 5)] and tested.config["base"] == "baseline"
     assert cell.value("session_reward") == tested.result["effects"][2]["relative"]  # type: ignore[index]

@@ -56,9 +56,13 @@ def test_the_page_tells_both_tables_the_factorial_and_what_it_comes_to(workspace
     assert table(app, "critics")["critics"].tolist() == [2, 4, 8, 24]
 
 
-def test_single_seeds_are_shown_on_demand(workspace):
+def test_single_seeds_are_shown_on_demand_and_floors_by_the_data_they_were_chosen_on(workspace):
     add_comparison(workspace, FOUND)
-    assert not [table for table in tables(opened("compare_methods")) if "seed 1" in table]
+    app = opened("compare_methods")
+    assert not [table for table in tables(app) if "seed 1" in table]
+    floors = table(app, "floor", "chosen on", "mean")
+    assert floors["floor"].tolist()[:2] == ["best single prediction (floor)", "regression weights (floor)"]
+    assert floors["mean"].tolist() == pytest.approx([0.61, 0.7] * 5) and len(set(floors["chosen on"])) == 5
     app = opened("compare_methods", single="true", metric="session_reward")
     one, two = (table for table in tables(app) if "in the paper" in table)
     assert one["seed 2"].iloc[0] == pytest.approx(0.65 + gain("evolution_strategy", "1", 2) / 4)

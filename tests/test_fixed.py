@@ -1,11 +1,17 @@
 """Policies that are no runs: one action for everybody, used wherever a policy is."""
 
+import zipfile
+
 import numpy as np
+import onnxruntime
 import pytest
 
+from mtf_engine.evaluation.weighted_gauc import weighted_gauc
 from mtf_engine.fusion import pows_and_biases
 from mtf_engine.policies.fixed import fixed_action
+from mtf_engine.runs.storage import open_dataset
 from mtf_engine.spec import FusionSpec, Refusal
+from mtf_engine.work.export import submit_export
 from tests.test_cli import Shell
 from tests.test_pages import opened, tables, texts
 from tests.workspaces import copy_workspace
@@ -73,6 +79,74 @@ def test_fixed_policies_are_scored_beside_a_training_under_their_names(shell):
     assert len(set(scores.values())) == 3
     assert "no prediction 'clicks'" in shell.refused("evaluate", "head:clicks", "--on", "test")
     assert "no run 'heads:click'" in shell.refused("evaluate", "heads:click", "--on", "test")
+
+
+@pytest.fixture(scope="module")
+def judged(shell) -> dict[str, dict]:
+    """The rows of a training, weights as given and the baseline on a log without training rows, by policy."""
+    (train,) = shell.workspace.registry.runs(kind="train")
+    found = shell("evaluate", train.id, "constant:pow_click=1", "baseline", "--on", "test")
+    return {row["run_id"]: row for row in found}
+
+
+def test_an_evaluation_shows_floors_chosen_on_training_rows_alone(shell, judged):
+    (train,) = shell.workspace.registry.runs(kind="train")
+    *asked, head, regression = judged
+    assert asked == [train.id, "constant:pow_click=1", "baseline"] and regression == "regression"
+    assert [row["floor"] for row in judged.values()] == [False, False, False, True, True]
+    (run, *_) = shell.workspace.registry.runs(kind="evaluate")
+    assert run.result["floors_from"] == train.dataset_id, (
+        "the log that the training learned from has training rows"
+    )
+    rows = open_dataset(shell.workspace, "explored").evaluation_rows("train")
+    alone = {
+        d.prediction: weighted_gauc(
+            rows.predictions[:, rows.fusion.predictions.index(d.prediction)] * (1 if d.high > 0 else -1),
+            rows.label, rows.reward + 1, rows.impression_user,
+        ).value
+        for d in rows.fusion.dimensions if d.kind == "pow"
+    }  # fmt: skip
+    assert head == f"head:{max(alone, key=alone.get)}"
+    assert "floors_from" in run.result and not shell("evaluate", "baseline", "--on", "test")[1:]
+    assert "neither this log nor" in shell.refused("evaluate", "regression", "--on", "test")
+    said = "an environment is none"
+    assert said in shell.refused("abtest", "regression", "--users", "9")
+
+
+def test_the_page_of_policies_marks_its_floors(shell, judged, monkeypatch):
+    monkeypatch.setenv("MTF_WORKSPACE", str(shell.workspace.path))
+    (train,) = shell.workspace.registry.runs(kind="train")
+    app = opened(
+        "compare", policies=[train.id, "constant:pow_click=1"], on=shell.workspace.dataset("test").id
+    )
+    named = [*tables(app)[0]["policy"]]
+    assert named[3].endswith(" alone (floor)") and named[4] == "regression weights (floor)"
+    assert "Floors, which fusion has to beat" in texts(app)
+
+
+@pytest.mark.slow
+def test_a_policy_that_is_no_run_is_exported_for_logs_like_one(shell, tmp_path):
+    made = shell("export", "regression", "--on", "explored", "--to", str(tmp_path / "policy.zip"))
+    assert made["ok"] and made["manifest"]["origin"]["name"] == "regression"
+    with zipfile.ZipFile(tmp_path / "policy.zip") as file:
+        actor = onnxruntime.InferenceSession(file.read("policy.onnx"))
+    log = open_dataset(shell.workspace, "explored")
+    (actions,) = actor.run(None, {"observations": log.evaluation_rows().observations[:2]})
+    rows = log.evaluation_rows("train")
+    expected = fixed_action("regression", rows.fusion, rows)
+    np.testing.assert_allclose(actions, [expected, expected], atol=1e-6)
+
+
+def test_a_policy_that_is_no_run_is_exported_for_a_log_and_drawn_ones_are_not(shell, tmp_path):
+    to = ("--to", str(tmp_path / "policy.zip"))
+    assert "name the log" in shell.refused("export", "head:click", *to)
+    assert "drawn blindly" in shell.refused("export", "random:3", "--on", "test", *to)
+    assert "no prediction 'clicks'" in shell.refused("export", "head:clicks", "--on", "test", *to)
+    assert "is not approved" in shell.refused("export", "default", "--on", "test", "--for", "live", *to)
+    config = shell.workspace.registry.run(
+        submit_export(shell.workspace, "constant:pow_click=1", on="test")
+    ).config
+    assert (config["run_id"], config["on"]) == ("constant:pow_click=1", shell.workspace.dataset("test").id)
 
 
 def test_a_log_is_explored_around_a_fixed_policy_and_tested_against_it(shell):

@@ -1,5 +1,11 @@
 """The Gymnasium adapter promises: any bounded Box is a weight vector, and a log of it trains as any other."""
 
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import gymnasium
 import numpy as np
 import pytest
@@ -19,6 +25,7 @@ from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import BoundsPlan, Refusal
 
 PENDULUM = "gym:Pendulum-v1"
+README = Path(__file__).parent.parent / "README.md"
 
 
 class Corridor(gymnasium.Env):
@@ -155,7 +162,7 @@ def test_a_log_has_no_impressions_and_says_where_it_is_from(tmp_path):
     ("name", "told"),
     [
         ("gym:Pendulum-v99", "no environment 'Pendulum-v99'"),
-        ("gym:no_such_module:Pendulum-v1", "no environment 'no_such_module:Pendulum-v1'"),
+        ("gym:no_such_module:Pendulum-v1", r"holds no_such_module\.py, or name that folder in MTF_MODULES"),
         ("gym:", "write one like Pendulum-v1"),
         ("gym:..tests:Pendulum-v1", "write one like Pendulum-v1"),
         ("gym:a:b:Pendulum-v1", "write one like Pendulum-v1"),
@@ -166,6 +173,70 @@ def test_a_log_has_no_impressions_and_says_where_it_is_from(tmp_path):
 def test_what_cannot_be_explored_is_refused(name, told):
     with pytest.raises(Refusal, match=told):
         GymnasiumEnvironment.named(name)
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A current folder with README's environment of one's own; nothing of it stays imported."""
+    block = re.search(r"```python\n(# matching\.py.*?)```", README.read_text(), re.DOTALL)
+    (tmp_path / "matching.py").write_text(block[1])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield tmp_path
+    sys.modules.pop("matching", None)
+    gymnasium.registry.pop("Matching-v0", None)
+
+
+def test_readmes_own_environment_is_found_in_the_current_folder_and_collected_from(own):
+    env = GymnasiumEnvironment.named("gym:matching:Matching-v0")
+    assert sys.path[-1] == str(own)
+    log = collected(env, own, 20)[0]
+    rows = log.arrays("SELECT observation, action, reward FROM requests")
+    reward = 2 - np.abs(rows["action"] - rows["observation"]).sum(axis=1)
+    assert log.n_requests == 100 and rows["reward"] == pytest.approx(reward, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_policy_learns_what_is_wanted_in_readmes_own_environment(own):
+    rates = {"actor_learning_rate": 1e-2, "critic_learning_rate": 1e-2}
+    env = GymnasiumEnvironment.named("gym:matching:Matching-v0")
+    test = learned(env, own, 100, n_steps=200, n_critics=2, hidden="16", **rates)
+    assert test.effect("learned", "return").ci_low > 0.1
+
+
+def test_a_module_that_fails_is_told_in_its_own_words(own):
+    (own / "broken.py").write_text("import no_such_package\n")
+    (own / "wrong.py").write_text("1 / 0\n")
+    with pytest.raises(
+        Refusal, match="'broken' cannot be imported: No module named 'no_such_package'; install"
+    ):
+        GymnasiumEnvironment.named("gym:broken:Broken-v0")
+    with pytest.raises(Refusal, match="'wrong' cannot be imported: ZeroDivisionError"):
+        GymnasiumEnvironment.named("gym:wrong:Wrong-v0")
+
+
+@pytest.mark.slow
+def test_a_worker_finds_the_modules_of_the_folder_that_a_command_is_called_from(own, tmp_path):
+    command = [
+        sys.executable,
+        "-c",
+        "from mtf_engine.cli import app; app()",
+        "--workspace",
+        str(tmp_path / "w"),
+        "--json",
+    ]
+    asked = [
+        "dataset",
+        "collect",
+        "--env",
+        "gym:matching:Matching-v0",
+        "--explore",
+        "uniform",
+        "--requests",
+        "20",
+    ]
+    done = subprocess.run([*command, *asked], cwd=own, capture_output=True, text=True)
+    assert done.returncode == 0 and json.loads(done.stdout)["requests"] == 20, done.stderr
 
 
 def test_an_unbounded_action_is_refused():

@@ -120,7 +120,8 @@ def walk(bin: Path, folder: Path, tab: Tab) -> None:
     log = write(clean(n_users=30), folder / "log")
     mtf("dataset", "import", log, "--mapping", log / "mapping.yaml", "--name", "mine")
     run = mtf("train", "mine", "--algo", "integrated_rl", "--preset", "demo", "--set", "n_steps=20")["run_id"]
-    assert {row["run_id"] for row in mtf("evaluate", run, "baseline", "--on", "mine")} == {run, "baseline"}
+    scores = mtf("evaluate", run, "baseline", "--on", "mine")
+    assert {row["run_id"] for row in scores if not row["floor"]} == {run, "baseline"}
     mtf("export", run, "--to", bundle)
     assert mtf("verify", bundle)["ok"]
     server = Server(workspace, folder / "server.log", mtf=[bin / "mtf"], cwd=folder)

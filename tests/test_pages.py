@@ -146,6 +146,17 @@ def test_export_shows_that_the_bundle_answers_as_the_policy_does(filled):
     assert "Verified with numpy and onnxruntime alone" in opened("export").success[0].value
 
 
+def test_a_policy_that_is_no_run_is_exported_for_logs_like_one(filled):
+    test = filled.dataset("test").id
+    app = opened("export", run="head:valid_consumption", on=test)
+    box = app.selectbox(key="run")
+    assert box.value == "head:valid_consumption" and {"regression weights", "the middle of every range"} <= {
+        *box.options
+    }
+    assert f"export head:valid_consumption --to head-valid_consumption.zip --on {test}" in texts(app)
+    assert not button(app, "Export").disabled
+
+
 def test_an_unapproved_policy_is_exported_for_live_use_only_after_a_tick(filled):
     app = opened("export", **{"for": "live"})
     export = button(app, "Export")

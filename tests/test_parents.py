@@ -254,7 +254,7 @@ def test_the_pages_name_them_too(lineage, tmp_path, monkeypatch):
 def test_rounds_do_not_go_on_over_a_gap(tmp_path):
     shell = Shell(tmp_path / "workspace")
     sizes = ("--rounds", "1", "--sessions-per-round", "20", "--set", "n_steps=5", "--set", "n_critics=2")
-    asked = ("--preset", "demo", "--promote", "by-hand", "--background")
+    asked = ("--preset", "demo", "--promote", "by-hand", "--ab-users", "0", "--background")
     told = shell("progressive", "--env", "session", *sizes, *asked)
     run_id = told["run_id"]
     assert executor.wait(shell.workspace, run_id).state is RunState.WAITING, "it waits for a decision"

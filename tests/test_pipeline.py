@@ -49,7 +49,8 @@ def test_a_real_log_becomes_a_verified_bundle(tmp_path, kuairand):
     assert (finished["state"], finished["step"], finished["kind"]) == ("completed", 60, "train")
 
     scores = run("evaluate", started["run_id"], "baseline", "--on", imported["dataset_id"])
-    assert [s["run_id"] for s in scores] == [started["run_id"], "baseline"]
+    assert [s["run_id"] for s in scores if not s["floor"]] == [started["run_id"], "baseline"]
+    assert scores[-1]["run_id"] == "regression" and scores[-2]["run_id"].startswith("head:")
     for score in scores:
         assert score["split"] == "test"
         assert score["ci_low"] < score["weighted_gauc"] < score["ci_high"]

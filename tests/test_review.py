@@ -37,6 +37,16 @@ def team(tmp_path: Path) -> Workspace:
     return workspace
 
 
+def test_rounds_as_a_policy_are_what_they_promoted_last(team: Workspace) -> None:
+    add_rounds(team, a_round(4, BASELINE), a_round(5, "train-4", promoted=False), run_id="progressive-2")
+    add_rounds(team, a_round(6, BASELINE, promoted=False), run_id="progressive-3")
+    assert (team.policy(RUN), team.policy("progressive-2")) == ("train-3", "train-4")
+    with pytest.raises(Refusal, match="progressive-3 has promoted none of its 1 rounds"):
+        team.policy("progressive-3")
+    with pytest.raises(Refusal, match="no run 'progressive-4'"):
+        team.policy("progressive-4")
+
+
 def stored(workspace: Workspace) -> list[tuple]:
     with closing(sqlite3.connect(workspace.path / "registry.sqlite")) as connection:
         return connection.execute("SELECT * FROM decisions ORDER BY id").fetchall()
@@ -214,7 +224,7 @@ def test_rounds_by_hand_wait_for_people_and_go_on_as_they_decide(tmp_path: Path)
     settings = {"n_steps": "40", "n_critics": "3", "hidden": "8", "batch_size": "16"}
     run_id = submit_progressive(
         workspace, env="session:feed", rounds=2, sessions_per_round=60, algo="integrated_rl", preset="demo",
-        settings=settings, promote="by-hand",
+        settings=settings, promote="by-hand", ab_users=0,
     )  # fmt: skip
     for number, choice in ((1, "reject"), (2, "promote")):
         run = executor.wait(workspace, run_id)

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from mtf_engine.work.paper_data import submit_paper_data
 from mtf_engine.work.progressive import submit_progressive
 from mtf_engine.workspace import Workspace
 from tests.fixtures import kuairand as sample
+from tests.test_gymnasium import PENDULUM
 from tests.test_replay import source
 from tests.waiting import wait_until
 from tests.workspaces import stop_all
@@ -44,6 +46,8 @@ def submit(workspace: Workspace, **changes: Any) -> str:
         "sessions_per_round": 60,
         "seed": 3,
         "name": "small",
+        "promote": "always",  # so small a training is rarely better, and what is promoted is looked at
+        "ab_users": 0,
         **changes,
     }
     settings = SMALL | values.pop("settings", {})
@@ -97,7 +101,7 @@ def test_passes_go_over_the_log_of_each_round(workspace: Workspace) -> None:
     settings = {name: value for name, value in SMALL.items() if name != "n_steps"} | {"passes": "40"}
     run_id = submit_progressive(
         workspace, algo="integrated_rl", preset="demo", settings=settings, env="session:feed", rounds=2,
-        sessions_per_round=30, train_on="cumulative", name="passes", seed=5,
+        sessions_per_round=30, train_on="cumulative", name="passes", seed=5, ab_users=0,
     )  # fmt: skip
     run = executor.completed(workspace, executor.wait(workspace, run_id))
     rounds = [Round.model_validate(one) for one in (run.result or {})["rounds"]]
@@ -301,6 +305,30 @@ def test_logs_of_different_worlds_are_not_joined(workspace: Workspace, told: lis
     other = meta.model_copy(update={"name": "other", "signals": ("click",)})
     with pytest.raises(Refusal, match="differ in their signals"):
         joined_meta("both", ["a", "b"], [meta, other])
+
+
+@pytest.mark.parametrize(("env", "users"), [("session:feed", 2_000), (PENDULUM, 400), ("replay", 0)])
+def test_rounds_are_judged_by_an_ab_test_where_users_can_be_met_again_and_keep_the_best(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, env: str, users: int
+) -> None:
+    asked: list[dict] = []
+    monkeypatch.setattr(
+        "mtf_engine.work.progressive.submit", lambda _, __, config, **how: asked.append(config)
+    )
+    monkeypatch.setattr(workspace, "dataset", lambda name: SimpleNamespace(id=name))
+    source = "log" if env == "replay" else None
+    submit_progressive(
+        workspace,
+        algo="integrated_rl",
+        preset="demo",
+        settings=SMALL,
+        env=env,
+        source=source,
+        sessions_per_round=9,
+    )
+    (config,) = asked
+    assert (config["ab_users"], config["promote"]) == (users, "if-better")
+    assert config["criteria"]["metric"] == ("session_reward" if users else "weighted_gauc")
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,10 @@ def test_rounds_are_played_in_a_gymnasium_environment(team):
     button(app, "Start rounds").click()
     checked(app.run())
     (run,) = team.registry.queue()
-    assert run.config["env"] == "gym:Pendulum-v1" and run.config["ab_users"] == 2_000
+    assert run.config["env"] == "gym:Pendulum-v1" and (run.config["ab_users"], run.config["promote"]) == (
+        400,
+        "if-better",
+    )
 
 
 def test_rounds_are_played_on_a_replayed_log_without_an_ab_test(team):

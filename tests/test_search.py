@@ -17,7 +17,7 @@ from mtf_engine.runs.executor import completed, wait
 from mtf_engine.runs.storage import live_policy, open_dataset, open_policy
 from mtf_engine.spec import FusionSpec, Refusal
 from mtf_engine.study.comparison import FLOORS
-from mtf_engine.work.fitness import open_fitness
+from mtf_engine.work.fitness import consumed, open_fitness
 from mtf_engine.work.train import submit_train
 from mtf_engine.workspace import Workspace
 from pages.shared import results
@@ -145,6 +145,12 @@ def test_the_fitness_is_the_mean_reward_of_a_request_in_the_logs_environment(wor
     outcome = play(env, policy, *fitness.visits)
     assert fitness(policy) == outcome.rewards.sum() / outcome.requests.sum()
     assert fitness.size == {"sessions": 40}
+    limited = {**config, "n_steps": 5, "population": 2, "max_sessions": 305}
+    few = open_fitness(workspace, "explored", limited)
+    assert few.size == {"sessions": 30} and consumed(few, 10)["sessions_in_all"] <= 305
+    np.testing.assert_array_equal(few.visits, np.stack(fitness.visits)[:, :30])
+    with pytest.raises(Refusal, match="max_sessions: 9 are fewer than the 10 evaluations"):
+        open_fitness(workspace, "explored", limited | {"max_sessions": 9})
     known = log.query("SELECT DISTINCT user_id FROM requests")["user_id"]
     assert known.str.startswith("u").all()
     assert not set(known) & {f"u{code}" for code in fitness.visits[0]}, "users that the log does not know"
@@ -178,4 +184,8 @@ def test_a_search_is_estimated_by_what_its_evaluations_look_at(workspace, tmp_pa
         return estimates.estimate(Workspace(tmp_path), "evolution_strategy", config, row).seconds
 
     assert seconds(population="28") > 1.5 * seconds(population="14")
+    config = make_config("grid_search", "laptop", {"fitness": "reward", "max_sessions": "1400"}, seed=0)
+    said = estimates.search_cost(Workspace(tmp_path), "grid_search", config.model_dump(mode="json"), row)
+    assert "140 evaluations of 10 sessions each, 1,400 in all, which take about 1 min" in said
+    assert estimates.search_cost(Workspace(tmp_path), "iql", {}, row) is None
     assert seconds(fitness="reward", batch_size="4000") > 1.9 * seconds(fitness="reward", batch_size="2000")

@@ -19,7 +19,7 @@ from mtf_engine.commands.options import (
     parse_seeds,
     parse_settings,
 )
-from mtf_engine.registry import RunRow
+from mtf_engine.registry import BASELINE, RunRow
 from mtf_engine.spec import Refusal
 
 
@@ -54,15 +54,21 @@ def train(
 ) -> None:
     """Train a policy on an explored dataset; the best step on validation users is kept beside the last."""
     from mtf_engine.commands.foreground import finish_all
+    from mtf_engine.learning.training import make_config
+    from mtf_engine.runs.estimates import search_cost
     from mtf_engine.work.train import submit_seeds
 
+    chosen = parse_settings(settings or [])
+    config = make_config(algo, preset=preset, settings=chosen, seed=seed).model_dump(mode="json")
+    if said := search_cost(shell.workspace, algo, config, shell.workspace.dataset(dataset)):
+        typer.echo(said, err=True)
     run_ids = submit_seeds(
         shell.workspace,
         dataset,
         (seed,) if seeds is None else parse_seeds(seeds, first=seed),
         algo=algo,
         preset=preset,
-        settings=parse_settings(settings or []),
+        settings=chosen,
         name=name,
     )
     if not background:
@@ -86,27 +92,67 @@ def evaluate(
     shell: Session,
     policies: Policies,
     on: Annotated[str, typer.Option("--on", metavar="DATASET", help="The log to score them on.")],
+    floors: Annotated[
+        bool,
+        typer.Option(
+            "--floors/--no-floors",
+            help="The best single prediction and regression weights beside them, chosen on training rows.",
+        ),
+    ] = True,
     seed: Seed = 0,
 ) -> None:
-    """Score policies by weighted GAUC on a log's test rows, or on all where it has no split."""
+    """Score policies by weighted GAUC on a log's test rows, or on all where it has no split, and against the baseline.
+
+    Differences are paired by user; without the baseline among the policies they are to the last one named.
+    """
     from mtf_engine.commands.foreground import finish
     from mtf_engine.evaluation.result import alike
     from mtf_engine.work.evaluate import submit_evaluate
 
-    run_id = submit_evaluate(shell.workspace, policies, on, seed=seed)
+    run_id = submit_evaluate(shell.workspace, policies, on, seed=seed, floors=floors)
     result = finish(shell.workspace, run_id).result or {}
+    rows = scores(result)
+    if shell.as_json:
+        shell.show(rows)
+        return
     untold = ("no_gauc",) if result.get("no_gauc") else ()
-    shell.show(scores(result), (*SCORES, *untold))
-    if not shell.as_json:
-        for sentence, of in alike((row["run_id"], row["differs"]) for row in result["policies"]).items():
-            typer.echo(f"{', '.join(of)}: {sentence}")
+    asked = [row["run_id"] for row in rows if not row["floor"]] or [row["run_id"] for row in rows]
+    base = BASELINE if BASELINE in asked else asked[-1]
+    if len(rows) > 1:
+        compared = [row | _against(row, base) for row in rows]
+        shell.show(compared, (*SCORES, *untold, f"minus {base}", "from", "to", "is"))
+    else:
+        shell.show(rows, (*SCORES, *untold))
+    for sentence, of in alike((row["run_id"], row["differs"]) for row in result["policies"]).items():
+        print(f"{', '.join(of)}: {sentence}")
+    if floors and not result["floors"]:
+        print(
+            "no floors: neither this log nor the one that a policy learned from has training rows to choose them on"
+        )
+
+
+def _against(row: dict[str, Any], base: str) -> dict[str, Any]:
+    """Returns a policy's difference to `base`, paired by user, as columns; empty ones for the base itself."""
+    paired = (d for d in row["differences"] if (d["base"], d["group"]) == (base, "user"))
+    found = next(paired, dict.fromkeys(("value", "ci_low", "ci_high")))
+    return {
+        f"minus {base}": found["value"],
+        "from": found["ci_low"],
+        "to": found["ci_high"],
+        "is": "floor" if row["floor"] else "",
+    }
 
 
 def scores(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Returns each policy's scores and its differences to the others; where there can be none, why."""
+    """Returns each policy's scores, its differences to the others, if it is a floor; where there can be none, why."""
     told = {"no_gauc": result["no_gauc"]} if result.get("no_gauc") else {}
     return [
-        row | {"differences": [d for d in result["differences"] if d["run_id"] == row["run_id"]]} | told
+        row
+        | {
+            "floor": row["run_id"] in result.get("floors", ()),
+            "differences": [d for d in result["differences"] if d["run_id"] == row["run_id"]],
+        }
+        | told
         for row in result["policies"]
     ]
 
@@ -115,7 +161,12 @@ def scores(result: dict[str, Any]) -> list[dict[str, Any]]:
 def export(
     shell: Session,
     run: Annotated[
-        str, typer.Argument(metavar="RUN", help="A completed training: RUN, its last step, or RUN@best.")
+        str,
+        typer.Argument(
+            metavar="POLICY",
+            help="A completed training: RUN, its last step, or RUN@best; rounds; with --on default, head:NAME, "
+            "constant:..., regression.",
+        ),
     ],
     to: Annotated[Path, typer.Option("--to", metavar="FILE.zip", help="The bundle to write.")],
     on: Annotated[

@@ -39,8 +39,9 @@ Policies = Annotated[
     list[str],
     typer.Argument(
         metavar="POLICY...",
-        help="RUN, its last step; RUN@best, its best on validation users; baseline; or one action for all: "
-        "default, head:NAME, constant:W,W,..., constant:DIMENSION=W, random:SEED.",
+        help="RUN, its last step, of rounds what they promoted last; RUN@best, its best on validation users; baseline; "
+        "or one action for all: "
+        "default, head:NAME, constant:W,W,..., constant:DIMENSION=W, random:SEED; on a log, regression.",
     ),
 ]
 Around = Annotated[

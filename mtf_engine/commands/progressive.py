@@ -31,6 +31,15 @@ Settings = Annotated[
         help="One setting; n_steps is shared by the rounds, passes are of each.",
     ),
 ]
+ABUsers = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=0,
+        help="Users of an A/B test a round; 0: none.",
+        show_default="2000, of gym:ID 400, of replay none",
+    ),
+]
 
 app = typer.Typer()
 
@@ -62,12 +71,13 @@ def progressive(
     algo: Algo = "integrated_rl",
     preset: Preset = "laptop",
     settings: Settings = None,
+    half_width: Annotated[float, typer.Option(help="Of the box, where no --bounds.")] = 0.15,
     bounds: Bounds = None,
     baseline: Around = "baseline",
     train_on: Annotated[TrainOn, typer.Option(help="The round's log, or all so far.")] = TrainOn.CURRENT,
     promote: Annotated[
         Promote, typer.Option(help="Each candidate; one above the baseline by A/B test or GAUC; as reviewed.")
-    ] = Promote.ALWAYS,
+    ] = Promote.IF_BETTER,
     metric: Annotated[
         str | None,
         typer.Option(help="What a round is judged by; default: the A/B session reward, else GAUC."),
@@ -76,32 +86,33 @@ def progressive(
         list[str] | None,
         typer.Option(metavar="METRIC>=X", help="A limit that a candidate must keep; repeat for more."),
     ] = None,
-    ab_users: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Users of an A/B test a round; 0: none.")
-    ] = 0,
+    ab_users: ABUsers = None,
     seed: Seed = 0,
     name: Name = None,
     background: Background = False,
 ) -> None:
     """Explore, train and promote in rounds: what a round promotes is the next one's baseline."""
     from mtf_engine.release.criteria import parse_criteria
-    from mtf_engine.work.progressive import submit_progressive
+    from mtf_engine.work.progressive import default_ab_users, submit_progressive
 
+    played = environment(env, world, replay)
+    users = default_ab_users(played) if ab_users is None else ab_users
     run_id = submit_progressive(
         shell.workspace,
-        env=environment(env, world, replay),
+        env=played,
         source=source,
         rounds=rounds,
         sessions_per_round=sessions_per_round,
         algo=algo,
         preset=preset,
         settings=parse_settings(settings or []),
+        half_width=half_width,
         plan=bounds_plan(shell.workspace, bounds) if bounds else None,
         baseline=baseline,
         train_on=train_on,
         promote=promote,
-        ab_users=ab_users,
-        criteria=parse_criteria(metric, guardrail, env, tested=bool(ab_users)),
+        ab_users=users,
+        criteria=parse_criteria(metric, guardrail, env, tested=users > 0),
         seed=seed,
         name=name,
     )

@@ -5,8 +5,12 @@ stands for consumption, the length for duration. An episode is seeded by (seed, 
 in the same state and draw the same numbers in the same order.
 """
 
+import importlib
+import os
 import re
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Self
 
 import gymnasium
@@ -14,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtf_engine.environments import Active, Candidates, Impressions, Step, draws
+from mtf_engine.environments.names import MODULES
 from mtf_engine.environments.session import FIRST_SECOND, USERS_PER_SEED
 from mtf_engine.fusion import pows_and_biases
 from mtf_engine.spec import FusionSpec, Refusal, RewardSpec
@@ -55,8 +60,12 @@ class GymnasiumEnvironment:
         if not IDS.fullmatch(gym_id):
             raise Refusal(f"{gym_id!r} is no id of Gymnasium; write one like Pendulum-v1, or MODULE:ID")
 
+        module, _, registered = gym_id.rpartition(":")
+        if module:
+            _import(module)
+
         def make() -> gymnasium.Env:
-            return gymnasium.make(gym_id, disable_env_checker=True)
+            return gymnasium.make(registered, disable_env_checker=True)
 
         try:
             return cls(make, name, seed)
@@ -136,6 +145,30 @@ class GymnasiumEnvironment:
             reward=np.empty((n, 0)),
             label=np.empty((n, 0), bool),
         )
+
+
+def _import(module: str) -> None:
+    """Imports a module that registers environments: an installed one, else of the folder that `MODULES` names.
+
+    A Refusal where there is none or it fails. The folder comes last, so that nothing in it hides what is installed.
+    """
+    folder = str(Path(os.environ.get(MODULES) or ".").resolve())
+    if folder not in sys.path:
+        sys.path.append(folder)
+    importlib.invalidate_caches()
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if not f"{module}.".startswith(f"{error.name}."):
+            raise Refusal(
+                f"the module {module!r} cannot be imported: {error}; install what it needs"
+            ) from None
+        raise Refusal(
+            f"there is no module {module!r}, neither installed nor in {Path(folder).name}; call from the folder that "
+            f"holds {module.replace('.', '/')}.py, or name that folder in {MODULES}"
+        ) from None
+    except Exception as error:  # whatever code of one's own may raise
+        raise Refusal(f"the module {module!r} cannot be imported: {type(error).__name__}: {error}") from None
 
 
 def _box(space: gymnasium.Space, name: str) -> gymnasium.spaces.Box:

@@ -8,6 +8,8 @@ from mtf_engine.spec import Spec
 
 SESSION, REPLAY, GYM = "session", "replay", "gym:"
 """What the name of an environment is, or starts with: "session:WORLD", "replay:20/3/5", "gym:ID"."""
+MODULES = "MTF_MODULES"
+"""Environment variable with the folder that modules with environments of one's own are in; else the current one."""
 FIRST_WORLD = "clickbait"
 """The world of a stored "session" that names none: there was no other."""
 

@@ -36,6 +36,16 @@ class Batch(NamedTuple):
     users: slice
 
 
+class ArmMean(Spec):
+    """What users bring under one policy, the base too, with its 95 % interval over users, or over several seeds."""
+
+    policy: str
+    metric: str
+    mean: float
+    ci_low: float
+    ci_high: float
+
+
 class Effect(Spec):
     """What one policy does to one metric, per user, beside the base.
 
@@ -71,6 +81,8 @@ class ABTest(Spec):
     policies: tuple[str, ...]
     metrics: tuple[str, ...]
     base_means: dict[str, float]
+    means: tuple[ArmMean, ...] = ()
+    """Of every policy, the base first; intervals of a stopped test are the boundary's, as its effects'."""
     n_users: int
     seeds: tuple[int, ...]
     effects: tuple[Effect, ...]
@@ -150,6 +162,11 @@ class Played:
             policies=tuple(self.policies),
             metrics=tuple(self.metrics),
             base_means={metric: float(self.sums[base][metric][:, :n].mean()) for metric in self.metrics},
+            means=tuple(
+                ArmMean(policy=name, metric=metric, **arm_mean(self.sums[name][metric][:, :n], rho2))
+                for name in sorted(self.policies, key=lambda name: name != base)
+                for metric in self.metrics
+            ),
             n_users=n,
             seeds=self.seeds,
             effects=tuple(
@@ -206,6 +223,17 @@ def ab_test(
             if stop_early and waiting and all(look.is_told for look in now if look.metric in DECIDES):
                 return played.result(base, looks, users)
     return played.result(base, looks)
+
+
+def arm_mean(values: np.ndarray, rho2: float | None = None) -> dict[str, float]:
+    """Returns `mean`, `ci_low` and `ci_high` of one metric of all users, [n_seeds, n_users].
+
+    Users are the unit, or seeds where there are several; with `rho2` as in `relative_effect`.
+    """
+    units = values.mean(axis=1) if len(values) > 1 else values[0]
+    mean = float(units.mean())
+    told = student(mean, units) if rho2 is None else _always(mean, units, rho2)
+    return {"mean": mean, "ci_low": told["ci_low"], "ci_high": told["ci_high"]}
 
 
 def relative_effect(ours: np.ndarray, base: np.ndarray, rho2: float | None = None) -> dict[str, Any]:

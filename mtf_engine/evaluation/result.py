@@ -119,6 +119,10 @@ class EvaluationResult(Spec):
     policies: tuple[PolicyEvaluation, ...]
     differences: tuple[PairedDifference, ...]
     segment_differences: tuple[SegmentDifference, ...]
+    floors: tuple[str, ...] = ()
+    """Those of the policies that are floors: any other has to beat them, or it has learned nothing that counts."""
+    floors_from: str | None = None
+    """The dataset on whose training rows the floors were chosen and fitted; None: there are none."""
     calibrations: dict[str, Calibration] = Field(default_factory=dict)
 
     @property

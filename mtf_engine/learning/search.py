@@ -16,7 +16,7 @@ from mtf_engine.learning.start import baseline_actions
 from mtf_engine.logs.transitions import Transitions
 from mtf_engine.policies.networks import ConstantAction
 from mtf_engine.policies.policy import Policy
-from mtf_engine.spec import Count
+from mtf_engine.spec import Count, Refusal
 
 Fitness = Callable[[Acting], float]
 """How good a policy is by rows or sessions that are the same at every call; higher is better."""
@@ -34,6 +34,11 @@ class SearchConfig(TrainerConfig):
         description="training users (weighted_gauc) or sessions (reward) that an evaluation is over, at most; "
         "the same ones every time (ours)",
     )
+    max_sessions: Count | None = Field(
+        default=None,
+        description="sessions that a search by reward plays in all, at most: an evaluation is then over fewer; "
+        "None: no limit (ours)",
+    )
     checkpoint_every: Count = Field(
         default=1, description="steps between checkpoints, from which a run resumes"
     )
@@ -46,6 +51,24 @@ class SearchConfig(TrainerConfig):
         description="what is searched for: weighted GAUC by user on training rows, or the mean reward of a "
         "request in the environment that the log is from",
     )
+
+
+def evaluations(config: Mapping[str, Any]) -> int:
+    """Returns how often a search of this config asks for the fitness."""
+    return int(config["n_steps"] * config.get("population", 1))
+
+
+def sessions_each(config: Mapping[str, Any]) -> int:
+    """Returns the sessions of one evaluation by reward, the same for all, so that trials can be compared."""
+    if config.get("max_sessions") is None:
+        return int(config["batch_size"])
+    each = config["max_sessions"] // evaluations(config)
+    if not each:
+        raise Refusal(
+            f"max_sessions: {config['max_sessions']} are fewer than the {evaluations(config)} evaluations; allow "
+            "more, or make fewer by n_steps"
+        )
+    return min(int(config["batch_size"]), int(each))
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from mtf_engine.policies.policy import Policy
 
 SCHEMA_VERSION = 1
-MEMBERS = ("policy.onnx", "scores.onnx", "policy.safetensors", "golden.npz")
+SCORES = "scores.onnx"
+MEMBERS = ("policy.onnx", SCORES, "policy.safetensors", "golden.npz")
+"""All but the scores are in every bundle; a policy of what shows no candidates has nothing to score."""
 MANIFEST = "manifest.json"
 LARGEST_MEMBER = 1 << 30
 """A member said to be larger than this many bytes is refused before it is read."""
@@ -46,7 +48,8 @@ def export(
 ) -> dict[str, Any]:
     """Returns the manifest of the bundle written to `to`, in one step, once it is shown to compute the same.
 
-    `rows` are logged requests to take golden examples from; `evaluation` is the policy's scores, JSON-able;
+    `rows` are logged requests to take golden examples from, and where they have no impressions the policy is written
+    alone, without the graph that scores candidates; `evaluation` is the policy's scores, JSON-able;
     `clip` holds served actions inside bounds; `approval` tells who made the policy live, and why; `purpose` what the
     bundle is for. The same arguments give the same bytes. A Refusal where rows and policy differ in names, or where
     onnxruntime and the policy disagree.
@@ -55,13 +58,8 @@ def export(
     from mtf_engine.policies.graphs import ServedPolicy, graphs
 
     policy.check(rows.fusion, rows.feature_names)
-    if not len(rows.predictions):
-        raise _refusal(
-            "the log has no impressions, so there is nothing whose scores a bundle could be checked with; "
-            "name a log with the same features that has some"
-        )
     members = {
-        **graphs(policy, clip),
+        **graphs(policy, clip, scores=len(rows.predictions) > 0),
         "policy.safetensors": policy.to_bytes(),
         "golden.npz": _golden(ServedPolicy(policy, clip), rows),
     }
@@ -85,17 +83,16 @@ def verify(path: Path | io.BytesIO) -> dict[str, Any]:
 
     members = _read(path)
     golden = np.load(io.BytesIO(members["golden.npz"]), allow_pickle=False)
-    policy, scores = (onnxruntime.InferenceSession(members[f"{name}.onnx"]) for name in ("policy", "scores"))
+    graphs = {name: onnxruntime.InferenceSession(members[name]) for name in members if name.endswith(".onnx")}
     pairs = []
     for requests, candidates in ((slice(None), slice(None)), (slice(1), slice(1))):
-        observations = golden["observations"][requests]
-        predictions = golden["predictions"][requests, candidates]
-        (actions,) = policy.run(None, {"observations": observations})
-        (log_scores,) = scores.run(None, {"observations": observations, "predictions": predictions})
-        pairs += [
-            (actions, golden["actions"][requests]),
-            (log_scores, golden["log_final_scores"][requests, candidates]),
-        ]
+        asked = {"observations": golden["observations"][requests]}
+        (actions,) = graphs["policy.onnx"].run(None, asked)
+        pairs.append((actions, golden["actions"][requests]))
+        if SCORES in graphs:
+            asked["predictions"] = golden["predictions"][requests, candidates]
+            (log_scores,) = graphs[SCORES].run(None, asked)
+            pairs.append((log_scores, golden["log_final_scores"][requests, candidates]))
     return {
         "ok": all(np.allclose(found, expected, TOLERANCE, TOLERANCE) for found, expected in pairs),
         "max_abs_diff": max(float(np.abs(found - expected).max()) for found, expected in pairs),
@@ -107,23 +104,27 @@ def _read(path: Path | io.BytesIO) -> dict[str, bytes]:
     name = path.name if isinstance(path, Path) else "the bundle"
     try:
         with zipfile.ZipFile(path) as file:
-            missing = sorted({MANIFEST, *MEMBERS} - set(file.namelist()))
-            if missing:
-                raise _refusal(f"{name} is no bundle: {missing[0]} is missing; export the policy again")
-            if any(file.getinfo(member).file_size > LARGEST_MEMBER for member in (MANIFEST, *MEMBERS)):
-                raise _refusal(
-                    f"{name} is no bundle: a file in it is larger than 1 GiB; export the policy again"
-                )
-            members = {member: file.read(member) for member in MEMBERS}
-            manifest = json.loads(file.read(MANIFEST))
+            manifest = json.loads(_member(file, MANIFEST, name))
+            if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
+                raise _refusal(f"{name} is no bundle of version {SCHEMA_VERSION}; export the policy again")
+            hashes = manifest.get("sha256", {})
+            held = [member for member in MEMBERS if member != SCORES or member in hashes]
+            members = {member: _member(file, member, name) for member in held}
     except (OSError, zipfile.BadZipFile, zlib.error, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise _refusal(f"{name} cannot be read as a bundle: {error}; export the policy again") from None
-    if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
-        raise _refusal(f"{name} is no bundle of version {SCHEMA_VERSION}; export the policy again")
     for member, content in members.items():
-        if manifest.get("sha256", {}).get(member) != hashlib.sha256(content).hexdigest():
+        if hashes.get(member) != hashlib.sha256(content).hexdigest():
             raise _refusal(f"{member} in {name} is not the one that was exported; export the policy again")
     return members
+
+
+def _member(file: zipfile.ZipFile, member: str, name: str) -> bytes:
+    """Returns the content of a member of the bundle `name`; a Refusal where it is missing or too large."""
+    if member not in file.namelist():
+        raise _refusal(f"{name} is no bundle: {member} is missing; export the policy again")
+    if file.getinfo(member).file_size > LARGEST_MEMBER:
+        raise _refusal(f"{name} is no bundle: a file in it is larger than 1 GiB; export the policy again")
+    return file.read(member)
 
 
 def _refusal(sentence: str) -> Exception:
@@ -133,25 +134,24 @@ def _refusal(sentence: str) -> Exception:
 
 
 def _golden(served: Any, rows: EvaluationRows | Examples) -> bytes:
-    """Returns golden.npz: requests spread over the log, each with 8 logged impressions as candidates."""
+    """Returns golden.npz: requests spread over the log, each with 8 logged impressions as candidates if it has any."""
     import torch
 
     from mtf_engine.fusion import log_final_score
 
     requests = np.unique(np.linspace(0, len(rows.observations) - 1, GOLDEN_REQUESTS).astype(int))
-    first = np.linspace(0, len(rows.predictions) - 1, len(requests)).astype(int)
-    candidates = (first[:, None] + np.arange(GOLDEN_CANDIDATES)) % len(rows.predictions)
-    observations, predictions = rows.observations[requests], rows.predictions[candidates]
+    observations = rows.observations[requests]
     with torch.inference_mode():
         actions = served(torch.as_tensor(observations)).numpy()
+    golden = {"observations": observations, "actions": actions}
+    if len(rows.predictions):
+        first = np.linspace(0, len(rows.predictions) - 1, len(requests)).astype(int)
+        candidates = (first[:, None] + np.arange(GOLDEN_CANDIDATES)) % len(rows.predictions)
+        predictions = rows.predictions[candidates]
+        scores = log_final_score(rows.fusion, actions, predictions).astype(np.float32)
+        golden |= {"predictions": predictions, "log_final_scores": scores}
     buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        observations=observations,
-        predictions=predictions,
-        actions=actions,
-        log_final_scores=log_final_score(rows.fusion, actions, predictions).astype(np.float32),
-    )
+    np.savez(buffer, allow_pickle=False, **golden)
     return buffer.getvalue()
 
 
@@ -162,14 +162,16 @@ def _manifest(
     clip: Clip | None,
     approval: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
+    inputs = {"observations": "float32 [requests, features], natural units, in the order of features"}
+    if SCORES in members:
+        inputs["predictions"] = (
+            "float32 [requests, candidates, predictions], in the order of fusion.predictions"
+        )
     return {
         "schema_version": SCHEMA_VERSION,
         "approved": approval is not None,
         "approval": approval,
-        "inputs": {
-            "observations": "float32 [requests, features], natural units, in the order of features",
-            "predictions": "float32 [requests, candidates, predictions], in the order of fusion.predictions",
-        },
+        "inputs": inputs,
         "features": list(policy.feature_names),
         "standardised": [
             n for n, numeric in zip(policy.feature_names, policy.numeric_mask, strict=True) if numeric

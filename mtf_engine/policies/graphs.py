@@ -70,9 +70,13 @@ class ServedScores(nn.Module):
         return log_final_score(self.fusion, self.served(observations), predictions, xp=torch)
 
 
-def graphs(policy: Policy, clip: Clip | None) -> dict[str, bytes]:
-    """Returns the content of policy.onnx and scores.onnx; numbers of requests and of candidates are free."""
-    return {"policy.onnx": policy_graph(policy, clip), "scores.onnx": _scores_graph(policy, clip)}
+def graphs(policy: Policy, clip: Clip | None, scores: bool) -> dict[str, bytes]:
+    """Returns the content of policy.onnx and, with `scores`, of scores.onnx.
+
+    Numbers of requests and of candidates are free.
+    """
+    scoring = {"scores.onnx": _scores_graph(policy, clip)} if scores else {}
+    return {"policy.onnx": policy_graph(policy, clip), **scoring}
 
 
 def policy_graph(policy: Policy, clip: Clip | None) -> bytes:

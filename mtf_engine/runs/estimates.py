@@ -4,8 +4,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mtf_engine.environments.names import GYM
 from mtf_engine.registry import DatasetRow, RunRow, RunState
 from mtf_engine.runs import executor, metrics
+from mtf_engine.runs.storage import open_dataset
 from mtf_engine.workspace import Workspace
 
 SIZES = ("batch_size", "n_critics", "hidden", "n_threads", "device", "fitness", "population")
@@ -29,7 +31,7 @@ COLLECT_RATE = 8_000
 SESSION_RATE = 600
 """Sessions a second of a part of rounds, collected, learned from or tested on, where there were none yet."""
 PLAY_RATE = 2_000
-"""Sessions played a second, where none was yet."""
+"""Sessions played a second, where none was yet; a Gymnasium environment is played as its log was."""
 TRIAL_START = 1.0
 """Seconds of a trial of a search before its first step: it reads its log and fits the policy that it starts from."""
 RANK_RATE = 2e6
@@ -108,12 +110,13 @@ def estimate(workspace: Workspace, algo: str, config: dict[str, Any], dataset: D
     for run in like:
         seconds = _seconds_a_step(workspace, run)
         if seconds and run.dataset_id in datasets:
-            grown = _guess(config, dataset) / _guess(run.config, datasets[run.dataset_id])
+            before = _guess(workspace, run.config, datasets[run.dataset_id])
+            grown = _guess(workspace, config, dataset) / before
             step = STEP_OVERHEAD + max(seconds - STEP_OVERHEAD, 1e-4) * grown
             same = _unlike(run, config) == 0
             basis = f"as in {run.id}" if same else f"scaled from {run.id}, which had other sizes"
             return Estimate(n_steps * step, _memory(config, dataset), basis)
-    step = STEP_OVERHEAD + _guess(config, dataset)
+    step = STEP_OVERHEAD + _guess(workspace, config, dataset)
     basis = "a guess, as no such training was completed here yet"
     return Estimate(n_steps * step, _memory(config, dataset), basis)
 
@@ -137,16 +140,44 @@ def _unlike(run: RunRow, config: dict[str, Any]) -> int:
     return sum(run.config.get(name) != config.get(name) for name in SIZES)
 
 
-def _guess(config: dict[str, Any], dataset: DatasetRow) -> float:
+def _guess(workspace: Workspace, config: dict[str, Any], dataset: DatasetRow) -> float:
     """Returns the seconds of one step beyond its overhead, by what the step goes through."""
-    evaluations = config.get("population", 1)
+    from mtf_engine.learning.search import sessions_each  # it loads torch
+
+    asked = config.get("population", 1)
     match config.get("fitness"):
         case "weighted_gauc":
-            return evaluations * dataset.n_impressions / RANK_RATE
+            return asked * dataset.n_impressions / RANK_RATE
         case "reward":
-            return evaluations * config["batch_size"] / PLAY_RATE
+            return asked * sessions_each(config) / _play_rate(workspace, dataset)
         case _:
             return _multiplications(config, dataset) / (RATE * config["n_threads"])
+
+
+def _play_rate(workspace: Workspace, dataset: DatasetRow) -> float:
+    """Returns the sessions a second that are played where a log is from: as fast as it was collected, for gym:ID."""
+    env = str(dataset.meta.get("details", {}).get("env") or "")
+    if not env.startswith(GYM) or dataset.run_id is None:
+        return PLAY_RATE
+    seconds = workspace.registry.run(dataset.run_id).seconds or START
+    sessions = open_dataset(workspace, dataset.id).query(
+        "SELECT count(DISTINCT session_id) AS n FROM requests"
+    )
+    return float(sessions["n"][0] / max(seconds - START, seconds / 2))
+
+
+def search_cost(workspace: Workspace, algo: str, config: dict[str, Any], dataset: DatasetRow) -> str | None:
+    """Returns in a sentence what a search by reward will play, and how long; None for any other training."""
+    from mtf_engine.learning.search import evaluations, sessions_each
+
+    if config.get("fitness") != "reward":
+        return None
+    n, each = evaluations(config), sessions_each(config)
+    took = estimate(workspace, algo, config, dataset)
+    return (
+        f"a search by reward: {n:,} evaluations of {each:,} sessions each, {n * each:,} in all, which take about "
+        f"{max(took.seconds / 60, 1):,.0f} min ({took.basis}); max_sessions limits how many it plays"
+    )
 
 
 def _multiplications(config: dict[str, Any], dataset: DatasetRow) -> float:

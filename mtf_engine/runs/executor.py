@@ -20,6 +20,7 @@ from filelock import FileLock
 from pydantic_core import to_json
 
 from mtf_engine.disk import remove_folder
+from mtf_engine.environments.names import MODULES
 from mtf_engine.registry import RunRow, RunState, new_id, now
 from mtf_engine.runs import files, lock, notices
 from mtf_engine.runs.kind import RunKind
@@ -276,7 +277,9 @@ def _start(workspace: Workspace, run: RunRow) -> bool:
             child = _Worker(
                 [sys.executable, "-m", "mtf_engine", "--workspace", workspace.path, "run-job", run.id],
                 cwd=Path(__file__).parents[2],
-                env=os.environ | _environment(run.config.get("n_threads", 1)) | {LOCK_DESCRIPTOR: str(held)},
+                env=os.environ
+                | _environment(run.config.get("n_threads", 1))
+                | {LOCK_DESCRIPTOR: str(held), MODULES: os.environ.get(MODULES) or str(Path.cwd())},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

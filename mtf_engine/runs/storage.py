@@ -1,15 +1,19 @@
 """What the registry and configs name, opened: datasets, policies and environments."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mtf_engine.environments.names import GYM, world_of
 from mtf_engine.logs.datasets import Dataset, write_dataset
-from mtf_engine.logs.schema import DatasetMeta, Ledger, Tables
+from mtf_engine.logs.schema import DatasetMeta, EvaluationRows, Ledger, Tables
+from mtf_engine.logs.splits import TRAIN
 from mtf_engine.registry import BASELINE, BEST, DatasetRow, RunRow, is_fixed, is_trained, now, run_of
 from mtf_engine.runs import files
 from mtf_engine.spec import Refusal
 from mtf_engine.workspace import Workspace
+
+TRAINING_USERS = 5_000
+"""Users whose training rows floors are chosen on, at most: as many as a search looks at."""
 
 if TYPE_CHECKING:  # a worker that imports a log needs no torch
     from mtf_engine.environments import Environment
@@ -68,29 +72,36 @@ def register_dataset(workspace: Workspace, ledger: Ledger, meta: DatasetMeta, ru
     )
 
 
-def open_policy(workspace: Workspace, name: str, like: "DatasetMeta | Environment") -> "Policy":
+def open_policy(
+    workspace: Workspace,
+    name: str,
+    like: "DatasetMeta | Environment",
+    learned_from: EvaluationRows | None = None,
+) -> "Policy":
     """Returns the policy of a training (`RUN`, `RUN@best`), a fixed one, or the `baseline` of `like`.
 
-    A Refusal where the training's policy takes other features, predictions or dimensions than `like`.
+    `learned_from` are the training rows of a log, for regression weights alone. A Refusal where the training's policy
+    takes other features, predictions or dimensions than `like`.
     """
     if name == BASELINE:
         return live_policy(like)
     if is_fixed(name):
-        return _fixed_policy(name, like)
+        return _fixed_policy(name, like, learned_from)
     policy = load_policy(workspace, name)
     policy.check(like.fusion, like.feature_names)
     return policy
 
 
-def _fixed_policy(name: str, like: "DatasetMeta | Environment") -> "Policy":
+def _fixed_policy(
+    name: str, like: "DatasetMeta | Environment", learned_from: EvaluationRows | None
+) -> "Policy":
     from mtf_engine.policies.fixed import fixed_action
     from mtf_engine.policies.networks import ConstantAction
     from mtf_engine.policies.policy import Policy
 
-    network = ConstantAction.of(len(like.feature_names), fixed_action(name, like.fusion))
-    return Policy(
-        network, like.fusion, tuple(like.feature_names), tuple(like.numeric_mask), {"algo": "fixed"}
-    )
+    network = ConstantAction.of(len(like.feature_names), fixed_action(name, like.fusion, learned_from))
+    info = {"algo": "fixed", "name": name}
+    return Policy(network, like.fusion, tuple(like.feature_names), tuple(like.numeric_mask), info)
 
 
 def live_policy(like: "DatasetMeta | Environment") -> "Policy":
@@ -110,6 +121,25 @@ def live_policy(like: "DatasetMeta | Environment") -> "Policy":
         if live := World.named(world).live:
             return Policy.linear(*takes, live.bias, live.weights)
     return Policy.baseline(*takes)
+
+
+def training_rows(
+    workspace: Workspace, dataset: str, policies: Sequence[str] = ()
+) -> tuple[str, EvaluationRows] | tuple[None, None]:
+    """Returns the id of a dataset and its training rows with their impressions, those of 5,000 users at most.
+
+    Of `dataset`; where it has none, of the log that the first training among `policies` learned from, if that is there
+    and has the same fusion and features. Two Nones where neither has any.
+    """
+    meta = open_dataset(workspace, dataset).meta
+    learned = [str(workspace.trained(policy).dataset_id) for policy in policies if is_trained(policy)]
+    there = {row.id for row in workspace.registry.datasets()}
+    for name in (workspace.dataset(dataset).id, *(name for name in learned[:1] if name in there)):
+        log = open_dataset(workspace, name)
+        like = (log.meta.fusion, log.meta.feature_names) == (meta.fusion, meta.feature_names)
+        if like and TRAIN in log.splits and log.n_impressions:
+            return name, log.evaluation_rows(TRAIN, n_users=TRAINING_USERS)
+    return None, None
 
 
 def load_policy(workspace: Workspace, name: str) -> "Policy":

@@ -15,8 +15,8 @@ from mtf_engine.spec import Spec
 from mtf_engine.study.comparison import ROUNDS, Cell
 
 GAUC = "weighted_gauc"
-METRICS = (GAUC, "valid_consumption", "duration_time", "session_reward")
-"""Weighted GAUC on the test log; the others relative to the baseline, by A/B test."""
+METRICS = (GAUC, "valid_consumption", "duration_time", "session_reward", "return", "length")
+"""Weighted GAUC on the test log; the others relative to the baseline, by A/B test; two are of what shows nothing."""
 FEWEST_RANKED = 3
 
 Values = dict[tuple[str, str], dict[int, float]]

@@ -8,11 +8,11 @@ from pydantic import Field
 from mtf_engine.logs.splits import TEST, VALIDATION
 from mtf_engine.policies.fixed import fixed_action
 from mtf_engine.questions.differences import differs
-from mtf_engine.registry import is_fixed, is_trained
+from mtf_engine.registry import REGRESSION, is_fixed, is_trained
 from mtf_engine.runs import files
 from mtf_engine.runs.executor import submit
 from mtf_engine.runs.kind import RunKind
-from mtf_engine.runs.storage import load_policy, open_critics, open_dataset, open_policy
+from mtf_engine.runs.storage import load_policy, open_critics, open_dataset, open_policy, training_rows
 from mtf_engine.runs.worker import Job
 from mtf_engine.spec import FusionSpec, Seed, Spec, Threads
 from mtf_engine.workspace import Workspace
@@ -28,6 +28,7 @@ class EvaluateConfig(Spec):
 
     policies: tuple[str, ...] = Field(min_length=1)
     dataset_id: str
+    floors: bool = Field(default=False, description="the best single prediction and regression weights, too")
     seed: Seed = 0
     n_threads: Threads = 1
 
@@ -38,19 +39,23 @@ def submit_evaluate(
     dataset: str,
     *,
     seed: int = 0,
+    floors: bool = True,
     name: str | None = None,
     parent_id: str | None = None,
 ) -> str:
-    """Returns the id of the run that scores `policies` (`RUN`, `RUN@best`, `baseline`, a fixed one) on a dataset."""
+    """Returns the id of the run that scores `policies` (`RUN`, `RUN@best`, `baseline`, a fixed one) on a dataset.
+
+    With `floors` the best single prediction and the regression weights stand beside them, see `training_rows`.
+    """
     row = workspace.dataset(dataset)
     policies = [workspace.policy(policy) for policy in policies]
     for policy in policies:
-        workspace.check_policy(policy)
-        if is_fixed(policy):
+        workspace.check_policy(policy, on_log=True)
+        if is_fixed(policy) and policy != REGRESSION:
             fixed_action(policy, FusionSpec.model_validate(row.meta["fusion"]))
     config = EvaluateConfig.asked(
         "the evaluation",
-        {"policies": tuple(dict.fromkeys(policies)), "dataset_id": row.id, "seed": seed},
+        {"policies": tuple(dict.fromkeys(policies)), "dataset_id": row.id, "seed": seed, "floors": floors},
     )
     return submit(
         workspace,
@@ -67,13 +72,18 @@ def evaluate(job: Job, config: EvaluateConfig) -> dict[str, Any]:
     """Scores policies on a dataset, and asks their critics what they make of the log they never saw."""
     from mtf_engine.disk import write_atomically
     from mtf_engine.evaluation import evaluate as score
+    from mtf_engine.evaluation.floors import floors
 
     dataset = open_dataset(job.workspace, config.dataset_id)
+    learned, rows = None, None
+    if config.floors or REGRESSION in config.policies:
+        learned, rows = training_rows(job.workspace, config.dataset_id, config.policies)
+    beside = floors(rows) if config.floors and rows is not None else ()
     policies = {
         name: load_policy(job.workspace, name)
         if is_trained(name)
-        else open_policy(job.workspace, name, dataset.meta)
-        for name in config.policies
+        else open_policy(job.workspace, name, dataset.meta, rows)
+        for name in dict.fromkeys((*config.policies, *beside))
     }
     critics = {name: found for name in config.policies if (found := open_critics(job.workspace, name))}
     result = score(policies, dataset.evaluation_rows(), seed=config.seed, critics=critics)
@@ -88,7 +98,8 @@ def evaluate(job: Job, config: EvaluateConfig) -> dict[str, Any]:
         )
         for one in result.policies
     ]
-    result = result.model_copy(update={"calibrations": calibrations, "policies": tuple(told)})
+    more = {"floors": beside, "floors_from": learned if beside else None, "calibrations": calibrations}
+    result = result.model_copy(update={**more, "policies": tuple(told)})
     write_atomically(job.folder / files.EVALUATION, result.model_dump_json().encode())
     return result.summary()
 

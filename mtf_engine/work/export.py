@@ -1,19 +1,21 @@
 """Exports: the policy of a training as a bundle, once it is shown to compute the same."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from mtf_engine.disk import write_atomically
-from mtf_engine.registry import BASELINE, RunState, run_of
+from mtf_engine.policies.fixed import fixed_action
+from mtf_engine.registry import BASELINE, REGRESSION, RunState, is_fixed, run_of
 from mtf_engine.release import review
 from mtf_engine.runs import files
 from mtf_engine.runs.executor import submit
 from mtf_engine.runs.kind import RunKind
-from mtf_engine.runs.storage import has_examples, load_policy, open_dataset, open_policy
+from mtf_engine.runs.storage import has_examples, load_policy, open_dataset, open_policy, training_rows
 from mtf_engine.runs.worker import Job
-from mtf_engine.spec import BoundsPlan, Refusal, Spec, Threads
+from mtf_engine.spec import BoundsPlan, FusionSpec, Refusal, Spec, Threads
 from mtf_engine.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -57,13 +59,10 @@ def submit_export(
             "held in bounds it is another policy, which must be scored anew; name the log to score it on: --on DATASET"
         )
     run_id = workspace.policy(run_id)
+    if is_fixed(run_id):
+        return _submit_fixed(workspace, run_id, on, clip, purpose, unapproved)
     trained = workspace.trained(run_id)
-    approved = clip is None and review.approval(workspace, run_id) is not None
-    if purpose == "live" and not unapproved and not approved:
-        raise Refusal(
-            f"{run_id} is not approved for live use: nobody has made it live (`review decide`); export it for a test, "
-            "or say that this is meant: --unapproved"
-        )
+    _refuse_unapproved(workspace, run_id, clip, purpose, unapproved)
     own = None if has_examples(workspace, trained.id) else trained.dataset_id
     if on is None and own is not None and own not in {row.id for row in workspace.registry.datasets()}:
         raise Refusal(
@@ -75,6 +74,42 @@ def submit_export(
     return submit(
         workspace, KIND, config, name=trained.name, dataset_id=on or trained.dataset_id, algo=trained.algo
     )
+
+
+def _submit_fixed(
+    workspace: Workspace,
+    policy: str,
+    on: str | None,
+    clip: BoundsPlan | None,
+    purpose: Purpose,
+    unapproved: bool,
+) -> str:
+    """Returns the id of the run that exports a policy that is no run, for logs like `on`."""
+    if policy.startswith("random:"):
+        raise Refusal(
+            f"{policy} is drawn blindly, as something to compare with, and is not for serving; name another"
+        )
+    if on is None:
+        raise Refusal(
+            f"{policy} is no run with a log of its own; name the log whose features and fusion it is for: --on DATASET"
+        )
+    row = workspace.dataset(on)
+    if policy != REGRESSION:
+        fixed_action(policy, FusionSpec.model_validate(row.meta["fusion"]))
+    _refuse_unapproved(workspace, policy, clip, purpose, unapproved)
+    config = ExportConfig(run_id=policy, on=row.id, clip=clip, purpose=purpose).model_dump(mode="json")
+    return submit(workspace, KIND, config, name=policy, dataset_id=row.id)
+
+
+def _refuse_unapproved(
+    workspace: Workspace, policy: str, clip: BoundsPlan | None, purpose: Purpose, unapproved: bool
+) -> None:
+    approved = clip is None and review.approval(workspace, policy) is not None
+    if purpose == "live" and not unapproved and not approved:
+        raise Refusal(
+            f"{policy} is not approved for live use: nobody has made it live (`review decide`); export it for a test, "
+            "or say that this is meant: --unapproved"
+        )
 
 
 def bundle_path(workspace: Workspace, export_id: str) -> Path:
@@ -96,14 +131,15 @@ def export(job: Job, config: ExportConfig) -> dict[str, Any]:
     from mtf_engine.policies.bundle import verify
     from mtf_engine.policies.examples import USERS, Examples
 
-    policy = load_policy(job.workspace, config.run_id)
     clip = None
     if config.on is not None:
         dataset = open_dataset(job.workspace, config.on)
+        policy = _policy(job.workspace, config.run_id, config.on, dataset)
         rows = Examples.of(dataset.evaluation_rows(n_users=USERS))
         clip = _clip(job.workspace, policy, dataset, config.clip)
         scores = _scores_of_clipped(policy, clip, dataset, config) if clip else _scores(job, config.run_id)
     else:
+        policy = load_policy(job.workspace, config.run_id)
         rows = Examples.load(job.workspace.run_dir(run_of(config.run_id)) / files.EXAMPLES)
         scores = _scores(job, config.run_id)
     path = job.folder / files.BUNDLE
@@ -118,6 +154,15 @@ def export(job: Job, config: ExportConfig) -> dict[str, Any]:
         purpose=config.purpose,
     )
     return {"run_id": config.run_id, **verify(path), "manifest": manifest}
+
+
+def _policy(workspace: Workspace, name: str, on: str, dataset: "Dataset") -> "Policy":
+    """Returns the policy of a training, or the fixed one for logs like `dataset`, whose id is `on`."""
+    if not is_fixed(name):
+        return load_policy(workspace, name)
+    rows = training_rows(workspace, on)[1] if name == REGRESSION else None
+    policy = open_policy(workspace, name, dataset.meta, rows)
+    return replace(policy, info=policy.info | {"dataset_id": on, "dataset_hash": dataset.content_hash})
 
 
 def _clip(
@@ -152,7 +197,8 @@ def _scores(job: Job, run_id: str) -> list[dict[str, Any]]:
     latest: dict[str, dict[str, Any]] = {}
     for run in job.workspace.registry.runs(RunState.COMPLETED, kind="evaluate"):
         for row in (run.result or {})["policies"]:
-            if row["run_id"] == run_id:
+            other_log = is_fixed(run_id) and run.dataset_id != job.config["on"]  # where the name is another's
+            if row["run_id"] == run_id and not other_log:
                 score = {"dataset_id": run.dataset_id, "evaluation": run.id, **{n: row[n] for n in SCORES}}
                 latest.setdefault(str(run.dataset_id), score)
     return list(latest.values())

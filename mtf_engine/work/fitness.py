@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from mtf_engine.environments import Acting, Environment, draws
 from mtf_engine.environments.draws import Channel
 from mtf_engine.environments.play import play
+from mtf_engine.learning.search import sessions_each
 from mtf_engine.logs.splits import ALL, TRAIN
 from mtf_engine.registry import DatasetRow
 from mtf_engine.runs.storage import open_dataset, open_environment
@@ -82,7 +83,7 @@ def _instant_reward(workspace: Workspace, dataset_id: str, config: Mapping[str, 
     env = open_environment(
         workspace, played["env"], source=played["source"], seed=seed, n_threads=config["n_threads"]
     )
-    return InstantReward(env, env.visits(0, config["batch_size"], seed))
+    return InstantReward(env, env.visits(0, sessions_each(config), seed))
 
 
 def _collection(workspace: Workspace, log: DatasetRow) -> dict[str, Any]:

@@ -123,6 +123,7 @@ def progressive_config(config: PaperDataConfig) -> ProgressiveConfig:
         algo=config.algo,
         training=config.training,
         criteria=Criteria.default(config.env, tested=False),
+        promote="always",  # as in the paper, whose five days each served what the day before had trained
         half_width=config.half_width,
         seed=group_seed(config.seed, 3),
         n_threads=config.n_threads,

@@ -9,14 +9,14 @@ from pydantic import Field, model_validator
 
 from mtf_engine.environments import draws
 from mtf_engine.environments.draws import Channel
-from mtf_engine.environments.names import Played, is_replay
+from mtf_engine.environments.names import GYM, Played, is_replay
 from mtf_engine.evaluation.abtest import Effect
 from mtf_engine.exploration.signal import Signal
 from mtf_engine.logs import aggregates
 from mtf_engine.registry import BASELINE, DecisionRow, RunRow, RunState, is_trained
 from mtf_engine.release import review
 from mtf_engine.release.criteria import Criteria
-from mtf_engine.release.rounds import Round, log_figures, policy_figures, share_of, verdict
+from mtf_engine.release.rounds import Promote, Round, log_figures, policy_figures, share_of, verdict
 from mtf_engine.reward import GAMMA
 from mtf_engine.runs import executor, parts
 from mtf_engine.runs.executor import submit
@@ -33,6 +33,16 @@ from mtf_engine.workspace import Workspace
 
 COLLECT, TRAIN, ABTEST = range(3)
 """What the seeds of a round are for."""
+SYNTHETIC_USERS, EPISODES = 2_000, 400
+"""Users of a round's A/B test unless told otherwise: synthetic ones, and those of a Gymnasium environment, whose
+episodes take some hundred times as long."""
+
+
+def default_ab_users(env: str) -> int:
+    """Returns the users of a round's A/B test, where nobody says: none where consumption is bounded by a log."""
+    if is_replay(env):
+        return 0
+    return EPISODES if env.startswith(GYM) else SYNTHETIC_USERS
 
 
 class ProgressiveConfig(Played):
@@ -49,7 +59,7 @@ class ProgressiveConfig(Played):
     train_on: Literal["current", "cumulative"] = Field(
         default="current", description="the log of the round, or of all rounds so far"
     )
-    promote: Literal["always", "if-better", "by-hand"] = "always"
+    promote: Promote = "if-better"
     criteria: Criteria = Field(description="what a round is judged by, fixed before it is played")
     ab_users: int = Field(
         default=0, ge=0, le=MOST, description="of an A/B test against the round's baseline; 0: none"
@@ -84,16 +94,18 @@ def submit_progressive(
     """Returns the id of the run that explores, trains and promotes, round after round.
 
     `rounds` are fields of `ProgressiveConfig`; `settings` go over those of `preset`, and `n_steps` among them
-    is shared by the rounds.
+    is shared by the rounds. Without `ab_users` they are judged by as many as `default_ab_users` says.
     """
     from mtf_engine.learning.training import make_config
 
     seed = rounds.get("seed", 0)
+    if rounds.get("ab_users") is None:
+        rounds["ab_users"] = default_ab_users(rounds["env"])
     training = make_config(algo, preset=preset, settings=dict(settings), seed=seed).model_dump(mode="json")
     source_id = workspace.dataset(source).id if source else None
     defaults = {
         "n_threads": training["n_threads"],
-        "criteria": Criteria.default(rounds["env"], tested=bool(rounds.get("ab_users"))),
+        "criteria": Criteria.default(rounds["env"], tested=rounds["ab_users"] > 0),
     }
     rounds["baseline"] = workspace.policy(rounds.get("baseline", BASELINE))
     values = {**defaults, "source": source_id, "algo": algo, "training": training, **rounds}
@@ -255,7 +267,9 @@ class _Rounds:
         return {"reward_scale": scale} if scale else {}
 
     def _evaluated(self, trained: RunRow, log: RunRow) -> RunRow:
-        scoring = partial(submit_evaluate, policies=(trained.id, self.baseline), dataset=str(log.dataset_id))
+        # without floors: what is asked is whether the candidate is better than the round's baseline
+        policies = (trained.id, self.baseline)
+        scoring = partial(submit_evaluate, policies=policies, dataset=str(log.dataset_id), floors=False)
         return parts.done(self.job, "evaluate", self._name, scoring)
 
     def _tested(self, trained: RunRow) -> RunRow:

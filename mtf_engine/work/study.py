@@ -7,11 +7,11 @@ the data.
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator
 
-from mtf_engine.environments.names import GYM, Played, is_session
+from mtf_engine.environments.names import GYM, Played, is_session, meets_again
 from mtf_engine.registry import BASELINE, RunRow, RunState
 from mtf_engine.runs.campaign import Campaign, Done, Order, Part, Reuse, counts
 from mtf_engine.runs.executor import enqueue, submit
@@ -74,12 +74,6 @@ class CompareConfig(Played):
             raise ValueError("each may be named only once")
         return values
 
-    @model_validator(mode="after")
-    def _compares_on_users_or_a_log(self) -> Self:
-        if self.env.startswith(GYM):
-            raise ValueError("methods are compared on synthetic users or by replay; take session or replay")
-        return self
-
 
 def submit_compare(
     workspace: Workspace,
@@ -127,7 +121,8 @@ def asked_for(
     """
     if "seed" in settings:
         raise Refusal("a comparison gives every training its seed; say by seeds which")
-    training = {method: _settings_of(method, methods, preset, settings) for method in methods}
+    shows_nothing = str(design.get("env")).startswith(GYM)
+    training = {method: _settings_of(method, methods, preset, settings, shows_nothing) for method in methods}
     source_id = workspace.dataset(source).id if source else None
     values = {"source": source_id, "training": training, "preset": preset, **design}
     checked = CompareConfig.asked("the comparison", values)
@@ -145,9 +140,12 @@ def asked_for(
 
 
 def _settings_of(
-    method: str, methods: Sequence[str], preset: str, settings: Mapping[str, str]
+    method: str, methods: Sequence[str], preset: str, settings: Mapping[str, str], shows_nothing: bool
 ) -> dict[str, Any]:
-    """Returns the config of a method; a setting that none of `methods` has is refused."""
+    """Returns the config of a method; a setting that none of `methods` has is refused.
+
+    Where the environment `shows_nothing` that could be ranked, a search is for reward.
+    """
     from mtf_engine.algos import ALGOS
     from mtf_engine.learning.training import make_config
 
@@ -158,6 +156,8 @@ def _settings_of(
     if unknown:
         raise Refusal(f"none of {', '.join(methods)} has a setting {unknown[0]}")
     own = {name: value for name, value in settings.items() if has.get(name)}
+    if shows_nothing and method in ALGOS and "fitness" in ALGOS[method].Config.model_fields:
+        own = {"fitness": "reward", **own}
     return make_config(method, preset=preset, settings=own, seed=0).model_dump(mode="json")
 
 
@@ -166,7 +166,7 @@ def compare(job: Job, config: CompareConfig) -> dict[str, Any]:
     campaign = Campaign(job, config.reuse)
     wanted = list(cells(config))
     record = Comparison(
-        env=config.env, synthetic=is_session(config.env), preset=config.preset, reuse=config.reuse
+        env=config.env, synthetic=meets_again(config.env), preset=config.preset, reuse=config.reuse
     )
     for done in campaign.carry_out(parts(config)):
         told = tuple(filled(job, config, cell, done) for cell in wanted if _scores(config, cell) <= set(done))
@@ -294,12 +294,17 @@ def _training(config: CompareConfig, cell: Cell) -> Part:
 
 
 def _scoring(config: CompareConfig, cell: Cell) -> Iterator[Part]:
-    """Yields the evaluation of a cell's policy on the test log, and its A/B test where users can be met again."""
+    """Yields the evaluation of a cell's policy on the test log, and its A/B test where users can be met again.
+
+    Without impressions nothing is ranked, and the A/B test alone scores.
+    """
     trained, test = title(cell), _data_name(TEST, cell.seed)
 
     def evaluation(done: Done) -> Order:
         dataset_id = str(done[test].dataset_id if is_session(config.env) else config.source)
-        asked = EvaluateConfig(policies=(_policy(done[trained]), BASELINE), dataset_id=dataset_id)
+        asked = EvaluateConfig(
+            policies=(_policy(done[trained]), BASELINE), dataset_id=dataset_id, floors=True
+        )
         return Order(asked.model_dump(mode="json"), dataset_id, seed=asked.seed)
 
     def test_users(done: Done) -> Order:
@@ -314,8 +319,9 @@ def _scoring(config: CompareConfig, cell: Cell) -> Iterator[Part]:
         return Order(asked.model_dump(mode="json"), seed=asked.seeds[0], n_steps=asked.sessions)
 
     needs = (trained, test) if is_session(config.env) else (trained,)
-    yield Part(f"score of {trained}", EVALUATE, evaluation, needs)
-    if is_session(config.env):
+    if not config.env.startswith(GYM):
+        yield Part(f"score of {trained}", EVALUATE, evaluation, needs)
+    if meets_again(config.env):
         yield Part(f"A/B test of {trained}", ABTEST, test_users, (trained,))
 
 
@@ -339,29 +345,36 @@ def filled(job: Job, config: CompareConfig, cell: Cell, done: Done) -> Cell:
     """Returns the cell with what its runs found."""
     name = title(cell)
     policy = _policy(done[name])
-    scored = done[f"score of {name}"].result or {}
-    gaucs = {row["run_id"]: row for row in scored["policies"]}
-    (difference,) = (
-        row
-        for row in scored["differences"]
-        if (row["run_id"], row["base"], row["group"]) == (policy, BASELINE, "user")
-    )
-    tested = done[f"A/B test of {name}"].result or {} if is_session(config.env) else {}
     trained = job.workspace.registry.run(policy)
     figures = {
         "policy": policy,
-        "test_dataset": done[f"score of {name}"].dataset_id,
-        "gauc": gaucs[policy]["weighted_gauc"],
-        "baseline_gauc": gaucs[BASELINE]["weighted_gauc"],
-        "gauc_difference": {key: difference[key] for key in ("value", "ci_low", "ci_high")},
-        "effects": tested.get("effects", ()),
-        "personalisation": tested.get("personalisation", ()),
         "steps": _steps(done[name]),
         "seconds": done[name].seconds,
         "fitness": trained.config.get("fitness"),
         "search": (trained.result or {}).get("search"),
     }
+    if scored := done.get(f"score of {name}"):
+        figures |= {"test_dataset": scored.dataset_id, **_ranked(scored.result or {}, policy)}
+    if tested := done.get(f"A/B test of {name}"):
+        result = tested.result or {}
+        figures |= {kind: result.get(kind, ()) for kind in ("effects", "personalisation")}
     return Cell.model_validate(cell.model_dump() | figures)
+
+
+def _ranked(scored: dict[str, Any], policy: str) -> dict[str, Any]:
+    """Returns the figures of a cell that an evaluation found."""
+    gaucs = {row["run_id"]: row["weighted_gauc"] for row in scored["policies"]}
+    (difference,) = (
+        row
+        for row in scored["differences"]
+        if (row["run_id"], row["base"], row["group"]) == (policy, BASELINE, "user")
+    )
+    return {
+        "gauc": gaucs[policy],
+        "baseline_gauc": gaucs[BASELINE],
+        "gauc_difference": {key: difference[key] for key in ("value", "ci_low", "ci_high")},
+        "floors": {floor: gaucs[floor] for floor in scored.get("floors", ())},
+    }
 
 
 KIND = RunKind("compare", CompareConfig, compare, coordinates=True)

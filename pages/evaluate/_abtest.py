@@ -142,6 +142,10 @@ def show_effects(run: RunRow, test: ABTest, frame: pd.DataFrame, runs: results.R
     exhibit(
         _abtest_results.figure(frame), _abtest_results.long_table(frame, bool(test.n_planned)), run.id, alt
     )
+    if test.means:
+        st.subheader("Per user in each arm", anchor=False)
+        said = f"Means per user under {len(test.policies)} policies, with 95 % intervals"
+        described(_abtest_results.means(test, runs), "means", said)
     with st.container(horizontal=True):
         st.download_button(
             "Download JSON", test.model_dump_json(indent=2), f"{run.id}.json", on_click="ignore"

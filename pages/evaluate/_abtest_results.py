@@ -57,6 +57,21 @@ def table_2(frame: pd.DataFrame) -> pd.DataFrame:
     return _pivoted(frame.assign(said=said), "said")
 
 
+def means(test: ABTest, runs: results.Runs) -> pd.DataFrame:
+    """Returns what a user brings in each arm, the base first, as text with its interval; a column a metric."""
+    rows = pd.DataFrame(
+        {
+            "policy": results.named(arm.policy, runs)["policy"],
+            "metric": metric_title(arm.metric),
+            "said": " ".join(
+                (words.figure(arm.mean), f"[{words.figure(arm.ci_low)}, {words.figure(arm.ci_high)}]")
+            ),
+        }
+        for arm in test.means
+    )
+    return _pivoted(rows, "said") if test.means else rows
+
+
 def users_live(frame: pd.DataFrame) -> pd.DataFrame:
     """Returns the users per arm that a live test needs: a row a policy, a column a metric."""
     return _pivoted(frame, "users live")

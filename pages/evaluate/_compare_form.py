@@ -5,19 +5,20 @@ from typing import Any
 import streamlit as st
 
 from mtf_engine.algos import ALGOS
-from mtf_engine.environments.names import is_session
+from mtf_engine.environments.names import meets_again
 from mtf_engine.runs import estimates
 from mtf_engine.work.study import asked_for, parts, submit_compare
 from pages.evaluate._factorial_tables import DATASETS
 from pages.shared import follow, links, loaders, words, worlds
 
 PRESETS = ("laptop", "demo", "paper")
+HALF_WIDTH = 0.15
 CRITICS = ("2", "4", "8", "24")
 
 
 def show() -> None:
     """Draws the form; a started comparison is then the one that the page shows."""
-    world = worlds.choose(gymnasium=False)
+    world = worlds.choose()
     if world is None:
         return
     asked = design(world)
@@ -59,11 +60,14 @@ def design(world: worlds.World) -> dict[str, Any]:
         value=10_000,
         step=1_000,
         key="compare users",
-        disabled=not is_session(world.env),
+        disabled=not meets_again(world.env),
         help="Replayed users cannot be met again: there the log's test days score, without an A/B test.",
     )
     preset = fourth.selectbox(
         "Preset", PRESETS, key="compare preset", help="Of every method; none is tuned further."
+    )
+    half_width = st.number_input(
+        "Half width of the box", 0.01, 2.0, HALF_WIDTH, 0.05, key="compare half width"
     )
     rounds = st.checkbox("Every method that learns collects its own five rounds, too", key="compare rounds")
     return {
@@ -74,6 +78,7 @@ def design(world: worlds.World) -> dict[str, Any]:
         "sessions": sessions,
         "users": users,
         "preset": preset,
+        "half_width": half_width,
         "rounds": rounds,
     }
 
@@ -84,7 +89,8 @@ def options(world: worlds.World, asked: dict[str, Any]) -> tuple[Any, ...]:
     return (
         *("--methods", methods, "--datasets", ",".join(asked["datasets"]), "--seeds", len(asked["seeds"])),
         *(*world.options, "--preset", asked["preset"], "--sessions", asked["sessions"]),
-        *(("--users", asked["users"]) if is_session(world.env) else ()),
+        *(("--users", asked["users"]) if meets_again(world.env) else ()),
+        *(("--half-width", asked["half_width"]) if asked["half_width"] != HALF_WIDTH else ()),
         *(("--rounds",) if asked["rounds"] else ()),
         *(("--n-critics", ",".join(map(str, asked["n_critics"]))) if asked["n_critics"] else ()),
     )

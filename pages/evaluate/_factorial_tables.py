@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from mtf_engine.evaluation.what_if import WhatIf
+from mtf_engine.registry import REGRESSION
 from mtf_engine.study.comparison import FLOORS, ROUNDS, Cell
 from mtf_engine.study.factorial import (
     GAUC,
@@ -30,6 +31,8 @@ TITLES = {
     "valid_consumption": "valid consumption",
     "duration_time": "duration time",
     "session_reward": "session reward",
+    "return": "return",
+    "length": "length",
 }
 SHORT = {TITLES["valid_consumption"]: "consumption", TITLES["duration_time"]: "duration"}
 """Of the paper's Table 2, whose columns would not fit otherwise."""
@@ -90,6 +93,20 @@ def factorial_table(cells: Sequence[Cell], metric: str, single: bool) -> pd.Data
             **_search(own[0]),
         }
         for (method, dataset), own in by_pair.items()
+    )
+
+
+def floors_table(cells: Iterable[Cell], single: bool) -> pd.DataFrame:
+    """Returns the weighted GAUC of what ranks without having learned, by the data that it was chosen on."""
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    for cell in cells:
+        for floor, value in cell.floors.items():
+            name = "regression weights" if floor == REGRESSION else "best single prediction"
+            if value is not None:
+                found.setdefault((f"{name} (floor)", cell.dataset), {})[cell.seed] = value
+    return _frame(
+        {"floor": name, "chosen on": DATASETS[dataset], **_told(over_seeds(of), single)}
+        for (name, dataset), of in found.items()
     )
 
 

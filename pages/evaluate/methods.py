@@ -121,6 +121,9 @@ def show_factorial(cells: Sequence[Cell], metric: str, single: bool) -> None:
     unit = f"{title}, relative to the baseline, {over}" if percent else f"{title}, {over}"
     alt = f"{title} of each method on each dataset, with 95 % intervals over seeds"
     exhibit(_factorial_charts.lines(frame, unit, percent), frame, f"factorial {metric}", alt)
+    floors = _factorial_tables.floors_table(cells, single)
+    if metric == GAUC and len(floors):
+        show_table(floors, "floors", "Weighted GAUC of floors, which any method has to beat", percent=False)
     if any(cell.dataset == "3" for cell in cells):
         st.caption(
             "Dataset 3 brings more than rows: its rounds went around what integrated_rl had learned by then, and every "
@@ -251,21 +254,25 @@ def show(run: RunRow, found: Comparison) -> None:
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     metric = links.choice("Metric of all but the two tables", metrics, "metric", left)
     single = right.toggle("Single seeds in the tables", key="single", bind="query-params")
-    tested = len(metrics) > 1
+    ranked, tested = GAUC in metrics, len(metrics) > 1
     few = len(order(table_1(cells), GAUC)) < FEW_ROWS
     show_factorial(cells, metric, single)
-    published = partial(show_paper, cells, single, tested)
-    folded("Beside the paper's tables 1 and 2", published, opened=not few)
+    if ranked:
+        published = partial(show_paper, cells, single, tested)
+        folded("Beside the paper's tables 1 and 2", published, opened=not few)
     parts = partial(show_effects, factorial(cells, metric), cells, metric, single)
     folded("Which part is the data's", parts, asked=("effect", "base_method", "ours"))
-    if tested:
+    if tested and ranked:
         users = REWARD if metric == GAUC else metric
         ranks = partial(show_agreement, cells, users, single)
         folded("Does weighted GAUC rank policies as users do?", ranks, opened=few)
-        worth = partial(show_personalisation, cells, users, single)
+    if tested:
+        worth = partial(show_personalisation, cells, REWARD if metric == GAUC else metric, single)
         folded("What personalisation is worth", worth, asked=("under",))
     if any(cell.n_critics is not None for cell in cells):
         folded("Number of critics", partial(show_critics, cells, metric, single))
+    if not ranked:
+        return
     with follow.refusals():
         again = ("ranked_of", "signal", "ranked")
         folded("If the reward weighed otherwise", partial(show_what_if, cells), asked=again)

@@ -5,19 +5,19 @@ from typing import Any
 import streamlit as st
 
 from mtf_engine.algos import ALGOS
-from mtf_engine.environments.names import is_replay
+from mtf_engine.environments.names import is_replay, is_session
 from mtf_engine.learning.training import make_config
 from mtf_engine.registry import BASELINE, RunRow
 from mtf_engine.release.rounds import Round
 from mtf_engine.runs import estimates
-from mtf_engine.work.progressive import submit_progressive
+from mtf_engine.work.progressive import default_ab_users, submit_progressive
 from pages.shared import follow, links, loaders, plans, words, worlds
 from pages.shared.worlds import World
 
 TRAIN_ON = {"current": "the round's own log", "cumulative": "all logs so far"}
 PROMOTE = {
-    "always": "every candidate",
     "if-better": "a candidate that is better",
+    "always": "every candidate",
     "by-hand": "what people decide",
 }
 DEFAULT_PRESET = "laptop"
@@ -123,7 +123,9 @@ def _ab_users(world: World, place: Any) -> int:
         why = "Replayed users cannot be A/B tested: what they consume is bounded by their log."
         return place.number_input("A/B users a round", 0, 0, key="rounds no ab", disabled=True, help=why)
     label = "A/B users a round"
-    return place.number_input(label, 0, value=2_000, step=1_000, key="rounds ab", help="0: no A/B test.")
+    # of each environment its own default
+    key, users = f"rounds ab {is_session(world.env)}", default_ab_users(world.env)
+    return place.number_input(label, 0, value=users, step=100, key=key, help="0: no A/B test.")
 
 
 def _baselines(world: World) -> dict[str, str]:

@@ -5,12 +5,13 @@ from typing import NamedTuple
 import pandas as pd
 import streamlit as st
 
-from mtf_engine.registry import RunRow, RunState, run_of
+from mtf_engine.policies.bundle import MANIFEST
+from mtf_engine.registry import DEFAULT, REGRESSION, RunRow, RunState, is_fixed, run_of
 from mtf_engine.release.review import approval
 from mtf_engine.runs import executor
 from mtf_engine.spec import BoundsPlan
 from mtf_engine.work.export import bundle_path, submit_export
-from pages.shared import follow, links, loaders, words
+from pages.shared import comparison, follow, links, loaders, words
 
 UNBOUND = "*unbound"
 PURPOSES = {"test": "tests and staging", "live": "live use, which asks for an approved policy"}
@@ -34,6 +35,18 @@ def newest_export(run_id: str, held: Held, purpose: str, approved: bool) -> RunR
         if same == (run_id, clip, purpose) and same_log and told == approved:
             return run
     return None
+
+
+def choose_log(like: RunRow) -> Held:
+    """Draws the choice of the log that a policy which is no run is exported for: those of the features of `like`."""
+    takes = loaders.takes(like)
+    fits = [row for row in loaders.datasets() if takes and takes.fits_log(row)]
+    if not fits:
+        st.info("There is no log with the features and actions of this policy. Import or collect one.")
+        st.stop()
+    logs = {row.id: f"{row.name} · {row.n_requests:,} requests · {row.id}" for row in fits}
+    on = links.choice("For logs like", logs, "on")
+    return Held(None, on, ("--on", on))
 
 
 def choose_bounds(run_id: str) -> Held:
@@ -85,7 +98,9 @@ def choose(runs: list[RunRow]) -> str:
     which = (
         "Of each training the last step and, where it is another, the one that ranked validation users best."
     )
-    return links.choice("Policy", words.policy_titles(runs, loaders.runs_by_id()), "run", help=which)
+    own = {REGRESSION: words.policy_title(REGRESSION, {}), DEFAULT: "the middle of every range"}
+    titles = words.policy_titles(runs, loaders.runs_by_id()) | comparison.fixed(runs[0]) | own
+    return links.choice("Policy", titles, "run", help=which)
 
 
 def show_bundle(run: RunRow) -> None:
@@ -104,7 +119,7 @@ def show_bundle(run: RunRow) -> None:
     st.download_button(
         f"Download policy.zip ({path.stat().st_size / 1024:,.0f} KB)",
         path.read_bytes,
-        f"{run.config['run_id']}.zip",
+        f"{run.config['run_id'].replace(':', '-')}.zip",
         "application/zip",
         type="primary",
         on_click="ignore",
@@ -116,10 +131,11 @@ def show_bundle(run: RunRow) -> None:
         "policy.onnx": "observation → action",
         "scores.onnx": "observation and predictions of N candidates → log final scores",
         "policy.safetensors": "the weights",
-        "manifest.json": "features and their order, fusion, bounds, origin, scores, whether it was approved",
+        MANIFEST: "features and their order, fusion, bounds, origin, scores, whether it was approved",
         "golden.npz": "inputs and answers that a server can check itself against",
     }
-    table = pd.DataFrame({"File": contents.keys(), "Holds": contents.values()})
+    held = {MANIFEST, *(run.result or {})["manifest"]["sha256"]}
+    table = pd.DataFrame([pair for pair in contents.items() if pair[0] in held], columns=["File", "Holds"])
     st.dataframe(table, placeholder="", hide_index=True, alt="Files of the bundle")
     with st.expander("Manifest"):
         st.json(run.result or {})
@@ -136,7 +152,7 @@ def main() -> None:
         st.page_link("pages/train/start.py", label="Start a training →")
         return
     run_id = choose(runs)
-    held = choose_bounds(run_id)
+    held = choose_log(runs[0]) if is_fixed(run_id) else choose_bounds(run_id)
     purpose = links.choice("For", PURPOSES, "for")
     workspace = loaders.workspace()
     approved = held.plan is None and approval(workspace, run_id) is not None
@@ -158,7 +174,9 @@ def main() -> None:
             show_bundle(executor.completed(workspace, run))
     st.caption("The same on the command line")
     asked = (*held.options, "--for", purpose, *(("--unapproved",) if told else ()))
-    command = words.command(workspace.path, "export", run_id, "--to", f"{run_id}.zip", *asked)
+    command = words.command(
+        workspace.path, "export", run_id, "--to", f"{run_id.replace(':', '-')}.zip", *asked
+    )
     st.code(command, language=None, wrap_lines=True)
 
 

@@ -4,6 +4,7 @@ from functools import partial
 
 import streamlit as st
 
+from mtf_engine.environments.names import is_replay
 from mtf_engine.registry import RunRow
 from mtf_engine.release.rounds import Round
 from pages.release import _round_charts, _round_form
@@ -102,6 +103,10 @@ def show_next(run: RunRow, told: list[Round]) -> None:
             query_params={places.TAB: places.WALLS, "run": last.candidate, "dataset": last.dataset_id},
         )
         st.page_link("pages/release/review.py", label="Review it →", query_params={"run": run.id})
+        promoted = [one.candidate for one in told if one.promoted]
+        if promoted and not is_replay(run.config["env"]):
+            query = {places.TAB: places.ABTEST, "policies": promoted[-1]}
+            st.page_link(places.POLICIES, label="A/B test what they promoted last →", query_params=query)
         if st.button("Fill the form for the next round"):
             _round_form.fill_next(run, last)
             st.rerun()

@@ -7,7 +7,7 @@ import streamlit as st
 from mtf_engine.evaluation import EvaluationResult
 from mtf_engine.evaluation.agreement import Agreement
 from mtf_engine.questions.scoreboard import logs_behind
-from mtf_engine.registry import BASELINE, DatasetRow, RunRow, RunState, is_fixed, run_of
+from mtf_engine.registry import BASELINE, REGRESSION, DatasetRow, RunRow, RunState, is_fixed, run_of
 from mtf_engine.runs import executor
 from mtf_engine.work.evaluate import submit_evaluate
 from pages.shared import follow, links, loaders, places, results, words
@@ -45,18 +45,20 @@ def choose_policies(place: Any = st) -> list[str] | None:
         st.page_link(places.START, label="Start a training →")
         return None
     first = [run.id for run in _alike(runs)[:FIRST]]
-    titles = words.policy_titles(runs, loaders.runs_by_id()) | _fixed(runs[0])
+    titles = words.policy_titles(runs, loaders.runs_by_id()) | fixed(runs[0])
     return links.choices("Policies, beside the baseline", titles, "policies", place, first)
 
 
-def _fixed(run: RunRow) -> dict[str, str]:
+def fixed(run: RunRow) -> dict[str, str]:
     """Returns the title of each prediction alone, what fusion has to beat, by the policy that ranks by it.
 
     Those of a log like that of `run`; and of an address those that have weights of their own.
     """
     takes = loaders.takes(run)
     heads = [d.prediction for d in takes.fusion.dimensions if d.kind == "pow"] if takes else []
-    linked = filter(is_fixed, st.query_params.get_all("policies"))
+    linked = [
+        p for p in st.query_params.get_all("policies") if is_fixed(p) and p != REGRESSION
+    ]  # a floor of all
     return {one: words.policy_title(one, {}) for one in (*(words.HEAD + head for head in heads), *linked)}
 
 
@@ -118,7 +120,8 @@ def compared(policies: list[str], dataset: DatasetRow) -> Comparison | None:
         _offer(chosen)
         return None
     _introduce(result, chosen)
-    narrowed = results.narrowed(result, chosen.policies)
+    _show_floors(result, chosen, asked=run.config.get("floors", False))
+    narrowed = results.narrowed(result, list(dict.fromkeys((*chosen.policies, *result.floors))))
     return Comparison(narrowed, loaders.runs_by_id(), chosen, len(result.policies))
 
 
@@ -156,6 +159,20 @@ def _introduce(result: EvaluationResult, chosen: Chosen) -> None:
         f"{result.n_requests:,} requests, {result.n_impressions:,} impressions of {result.n_users:,} users; "
         f"split: {result.split}; intervals by {result.n_bootstrap:,} bootstrap draws over users."
     )
+
+
+def _show_floors(result: EvaluationResult, chosen: Chosen, asked: bool) -> None:
+    """Says what the floors are; where there are none, why, or how to have them."""
+    if result.floors_from:
+        st.caption(
+            "Floors, which fusion has to beat: the single prediction that ranks best, and weights by a regression of "
+            f"the label on all of them, both on training rows of {words.plain(result.floors_from)}."
+        )
+    elif asked:
+        st.caption("There are no floors: neither this log nor that of the first policy has training rows.")
+    elif st.button("Compare again, with floors"):
+        submit_evaluate(loaders.workspace(), chosen.policies, chosen.dataset.id)
+        st.rerun()
 
 
 def _evaluation_of(chosen: Chosen) -> RunRow | None:

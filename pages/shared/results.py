@@ -19,11 +19,12 @@ DIFFERENCE = {"value": "difference", "ci_low": "low", "ci_high": "high"}
 MEASURED = ("weighted GAUC", "difference", "low", "high", "probability best", "probability better")
 
 
-def named(run_id: str, runs: Runs) -> dict[str, str]:
-    """Returns what every row about a policy starts with: its name, its method and its id."""
+def named(run_id: str, runs: Runs, floors: Collection[str] = ()) -> dict[str, str]:
+    """Returns what every row about a policy starts with: its name, marked where it is a floor, its method, its id."""
     run = runs.get(run_of(run_id))
     algo = (run.algo if run else None) or (FIXED if is_fixed(run_id) else BASELINE)
-    return {"policy": words.policy_title(run_id, runs), "algo": algo, "run_id": run_id}
+    floor = " (floor)" if run_id in floors else ""
+    return {"policy": words.policy_title(run_id, runs) + floor, "algo": algo, "run_id": run_id}
 
 
 def narrowed(result: EvaluationResult, policies: Collection[str]) -> EvaluationResult:
@@ -42,7 +43,7 @@ def scores(result: EvaluationResult, group: str, runs: Runs) -> pd.DataFrame:
     grouped = [(policy, policy if group == "user" else policy.by_request) for policy in result.policies]
     return _frame(
         {
-            **named(policy.run_id, runs),
+            **named(policy.run_id, runs, result.floors),
             **{title: getattr(score, field) for field, title in SCORE.items()},
             "probability best": score.probability_best,
             used.replace("_", " "): getattr(score, used),
@@ -55,7 +56,9 @@ def scores(result: EvaluationResult, group: str, runs: Runs) -> pd.DataFrame:
 def differences(result: EvaluationResult, group: str, base: str, runs: Runs) -> pd.DataFrame:
     """Returns weighted GAUC of each other policy minus that of `base`, paired by user."""
     return _frame(
-        _difference(pair, runs) for pair in result.differences if (pair.base, pair.group) == (base, group)
+        _difference(pair, runs, result)
+        for pair in result.differences
+        if (pair.base, pair.group) == (base, group)
     )
 
 
@@ -64,7 +67,7 @@ def segment_scores(result: EvaluationResult, group: str, runs: Runs) -> pd.DataF
     return _frame(
         {
             "segment": score.segment,
-            **named(policy.run_id, runs),
+            **named(policy.run_id, runs, result.floors),
             **{title: getattr(score, field) for field, title in SCORE.items()},
             "probability best": score.probability_best,
             "groups used": score.groups_used,
@@ -79,7 +82,7 @@ def segment_scores(result: EvaluationResult, group: str, runs: Runs) -> pd.DataF
 def segment_differences(result: EvaluationResult, group: str, base: str, runs: Runs) -> pd.DataFrame:
     """Returns the differences to `base` among the users of each segment."""
     return _frame(
-        {"segment": pair.segment, **_difference(pair, runs)}
+        {"segment": pair.segment, **_difference(pair, runs, result)}
         for pair in result.segment_differences
         if (pair.base, pair.group) == (base, group)
     )
@@ -97,9 +100,9 @@ def searches(policies: Iterable[str], runs: Runs) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _difference(pair: Any, runs: Runs) -> dict[str, Any]:
+def _difference(pair: Any, runs: Runs, result: EvaluationResult) -> dict[str, Any]:
     return {
-        **named(pair.run_id, runs),
+        **named(pair.run_id, runs, result.floors),
         **{title: getattr(pair, field) for field, title in DIFFERENCE.items()},
         "probability better": pair.probability_better,
         "resolvable gap": pair.resolvable_gap,

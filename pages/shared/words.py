@@ -9,7 +9,18 @@ from datetime import datetime
 from pathlib import Path
 
 from mtf_engine.environments.names import world_of
-from mtf_engine.registry import BASELINE, BEST, CANDIDATE, LIVE, DatasetRow, RunRow, RunState, now, run_of
+from mtf_engine.registry import (
+    BASELINE,
+    BEST,
+    CANDIDATE,
+    LIVE,
+    REGRESSION,
+    DatasetRow,
+    RunRow,
+    RunState,
+    now,
+    run_of,
+)
 
 HEAD = "head:"
 """What the name of a policy that ranks by one prediction begins with."""
@@ -116,6 +127,8 @@ def policy_title(policy: str, runs: Mapping[str, RunRow]) -> str:
     """
     run = runs.get(run_of(policy))
     if run is None:
+        if policy == REGRESSION:
+            return "regression weights"
         return f"{policy.removeprefix(HEAD)} alone" if policy.startswith(HEAD) else policy
     return _title(policy, run, Counter(map(_called, runs.values())))
 

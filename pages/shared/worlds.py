@@ -38,15 +38,13 @@ class World(NamedTuple):
         return (*named, *(("--from", self.log.id) if self.log else ()))
 
 
-def choose(gymnasium: bool = True) -> World | None:
+def choose() -> World | None:
     """Draws the choice; returns None where it names no environment, which the page then says."""
     logs = {row.id: row for row in loaders.datasets() if _replayable(row)}
     left, right = st.columns(2)
     titles = {SESSION: "Synthetic users", REPLAY: "Replay of an imported log", GYM: "A Gymnasium environment"}
     if not logs:
         del titles[REPLAY]
-    if not gymnasium:
-        del titles[GYM]
     kind = links.choice("Collect from", titles, "env", left)
     if kind == SESSION:
         return _session(right, bool(logs))

@@ -129,6 +129,8 @@ def show_estimate(order: Order, config: TrainerConfig) -> None:
         rounds = -(-n // max(1, executor.MAX_WORKING))
         each += f" each, {n} of them about {words.duration(rounds * found.seconds)}"
     st.caption(words.plain(f"{each} ({found.basis})."))
+    if said := estimates.search_cost(workspace, order.algo, config.model_dump(mode="json"), order.dataset):
+        st.caption(words.plain(f"It is {said}."))
     working = executor.processes(workspace.registry.runs(RunState.RUNNING))
     if working >= executor.MAX_WORKING:
         place = f"{working} runs work and {len(workspace.registry.queue())} wait: this one starts after them"
