@@ -334,7 +334,12 @@ class Registry:
 
     def _rows(self, query: sa.Select[Any]) -> list[Mapping[str, Any]]:
         with self._engine.connect() as connection:
-            return [dict(row) for row in connection.execute(query).mappings()]
+            try:
+                return [dict(row) for row in connection.execute(query).mappings()]
+            except (ValueError, LookupError, sa.exc.StatementError) as error:
+                if isinstance(error, sa.exc.StatementError) and not isinstance(error.orig, ValueError):
+                    raise
+                raise Refusal("the registry is damaged: a row of it cannot be read; restore it") from None
 
     def _execute(self, statement: sa.Executable) -> int:
         with self._engine.begin() as connection:

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = (
-    ("spec", "disk"),
+    ("spec", "disk", "sealed"),
     ("workspace", "registry", "registry_tables", "fusion", "reward", "observation"),
     ("exploration",),
     ("logs",),

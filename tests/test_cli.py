@@ -423,7 +423,7 @@ def test_the_doctor_names_orphans_lost_and_changed_files(filled: Shell, tmp_path
     stray = filled.workspace.datasets_dir / "dataset-00000000.duckdb"
     stray.touch()
     kept = path.rename(tmp_path / "kept.duckdb")
-    report = filled("doctor")
+    report = filled("doctor", code=1)
     assert report["orphans"] == ["datasets/dataset-00000000.duckdb"]
     assert [path.stem in sentence and "missing" in sentence for sentence in report["ledger_mismatches"]] == [
         True
@@ -432,7 +432,7 @@ def test_the_doctor_names_orphans_lost_and_changed_files(filled: Shell, tmp_path
     stray.unlink()
     kept.rename(path)
     change_one_reward(path)
-    (sentence,) = filled("doctor")["ledger_mismatches"]
+    (sentence,) = filled("doctor", code=1)["ledger_mismatches"]
     assert path.stem in sentence and "not those that were written" in sentence
 
 

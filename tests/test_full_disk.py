@@ -99,7 +99,7 @@ def test_a_full_disk_fails_a_run_in_one_sentence_and_room_makes_it_go_on(submit,
     workspace = copy_workspace(small_workspace, tiny / "workspace")
     run_id = submit(workspace)
     before = tree(workspace.path)
-    filler = fill(tiny, leave=worker.SPARE + 56_000)  # the pages of the registry that a run begins with
+    filler = fill(tiny, leave=worker.SPARE + 64_000)  # the pages of the registry that a run begins with
     assert worker.run_job(workspace, run_id, kinds()) is RunState.FAILED
     run = workspace.registry.run(run_id)
     with pytest.raises(Refusal, match=f"^{FULL}$"):
@@ -107,7 +107,14 @@ def test_a_full_disk_fails_a_run_in_one_sentence_and_room_makes_it_go_on(submit,
     if submit is an_import:
         return  # it is forgotten, as every refused import is
     left = {Path(name).name for name in tree(workspace.path) - before}
-    assert left <= {"config.json", "provenance.json", "report.json", "metrics.jsonl", "worker.lock"}
+    assert left <= {
+        "config.json",
+        "provenance.json",
+        "report.json",
+        "metrics.jsonl",
+        "worker.lock",
+        "hashes.txt",
+    }
     filler.unlink()
     executor.resume(workspace, run_id)
     assert worker.run_job(workspace, run_id, kinds()) is RunState.COMPLETED

@@ -25,10 +25,16 @@ def density(
 
 @command(app, "doctor")
 def doctor(shell: Session) -> None:
-    """Look for files without a row, rows without a file, datasets that changed; name the versions at work."""
+    """Read every file and name what is damaged or lost, files without a row, and the versions at work.
+
+    It ends with 1 where a run or a dataset is damaged.
+    """
     from mtf_engine.runs.doctor import examine
 
-    shell.show(examine(shell.workspace))
+    found = examine(shell.workspace)
+    shell.show(found)
+    if found["damaged"] or found["ledger_mismatches"]:
+        raise typer.Exit(1)
 
 
 @command(app, "dashboard --port 8501")

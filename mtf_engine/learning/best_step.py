@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import torch
 
-from mtf_engine.disk import write_atomically
+from mtf_engine import sealed
 from mtf_engine.evaluation.ranking import Ranking, undefined
 from mtf_engine.logs.schema import EvaluationRows
 from mtf_engine.policies.policy import Policy
@@ -50,7 +50,7 @@ class Validation:
 
     def save_best(self, path: Path) -> None:
         """Writes the best step's policy to `path` in one step."""
-        write_atomically(path, self._best_policy)
+        sealed.write(path, self._best_policy)
 
     def summary(self) -> dict[str, Any]:
         """Returns whom the scores are of, and the scores that matter."""

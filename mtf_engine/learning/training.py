@@ -2,6 +2,7 @@
 
 import io
 import math
+import pickle
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,8 +12,8 @@ from typing import Any, get_origin
 import torch
 from pydantic import ValidationError
 
+from mtf_engine import sealed
 from mtf_engine.algos import ALGOS, Algorithm
-from mtf_engine.disk import write_atomically
 from mtf_engine.learning.best_step import Validation
 from mtf_engine.learning.config import SCORE, TrainerConfig
 from mtf_engine.learning.search import Fitness
@@ -20,6 +21,9 @@ from mtf_engine.logs.transitions import Transitions
 from mtf_engine.policies.network_files import network_bytes, read_network
 from mtf_engine.policies.networks import CriticEnsemble
 from mtf_engine.spec import Refusal
+
+ANEW = "delete it and resume: the training begins anew, and ends the same"
+"""What to do about a checkpoint that is damaged."""
 
 
 def fit(
@@ -107,12 +111,12 @@ def _save(algo: Algorithm, validation: Validation | None, path: Path, seconds: f
         "seconds": seconds,
     }
     torch.save(state, buffer)
-    write_atomically(path, buffer.getvalue())
+    sealed.write(path, buffer.getvalue())
 
 
 def _resume(algo: Algorithm, validation: Validation | None, path: Path) -> float:
     """Returns the seconds trained so far, with `algo` and `validation` as they were then."""
-    saved = torch.load(path, weights_only=True)
+    saved = _saved(path)
     if algo.Config.model_validate(saved["config"]) != algo.config:
         raise Refusal(
             f"{path.name} belongs to a training with other settings; resume with those or start anew"
@@ -125,12 +129,21 @@ def _resume(algo: Algorithm, validation: Validation | None, path: Path) -> float
 
 def checkpoint_step(path: Path) -> int:
     """Returns the step a training with this checkpoint goes on from; 0 where there is no file."""
-    return int(torch.load(path, weights_only=True)["algo"]["step"]) if path.exists() else 0
+    return int(_saved(path)["algo"]["step"]) if path.exists() else 0
+
+
+def _saved(path: Path) -> dict[str, Any]:
+    """Returns what `_save` wrote; a Refusal where the file holds anything else."""
+    content = sealed.read(path, ANEW)
+    try:
+        return dict(torch.load(io.BytesIO(content), weights_only=True))
+    except (RuntimeError, pickle.UnpicklingError, EOFError):  # of a version that kept no hashes
+        raise Refusal(f"{path.parent.name}/{path.name} cannot be read; {ANEW}") from None
 
 
 def save_critics(critics: CriticEnsemble, path: Path) -> None:
     """Writes the critics to `path`, which lies beside the policy, in one step."""
-    write_atomically(path, network_bytes(critics, {}))
+    sealed.write(path, network_bytes(critics, {}))
 
 
 def load_critics(path: Path) -> CriticEnsemble:

@@ -154,6 +154,10 @@ def _quoted(path: Path) -> str:
     return str(path).replace("'", "''")
 
 
+DAMAGE = "Corrupt", "Could not read enough bytes", "Failed to deserialize"
+"""What DuckDB says of a file whose blocks are not those that it wrote: each block has a checksum."""
+
+
 class Dataset:
     """A dataset file, opened read-only for each query, so any number of processes may read it."""
 
@@ -185,11 +189,18 @@ class Dataset:
             try:
                 con.execute(f"ATTACH '{_quoted(self.path)}' AS dataset (READ_ONLY)")
             except duckdb.Error as error:
-                raise Refusal(
-                    f"the dataset file {self.path.name} cannot be read: {str(error).splitlines()[0]}"
-                ) from None
+                raise self._unreadable(error) from None
             con.execute("USE dataset")
-            yield con
+            try:
+                yield con
+            except (duckdb.Error, OSError) as error:
+                if any(word in str(error) for word in DAMAGE):
+                    raise self._unreadable(error) from None
+                raise
+
+    def _unreadable(self, error: Exception) -> Refusal:
+        problem = str(error).splitlines()[0]
+        return Refusal(f"the dataset file {self.path.name} cannot be read, restore it from a copy: {problem}")
 
     def keep(self, path: Path, content: bytes) -> None:
         """Keeps what was computed of the dataset in the file `path` beside it, where that can be written to."""

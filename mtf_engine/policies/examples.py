@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from mtf_engine.disk import write_atomically
+from mtf_engine import sealed
 from mtf_engine.logs.schema import EvaluationRows
 from mtf_engine.spec import FusionSpec, Refusal
 
@@ -43,12 +43,13 @@ class Examples:
         """Writes the examples to `path` in one step."""
         head = {"fusion": self.fusion.model_dump(mode="json"), "feature_names": self.feature_names}
         arrays = {"observations": self.observations, "predictions": self.predictions}
-        write_atomically(path, save(arrays, {"mtf_engine": json.dumps(head, sort_keys=True)}))
+        sealed.write(path, save(arrays, {"mtf_engine": json.dumps(head, sort_keys=True)}))
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Returns the examples that `save` wrote; a Refusal where the file cannot be read."""
         try:
+            sealed.read(path, "export with the rows of a log: --on DATASET")
             with safe_open(path, "np") as file:
                 head: dict[str, Any] = json.loads(file.metadata()["mtf_engine"])
                 arrays = {name: file.get_tensor(name) for name in ("observations", "predictions")}

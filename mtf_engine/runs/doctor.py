@@ -1,9 +1,12 @@
 """Compares what the registry says with what lies in the workspace's folders."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import mtf_engine
-from mtf_engine.registry import DatasetRow
+from mtf_engine import sealed
+from mtf_engine.registry import DatasetRow, RunRow, run_of
+from mtf_engine.runs import metrics
 from mtf_engine.runs.provenance import versions
 from mtf_engine.runs.storage import open_dataset
 from mtf_engine.spec import Refusal
@@ -11,12 +14,14 @@ from mtf_engine.workspace import Workspace
 
 
 def examine(workspace: Workspace) -> dict[str, Any]:
-    """Returns `orphans` (files without a row), `ledger_mismatches` (a sentence each) and `versions`.
+    """Returns `damaged` (a sentence a file), `ledger_mismatches` (one a dataset), `orphans` and `versions`.
 
-    Every dataset is read whole, so that a change that keeps the number of rows is found too.
+    Every file of a run and every dataset is read whole, so that a change of a single bit is found. Orphans are files
+    without a row.
     """
     rows = workspace.registry.datasets()
     return {
+        "damaged": [sentence for run in workspace.registry.runs() for sentence in _damaged(workspace, run)],
         "orphans": _orphans(workspace, {row.id for row in rows}),
         "ledger_mismatches": [sentence for row in rows for sentence in _mismatches(workspace, row)],
         "versions": {"mtf_engine": mtf_engine.__version__, **versions()},
@@ -28,6 +33,29 @@ def _orphans(workspace: Workspace, dataset_ids: set[str]) -> list[str]:
     files = [p for p in workspace.datasets_dir.glob("[!.]*") if p.name.split(".")[0] not in dataset_ids]
     folders = [p for p in workspace.runs_dir.iterdir() if p.name not in run_ids]
     return sorted(str(p.relative_to(workspace.path)) for p in [*files, *folders])
+
+
+def _damaged(workspace: Workspace, run: RunRow) -> Iterator[str]:
+    """Yields what is wrong with each file in the folder of a run, and which other runs and datasets rest on it."""
+    folder = workspace.run_dir(run.id)
+    found = [f"{path.name}: {problem}" for path, problem in sealed.damaged(folder)]
+    try:
+        metrics.read(folder)
+    except Refusal as refusal:
+        found.append(str(refusal).partition("; ")[0])
+    resting = ", ".join(_resting_on(workspace, run)) if found else ""
+    for problem in found:
+        yield f"{run.id}: {problem}" + (f"; {resting} rest on this run" if resting else "")
+
+
+def _resting_on(workspace: Workspace, run: RunRow) -> Iterator[str]:
+    """Yields the ids of the runs and datasets that name the policy of a run."""
+    for other in workspace.registry.runs():
+        if run.id in map(run_of, other.reads_policies):
+            yield other.id
+    for dataset in workspace.registry.datasets():
+        if run_of(dataset.meta.get("baseline") or "") == run.id:
+            yield dataset.id
 
 
 def _mismatches(workspace: Workspace, row: DatasetRow) -> list[str]:

@@ -74,6 +74,14 @@ def facts(run: RunRow, dataset: str | None = None, last: Mapping[str, Any] | Non
     )
 
 
+def measured_last(workspace: Workspace, run_id: str) -> Mapping[str, Any]:
+    """Returns the last row of a run's metrics; none where they are damaged, which is told of the run, not of all."""
+    try:
+        return metrics.last(workspace.run_dir(run_id))
+    except Refusal:
+        return {}
+
+
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, Any]]:
     """Yields what the leaves of nested values are called, and what they are; long lists and lists of more are none."""
     for name, value in values.items():
@@ -90,10 +98,7 @@ def found(
 ) -> list[dict[str, Any]]:
     """Returns what is called `names` of each of `runs` of which the expression `where` holds, if there is one."""
     datasets = {row.id: row.name for row in workspace.registry.datasets()}
-    each = [
-        facts(run, datasets.get(run.dataset_id or ""), metrics.last(workspace.run_dir(run.id)))
-        for run in runs
-    ]
+    each = [facts(run, datasets.get(run.dataset_id or ""), measured_last(workspace, run.id)) for run in runs]
     known = {name for one in each for name in one}
     values = {name: _named(name, {*known, *ABOUT, *FIGURES}) for name in names}
     holds = matching(where, known) if where else (lambda _: True)

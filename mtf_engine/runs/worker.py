@@ -16,7 +16,8 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from mtf_engine.disk import refusals, write_atomically
+from mtf_engine import sealed
+from mtf_engine.disk import refusals
 from mtf_engine.registry import RunRow, RunState, now
 from mtf_engine.runs import files, lock, metrics, provenance
 from mtf_engine.runs.executor import LOCK_DESCRIPTOR, reconcile, take_up
@@ -100,7 +101,7 @@ class Job:
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes `value` as `name` in the run folder; it appears there at once or not at all."""
-        write_atomically(self.folder / name, to_json(value, indent=2, inf_nan_mode="null"))
+        sealed.write(self.folder / name, to_json(value, indent=2, inf_nan_mode="null"))
 
     def _terminate(self, _signal: int, _frame: FrameType | None) -> None:
         """What has a checkpoint ends after its step; what has none ends here."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from mtf_engine import sealed
 from mtf_engine.logs.splits import TEST, VALIDATION
 from mtf_engine.policies.fixed import fixed_action
 from mtf_engine.questions.differences import differs
@@ -70,7 +71,6 @@ def submit_evaluate(
 
 def evaluate(job: Job, config: EvaluateConfig) -> dict[str, Any]:
     """Scores policies on a dataset, and asks their critics what they make of the log they never saw."""
-    from mtf_engine.disk import write_atomically
     from mtf_engine.evaluation import evaluate as score
     from mtf_engine.evaluation.floors import floors
 
@@ -100,7 +100,7 @@ def evaluate(job: Job, config: EvaluateConfig) -> dict[str, Any]:
     ]
     more = {"floors": beside, "floors_from": learned if beside else None, "calibrations": calibrations}
     result = result.model_copy(update={**more, "policies": tuple(told)})
-    write_atomically(job.folder / files.EVALUATION, result.model_dump_json().encode())
+    sealed.write(job.folder / files.EVALUATION, result.model_dump_json().encode())
     return result.summary()
 
 

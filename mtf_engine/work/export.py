@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from mtf_engine import sealed
 from mtf_engine.disk import write_atomically
 from mtf_engine.policies.fixed import fixed_action
 from mtf_engine.registry import BASELINE, REGRESSION, RunState, is_fixed, run_of
@@ -112,17 +113,17 @@ def _refuse_unapproved(
         )
 
 
-def bundle_path(workspace: Workspace, export_id: str) -> Path:
-    """Returns where the bundle of a completed export lies."""
+def read_bundle(workspace: Workspace, export_id: str) -> bytes:
+    """Returns the bundle of a completed export; a Refusal where its file is damaged."""
     run = workspace.registry.run(export_id)
     if run.kind != "export" or run.state is not RunState.COMPLETED:
         raise Refusal(f"{export_id} is not a completed export; `runs show {export_id}` says what it is")
-    return workspace.run_dir(export_id) / files.BUNDLE
+    return sealed.read(workspace.run_dir(export_id) / files.BUNDLE, "export the policy again")
 
 
 def fetch_bundle(workspace: Workspace, export_id: str, to: Path) -> None:
     """Copies the bundle of a completed export to `to`, where it appears at once or not at all."""
-    write_atomically(to, bundle_path(workspace, export_id).read_bytes())
+    write_atomically(to, read_bundle(workspace, export_id))
 
 
 def export(job: Job, config: ExportConfig) -> dict[str, Any]:
@@ -153,6 +154,7 @@ def export(job: Job, config: ExportConfig) -> dict[str, Any]:
         approval=approved,
         purpose=config.purpose,
     )
+    sealed.seal(path)
     return {"run_id": config.run_id, **verify(path), "manifest": manifest}
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mtf_engine import sealed
 from mtf_engine.logs.splits import VALIDATION
 from mtf_engine.registry import DatasetRow
 from mtf_engine.runs import files
@@ -134,7 +135,7 @@ def train(job: Job, config: dict[str, Any]) -> dict[str, Any]:
         job.record_best(validation.best_score, validation.best_step)
     Examples.of(dataset.evaluation_rows(n_users=USERS)).save(job.folder / files.EXAMPLES)
     told = algo.policy.info | origin | {"step": algo.step}
-    replace(algo.policy, info=told).save(job.folder / files.POLICY)
+    sealed.write(job.folder / files.POLICY, replace(algo.policy, info=told).to_bytes())
     return {
         "transitions": len(transitions),
         "left_out": transitions.n_left_out,
@@ -161,7 +162,7 @@ def _add_origin(path: Path, origin: dict[str, Any]) -> None:
     from mtf_engine.policies.policy import Policy
 
     policy = Policy.load(path)
-    replace(policy, info=policy.info | origin).save(path)
+    sealed.write(path, replace(policy, info=policy.info | origin).to_bytes())
 
 
 def validation_on(dataset: "Dataset") -> "tuple[Validation | None, str | None]":

@@ -10,7 +10,7 @@ from mtf_engine.registry import DEFAULT, REGRESSION, RunRow, RunState, is_fixed,
 from mtf_engine.release.review import approval
 from mtf_engine.runs import executor
 from mtf_engine.spec import BoundsPlan
-from mtf_engine.work.export import bundle_path, submit_export
+from mtf_engine.work.export import read_bundle, submit_export
 from pages.shared import comparison, follow, links, loaders, words
 
 UNBOUND = "*unbound"
@@ -105,8 +105,8 @@ def choose(runs: list[RunRow]) -> str:
 
 def show_bundle(run: RunRow) -> None:
     """Draws the bundle's check and its download."""
-    path = bundle_path(loaders.workspace(), run.id)
-    checked = loaders.verified(str(path))
+    bundle = read_bundle(loaders.workspace(), run.id)
+    checked = loaders.verified(bundle)
     if checked["ok"]:
         st.success(
             "Verified with numpy and onnxruntime alone: the bundle answers as the policy does, "
@@ -117,8 +117,8 @@ def show_bundle(run: RunRow) -> None:
             f"The bundle answers otherwise than the policy, largest difference {checked['max_abs_diff']:.1e}."
         )
     st.download_button(
-        f"Download policy.zip ({path.stat().st_size / 1024:,.0f} KB)",
-        path.read_bytes,
+        f"Download policy.zip ({len(bundle) / 1024:,.0f} KB)",
+        bundle,
         f"{run.config['run_id'].replace(':', '-')}.zip",
         "application/zip",
         type="primary",

@@ -3,10 +3,11 @@
 Parts of the engine that load torch are imported where they are used: home must not wait for them.
 """
 
+import io
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +16,7 @@ import pandas as pd
 import streamlit as st
 from pydantic import ValidationError
 
+from mtf_engine import sealed
 from mtf_engine.exploration.cost import (
     CandidateLists,
     ExplorationCost,
@@ -33,7 +35,6 @@ from mtf_engine.logs.live_users import Arms, read_arms
 from mtf_engine.policies.heads import read_head
 from mtf_engine.registry import DatasetRow, RunRow, RunState
 from mtf_engine.runs import files, finding
-from mtf_engine.runs.metrics import last as last_metrics
 from mtf_engine.runs.metrics import read as read_metrics
 from mtf_engine.runs.storage import open_dataset, open_policy
 from mtf_engine.spec import BoundsPlan, FusionSpec, Refusal
@@ -234,8 +235,8 @@ def facts(runs: Sequence[RunRow]) -> dict[str, dict[str, Any]]:
 
 
 @st.cache_resource(show_spinner=False, max_entries=10_000)
-def _last_metrics(run_id: str, state: RunState, step: int) -> dict[str, Any]:
-    return last_metrics(workspace().run_dir(run_id))
+def _last_metrics(run_id: str, state: RunState, step: int) -> Mapping[str, Any]:
+    return finding.measured_last(workspace(), run_id)
 
 
 def metrics(run_id: str) -> pd.DataFrame:
@@ -269,7 +270,7 @@ def _evaluation(path: Path) -> "EvaluationResult | None":
     from mtf_engine.evaluation import EvaluationResult
 
     try:
-        return EvaluationResult.model_validate_json(path.read_bytes())
+        return EvaluationResult.model_validate_json(sealed.read(path, "evaluate the policies again"))
     except ValidationError:
         return None
 
@@ -325,8 +326,8 @@ def _explained(
 
 
 @st.cache_data(show_spinner="Checking the bundle…", max_entries=20)
-def verified(path: str) -> dict:
-    """Returns how a bundle, which is never changed once written, answers against its golden rows."""
+def verified(content: bytes) -> dict:
+    """Returns how a bundle answers against its golden rows."""
     from mtf_engine.policies.bundle import verify
 
-    return verify(Path(path))
+    return verify(io.BytesIO(content))
