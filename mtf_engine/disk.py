@@ -23,13 +23,14 @@ KERNEL = {
     errno.ENOMEM: NO_MEMORY,
 }
 """What the kernel says no with: in our words, and what to do."""
+REPAIR = "`doctor --repair` makes it anew from its backups and the folders of runs, or name another folder"
 SQLITE = {
     sqlite3.SQLITE_FULL: FULL,
     sqlite3.SQLITE_IOERR: ("the disk of the registry is full, or damaged", FULL[1]),
     sqlite3.SQLITE_READONLY: READ_ONLY,
     sqlite3.SQLITE_CANTOPEN: ("the registry cannot be opened", "see that its file and folder are whole"),
-    sqlite3.SQLITE_NOTADB: ("registry.sqlite is no registry", "restore it, or name another folder"),
-    sqlite3.SQLITE_CORRUPT: ("registry.sqlite is damaged", "restore it, or name another folder"),
+    sqlite3.SQLITE_NOTADB: ("registry.sqlite is no registry", REPAIR),
+    sqlite3.SQLITE_CORRUPT: ("registry.sqlite is damaged", REPAIR),
     sqlite3.SQLITE_BUSY: ("another process has held the registry for a minute", "wait for it to end"),
 }
 LIBRARIES = {os.strerror(code): told for code, told in KERNEL.items()} | {

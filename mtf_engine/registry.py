@@ -12,6 +12,7 @@ from urllib.parse import quote
 import sqlalchemy as sa
 from pydantic import Field
 
+from mtf_engine.disk import REPAIR
 from mtf_engine.registry_tables import (
     DATASETS,
     DECISIONS,
@@ -216,6 +217,13 @@ class Registry:
         query = sa.select(DATASETS).order_by(DATASETS.c.created_at.desc(), DATASETS.c.id)
         return [DatasetRow(**row) for row in self._rows(query)]
 
+    def add_runs(self, rows: Sequence[RunRow]) -> None:
+        """Adds runs, each in place of one with the same id: those that a damaged registry has lost."""
+        with self._engine.begin() as connection:
+            for row in rows:
+                connection.execute(sa.delete(RUNS).where(RUNS.c.id == row.id))
+                connection.execute(sa.insert(RUNS).values(row.model_dump()))
+
     def delete_dataset(self, dataset_id: str) -> None:
         self._execute(sa.delete(DATASETS).where(DATASETS.c.id == dataset_id))
 
@@ -337,13 +345,18 @@ class Registry:
             try:
                 return [dict(row) for row in connection.execute(query).mappings()]
             except (ValueError, LookupError, sa.exc.StatementError) as error:
-                if isinstance(error, sa.exc.StatementError) and not isinstance(error.orig, ValueError):
+                if isinstance(error, sa.exc.StatementError) and not _is_unreadable(error):
                     raise
-                raise Refusal("the registry is damaged: a row of it cannot be read; restore it") from None
+                raise Refusal(f"the registry is damaged: a row of it cannot be read; {REPAIR}") from None
 
     def _execute(self, statement: sa.Executable) -> int:
         with self._engine.begin() as connection:
             return connection.execute(statement).rowcount
+
+
+def _is_unreadable(error: sa.exc.StatementError) -> bool:
+    """Returns whether what the database holds is no text, or no JSON."""
+    return isinstance(error.orig, ValueError) or "Could not decode" in str(error.orig)
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:

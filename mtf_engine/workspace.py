@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from filelock import FileLock
@@ -20,9 +22,14 @@ from mtf_engine.registry import (
     RunRow,
     RunState,
     is_trained,
+    now,
     run_of,
 )
 from mtf_engine.spec import BoundsPlan, Refusal
+
+REGISTRY, BACKUPS = "registry.sqlite", "backups"
+KEPT_DAYS = 7
+"""Of backups: one a day that the workspace is opened, made anew after each decision."""
 
 
 class Workspace:
@@ -37,7 +44,7 @@ class Workspace:
         self.path = workspace_path(path)
         self.datasets_dir = self.path / "datasets"
         self.runs_dir = self.path / "runs"
-        file = self.path / "registry.sqlite"
+        file = self.path / REGISTRY
         self.read_only = file.is_file() and not all(os.access(p, os.W_OK) for p in (self.path, file))
         try:
             with refusals(self.path):
@@ -55,7 +62,30 @@ class Workspace:
         for folder in (self.datasets_dir, self.runs_dir):
             folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path / "registry.lock"):
+            if not named and not self._backup.exists():
+                self.back_up()  # before an older version's tables are changed
             return Registry(named or own)
+
+    @property
+    def _backup(self) -> Path:
+        """Where the registry of today is backed up."""
+        return self.path / BACKUPS / f"registry-{now():%Y-%m-%d}.sqlite"
+
+    def back_up(self) -> None:
+        """Copies the registry of this folder as today's backup, and keeps those of the last `KEPT_DAYS` days."""
+        registry = self.path / REGISTRY
+        if not registry.exists():
+            return
+        self._backup.parent.mkdir(exist_ok=True)
+        temp = self._backup.with_name(f".{os.getpid()}.tmp")
+        try:
+            with closing(sqlite3.connect(registry, timeout=60)) as connection:
+                connection.execute("VACUUM INTO ?", (str(temp),))
+            temp.replace(self._backup)
+        finally:
+            temp.unlink(missing_ok=True)
+        for old in sorted(self._backup.parent.glob("registry-*.sqlite"))[:-KEPT_DAYS]:
+            old.unlink(missing_ok=True)
 
     def dataset_path(self, dataset_id: str) -> Path:
         return self.datasets_dir / f"{dataset_id}.duckdb"

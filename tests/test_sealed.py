@@ -1,22 +1,26 @@
 """What is stored knows its hash: a damaged file is told in a sentence, and never read as other numbers."""
 
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mtf_engine import sealed
+from mtf_engine.disk import refusals
 from mtf_engine.learning.training import checkpoint_step, load_critics
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.policies.examples import Examples
 from mtf_engine.policies.policy import Policy
-from mtf_engine.registry import RunState
-from mtf_engine.runs import files, metrics
+from mtf_engine.registry import RunState, now
+from mtf_engine.runs import files, keeping, metrics
 from mtf_engine.runs.doctor import examine
-from mtf_engine.spec import Refusal
-from mtf_engine.workspace import Workspace
+from mtf_engine.runs.repair import repair
+from mtf_engine.spec import BoundsPlan, Refusal
+from mtf_engine.workspace import BACKUPS, REGISTRY, Workspace
 from tests.workspaces import copy_workspace
 
 READERS: dict[str, Callable[[Path], object]] = {
@@ -127,3 +131,66 @@ def test_the_doctor_names_every_damaged_file_and_what_rests_on_it(small_workspac
         (sentence,) = examine(workspace)["damaged"]
         assert run.id in sentence and name in sentence and "rest on this run" in sentence
         (folder / name).write_bytes(content)
+
+
+def everything(workspace: Workspace) -> tuple[object, ...]:
+    registry = workspace.registry
+    return registry.runs(), registry.datasets(), registry.plans(), registry.decisions()
+
+
+def test_a_registry_is_made_anew_from_its_backup_and_the_folders(small_workspace, tmp_path):
+    workspace = copy_workspace(small_workspace, tmp_path / "w")
+    workspace.registry.save_plan("wide", BoundsPlan.symmetric(0.2, 10))
+    kept = workspace.registry.runs(kind="train")[0]
+    keeping.note(workspace, kept.id, "ours")
+    workspace.back_up()
+    late = [run for run in workspace.registry.runs() if run.kind in ("evaluate", "collect")]
+    with closing(sqlite3.connect(next((workspace.path / BACKUPS).glob("registry-*")))) as old, old:
+        old.executemany(
+            "DELETE FROM runs WHERE id = ?", [(run.id,) for run in late]
+        )  # they came after the backup
+        old.execute("DELETE FROM datasets")
+    before = everything(workspace)
+    registry = workspace.path / REGISTRY
+    registry.write_bytes(b"no database " * 500)
+    for suffix in ("-wal", "-shm"):
+        registry.with_name(REGISTRY + suffix).unlink(missing_ok=True)
+    with pytest.raises(Refusal, match="doctor --repair"), refusals(workspace.path):
+        Workspace(workspace.path)
+
+    told = repair(workspace.path)
+    assert told["runs_added"] == sorted(run.id for run in late) and not told["not_readable"]
+    mended = Workspace(workspace.path)
+    runs, datasets, plans, decisions = everything(mended)
+    assert (runs, plans, decisions) == (before[0], before[2], before[3])
+    same = {"created_at": now()}
+    assert {d.id: d.model_copy(update=same) for d in datasets} == {
+        d.id: d.model_copy(update=same) for d in before[1]
+    }
+    assert examine(mended)["damaged"] == []
+    assert (workspace.path / told["kept_aside"] / REGISTRY).read_bytes().startswith(b"no database")
+
+
+@pytest.mark.parametrize("seed", [3, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(10, 40))])
+def test_a_damaged_registry_is_told_or_says_as_before(small_workspace, tmp_path, seed):
+    workspace = copy_workspace(small_workspace, tmp_path / "w")
+    registry, generator = workspace.path / REGISTRY, np.random.default_rng(seed)
+    with closing(sqlite3.connect(registry)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    before, content = everything(workspace)[:2], registry.read_bytes()
+
+    def read() -> object:
+        with refusals(workspace.path):
+            opened = Workspace(workspace.path)
+            report = examine(opened)
+            return everything(opened)[:2], report["damaged"] + report["ledger_mismatches"]
+
+    told = 0
+    for bad in (bad for _ in range(2) for bad in damages(content, generator).values()):
+        for suffix in ("-wal", "-shm"):
+            registry.with_name(REGISTRY + suffix).unlink(missing_ok=True)
+        registry.write_bytes(bad)
+        found = outcome(read)
+        told += isinstance(found, Refusal) or bool(found[1])
+        assert isinstance(found, Refusal) or found[1] or found[0] == before
+    assert told >= 2

@@ -24,13 +24,23 @@ def density(
 
 
 @command(app, "doctor")
-def doctor(shell: Session) -> None:
+def doctor(
+    shell: Session,
+    mend: Annotated[
+        bool, typer.Option("--repair", help="Make a damaged registry anew; what was is kept.")
+    ] = False,
+) -> None:
     """Read every file and name what is damaged or lost, files without a row, and the versions at work.
 
-    It ends with 1 where a run or a dataset is damaged.
+    It ends with 1 where the registry, a run or a dataset is damaged. A registry is made anew from its newest whole
+    backup, of which there is one a day, and from the folders of runs and logs.
     """
     from mtf_engine.runs.doctor import examine
+    from mtf_engine.runs.repair import repair
 
+    if mend:
+        shell.show(repair(shell.path))
+        return
     found = examine(shell.workspace)
     shell.show(found)
     if found["damaged"] or found["ledger_mismatches"]:

@@ -193,6 +193,7 @@ def _append(workspace: Workspace, row: DecisionRow) -> DecisionRow:
         earlier = decision_of(workspace, str(row.run_id), int(row.round or 0))
         assert earlier is not None
         raise _decided(earlier)
+    workspace.back_up()  # what people decided stands in no run's folder
     return added
 
 

@@ -1,16 +1,25 @@
 """Compares what the registry says with what lies in the workspace's folders."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
+
+from pydantic_core import from_json
 
 import mtf_engine
 from mtf_engine import sealed
-from mtf_engine.registry import DatasetRow, RunRow, run_of
-from mtf_engine.runs import metrics
+from mtf_engine.disk import REPAIR
+from mtf_engine.logs.schema import DatasetMeta
+from mtf_engine.registry import DatasetRow, RunRow, RunState, run_of
+from mtf_engine.runs import files, metrics
 from mtf_engine.runs.provenance import versions
 from mtf_engine.runs.storage import open_dataset
 from mtf_engine.spec import Refusal
-from mtf_engine.workspace import Workspace
+from mtf_engine.workspace import REGISTRY, Workspace
+
+FIXED = ("id", "kind", "created_at", "config", "dataset_id", "algo", "seed")
+"""What never changes of a run."""
 
 
 def examine(workspace: Workspace) -> dict[str, Any]:
@@ -21,7 +30,10 @@ def examine(workspace: Workspace) -> dict[str, Any]:
     """
     rows = workspace.registry.datasets()
     return {
-        "damaged": [sentence for run in workspace.registry.runs() for sentence in _damaged(workspace, run)],
+        "damaged": [
+            *_damaged_registry(workspace),
+            *(sentence for run in workspace.registry.runs() for sentence in _damaged(workspace, run)),
+        ],
         "orphans": _orphans(workspace, {row.id for row in rows}),
         "ledger_mismatches": [sentence for row in rows for sentence in _mismatches(workspace, row)],
         "versions": {"mtf_engine": mtf_engine.__version__, **versions()},
@@ -33,6 +45,27 @@ def _orphans(workspace: Workspace, dataset_ids: set[str]) -> list[str]:
     files = [p for p in workspace.datasets_dir.glob("[!.]*") if p.name.split(".")[0] not in dataset_ids]
     folders = [p for p in workspace.runs_dir.iterdir() if p.name not in run_ids]
     return sorted(str(p.relative_to(workspace.path)) for p in [*files, *folders])
+
+
+def _damaged_registry(workspace: Workspace) -> Iterator[str]:
+    """Yields what SQLite finds wrong with the registry, and the runs of which it says otherwise than their folders."""
+    file = workspace.path / REGISTRY
+    if file.exists():
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
+            found = [row[0] for row in connection.execute("PRAGMA integrity_check")]
+        yield from (f"{REGISTRY}: {problem}; {REPAIR}" for problem in found if problem != "ok")
+    for run in workspace.registry.runs():
+        path = workspace.run_dir(run.id) / files.ROW
+        if not path.exists() or [*sealed.damaged(path.parent)]:
+            continue
+        told = RunRow.model_validate_json(path.read_bytes())
+        said = [name for name in FIXED if getattr(run, name) != getattr(told, name)]
+        if run.state is RunState.COMPLETED and run.result != from_json(
+            (path.with_name(files.RESULT)).read_bytes()
+        ):
+            said.append("result")
+        if said:
+            yield f"{REGISTRY}: {', '.join(said)} of {run.id} differ from what its folder says; {REPAIR}"
 
 
 def _damaged(workspace: Workspace, run: RunRow) -> Iterator[str]:
@@ -60,9 +93,12 @@ def _resting_on(workspace: Workspace, run: RunRow) -> Iterator[str]:
 
 def _mismatches(workspace: Workspace, row: DatasetRow) -> list[str]:
     try:
-        found = open_dataset(workspace, row.id).recompute_content_hash()
+        dataset = open_dataset(workspace, row.id)
+        found = dataset.recompute_content_hash()
     except Refusal as refusal:
         return [f"{row.id}: {refusal}"]
+    if DatasetMeta.model_validate(row.meta) != dataset.meta:
+        return [f"{row.id}: {REGISTRY} says otherwise of it than {row.id}.duckdb; {REPAIR}"]
     if found != row.content_hash:
         return [f"{row.id}: the rows in {row.id}.duckdb are not those that were written; restore the file"]
     return []

@@ -6,6 +6,7 @@ workers and starts what is queued. Registry and run folder are all that the proc
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import psutil
 from filelock import FileLock
 from pydantic_core import to_json
 
+from mtf_engine import sealed
 from mtf_engine.disk import remove_folder
 from mtf_engine.environments.names import MODULES
 from mtf_engine.registry import RunRow, RunState, new_id, now
@@ -95,13 +97,20 @@ def submit(
     )
     workspace.run_dir(run.id).mkdir()
     try:
+        keep_row(workspace, run)
         workspace.registry.add_run(run)
     except BaseException:
-        workspace.run_dir(run.id).rmdir()
+        shutil.rmtree(workspace.run_dir(run.id))
         raise
     if parent_id is None:
         reconcile(workspace)
     return run.id
+
+
+def keep_row(workspace: Workspace, run: RunRow) -> None:
+    """Writes what the registry says of a run to its folder, from which the registry can be made anew."""
+    row = run.model_dump_json(exclude={"result"}, indent=2).encode()
+    sealed.write(workspace.run_dir(run.id) / files.ROW, row)
 
 
 def reconcile(workspace: Workspace) -> None:

@@ -20,7 +20,7 @@ from mtf_engine import sealed
 from mtf_engine.disk import refusals
 from mtf_engine.registry import RunRow, RunState, now
 from mtf_engine.runs import files, lock, metrics, provenance
-from mtf_engine.runs.executor import LOCK_DESCRIPTOR, reconcile, take_up
+from mtf_engine.runs.executor import LOCK_DESCRIPTOR, keep_row, reconcile, take_up
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.spec import Refusal
 from mtf_engine.workspace import Workspace
@@ -193,7 +193,9 @@ def _work(job: Job) -> RunState:
         traceback.print_exc(file=sys.stderr)
         values = {"state": RunState.FAILED, "error": "internal error, see the log"}
     job.record_provenance(provenance.at_its_end(workspace, workspace.registry.run(run_id)))
-    workspace.registry.update_run(run_id, **values, finished_at=now())
+    ended = values | {"finished_at": now()}
+    keep_row(workspace, workspace.registry.run(run_id).model_copy(update=ended))
+    workspace.registry.update_run(run_id, **ended)
     return values["state"]
 
 
