@@ -340,6 +340,14 @@ class Registry:
         """Returns the ledger, oldest first."""
         return [DecisionRow(**row) for row in self._rows(sa.select(DECISIONS).order_by(DECISIONS.c.id))]
 
+    def problems(self) -> list[str]:
+        """Returns what SQLite finds wrong with its file; nothing is asked of another database, which looks itself."""
+        if self._engine.dialect.name != "sqlite":
+            return []
+        with self._engine.connect() as connection:
+            found = connection.execute(sa.text("PRAGMA integrity_check")).scalars()
+            return [problem for problem in found if problem != "ok"]
+
     def _rows(self, query: sa.Select[Any]) -> list[Mapping[str, Any]]:
         with self._engine.connect() as connection:
             try:

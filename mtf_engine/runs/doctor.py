@@ -1,8 +1,6 @@
 """Compares what the registry says with what lies in the workspace's folders."""
 
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from typing import Any
 
 from pydantic_core import from_json
@@ -49,11 +47,7 @@ def _orphans(workspace: Workspace, dataset_ids: set[str]) -> list[str]:
 
 def _damaged_registry(workspace: Workspace) -> Iterator[str]:
     """Yields what SQLite finds wrong with the registry, and the runs of which it says otherwise than their folders."""
-    file = workspace.path / REGISTRY
-    if file.exists():
-        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
-            found = [row[0] for row in connection.execute("PRAGMA integrity_check")]
-        yield from (f"{REGISTRY}: {problem}; {REPAIR}" for problem in found if problem != "ok")
+    yield from (f"{REGISTRY}: {problem}; {REPAIR}" for problem in workspace.registry.problems())
     for run in workspace.registry.runs():
         path = workspace.run_dir(run.id) / files.ROW
         if not path.exists() or [*sealed.damaged(path.parent)]:
