@@ -207,15 +207,17 @@ def test_it_trains_and_what_needs_impressions_says_so(stored):
     assert evaluated.result["no_gauc"] in texts(app)
 
 
-def test_a_log_is_exported_on_its_page_and_by_command(workspace, tmp_path):
-    log, to = workspace.dataset("steps"), tmp_path / "steps-v0"
+def test_a_log_is_exported_on_its_page_and_by_command(workspace, tmp_path, monkeypatch):
+    log, to = workspace.dataset("steps"), "steps-v0"
+    monkeypatch.chdir(tmp_path)
     app = opened("datasets", dataset=log.id)
     offered = next(box for box in app.selectbox if box.label == "Format")
     assert offered.options == ["Parquet, as an import reads it", "Minari dataset", "d3rlpy, HDF5"]
     assert f"dataset export {log.id} --format parquet --to {log.id}" in texts(app)
     asked = ["--workspace", str(workspace.path), "--json", "dataset", "export", "steps", "--format", "minari"]
-    ran = CliRunner().invoke(cli, [*asked, "--to", str(to)])
-    assert json.loads(ran.stdout) == {"to": str(to), "format": "minari", "episodes": 20, "steps": 80}
+    ran = CliRunner().invoke(cli, [*asked, "--to", to])
+    assert (tmp_path / to / "data" / "metadata.json").is_file()
+    assert json.loads(ran.stdout) == {"to": to, "format": "minari", "episodes": 20, "steps": 80}
 
 
 @pytest.mark.slow

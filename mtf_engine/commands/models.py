@@ -125,7 +125,7 @@ def evaluate(
         shell.show(rows, (*SCORES, *untold))
     for sentence, of in alike((row["run_id"], row["differs"]) for row in result["policies"]).items():
         print(f"{', '.join(of)}: {sentence}")
-    if floors and not result["floors"]:
+    if floors and not result["floors"] and not untold:
         print(
             "no floors: neither this log nor the one that a policy learned from has training rows to choose them on"
         )

@@ -23,7 +23,7 @@ def export_log(dataset: Dataset, format: str, path: Path) -> dict[str, int]:
     writers = {"minari": write_minari, "parquet": _write_parquet, "d3rlpy": write_d3rlpy}
     if format not in writers:
         raise Refusal(f"the format {format} is not known; choose one of {', '.join(get_args(ExportFormat))}")
-    return writers[format](dataset, path)
+    return writers[format](dataset, path.absolute())  # Minari looks for a relative one below itself
 
 
 def packed(dataset: Dataset, format: str) -> bytes:
