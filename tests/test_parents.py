@@ -32,6 +32,7 @@ PARENTS = ("DATASET", "OTHER", "POLICY", "RUN", "NAME|FILE")
 SMALL = {
     "background": "", "users": "20", "requests": "40", "preset": "demo", "settings": "n_steps=5", "seeds": "1",
     "explore": "uniform", "where": "up", "decision": "promote", "env": "session:feed",
+    "format": "parquet",
 }  # fmt: skip
 """What to write for other parameters, by their names, so that the work is short."""
 
@@ -149,7 +150,13 @@ def test_every_command_answers(bereaved, tmp_path):
 def words(folder: Path) -> dict[str, str]:
     """Returns what to write for parameters that name nothing which can be deleted, by what help calls them."""
     (folder / "plan.yaml").write_text(BoundsPlan.symmetric(0.1, 10).to_yaml())
-    files = {"FILE": "plan.yaml", "FILE.zip": "policy.zip", "DIR": "board", "SOURCE": "log"}
+    files = {
+        "FILE": "plan.yaml",
+        "FILE.zip": "policy.zip",
+        "DIR": "board",
+        "SOURCE": "log",
+        "PATH": "exported",
+    }
     return {"TEXT": "because", "NAME": "new", "N": "20"} | {k: str(folder / v) for k, v in files.items()}
 
 
