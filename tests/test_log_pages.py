@@ -387,6 +387,10 @@ def test_a_log_of_another_shape_is_told_in_the_form(tmp_path, monkeypatch):
     together = ["user_id", "impression_id"]
     widget(app.multiselect, "Columns that tell users together, without an id").set_value(together).run()
     assert yaml.safe_load(app.code[0].value)["impressions"]["user_id"] == together
+    widget(app.multiselect, "Signals to predict, where there are no predictions").set_value(["click"]).run()
+    widget(app.multiselect, "By its numeric features").set_value(["time"])
+    predict = yaml.safe_load(checked(app.run()).code[0].value)["predict"]
+    assert predict == {"signals": ["click"], "numeric": ["time"]}
     app.text_input(key="import_counts behaviors.tsv").set_value("click").run()
     assert "click is no table" in app.error[0].value and button(app, "Check and import").disabled
     app.text_input(key="import_counts behaviors.tsv").set_value("").run()

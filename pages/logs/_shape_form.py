@@ -63,7 +63,23 @@ def shape_form(one: Preview, asked: Preview | None) -> dict[str, Any]:
         else:
             label = "Columns that tell users together, without an id"
             rules[USERS] = tuple(right.multiselect(label, one.columns, key=_key(one, USERS, [])))
+            rules["predict"] = _predict(one, rules["slate"])
     return rules
+
+
+def _predict(one: Preview, slate: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Draws what is to be predicted, from earlier days, of impressions that have no predictions, and by what."""
+    signals, numeric, categorical = st.columns(3)
+    columns = matching.exploded(one.columns, slate)
+    label = "Signals to predict, where there are no predictions"
+    wanted = signals.multiselect(label, columns, key=_key(one, "predict", []))
+    if not wanted:
+        return None
+    found = {
+        kind: place.multiselect(f"By its {kind} features", columns, key=_key(one, f"predict {kind}", []))
+        for kind, place in (("numeric", numeric), ("categorical", categorical))
+    }
+    return {"signals": wanted, **found}
 
 
 def _slate(one: Preview) -> dict[str, Any] | None:
