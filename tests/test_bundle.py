@@ -3,19 +3,28 @@
 import hashlib
 import io
 import json
+import re
+import resource
+import struct
 import subprocess
 import sys
+import time
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 
 from mtf_engine.fusion import log_final_score
 from mtf_engine.logs.schema import EvaluationRows
-from mtf_engine.policies.bundle import MANIFEST, MEMBERS, export, verify
+from mtf_engine.policies import answering
+from mtf_engine.policies.bundle import MANIFEST, export, verify
+from mtf_engine.policies.bundle_reading import MEMBERS, manifest_hash
 from mtf_engine.policies.graphs import Clip
 from mtf_engine.policies.networks import Actor, Standardise
 from mtf_engine.policies.policy import Policy
@@ -78,6 +87,15 @@ def written(path, members):
     return path
 
 
+def as_if_exported(members: dict[str, bytes]) -> dict[str, bytes]:
+    """Returns the members with a manifest whose hashes are theirs: whoever makes a bundle can do as much."""
+    manifest = json.loads(members[MANIFEST])
+    others = {name: content for name, content in members.items() if name != MANIFEST}
+    manifest["sha256"] = {name: hashlib.sha256(content).hexdigest() for name, content in others.items()}
+    manifest["sha256"][MANIFEST] = manifest_hash(manifest)
+    return {**others, MANIFEST: json.dumps(manifest).encode()}
+
+
 def test_a_bundle_answers_as_the_policy_for_any_number_of_requests_and_candidates(bundle, policy):
     found = verify(bundle)
     assert found["ok"] is True and found["max_abs_diff"] < 1e-5
@@ -103,7 +121,7 @@ def test_the_manifest_says_what_is_needed_to_serve_and_no_path(bundle):
     assert manifest["origin"]["dataset_hash"] == "abc"
     assert manifest["evaluation"] == {"value": 0.7}
     assert FusionSpec.model_validate(manifest["fusion"]) == FUSION
-    assert set(manifest["sha256"]) == set(MEMBERS)
+    assert set(manifest["sha256"]) == {*MEMBERS, MANIFEST}
     everything = b"".join(contents(bundle).values())
     assert b"site-packages" not in everything and b"mtf_engine/" not in everything
 
@@ -115,6 +133,9 @@ def test_the_policy_inside_is_the_policy(bundle, policy, tmp_path):
 
 
 def test_verify_needs_numpy_and_onnxruntime_alone(bundle):
+    """Here, and in the process that runs the graphs, which reads one file and imports these two."""
+    behind = re.findall(r"^ *(?:import|from) (\w+)", Path(answering.__file__).read_text(), re.MULTILINE)
+    assert set(behind) - {"resource", "sys", "pathlib"} == {"numpy", "onnxruntime"}
     script = (
         "import sys\n"
         "for name in ('torch', 'onnx', 'pandas', 'duckdb', 'pyarrow', 'scipy', 'safetensors', 'pydantic'):\n"
@@ -165,11 +186,143 @@ def test_other_answers_than_the_policys_are_found(bundle, tmp_path):
     buffer = io.BytesIO()
     np.savez(buffer, **golden)
     members["golden.npz"] = buffer.getvalue()
-    manifest = json.loads(members[MANIFEST])
-    manifest["sha256"]["golden.npz"] = hashlib.sha256(buffer.getvalue()).hexdigest()
-    members[MANIFEST] = json.dumps(manifest).encode()
-    found = verify(written(tmp_path / "other.zip", members))
+    found = verify(written(tmp_path / "other.zip", as_if_exported(members)))
     assert found["ok"] is False and found["max_abs_diff"] == pytest.approx(1e-3, rel=0.01)
+
+
+def npz(**arrays: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def npy(header: str) -> bytes:
+    """Returns a golden.npz whose first array has that header and four bytes."""
+    text = header.encode().ljust(118) + b"\n"
+    array = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(4)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr("observations.npy", array)
+    return buffer.getvalue()
+
+
+def graph(*nodes: onnx.NodeProto, given: str = "observations") -> bytes:
+    """Returns a graph of these nodes from observations [n, 4] to actions [n, 4]."""
+    made = onnx.helper.make_graph(
+        nodes,
+        "graph",
+        [onnx.helper.make_tensor_value_info(given, onnx.TensorProto.FLOAT, ["n", 4])],
+        [onnx.helper.make_tensor_value_info("actions", onnx.TensorProto.FLOAT, None)],
+    )
+    model = onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    return model.SerializeToString()
+
+
+def constant(name: str, values: np.ndarray) -> onnx.NodeProto:
+    return onnx.helper.make_node("Constant", [], [name], value=onnx.numpy_helper.from_array(values))
+
+
+def endless() -> bytes:
+    """Returns a graph that loops as long as an int64 can count."""
+    node, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    boolean, real = onnx.TensorProto.BOOL, onnx.TensorProto.FLOAT
+    body = onnx.helper.make_graph(
+        [node("Identity", ["on"], ["still"]), node("Sin", ["x"], ["y"])],
+        "body",
+        [info("i", onnx.TensorProto.INT64, []), info("on", boolean, []), info("x", real, None)],
+        [info("still", boolean, []), info("y", real, None)],
+    )
+    trips, on = constant("trips", np.array(2**62)), constant("yes", np.array(True))
+    return graph(trips, on, node("Loop", ["trips", "yes", "observations"], ["actions"], body=body))
+
+
+def huge() -> bytes:
+    """Returns a graph that asks for 64 GB."""
+    shape = constant("shape", np.array([2**16, 2**16, 1, 4]))
+    return graph(shape, onnx.helper.make_node("Expand", ["observations", "shape"], ["actions"]))
+
+
+def raw_zip(members: dict[str, bytes], change: Callable[[zipfile.ZipInfo], None] | None = None) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in members.items():
+            info = zipfile.ZipInfo(name)
+            if change and name == "policy.onnx":
+                change(info)
+            file.writestr(info, content, zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def link(info: zipfile.ZipInfo) -> None:
+    info.external_attr = 0o120777 << 16
+
+
+def twice(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO(raw_zip(members))
+    with zipfile.ZipFile(buffer, "a") as file, pytest.warns(UserWarning, match="Duplicate"):
+        file.writestr("policy.onnx", b"another")
+    return buffer.getvalue()
+
+
+def encrypted(members: dict[str, bytes]) -> bytes:
+    content = bytearray(raw_zip(members))
+    for sign, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(sign) + at] |= 1
+    return bytes(content)
+
+
+def fused_otherwise(members: dict[str, bytes]) -> bytes:
+    manifest = json.loads(members[MANIFEST])
+    manifest["fusion"]["dimensions"][0]["high"] = 99.0
+    return raw_zip(members | {MANIFEST: json.dumps(manifest).encode()})
+
+
+def replaced(**changed: bytes) -> Callable[[dict[str, bytes]], bytes]:
+    """Returns what puts other members into a bundle, and their hashes into its manifest."""
+    named = {name.replace("__", "."): content for name, content in changed.items()}
+    return lambda members: raw_zip(as_if_exported({**members, **named}))
+
+
+ALIKE = np.zeros((2, 4), np.float32)
+EVIL: dict[str, tuple[Callable[[dict[str, bytes]], bytes], str]] = {
+    "a path out of the folder": (lambda m: raw_zip(as_if_exported(m | {"../../evil": b"x"})), "does not belong"),
+    "a file more": (lambda m: raw_zip(as_if_exported(m | {"run.sh": b"x"})), "does not belong"),
+    "a file twice": (twice, "does not belong"),
+    "a link": (lambda m: raw_zip(m, link), "or a link"),
+    "an encrypted file": (encrypted, "encrypted"),
+    "another fusion": (fused_otherwise, "manifest.json in evil.zip is not the one"),
+    "a bomb": (replaced(policy__safetensors=bytes(200 << 20)), "larger than it can be"),
+    "a deep manifest": (lambda m: raw_zip(m | {MANIFEST: b"[" * 100_000}), "cannot be read"),
+    "a manifest that is not text": (lambda m: raw_zip(m | {MANIFEST: b"\xff\xfe"}), "cannot be read"),
+    "no weights": (replaced(policy__safetensors=b"garbage" * 100), "holds no weights"),
+    "cut weights": (lambda m: replaced(policy__safetensors=m["policy.safetensors"][:-4])(m), "holds no weights"),
+    "a huge array": (replaced(golden__npz=npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,)}")),
+                     "not the float32"),
+    "a pickled array": (replaced(golden__npz=npz(observations=np.array([{}], object))), "golden.npz"),
+    "an array of texts": (replaced(golden__npz=npz(observations=np.array(["x"]))), "golden.npz"),
+    "another array": (replaced(golden__npz=npz(observations=ALIKE, more=ALIKE)), "other arrays"),
+    "no answers": (replaced(golden__npz=npz(observations=ALIKE)), "lacks answers"),
+    "no golden file": (replaced(golden__npz=b"PK"), "cannot be read"),
+    "no graph": (replaced(policy__onnx=b"garbage"), "cannot be run"),
+    "another input": (replaced(policy__onnx=graph(onnx.helper.make_node("Sin", ["x"], ["actions"]), given="x")),
+                      "cannot be run"),
+    "another shape": (replaced(policy__onnx=graph(onnx.helper.make_node("Size", ["observations"], ["actions"]))),
+                      "cannot be run|another shape"),
+    "an endless graph": (replaced(policy__onnx=endless()), "takes more than"),
+    "a graph without bounds": (replaced(policy__onnx=huge()), "cannot be run"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EVIL)
+def test_a_bundle_of_a_strangers_is_refused_with_its_reason_and_nothing_is_written(bundle, tmp_path, name):
+    make, reason = EVIL[name]
+    (tmp_path / "evil.zip").write_bytes(make(contents(bundle)))
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    with pytest.raises(Refusal, match=reason):
+        verify(tmp_path / "evil.zip")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1_024  # KiB
+    assert time.monotonic() - began < 3 * answering.CPU_SECONDS
+    assert [path.name for path in tmp_path.iterdir()] == ["evil.zip"]
 
 
 def test_rows_with_other_names_are_refused_and_nothing_is_written(policy, rows, tmp_path):
@@ -183,7 +336,7 @@ def test_a_policy_of_what_shows_no_candidates_is_written_alone(policy, rows, tmp
     manifest = export(policy, path, rows=replace(rows, predictions=rows.predictions[:0]))
     assert [*manifest["inputs"]] == ["observations"]
     held = contents(path)
-    assert set(held) == {MANIFEST, *MEMBERS} - {"scores.onnx"} == {MANIFEST, *manifest["sha256"]}
+    assert set(held) == {MANIFEST, *MEMBERS} - {"scores.onnx"} == set(manifest["sha256"])
     assert [*np.load(io.BytesIO(held["golden.npz"]))] == ["observations", "actions"]
     assert verify(path) == {"ok": True, "max_abs_diff": verify(path)["max_abs_diff"]}
     (actions,) = onnxruntime.InferenceSession(held["policy.onnx"]).run(

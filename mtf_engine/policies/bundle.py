@@ -9,11 +9,22 @@ import hashlib
 import io
 import json
 import zipfile
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from mtf_engine.policies.bundle_reading import (
+    GOLDEN,
+    MANIFEST,
+    SCHEMA_VERSION,
+    SCORES,
+    answers,
+    arrays,
+    manifest_hash,
+    read,
+    refusal,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,14 +33,6 @@ if TYPE_CHECKING:
     from mtf_engine.policies.examples import Examples
     from mtf_engine.policies.graphs import Clip
     from mtf_engine.policies.policy import Policy
-
-SCHEMA_VERSION = 1
-SCORES = "scores.onnx"
-MEMBERS = ("policy.onnx", SCORES, "policy.safetensors", "golden.npz")
-"""All but the scores are in every bundle; a policy of what shows no candidates has nothing to score."""
-MANIFEST = "manifest.json"
-LARGEST_MEMBER = 1 << 30
-"""A member said to be larger than this many bytes is refused before it is read."""
 
 GOLDEN_REQUESTS, GOLDEN_CANDIDATES = 256, 8
 TOLERANCE = 1e-5
@@ -61,14 +64,16 @@ def export(
     members = {
         **graphs(policy, clip, scores=len(rows.predictions) > 0),
         "policy.safetensors": policy.to_bytes(),
-        "golden.npz": _golden(ServedPolicy(policy, clip), rows),
+        GOLDEN: _golden(ServedPolicy(policy, clip), rows),
     }
     manifest = _manifest(policy, members, evaluation, clip, approval) | {"purpose": purpose}
+    manifest = json.loads(json.dumps(manifest))
+    manifest["sha256"][MANIFEST] = manifest_hash(manifest)
     content = _zip({**members, MANIFEST: json.dumps(manifest, indent=1, sort_keys=True).encode()})
     checked = verify(io.BytesIO(content))
     if not checked["ok"]:
         difference = f"{checked['max_abs_diff']:.1e}"
-        raise _refusal(f"the exported graphs differ from the policy by {difference}; nothing was written")
+        raise refusal(f"the exported graphs differ from the policy by {difference}; nothing was written")
     write_atomically(to, content)
     return manifest
 
@@ -77,60 +82,31 @@ def verify(path: Path | io.BytesIO) -> dict[str, Any]:
     """Returns whether a bundle's graphs answer its golden examples as the policy did: `ok`, `max_abs_diff`.
 
     All requests at once, and the first one alone with one candidate. A Refusal where the file is no bundle,
-    or not as it was written. Members are read by their fixed names; nothing is unpacked or unpickled.
+    or not as it was written. Members are read by their fixed names, in the sizes that they may have; nothing is
+    unpacked or unpickled. The graphs run in a process of their own, with limits of time and memory.
     """
-    import onnxruntime
-
-    members = _read(path)
-    golden = np.load(io.BytesIO(members["golden.npz"]), allow_pickle=False)
-    graphs = {name: onnxruntime.InferenceSession(members[name]) for name in members if name.endswith(".onnx")}
-    pairs = []
-    for requests, candidates in ((slice(None), slice(None)), (slice(1), slice(1))):
-        asked = {"observations": golden["observations"][requests]}
-        (actions,) = graphs["policy.onnx"].run(None, asked)
-        pairs.append((actions, golden["actions"][requests]))
-        if SCORES in graphs:
-            asked["predictions"] = golden["predictions"][requests, candidates]
-            (log_scores,) = graphs[SCORES].run(None, asked)
-            pairs.append((log_scores, golden["log_final_scores"][requests, candidates]))
-    return {
-        "ok": all(np.allclose(found, expected, TOLERANCE, TOLERANCE) for found, expected in pairs),
-        "max_abs_diff": max(float(np.abs(found - expected).max()) for found, expected in pairs),
-    }
-
-
-def _read(path: Path | io.BytesIO) -> dict[str, bytes]:
-    """Returns the members of a bundle by name, each with the hash its manifest gives it; else a Refusal."""
     name = path.name if isinstance(path, Path) else "the bundle"
-    try:
-        with zipfile.ZipFile(path) as file:
-            manifest = json.loads(_member(file, MANIFEST, name))
-            if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
-                raise _refusal(f"{name} is no bundle of version {SCHEMA_VERSION}; export the policy again")
-            hashes = manifest.get("sha256", {})
-            held = [member for member in MEMBERS if member != SCORES or member in hashes]
-            members = {member: _member(file, member, name) for member in held}
-    except (OSError, zipfile.BadZipFile, zlib.error, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise _refusal(f"{name} cannot be read as a bundle: {error}; export the policy again") from None
-    for member, content in members.items():
-        if hashes.get(member) != hashlib.sha256(content).hexdigest():
-            raise _refusal(f"{member} in {name} is not the one that was exported; export the policy again")
-    return members
-
-
-def _member(file: zipfile.ZipFile, member: str, name: str) -> bytes:
-    """Returns the content of a member of the bundle `name`; a Refusal where it is missing or too large."""
-    if member not in file.namelist():
-        raise _refusal(f"{name} is no bundle: {member} is missing; export the policy again")
-    if file.getinfo(member).file_size > LARGEST_MEMBER:
-        raise _refusal(f"{name} is no bundle: a file in it is larger than 1 GiB; export the policy again")
-    return file.read(member)
-
-
-def _refusal(sentence: str) -> Exception:
-    from mtf_engine.spec import Refusal
-
-    return Refusal(sentence)
+    members = read(path)
+    golden = arrays(members[GOLDEN], name)
+    expected = {"policy.onnx": "actions"} | ({SCORES: "log_final_scores"} if SCORES in members else {})
+    asked_of = ("observations", *(("predictions",) if SCORES in members else ()))
+    if not {*asked_of, *expected.values()} <= set(golden):
+        raise refusal(f"{GOLDEN} in {name} lacks answers; export the policy again")
+    parts = {"observations": 1, "actions": 1, "predictions": 2, "log_final_scores": 2}
+    alone = {key: golden[key][(slice(1),) * parts[key]] for key in golden}
+    asked = [{key: of[key] for key in asked_of} for of in (golden, alone)]
+    found = answers({graph: members[graph] for graph in expected}, asked, name)
+    pairs = [
+        (answered[graph], of[key])
+        for answered, of in zip(found, (golden, alone), strict=True)
+        for graph, key in expected.items()
+    ]
+    if any(answered.shape != told.shape for answered, told in pairs):
+        raise refusal(f"a graph in {name} answers in another shape; export the policy again")
+    return {
+        "ok": all(np.allclose(answered, told, TOLERANCE, TOLERANCE) for answered, told in pairs),
+        "max_abs_diff": max(float(np.abs(answered - told).max(initial=0)) for answered, told in pairs),
+    }
 
 
 def _golden(served: Any, rows: EvaluationRows | Examples) -> bytes:
