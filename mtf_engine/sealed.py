@@ -30,11 +30,11 @@ def seal(path: Path) -> None:
 
 
 def read(path: Path, remedy: str) -> bytes:
-    """Returns what `write` wrote to `path`; a Refusal that names the `remedy` where the file holds anything else.
-
-    An OSError where there is no such file.
-    """
-    content = path.read_bytes()
+    """Returns what `write` wrote to `path`; a Refusal with the `remedy` where it holds anything else, or is missing."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise Refusal(f"{path.parent.name}/{path.name} cannot be read: it is missing; {remedy}") from None
     if (problem := _problem(path, content)) is not None:
         raise Refusal(f"{path.parent.name}/{path.name} is damaged: {problem}; {remedy}")
     return content

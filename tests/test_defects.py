@@ -6,7 +6,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from mtf_engine.runs import executor
-from mtf_engine.workspace import Workspace
+from mtf_engine.workspace import BACKUPS, Workspace
 from pages.shared import words
 from tests.fixtures import logs
 from tests.test_cli import Shell
@@ -21,9 +21,13 @@ ON_THE_PAGE = {"missing_column", "wrong_type", "truncated_parquet", "bad_mapping
 
 def contents(workspace: Workspace) -> tuple:
     """Returns what is in a workspace: rows and files, SQLite's own and locks aside."""
-    files = (str(path.relative_to(workspace.path)) for path in workspace.path.rglob("*"))
+    found = (str(path.relative_to(workspace.path)) for path in workspace.path.rglob("*"))
+    files = (name for name in found if not name.startswith(BACKUPS))  # one a day
     rows = workspace.registry.datasets(), workspace.registry.runs(), workspace.registry.plans()
-    return (*rows, sorted(name for name in files if not name.endswith((".lock", "-wal", "-shm"))))
+    return (
+        *rows,
+        sorted(name for name in files if not name.endswith((".lock", "-wal", "-shm"))),
+    )
 
 
 def by_page(workspace: Workspace, log: Path) -> AppTest:

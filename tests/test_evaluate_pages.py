@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from mtf_engine import sealed
 from mtf_engine.evaluation import EvaluationResult
 from mtf_engine.runs import files
 from pages.shared.places import CRITICS, DEVIATION
@@ -98,12 +99,22 @@ def test_a_comparison_of_an_earlier_version_is_to_be_made_again(page, small_work
     path = copy.run_dir(run.id) / files.EVALUATION
     less = json.loads(path.read_bytes())
     del less["segment_differences"]
-    path.write_text(json.dumps(less))
+    sealed.write(path, json.dumps(less).encode())
     for _ in range(2):
         app = opened(page)
         assert "compare again" in app.info[0].value
         assert button(app, "Compare")
         path.unlink(missing_ok=True)  # one from before there was such a file
+
+
+def test_a_damaged_comparison_is_said_and_never_shown(small_workspace, tmp_path, monkeypatch):
+    copy = copy_workspace(small_workspace, tmp_path / "copy")
+    monkeypatch.setenv("MTF_WORKSPACE", str(copy.path))
+    (run,) = copy.registry.runs(kind="evaluate")
+    path = copy.run_dir(run.id) / files.EVALUATION
+    path.write_bytes(path.read_bytes().replace(b"0.", b"1.", 1))
+    app = opened("compare")
+    assert "evaluation.json is damaged" in app.error[0].value.replace("\\", "") and button(app, "Compare")
 
 
 def test_deviation_shows_each_segment_within_its_bounds(filled, result):
@@ -218,7 +229,7 @@ def test_the_page_of_critics_says_what_to_choose_where_a_policy_has_one(
     for policy in result["policies"]:
         if policy["disagreement"]:
             policy["disagreement"]["pairs"]["levels"] = policy["disagreement"]["pairs"]["levels"][:1]
-    path.write_text(json.dumps(result))
+    sealed.write(path, json.dumps(result).encode())
     assert "choose one trained by a method with several critics" in opened("critics").info[0].value
 
 

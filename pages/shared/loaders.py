@@ -39,6 +39,7 @@ from mtf_engine.runs.metrics import read as read_metrics
 from mtf_engine.runs.storage import open_dataset, open_policy
 from mtf_engine.spec import BoundsPlan, FusionSpec, Refusal
 from mtf_engine.workspace import Workspace
+from pages.shared import words
 
 if TYPE_CHECKING:
     from streamlit.runtime.uploaded_file_manager import UploadedFile
@@ -260,9 +261,16 @@ def log_tail(run_id: str, lines: int = 200) -> str:
 
 
 def evaluation(run_id: str) -> "EvaluationResult | None":
-    """Returns the result of a completed evaluation; None where an earlier version found less than today's."""
+    """Returns the result of a completed evaluation; None where an earlier version found less than today's.
+
+    Or where it is damaged, which is said.
+    """
     path = workspace().run_dir(run_id) / files.EVALUATION
-    return _evaluation(path) if path.exists() else None
+    try:
+        return _evaluation(path) if path.exists() else None
+    except Refusal as refusal:
+        st.error(words.plain(refusal))
+        return None
 
 
 @st.cache_resource(show_spinner="Reading the comparison…", max_entries=20)
