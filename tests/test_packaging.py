@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -107,8 +108,8 @@ def new_environment(wheel: Path, folder: Path, *, alone: bool) -> Path:
     return folder / "bin"
 
 
-def walk(bin: Path, folder: Path, tab: Tab) -> None:
-    """Takes a small log to a bundle with the installed `mtf`, then opens two pages of its dashboard by link."""
+def walk(bin: Path, folder: Path, tab: Tab, to: str = "a bundle") -> None:
+    """Takes a small log to a dataset or a bundle with the installed `mtf`, then opens two pages of its dashboard."""
 
     def mtf(*words: object) -> Any:
         command = [bin / "mtf", "--workspace", workspace, "--json", *map(str, words)]
@@ -119,11 +120,8 @@ def walk(bin: Path, folder: Path, tab: Tab) -> None:
     workspace, bundle = folder / "workspace", folder / "policy.zip"
     log = write(clean(n_users=30), folder / "log")
     mtf("dataset", "import", log, "--mapping", log / "mapping.yaml", "--name", "mine")
-    run = mtf("train", "mine", "--algo", "integrated_rl", "--preset", "demo", "--set", "n_steps=20")["run_id"]
-    scores = mtf("evaluate", run, "baseline", "--on", "mine")
-    assert {row["run_id"] for row in scores if not row["floor"]} == {run, "baseline"}
-    mtf("export", run, "--to", bundle)
-    assert mtf("verify", bundle)["ok"]
+    if to == "a bundle":
+        bring_to_a_bundle(mtf, bundle)
     server = Server(workspace, folder / "server.log", mtf=[bin / "mtf"], cwd=folder)
     try:
         for page in ("datasets", "runs"):
@@ -133,9 +131,17 @@ def walk(bin: Path, folder: Path, tab: Tab) -> None:
         server.stop()
 
 
+def bring_to_a_bundle(mtf: Callable[..., Any], bundle: Path) -> None:
+    run = mtf("train", "mine", "--algo", "integrated_rl", "--preset", "demo", "--set", "n_steps=20")["run_id"]
+    scores = mtf("evaluate", run, "baseline", "--on", "mine")
+    assert {row["run_id"] for row in scores if not row["floor"]} == {run, "baseline"}
+    mtf("export", run, "--to", bundle)
+    assert mtf("verify", bundle)["ok"]
+
+
 @pytest.mark.browser
 def test_a_wheel_works_where_no_checkout_is(wheel: Path, tmp_path: Path, tab: Tab) -> None:
-    walk(new_environment(wheel, tmp_path / "venv", alone=False), tmp_path, tab)
+    walk(new_environment(wheel, tmp_path / "venv", alone=False), tmp_path, tab, to="a dataset")
 
 
 @pytest.mark.slow

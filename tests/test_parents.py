@@ -115,7 +115,11 @@ GONE = {
 """What is deleted, with the parameter that names it; each returns the name of one that is gone."""
 
 
-@pytest.fixture(params=GONE)
+LONG = ("its log", "all but the training and the logs")
+"""These lose no more than the others do."""
+
+
+@pytest.fixture(params=[pytest.param(gone, marks=[pytest.mark.slow] * (gone in LONG)) for gone in GONE])
 def bereaved(request, lineage, tmp_path, monkeypatch) -> tuple[Workspace, dict[str, str], dict[str, str]]:
     """A workspace without a parent, the names of what it had, and the one that is gone, by parameter."""
     workspace = copy_workspace(lineage, tmp_path / "workspace")

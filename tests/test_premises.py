@@ -77,6 +77,7 @@ def test_fresh_users_confirm_what_was_measured(world):
     assert explored == pytest.approx(kept.gaussian, abs=0.012) and explored < 0
 
 
+@pytest.mark.slow
 def test_a_small_measurement_is_the_same_again():
     config = SessionConfig(n_candidates=20, n_items=1_000)
     live = live_policy(SessionEnvironment(config))

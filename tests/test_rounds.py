@@ -97,6 +97,7 @@ def test_rounds_share_sessions_users_and_steps_as_they_should(
     assert [share_of(61, number, 5) for number in range(1, 6)] == [12, 12, 12, 12, 13]
 
 
+@pytest.mark.slow
 def test_passes_go_over_the_log_of_each_round(workspace: Workspace) -> None:
     settings = {name: value for name, value in SMALL.items() if name != "n_steps"} | {"passes": "40"}
     run_id = submit_progressive(
