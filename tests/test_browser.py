@@ -87,12 +87,22 @@ def shows(page: str, url: str, tab: Tab) -> None:
     tab.check()
 
 
-@pytest.mark.parametrize("page", ["", "density", "review"], ids=lambda page: page or "home")
+@pytest.mark.parametrize("page", ["", pytest.param("density", marks=pytest.mark.slow), "review"])
 def test_the_first_deep_link_on_a_fresh_server_shows_its_page(page, small_workspace, serve, tab):
     shows(page, serve(small_workspace).url, tab)
 
 
-@pytest.mark.parametrize("page", HEADINGS, ids=lambda page: page or "home")
+OFTEN = {"", "bounds", "datasets", "policies", "runs", "review"}
+"""Pages opened in a browser each time; the others as often as test_looks.py, which opens every page and tab."""
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.slow] * (page not in OFTEN), id=page or "home")
+        for page in HEADINGS
+    ],
+)
 def test_a_deep_link_shows_its_page_and_everybody_can_use_it(page, dashboard, kept_tab):
     shows(page, dashboard.url, kept_tab)
     assert not violations(kept_tab.page)
@@ -220,6 +230,7 @@ def test_a_training_is_started_watched_cancelled_and_resumed(workspace, serve, t
     tab.check()
 
 
+@pytest.mark.slow
 def test_a_run_outlives_its_dashboard_and_a_new_one_shows_it(workspace, serve, tab, chrome):
     first = serve(workspace)
     start_training(Tab(chrome.new_page()).open(f"{first.url}/start"), ENDLESS)
@@ -235,6 +246,7 @@ def test_a_run_outlives_its_dashboard_and_a_new_one_shows_it(workspace, serve, t
     tab.check()
 
 
+@pytest.mark.slow
 def test_a_finished_round_is_decided_by_name_and_its_bundle_is_approved(workspace, serve, tab, tmp_path):
     candidate = newest_training(workspace)
     one = a_round(1, "baseline", gain=0.05).model_copy(update={"candidate": candidate})

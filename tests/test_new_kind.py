@@ -91,6 +91,7 @@ def called(house: Path, *command: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1] if command[0] == "-c" else done.stdout)
 
 
+@pytest.mark.slow
 def test_a_kind_is_one_file(house):
     told = called(house, "-c", SUBMIT)
     assert told["queue"] == ["countdown", "countdown"], "one works, the others wait"
