@@ -1,5 +1,7 @@
 """DDPG: its actor leaves the data; slow targets and the critic's weight decay keep Q in reach of the returns there."""
 
+import pytest
+
 from mtf_engine.algos.ddpg import DDPG, DDPGConfig
 from mtf_engine.learning.training import fit
 from tests.problems import sessions
@@ -22,6 +24,7 @@ def test_as_published_its_critic_does_not_diverge_where_its_actor_drifts_to():
     assert distance > FAR
 
 
+@pytest.mark.slow
 def test_fast_targets_diverge_and_weight_decay_slows_them():
     with_decay, without = ends(tau=0.005)[0], ends(tau=0.005, critic_weight_decay=0.0)[0]
     assert LARGEST_Q < with_decay < 0.9 * without

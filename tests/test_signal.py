@@ -284,7 +284,7 @@ def test_a_log_without_exploration_is_refused(small_workspace):
         explored_returns(read_sessions(bare.arrays, bare.n_requests, "train"), bare.n_requests, 0.9)
 
 
-@pytest.mark.parametrize("chunk", [7, 10**6])
+@pytest.mark.parametrize("chunk", [pytest.param(7, marks=pytest.mark.slow), 700, 10**6])
 def test_explored_returns_are_those_of_the_transitions(small_workspace, chunk):
     dataset = open_dataset(small_workspace, "explored")
     rows = explored_returns(
