@@ -3,7 +3,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 MTF := $(VENV)/bin/mtf
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PYTHON) -m pytest
-WORKERS ?= 3
+WORKERS ?= 2
 DEMO := data/demo
 
 .PHONY: help demo app test fast slow test-range check lock format docs

@@ -301,6 +301,7 @@ def drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> No
     page.mouse.up()
 
 
+@pytest.mark.slow
 def test_no_move_in_the_planner_is_lost_and_a_rectangle_becomes_the_box(dashboard, tab):
     page = tab.open(f"{dashboard.url}/bounds")
     expect(page.get_by_text("419 ×")).to_be_visible()

@@ -248,6 +248,7 @@ def test_an_unbounded_action_is_refused():
         GymnasiumEnvironment(Endless, "gym:endless")
 
 
+@pytest.mark.slow
 def test_a_policy_learned_from_a_sardine_log_beats_the_baseline(tmp_path):
     test = learned(
         sardine(), tmp_path, 50, n_steps=600, n_critics=3, hidden="32,32", actor_learning_rate=1e-3

@@ -215,6 +215,7 @@ def test_an_unexpected_error_is_kept_for_the_log(workspace: Workspace) -> None:
         executor.completed(workspace, run)
 
 
+@pytest.mark.slow
 def test_two_trainings_an_import_and_readers_at_once_lose_nothing(
     workspace: Workspace, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
