@@ -46,8 +46,9 @@ def show_what_differs(found: Comparison) -> None:
     """Says in what the log is not the one that policies learned from, each sentence once."""
     chosen = (one for one in found.result.policies if one.run_id in found.chosen.policies)
     told = alike((words.policy_title(one.run_id, found.runs), one.differs) for one in chosen)
-    for sentence, titles in told.items():
-        st.caption(words.plain(f"{', '.join(titles)}: {sentence}."))
+    if told:
+        said = [words.plain(f"{', '.join(titles)}: {sentence}.") for sentence, titles in told.items()]
+        st.caption("  \n".join(said))
 
 
 def show_searches(found: Comparison) -> None:
