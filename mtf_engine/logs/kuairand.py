@@ -1,6 +1,6 @@
 """KuaiRand as published (Gao et al., CIKM 2022): real impressions, with predictions made here."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,8 @@ from numpy.typing import NDArray
 from mtf_engine.logs.kuairand_files import CATEGORIES, COUNTS, FLAGS, find_files, read_files
 from mtf_engine.logs.like import Encoded, Like
 from mtf_engine.logs.mapping import WEIGHTS, ProfileColumns
-from mtf_engine.logs.prediction_model import (
-    Predictable,
-    PredictionModel,
-    above_chance,
-    behaviour_aucs,
-    digest,
-    judged_rows,
-)
-from mtf_engine.logs.predictions import WARM_UP_DAYS, BehaviourAUC, Behaviours, PredictorConfig, choose_heads
+from mtf_engine.logs.prediction_model import Predictable, Predicted, PredictionModel, digest, predicted
+from mtf_engine.logs.predictions import WARM_UP_DAYS, Behaviours, PredictorConfig
 from mtf_engine.logs.schema import DatasetMeta
 from mtf_engine.logs.sessions import (
     Arrays,
@@ -83,7 +76,7 @@ def read_kuairand(
     encoded = _encode(raw.users, log["user_id"], split, like)
     encoder, users = encoded.encoder, encoded.profiles
     profiles = users.reindex(log["user_id"])
-    predicted = _predict(log, split, encoder.profile(profiles), config, progress, model)
+    made = _predict(log, split, encoder.profile(profiles), config, progress, model)
     warnings = (
         *files.warnings,
         *raw.warnings,
@@ -91,19 +84,19 @@ def read_kuairand(
         *encoded.warnings,
         *([how] if splitting != UNASKED else []),
     )
-    rarest = _rarest(predicted.names, log[split != TEST])
-    fusion = like.fusion(None) if like else FusionSpec.default(predicted.names, bias=rarest)
-    content = like.model if like else predicted.model.to_bytes()
+    rarest = _rarest(made.model.heads, log[split != TEST])
+    fusion = like.fusion(None) if like else FusionSpec.default(made.model.heads, bias=rarest)
+    content = like.model if like else made.model.to_bytes()
     meta = DatasetMeta(
         name=name,
         source="kuairand",
         fusion=fusion,
         reward=REWARD,
         signals=SIGNALS,
-        seed=predicted.model.config.seed,
+        seed=made.model.config.seed,
         prediction_model=digest(content or b""),
         details={
-            **_details(predicted, like, encoded),
+            **_details(made, like, encoded),
             "rows": raw.counts,
             "split_is": how,
             "warnings": list(warnings),
@@ -112,18 +105,18 @@ def read_kuairand(
         **encoder_meta(encoder),
     )
     segments = _segments(raw.users.reindex(log["user_id"]))
-    requests, impressions = _columns(log, split, cut, predicted.values, segments, fusion.n_actions)
+    requests, impressions = _columns(log, split, cut, made.values, segments, fusion.n_actions)
     observe = observe_log(encoder, profiles.iloc[cut.first[:-1]], requests, impressions, cut.first)
     kept = np.flatnonzero(requests["split"] != WARM_UP)
     return ImportedLog(meta, batches(requests, impressions, cut.first, observe, kept), warnings, content)
 
 
-def _details(predicted: "Predicted", like: Like | None, encoded: Encoded) -> dict[str, Any]:
+def _details(made: Predicted, like: Like | None, encoded: Encoded) -> dict[str, Any]:
     """Returns what is said of how the predictions and requests came about."""
     warmed_up = f"days before; those that {like.name if like else ''} cannot predict are not in the dataset"
     return {
-        "predictor": {behaviour: auc.model_dump() for behaviour, auc in predicted.auc.items()},
-        "dropped": predicted.dropped,
+        "predictor": {behaviour: auc.model_dump() for behaviour, auc in made.auc.items()},
+        "dropped": made.dropped,
         "requests_are": DEALT,
         "finish_is": FINISHED,
         "history_is": warmed_up if like else REMEMBERED,
@@ -196,20 +189,6 @@ def _split(
     return np.where(date < days[warm_up], WARM_UP, split), how
 
 
-@dataclass(frozen=True)
-class Predicted:
-    """Predictions [m, p] of the model's heads, NaN in the warm-up; their test AUC; what was dropped."""
-
-    model: PredictionModel
-    values: NDArray[np.float32]
-    auc: dict[str, BehaviourAUC]
-    dropped: dict[str, str]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self.model.heads
-
-
 def _predict(
     log: pd.DataFrame,
     split: NDArray[np.object_],
@@ -227,18 +206,7 @@ def _predict(
         Behaviours(BEHAVIOURS, outcomes),
         np.concatenate([profile, _context(log)], axis=1, dtype=np.float32),
     )
-    if model:
-        values = model.predict(rows, progress)
-        dropped: dict[str, str] = {}
-    else:
-        judged = judged_rows(split)
-        names, dropped = choose_heads(rows.outcomes, judged)
-        model, values = PredictionModel.fit(rows, names, config, progress)
-        model, values, below = above_chance(model, values, rows, judged)
-        dropped |= below
-    user = pd.factorize(log["user_id"], sort=True)[0]
-    auc = behaviour_aucs(values, rows.outcomes.only(model.heads), user, split == TEST, model.config.seed)
-    return Predicted(model, values, auc, dropped)
+    return predicted(rows, split, model, progress, config)
 
 
 def _context(log: pd.DataFrame) -> NDArray[np.float64]:

@@ -9,15 +9,8 @@ from numpy.typing import NDArray
 
 from mtf_engine.logs.like import Like
 from mtf_engine.logs.mapping import Predict
-from mtf_engine.logs.prediction_model import (
-    Predictable,
-    PredictionModel,
-    above_chance,
-    behaviour_aucs,
-    digest,
-    judged_rows,
-)
-from mtf_engine.logs.predictions import WARM_UP_DAYS, Behaviours, PredictorConfig, choose_heads
+from mtf_engine.logs.prediction_model import Predictable, PredictionModel, digest, predicted
+from mtf_engine.logs.predictions import WARM_UP_DAYS, Behaviours
 from mtf_engine.logs.sessions import Arrays, Cut
 from mtf_engine.logs.splits import TEST, TRAIN, WARM_UP
 from mtf_engine.observation import ObservationEncoder
@@ -28,7 +21,7 @@ MOST_VALUES = 50
 
 
 @dataclass(frozen=True)
-class Predicted:
+class PredictedLog:
     """Predictions [m, p] of the model's heads, the split of each request [r], and what is said of both."""
 
     values: NDArray[np.float32]
@@ -46,7 +39,7 @@ class Predicted:
 
 def predict_log(
     rows: Arrays, cut: Cut, split: NDArray[np.object_], predict: Predict, like: Like | None
-) -> Predicted:
+) -> PredictedLog:
     """Returns predictions for impressions `rows` [m], cut into requests of `split` [r], by their own model or `like`'s.
 
     Requests of days that cannot be predicted are `WARM_UP`. A Refusal where there are too few days.
@@ -65,29 +58,18 @@ def predict_log(
     inputs = np.column_stack([encoder.profile(frame), np.sin(angle), np.cos(angle)]).astype(np.float32)
     outcomes = np.column_stack([rows[signal] > 0 for signal in predict.signals]).astype(np.float64)
     seen = Predictable(rows["user_id"], rows["item_id"], date, Behaviours(predict.signals, outcomes), inputs)
-    judged = judged_rows(of_row)
-    dropped: dict[str, str] = {}
-    if known:
-        model, values = known, known.predict(seen, lambda done, total: None)
-    else:
-        heads, dropped = choose_heads(seen.outcomes, judged)
-        model, values = PredictionModel.fit(seen, heads, PredictorConfig(), lambda done, total: None, encoder)
-        model, values, below = above_chance(model, values, seen, judged)
-        dropped |= below
-    user = pd.factorize(seen.user)[0]
-    test = of_row == TEST if (of_row == TEST).any() else judged.rows
-    aucs = behaviour_aucs(values, seen.outcomes.only(model.heads), user, test, model.config.seed)
+    made = predicted(seen, of_row, known, lambda done, total: None, inputs=encoder)
     told = [
         f"{head} is predicted, AUC {auc.auc:.3f} ({auc.ci_low:.3f} to {auc.ci_high:.3f})"
-        for head, auc in aucs.items()
+        for head, auc in made.auc.items()
     ]
-    told += [f"{name} is not predicted: {why}" for name, why in dropped.items()]
-    return Predicted(
-        values,
+    told += [f"{name} is not predicted: {why}" for name, why in made.dropped.items()]
+    return PredictedLog(
+        made.values,
         split,
-        model.heads,
-        like.model if known and like and like.model else model.to_bytes(),
-        {"predictor": {head: auc.model_dump() for head, auc in aucs.items()}, "dropped": dropped},
+        made.model.heads,
+        like.model if known and like and like.model else made.model.to_bytes(),
+        {"predictor": {head: auc.model_dump() for head, auc in made.auc.items()}, "dropped": made.dropped},
         tuple(told),
     )
 

@@ -28,6 +28,7 @@ from mtf_engine.logs.predictions import (
     SharedBottom,
     auc,
     bootstrap_auc,
+    choose_heads,
     fit_by_day,
     history_features,
 )
@@ -209,6 +210,43 @@ class PredictionModel:
             ItemHistory(tuple(head["items"]), **{name: tensors[name] for name in HISTORY}),
             head["inputs"] and ObservationEncoder.model_validate(head["inputs"]),
         )
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Predictions [m, p] of the model's heads, NaN in the warm-up; their AUC; what is not predicted, and why."""
+
+    model: PredictionModel
+    values: NDArray[np.float32]
+    auc: dict[str, BehaviourAUC]
+    dropped: dict[str, str]
+
+
+def predicted(
+    rows: Predictable,
+    split: NDArray[np.object_],
+    model: PredictionModel | None,
+    progress: Progress,
+    config: PredictorConfig = PredictorConfig(),  # noqa: B008 (frozen)
+    inputs: ObservationEncoder | None = None,
+) -> Predicted:
+    """Returns the predictions of m `rows` of `split` [m], by `model` or by one fitted to them.
+
+    Which heads are worth it is told by rows that are not for test; AUCs are of test rows where there are any.
+    """
+    judged = judged_rows(split)
+    dropped: dict[str, str] = {}
+    if model:
+        values = model.predict(rows, progress)
+    else:
+        heads, dropped = choose_heads(rows.outcomes, judged)
+        model, values = PredictionModel.fit(rows, heads, config, progress, inputs)
+        model, values, below = above_chance(model, values, rows, judged)
+        dropped |= below
+    user = pd.factorize(rows.user, sort=True)[0]
+    test = split == TEST if (split == TEST).any() else judged.rows
+    aucs = behaviour_aucs(values, rows.outcomes.only(model.heads), user, test, model.config.seed)
+    return Predicted(model, values, aucs, dropped)
 
 
 def judged_rows(split: NDArray[np.object_]) -> Judged:
