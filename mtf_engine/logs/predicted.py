@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mtf_engine.logs.like import Like
 from mtf_engine.logs.mapping import Predict
 from mtf_engine.logs.prediction_model import Predictable, PredictionModel, digest, predicted
-from mtf_engine.logs.predictions import WARM_UP_DAYS, Behaviours
+from mtf_engine.logs.predictions import WARM_UP_DAYS, Behaviours, PredictorConfig
 from mtf_engine.logs.sessions import Arrays, Cut
 from mtf_engine.logs.splits import TEST, TRAIN, WARM_UP
 from mtf_engine.observation import ObservationEncoder
@@ -58,7 +58,7 @@ def predict_log(
     inputs = np.column_stack([encoder.profile(frame), np.sin(angle), np.cos(angle)]).astype(np.float32)
     outcomes = np.column_stack([rows[signal] > 0 for signal in predict.signals]).astype(np.float64)
     seen = Predictable(rows["user_id"], rows["item_id"], date, Behaviours(predict.signals, outcomes), inputs)
-    made = predicted(seen, of_row, known, lambda done, total: None, inputs=encoder)
+    made = predicted(seen, of_row, known, lambda done, total: None, PredictorConfig(), encoder)
     told = [
         f"{head} is predicted, AUC {auc.auc:.3f} ({auc.ci_low:.3f} to {auc.ci_high:.3f})"
         for head, auc in made.auc.items()

@@ -227,7 +227,7 @@ def predicted(
     split: NDArray[np.object_],
     model: PredictionModel | None,
     progress: Progress,
-    config: PredictorConfig = PredictorConfig(),  # noqa: B008 (frozen)
+    config: PredictorConfig,
     inputs: ObservationEncoder | None = None,
 ) -> Predicted:
     """Returns the predictions of m `rows` of `split` [m], by `model` or by one fitted to them.
