@@ -148,6 +148,16 @@ def test_a_log_with_impressions_comes_back_from_parquet_and_leaves_them_out_else
         assert set(file.namelist()) == {"requests.parquet", "impressions.parquet", "mapping.yaml"}
 
 
+def test_a_log_that_nobody_called_uniform_is_not_believed_to_be_so_once_it_is_exported(tmp_path):
+    log = clean()
+    folder = write(log._replace(requests=log.requests.drop(columns="pscore")), tmp_path / "log")
+    first = imported(folder, tmp_path / "first", mapping=folder / "mapping.yaml")
+    export_log(first, "parquet", tmp_path / "out")
+    back = imported(tmp_path / "out", tmp_path / "back", mapping=tmp_path / "out" / "mapping.yaml")
+    for one in (first, back):
+        assert np.isnan(one.arrays("SELECT pscore FROM requests")["pscore"]).all()
+
+
 def test_what_cannot_be_written_or_read_is_refused_and_leaves_nothing(steps, tmp_path):
     (tmp_path / "there").mkdir()
     for format in ("minari", "d3rlpy", "parquet"):

@@ -61,7 +61,10 @@ def _selected(dataset: Dataset, table: str) -> str:
 
 
 def _mapping(dataset: Dataset) -> Mapping:
-    """Returns the mapping that reads the log again; actions of steps alone are written on [-1, 1]."""
+    """Returns the mapping that reads the log again; actions of steps alone are written on [-1, 1].
+
+    Uniform exploration is told by `pscore`: said here, it would be believed of a log that never had any.
+    """
     meta, kept = dataset.meta, kept_of(dataset.meta)
     names, d = meta.fusion.predictions, meta.fusion.n_actions
     fusion = meta.fusion if dataset.n_impressions else FusionSpec.weights(names, (-1,) * d, (1,) * d)
@@ -72,5 +75,5 @@ def _mapping(dataset: Dataset) -> Mapping:
         binary_features=kept.binary_features,
         reward=meta.reward if dataset.n_impressions else None,
         fusion=FusionChoice(dimensions=fusion.dimensions),
-        exploration="uniform" if meta.exploration in (None, "unknown") else meta.exploration,
+        exploration=meta.exploration if meta.exploration in ("gaussian", "baseline") else None,
     )
