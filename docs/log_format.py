@@ -64,9 +64,9 @@ LIBRARIES = """\
 
 `dataset import FOLDER` reads the folder of a [Minari](https://minari.farama.org) dataset with a Box of actions, and a
 file `.h5` of [d3rlpy](https://github.com/takuseno/d3rlpy) (what `ReplayBuffer.dump` writes, or flat: `observations`,
-`actions`, `rewards`, `terminals` and `episode_terminals` or `timeouts`). They need an extra: `pip install
-'mtf_engine[minari]'`, or `[d3rlpy]`, which is h5py alone. Episodes are sessions; the last observation of one that was
-cut off is kept.
+`actions`, `rewards`, `terminals` and `episode_terminals` or `timeouts`). They need packages of their own:
+`pip install minari h5py`, for d3rlpy's files h5py alone (the extras `minari` and `d3rlpy`). Episodes are sessions; the
+last observation of one that was cut off is kept.
 
 `dataset export NAME --format minari --to FOLDER` writes the steps of any dataset with actions, on [-1, 1] as policies
 give them, so that Minari loads them (`MINARI_DATASETS_PATH`); baseline action, bounds, density, user and split go

@@ -27,7 +27,7 @@ FLAT = ("observations", "actions", "rewards", "terminals")
 
 def read_d3rlpy(path: Path, name: str) -> ImportedLog:
     """Returns the log in the file; a Refusal where it is none of d3rlpy, or its actions are no numbers."""
-    h5py = extra("h5py", "d3rlpy")
+    h5py = extra("h5py")
     try:
         with h5py.File(path, "r") as file:
             parts = [*(_dumped(file) if "columns" in file else _flat(file, path))]
@@ -76,7 +76,7 @@ def _episode(i: int, observations: Any, actions: Any, rewards: Any, terminated: 
 
 def write_d3rlpy(dataset: Dataset, path: Path) -> dict[str, int]:
     """Returns how many episodes and steps were written to the file, which `ReplayBuffer.load` reads."""
-    h5py = extra("h5py", "d3rlpy")
+    h5py = extra("h5py")
     counts = {"episodes": 0, "steps": 0}
     with new_place(path) as temp, h5py.File(temp, "w") as file:
         file["columns"] = list(COLUMNS)

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -70,14 +71,13 @@ def kept_of(meta: DatasetMeta) -> Kept:
     )
 
 
-def extra(module: str, package: str) -> ModuleType:
-    """Returns an optional module; a Refusal says how to install the one that lacks."""
-    from importlib import import_module
-
+def extra(module: str) -> ModuleType:
+    """Returns a module of an optional package; a Refusal says how to install one that lacks."""
     try:
         return import_module(module)
     except ImportError:
-        raise Refusal(f"this needs the package {package}: pip install 'mtf_engine[{package}]'") from None
+        package = module.partition(".")[0]
+        raise Refusal(f"this needs the package {package}: pip install {package}") from None
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def read_minari(folder: Path, name: str) -> ImportedLog:
     if not is_minari(folder):
         raise Refusal(f"{folder} holds no {METADATA}; name the folder of one Minari dataset, as NAME-v0")
     place = folder if (folder / METADATA).is_file() else folder / DATA
-    storage = extra(STORAGE, "minari").MinariStorage
+    storage = extra(STORAGE).MinariStorage
     metadata = storage.read_raw_metadata(place)
     if (
         not {"observation_space", "action_space"} <= metadata.keys()
@@ -137,8 +137,8 @@ def write_minari(dataset: Dataset, folder: Path) -> dict[str, int]:
 
     `minari.load_dataset(ID)` finds it as `$MINARI_DATASETS_PATH/ID`.
     """
-    minari, storage = extra("minari", "minari"), extra(STORAGE, "minari").MinariStorage
-    extra("h5py", "minari")
+    minari, storage = extra("minari"), extra(STORAGE).MinariStorage
+    extra("h5py")
     meta = dataset.meta
     with new_place(folder) as temp:
         temp.mkdir()
@@ -166,7 +166,7 @@ def _id(name: str) -> str:
 
 def _buffer(episode: Episode) -> Any:
     """Returns an episode as Minari writes it; infos have a row more than steps, as observations do."""
-    of, n = extra("minari.data_collector", "minari").EpisodeBuffer, episode.n_steps
+    of, n = extra("minari.data_collector").EpisodeBuffer, episode.n_steps
     ends = np.arange(n) == n - 1
     rows = np.minimum(np.arange(n + 1), len(episode.requests["reward"]) - 1)
     infos: dict[str, Any] = {name: episode.requests[name][rows] for name in INFOS}

@@ -34,7 +34,7 @@ def show(row: DatasetRow) -> None:
     )
     missing = [FORMATS[of] for of in FORMATS if steps and of not in offered]
     if missing:
-        st.caption(f"{', '.join(missing)}: pip install 'mtf_engine[minari]' first.")
+        st.caption(f"{', '.join(missing)}: pip install minari h5py first.")
     if row.n_impressions and chosen != "parquet":
         st.caption("Steps alone: what was shown in each request is left out.")
     st.caption("The same on the command line")
