@@ -291,6 +291,18 @@ def test_a_log_without_predictions_gets_them_and_another_is_predicted_like_it(tm
     )
     assert (theirs.meta.fusion, theirs.meta.feature_names) == (mine.meta.fusion, mine.meta.feature_names)
     assert theirs.model == mine.model and theirs.meta.details["predictor"]["click"]["auc"] > 0.7
+    like = Like("dataset-0", mine.meta, mine.model)
+    strange = shown(range(30, 50), 30).assign(device="fridge").drop(columns="price")
+    strange.to_parquet(tmp_path / "strange.parquet")
+    told = " | ".join(read_log(tmp_path / "strange.parquet", mapping=bare, like=like).warnings)
+    assert (
+        "the log has no price as mine has" in told
+        and "impressions have what mine does not know (fridge)" in told
+    )
+    for said, part in (("profile: {numeric: [price]}", "profile"), ("signals: [like]", "signals")):
+        bare.write_text(f"impressions: {{user_id: uid}}\n{said}\n")
+        with pytest.raises(Refusal, match=f"the mapping says {part}, and mine has its own"):
+            read_log(tmp_path / "theirs.parquet", mapping=bare, like=like)
     mapping.write_text(PREDICT.replace("[click, like], numeric", "[watch_time], numeric"))
     with pytest.raises(Refusal, match="predict: names what is no signal of 0 or 1 of the log: watch_time"):
         read_log(tmp_path / "mine.parquet", mapping=mapping)

@@ -210,8 +210,58 @@ def test_slates_that_repeat_exactly_are_dropped_and_others_of_one_time_are_reque
     dataset = imported(source, mapping)
     assert (dataset.n_requests, dataset.n_impressions) == (4, 9)
     warnings = dataset.meta.details["warnings"]
-    assert any("3 exact duplicates were dropped" in told for told in warnings)
+    assert any("1 exact duplicates were dropped" in told for told in warnings)
     assert any("exploration: uniform, which is not used" in told for told in warnings)
+
+
+def test_slates_of_one_moment_that_share_items_lose_none(tmp_path):
+    same = {"user_id": "ada", "timestamp": "2026-05-01", "clicked": "11", "watch_time": "1 2"}
+    rows = [same | {"shown": f"[11, {i}]", "prediction_click": f"0.1 0.{i}"} for i in range(2, 5)]
+    pd.DataFrame(rows).to_csv(tmp_path / "slates.csv", index=False)
+    (tmp_path / "mapping.yaml").write_text(SLATES)
+    dataset = imported(tmp_path / "slates.csv", tmp_path / "mapping.yaml")
+    assert (dataset.n_requests, dataset.n_impressions) == (3, 6)
+    assert not any("duplicates" in told for told in dataset.meta.details["warnings"])
+
+
+def test_a_list_of_what_was_chosen_that_is_cut_off_is_no_empty_one(tmp_path):
+    source, mapping = slates(tmp_path, clicked=(3, "[11, 15"))
+    with pytest.raises(Refusal, match=r"row 3, column clicked: is .* not a list of items"):
+        imported(source, mapping)
+    bare = slates(tmp_path, shown=(3, "11, 15"))
+    items = imported(*bare).query("SELECT item_id FROM impressions WHERE request_id = 1 ORDER BY position")
+    assert items["item_id"].tolist() == [11, 15]
+
+
+def test_slates_that_are_left_out_are_judged_among_slates(tmp_path):
+    source, mapping = slates(tmp_path, clicked=(2, "[99]"))
+    dataset = imported(source, mapping, bad_rows="drop")
+    frame = pd.read_csv(source)
+    frame["shown"], frame["prediction_click"], frame["watch_time"], frame["clicked"] = "11", "0.1", "1", "11"
+    frame.loc[:1, "clicked"] = "99"
+    frame.to_csv(source, index=False)
+    assert dataset.n_requests == 3 and imported(source, mapping, bad_rows="drop").n_requests == 2
+
+
+@pytest.mark.parametrize("rule", ["counts: {age: 3}", "thresholds: {age: 3}"])
+def test_a_blank_stays_blank_whatever_becomes_of_numbers(rule, tmp_path):
+    source, mapping = slates(tmp_path)
+    frame = pd.read_csv(source)
+    frame.assign(age=[1.0, None, 6.0, None]).to_csv(source, index=False)
+    mapping.write_text(f"{SLATES}profile: {{numeric: [age]}}\n{rule}\n")
+    dataset = imported(source, mapping)
+    names = list(dataset.meta.feature_names)
+    observations = dataset.arrays("SELECT observation FROM requests ORDER BY timestamp")["observation"]
+    assert observations[:, names.index("age_missing")].tolist() == [0, 1, 0, 1]
+
+
+def test_a_fill_that_its_column_would_round_is_refused(tmp_path):
+    source, mapping = slates(tmp_path)
+    frame = pd.read_csv(source).assign(n=pd.array([1, None, 2, None], dtype="Int64"))
+    frame.to_parquet(tmp_path / "slates.parquet")
+    mapping.write_text(f"{SLATES}profile: {{numeric: [n]}}\nfill: {{n: 0.7}}\n")
+    with pytest.raises(Refusal, match=r"fill: 0\.7 would be 1 in n, a column of BIGINT"):
+        imported(tmp_path / "slates.parquet", mapping)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import duckdb
 
-from mtf_engine.logs.files import PLACE, SLATE, RawTable, literal, quoted
+from mtf_engine.logs.files import PLACE, SLATE, RawTable, literal, quoted, repeats
 from mtf_engine.logs.mapping import WEIGHTS, Mapping, Renames, bad_mapping
 from mtf_engine.logs.schema import Kind
 from mtf_engine.logs.typed import SQL_TYPES, Column, Need, judged, list_sources, type_columns
@@ -122,13 +122,16 @@ class Columns:
                         f"fill: {column.name} and {other.name} are read from one column; fill both alike"
                     )
             for source in column.sources:
+                kind = self.raw.types[source]
                 try:
+                    (found,) = con.execute(f"SELECT CAST(? AS {kind})", [value]).fetchall()[0]
+                    if isinstance(found, int) and found != value:
+                        raise bad_mapping(f"fill: {value} would be {found} in {source}, a column of {kind}")
                     con.execute(
                         f"UPDATE {self.raw.table} SET {quoted(source)} = ? WHERE {quoted(source)} IS NULL",
                         [value],
                     )
                 except duckdb.ConversionException:
-                    kind = self.raw.types[source]
                     raise bad_mapping(
                         f"fill: {value} does not go into {source}, a column of {kind}"
                     ) from None
@@ -136,16 +139,12 @@ class Columns:
     def _drop_repeats(self, con: duckdb.DuckDBPyConnection, table: str) -> None:
         """Drops rows of `table` that equal an earlier one in every column of the file.
 
-        Only rows whose hash is not their own alone are compared.
+        Of slates whole rows were dropped before they were taken apart.
         """
-        everything = ", ".join(quoted(name) for name in self.raw.types if name != SLATE)
-        alike = f"SELECT hash({everything}) AS h FROM {self.raw.table} GROUP BY h HAVING count(*) > 1"
-        repeats = (
-            f"SELECT rowid + 1 FROM {self.raw.table} WHERE hash({everything}) IN ({alike}) "
-            f"QUALIFY row_number() OVER (PARTITION BY {everything} ORDER BY rowid) > 1"
-        )
-        dropped = con.execute(f"DELETE FROM {table} WHERE row IN ({repeats})").fetchall()
-        self.n_repeats = dropped[0][0]
+        self.n_repeats = self.raw.n_repeats
+        if self.raw.ends is None:
+            again = repeats(self.raw.table, self.raw.types)
+            self.n_repeats = con.execute(f"DELETE FROM {table} WHERE row IN ({again})").fetchall()[0][0]
         if self.n_repeats:
             self.told.append(f"{self.raw.file}: {self.n_repeats:,} exact duplicates were dropped")
 
@@ -172,7 +171,8 @@ class Columns:
     def leave_out(self, counts: dict[str, int]) -> None:
         """Counts rows that were left out; a Refusal where they are more than half of the file."""
         self.left_out.update(counts)
-        refuse_too_many(self.raw.file, self.left_out, self.raw.n_rows + self.raw.n_rejected)
+        own = self.left_out - Counter(self.raw.left_out)  # slates that were left out are judged among slates
+        refuse_too_many(self.raw.file, own, self.raw.n_rows + self.raw.n_rejected)
 
     def _renamed(self, defects: list[Defect]) -> list[Defect]:
         theirs = {c.name: c.sources[0] for c in self.found if len(c.sources) == 1}
@@ -254,9 +254,10 @@ class Columns:
     def add_features(self, mapping: Mapping) -> None:
         """Adds the features that predictions are to be made from."""
         if mapping.predict:
+            take = self.add if mapping.predict.may_lack else self.require
             for name in mapping.predict.names:
                 if name not in self.names:
-                    self.require(name, "number" if name in mapping.predict.numeric else "text", "optional")
+                    take(name, "number" if name in mapping.predict.numeric else "text", "optional")
 
     def reports(self) -> list[str]:
         """Returns a sentence about the rows that were left out, none where there are none."""
@@ -283,9 +284,10 @@ def value_sql(column: Column, mapping: Mapping) -> str | None:
             raise bad_mapping(f"{rule}: names {name}, which is a {column.kind} and no {kind}")
     if name in mapping.counts:
         most = mapping.counts[name]
-        return f"least({value}, {most!r}) / {most!r}"
+        return f"CASE WHEN isfinite({value}) THEN least({value}, {most!r}) / {most!r} ELSE {value} END"
     if name in mapping.thresholds:
-        return f"({value} > {mapping.thresholds[name]!r})::INTEGER"
+        above = f"({value} > {mapping.thresholds[name]!r})::INTEGER"
+        return f"CASE WHEN isfinite({value}) THEN {above} ELSE {value} END"
     if name in mapping.categories:
         names = " ".join(f"WHEN {literal(a)} THEN {literal(b)}" for a, b in mapping.categories[name].items())
         return f"CASE WHEN {value} IS NOT NULL THEN CASE {value} {names} ELSE '{OTHER}' END END"

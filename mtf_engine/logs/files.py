@@ -56,6 +56,7 @@ class RawTable:
     ends: NDArray[np.int64] | None = None
     listed: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
+    n_repeats: int = 0
     unread: tuple[str, ...] = ()
 
     @property
@@ -406,6 +407,19 @@ def _single_lines(con: duckdb.DuckDBPyConnection, table: str, before: int) -> tu
 def _escape(line_end: str) -> str:
     """Returns how DuckDB calls the end of a line."""
     return {"\r\n": r"'\r\n'", "\r": r"'\r'", "\n": r"'\n'"}[line_end]
+
+
+def repeats(table: str, columns: Iterable[str]) -> str:
+    """Returns SQL for the rows of a table, from 1, that equal an earlier one in all `columns`.
+
+    Only rows whose hash is not their own alone are compared.
+    """
+    everything = ", ".join(map(quoted, columns))
+    alike = f"SELECT hash({everything}) AS h FROM {table} GROUP BY h HAVING count(*) > 1"
+    return (
+        f"SELECT rowid + 1 FROM {table} WHERE hash({everything}) IN ({alike}) "
+        f"QUALIFY row_number() OVER (PARTITION BY {everything} ORDER BY rowid) > 1"
+    )
 
 
 def literal(text: str) -> str:

@@ -72,7 +72,9 @@ def read_log(
                 f"a log of {kind} has nothing shown, so it is like no other; leave --like and splits out"
             )
         return _read_steps(kind, source, mapping, name, bad_rows)
-    told = like.mapping(Mapping.read(mapping)) if like else Mapping.read(mapping)
+    told = Mapping.read(mapping)
+    if like:
+        told = like.mapping(told, alone=kind == "impressions")
     return _read_shown(kind, source, told, name, bad_rows, splitting, like)
 
 

@@ -172,7 +172,8 @@ def _split(
     date = log["date"].to_numpy()
     days = np.unique(date)
     warm_up = WARM_UP_DAYS if model is None else int((days < model.first_date).sum())
-    by_day = splitting.kind == "day" or (splitting.kind is None and "split" not in log)
+    told = splitting.kind is None and "split" in log and not log["split"].isna().all()
+    by_day = splitting.kind == "day" or (splitting.kind is None and not told)
     test, validation = splitting.days if by_day else (0, 0)
     needed = warm_up + 1 + validation + test
     if len(days) < needed:
@@ -181,7 +182,7 @@ def _split(
             f"{source} covers {len(days)} days and {needed} are needed ({warm_up} to warm up, {of_them}); "
             "import a longer log"
         )
-    if splitting.kind is None and "split" in log:
+    if told:
         split, how = log["split"].to_numpy(object), f"the column {splitting.column or 'split'} says it"
     else:
         asked = splitting if splitting.kind else Splitting(by="day")

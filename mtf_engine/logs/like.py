@@ -40,42 +40,48 @@ class Like:
     def name(self) -> str:
         return self.meta.name
 
-    def mapping(self, mapping: Mapping) -> Mapping:
-        """Returns `mapping` with what it leaves open as the other log has it."""
-        if mapping.fusion != type(mapping.fusion)():
-            raise Refusal(
-                f"the mapping says how to fuse, and so does {self.name}; leave `fusion` or --like out"
-            )
+    def mapping(self, mapping: Mapping, alone: bool) -> Mapping:
+        """Returns `mapping` with what it leaves open as the other log has it; `alone` are impressions without requests.
+
+        A Refusal where it says otherwise than that log, or where nothing was shown there.
+        """
         encoder, meta = self.meta.encoder, self.meta
+        if not meta.signals:
+            raise Refusal(f"{self.name} is a log of steps, in which nothing is shown; leave --like out")
         told = {
-            "signals": mapping.signals or meta.signals,
+            "signals": encoder.signals if encoder else mapping.signals or meta.signals,
             "reward": mapping.reward or meta.reward,
-            "profile": ProfileColumns(may_lack=True),
+            "profile": _columns(encoder) if encoder else ProfileColumns(may_lack=True),
         }
-        if encoder:
-            told["signals"] = encoder.signals
-            told["profile"] = ProfileColumns(
-                numeric=encoder.numeric, categorical=tuple(encoder.categorical), may_lack=True
-            )
-        if self.model:
+        if self.model and alone:
             from mtf_engine.logs.prediction_model import PredictionModel  # loads torch
 
             model = PredictionModel.from_bytes(self.model)
-            if inputs := model.inputs:
-                named = {"numeric": inputs.numeric, "categorical": tuple(inputs.categorical)}
-                told["predict"] = Predict(signals=model.behaviours, **named)
+            if model.inputs:
+                columns = _columns(model.inputs).model_dump()
+                told["predict"] = Predict(signals=model.behaviours, **columns)
+        for part in ("fusion", "signals", "profile", "predict"):
+            said = getattr(mapping, part)
+            if said != Mapping.model_fields[part].get_default() and not _alike(said, told.get(part)):
+                raise Refusal(
+                    f"the mapping says {part}, and {self.name} has its own; leave {part} or --like out"
+                )
         return mapping.model_copy(update=told)
 
     def encode(self, profiles: pd.DataFrame, rows: str) -> Encoded:
-        """Returns the other log's encoder and `profiles` as it reads them; `rows` is what one of them is of.
-
-        A category that the other log has not is missing, and so is a column that this one lacks.
-        """
+        """Returns the other log's encoder and `profiles` as it reads them, see `encoded_by`."""
         encoder = self.meta.encoder
         if encoder is None:
             raise Refusal(
                 f"{self.name} brought its own observations and this log brings none; add them, or leave --like out"
             )
+        return self.encoded_by(encoder, profiles, rows)
+
+    def encoded_by(self, encoder: ObservationEncoder, profiles: pd.DataFrame, rows: str) -> Encoded:
+        """Returns an `encoder` of the other log and `profiles` as it reads them; `rows` is what one of them is of.
+
+        A category that the other log has not is missing, and so is a column that this one lacks.
+        """
         numeric = {
             name: f"{fill:g}, its value where it is missing, stands for all"
             for name, fill in zip(encoder.numeric, encoder.fill, strict=True)
@@ -140,6 +146,19 @@ class Like:
         """Returns what a dataset's details say of where its meaning is from."""
         found = encoded.details if encoded else {}
         return {"like": {"dataset_id": self.dataset_id, "name": self.name, **found}}
+
+
+def _columns(encoder: ObservationEncoder) -> ProfileColumns:
+    """Returns the columns that an encoder reads, any of which a log may lack."""
+    return ProfileColumns(numeric=encoder.numeric, categorical=tuple(encoder.categorical), may_lack=True)
+
+
+def _alike(said: Any, told: Any) -> bool:
+    """Returns whether a part of a mapping names the same columns as that of another log, in whatever order."""
+    if isinstance(said, ProfileColumns) and isinstance(told, ProfileColumns):
+        parts = ("numeric", "categorical", *(("signals",) if isinstance(said, Predict) else ()))
+        return all(_alike(getattr(said, part), getattr(told, part, ())) for part in parts)
+    return isinstance(said, tuple) and isinstance(told, tuple) and set(said) == set(told)
 
 
 def _unseen(values: pd.Series, known: tuple[str, ...]) -> pd.Series:

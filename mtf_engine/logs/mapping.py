@@ -69,16 +69,10 @@ class ProfileColumns(Spec):
         return (*self.numeric, *self.categorical)
 
 
-class Predict(Spec):
+class Predict(ProfileColumns):
     """What is to be predicted of each impression, and by which features of user, item and context."""
 
     signals: tuple[str, ...] = Field(min_length=1, description="feedback of 0 or 1")
-    numeric: tuple[str, ...] = ()
-    categorical: tuple[str, ...] = ()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (*self.numeric, *self.categorical)
 
 
 class FusionChoice(Spec):

@@ -52,16 +52,19 @@ def predict_log(
     known = PredictionModel.from_bytes(like.model) if like and like.model else None
     split = _without_warm_up(split, date[cut.first[:-1]], known)
     of_row = split[cut.request]
-    frame = pd.DataFrame({name: rows[name] for name in predict.names})
-    encoder = known.inputs if known and known.inputs else _encoder(frame[of_row != TEST], predict)
+    frame = pd.DataFrame({name: rows[name] for name in predict.names if name in rows})
+    encoder, frame, warnings = _inputs(frame, of_row != TEST, predict, known, like)
     angle = (time.astype("datetime64[s]").astype(np.int64) % 86_400) * (2 * np.pi / 86_400)
     inputs = np.column_stack([encoder.profile(frame), np.sin(angle), np.cos(angle)]).astype(np.float32)
     outcomes = np.column_stack([rows[signal] > 0 for signal in predict.signals]).astype(np.float64)
     seen = Predictable(rows["user_id"], rows["item_id"], date, Behaviours(predict.signals, outcomes), inputs)
     made = predicted(seen, of_row, known, lambda done, total: None, PredictorConfig(), encoder)
     told = [
-        f"{head} is predicted, AUC {auc.auc:.3f} ({auc.ci_low:.3f} to {auc.ci_high:.3f})"
-        for head, auc in made.auc.items()
+        *warnings,
+        *(
+            f"{head} is predicted, AUC {auc.auc:.3f} ({auc.ci_low:.3f} to {auc.ci_high:.3f})"
+            for head, auc in made.auc.items()
+        ),
     ]
     told += [f"{name} is not predicted: {why}" for name, why in made.dropped.items()]
     return PredictedLog(
@@ -88,6 +91,27 @@ def _without_warm_up(
             "train on; bring a longer log, or ask for fewer days for test and validation"
         )
     return np.where(kept, split, WARM_UP)
+
+
+def _inputs(
+    frame: pd.DataFrame,
+    seen: NDArray[np.bool_],
+    predict: Predict,
+    known: PredictionModel | None,
+    like: Like | None,
+) -> tuple[ObservationEncoder, pd.DataFrame, tuple[str, ...]]:
+    """Returns what makes numbers of features in `frame` [m], the columns that it reads, and what is to be told of them.
+
+    It is the other log's, or fitted to the rows that may be `seen` [m].
+    """
+    if known is None or like is None:
+        return _encoder(frame[seen], predict), frame, ()
+    if known.inputs is None:
+        raise Refusal(
+            f"{like.name} predicts by what its own format holds, and the mapping says predict; leave it or --like out"
+        )
+    encoded = like.encoded_by(known.inputs, frame, "impressions")
+    return known.inputs, encoded.profiles, encoded.warnings
 
 
 def _encoder(frame: pd.DataFrame, predict: Predict) -> ObservationEncoder:

@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 
-from mtf_engine.logs.files import PLACE, SLATE, RawTable, fetch, load, quoted
+from mtf_engine.logs.files import PLACE, SLATE, RawTable, fetch, load, quoted, repeats
 from mtf_engine.logs.mapping import Mapping, Slate, bad_mapping
 from mtf_engine.logs.schema import IMPRESSION_FILE, REQUEST_FILE
 from mtf_engine.logs.validation import (
@@ -55,7 +55,11 @@ def explode(
         raise bad_mapping(f"slate: makes {doubled[0]}, and the file has a column of that name")
     kept = [c for c in raw.types if c not in slate.columns and _is_read(c, wanted)]
     columns = ", ".join((*_lists(raw, slate), *(f"{quoted(c)} AS kept{i}" for i, c in enumerate(kept))))
-    con.execute(f"CREATE TABLE slates AS SELECT rowid + 1 AS row, {columns} FROM {raw.table}")
+    again = repeats(raw.table, raw.types)
+    con.execute(
+        f"CREATE TABLE slates AS SELECT rowid + 1 AS row, {columns} FROM {raw.table} WHERE rowid + 1 NOT IN ({again})"
+    )
+    n_repeats = raw.n_rows - con.execute("SELECT count(*) FROM slates").fetchall()[0][0]
     checks = list(_checks(slate))
     gone = leave_out(con, "slates", "slates", checks) if raw.bad_rows == "drop" else {}
     refuse_too_many(raw.file, gone, raw.n_rows)
@@ -89,6 +93,7 @@ def explode(
         ends=ends,
         listed=(slate.items, *made, *slate.each),
         left_out=gone,
+        n_repeats=n_repeats,
         unread=tuple(c for c in raw.types if c not in kept and c not in slate.columns),
     )
 
@@ -108,18 +113,18 @@ def _lists(raw: RawTable, slate: Slate) -> Iterator[str]:
     else:
         yield f"{items} AS items"
     for i, column in enumerate(slate.chosen.values()):
-        yield f"coalesce({_texts(column, raw.types[column])}, []) AS chosen{i}"
+        yield f"CASE WHEN {quoted(column)} IS NULL THEN [] ELSE {_texts(column, raw.types[column])} END AS chosen{i}"
     for i, column in enumerate(slate.each):
         yield f"{_texts(column, raw.types[column])} AS each{i}"
 
 
 def _texts(column: str, kind: str) -> str:
-    """Returns SQL for the entries of a list as texts: of a list, or of a text such as [1, 2], [1 2] or 1 2."""
+    """Returns SQL for the entries of a list as texts: of a list, or of a text such as [1, 2], [1 2], 1 2 or 1, 2."""
     if kind.endswith("]"):
         return f"{quoted(column)}::VARCHAR[]"
     text = f"trim({quoted(column)}::VARCHAR)"
     bare = f"trim({text}, '[] ')"
-    apart = rf"CASE {bare} WHEN '' THEN [] ELSE regexp_split_to_array({bare}, '\s+') END"
+    apart = rf"CASE {bare} WHEN '' THEN [] ELSE regexp_split_to_array({bare}, '\s*,\s*|\s+') END"
     return (
         f"CASE WHEN {text} LIKE '[%' AND ({text} LIKE '%,%' OR {text} LIKE '%''%') "
         f"THEN TRY_CAST({text} AS VARCHAR[]) WHEN {text} IS NOT NULL THEN {apart} END"
@@ -130,6 +135,7 @@ def _checks(slate: Slate) -> Iterator[Check]:
     """Yields what must hold of each row's lists."""
     yield list_of_items(slate.items, "items", "marks" if slate.marks else None)
     for i, column in enumerate(slate.chosen.values()):
+        yield list_of_items(column, f"chosen{i}", None)
         yield unknown_item(column, f"chosen{i}", "items", slate.items)
     for i, column in enumerate(slate.each):
         yield as_long_as(column, f"each{i}", "items", slate.items)
