@@ -209,8 +209,12 @@ def test_a_dataset_is_collected_listed_shown_and_deleted(filled: Shell) -> None:
         "--requests",
         "50",
     )
-    assert set(made) == {"dataset_id", "requests", "impressions", "passes"}
+    assert set(made) == {"dataset_id", "requests", "impressions", "sessions", "passes"}
     assert made["requests"] >= 50
+    sessions = "SELECT count(DISTINCT session_id) AS n FROM requests"
+    assert open_dataset(filled.workspace, made["dataset_id"]).query(sessions)["n"].tolist() == [
+        made["sessions"]
+    ]
     listed = {row["dataset_id"]: row for row in filled("dataset", "list")}
     assert listed[made["dataset_id"]]["requests"] == made["requests"]
     shown = filled("dataset", "show", made["dataset_id"])

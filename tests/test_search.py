@@ -1,5 +1,7 @@
 """Search methods: the fitness they are handed, what it costs, and what each makes of it."""
 
+from datetime import timedelta
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,8 @@ from mtf_engine.fusion import LogPredictions, log_final_score
 from mtf_engine.learning.search import BUDGET
 from mtf_engine.learning.training import fit, make_config
 from mtf_engine.policies.policy import Policy
-from mtf_engine.runs import estimates
+from mtf_engine.registry import RunRow, RunState, now
+from mtf_engine.runs import estimates, metrics
 from mtf_engine.runs.executor import completed, wait
 from mtf_engine.runs.storage import live_policy, open_dataset, open_policy
 from mtf_engine.spec import FusionSpec, Refusal
@@ -189,3 +192,49 @@ def test_a_search_is_estimated_by_what_its_evaluations_look_at(workspace, tmp_pa
     assert "140 evaluations of 10 sessions each, 1,400 in all, which take about 1 min" in said
     assert estimates.search_cost(Workspace(tmp_path), "iql", {}, row) is None
     assert seconds(fitness="reward", batch_size="4000") > 1.9 * seconds(fitness="reward", batch_size="2000")
+
+
+def test_a_search_is_estimated_whatever_became_of_the_collections_before_it(workspace, tmp_path):
+    here = Workspace(tmp_path)
+    config = make_config("grid_search", "laptop", {"fitness": "reward"}, seed=0).model_dump(mode="json")
+    began = now()
+
+    def add(run_id: str, seconds: float, **values) -> None:
+        ended = began + timedelta(seconds=seconds)
+        times = {"created_at": began, "started_at": began, "finished_at": ended}
+        kind = run_id.partition("-")[0]
+        run = {"id": run_id, "kind": kind, "name": "", "state": RunState.COMPLETED, **times, "config": {}}
+        here.registry.add_run(RunRow(**run | values))
+
+    def log(number: int):
+        details = {"details": {"env": "gym:Pendulum-v1"}}
+        row = workspace.dataset("explored")
+        changed = {"id": f"dataset-{number}", "run_id": f"collect-{number}", "meta": row.meta | details}
+        here.registry.add_dataset(row := row.model_copy(update=changed))
+        return row
+
+    logs = log(1), log(2)  # rows alone: no estimate opens a file of a log
+
+    def told(**changes):
+        return estimates.estimate(here, "grid_search", config | changes, logs[0])
+
+    guessed = told().seconds
+    assert guessed == pytest.approx(140 * 5000 / estimates.PLAY_RATE, rel=0.01)
+    add("collect-1", estimates.START + 10, result={"sessions": 500})
+    add("collect-2", estimates.START + 10, config={"n_sessions": 1000})
+    assert told().seconds == pytest.approx(140 * 5000 / 50, rel=0.01)
+    add("train-2", 100, config=config, algo="grid_search", dataset_id="dataset-2")
+    here.run_dir("train-2").mkdir()
+    metrics.append(here.run_dir("train-2"), {"step": 10, "seconds": 100.0})
+    assert told().seconds == pytest.approx(140 * 20, rel=0.01) and told().basis == "as in train-2"
+    fewer = told(max_sessions=1400)
+    assert (
+        fewer.basis == "scaled from train-2, which had other sizes" and fewer.seconds < told().seconds / 100
+    )
+    here.registry.delete_run("collect-2")
+    assert told().basis == "as in train-2"
+    file = here.run_dir("train-2") / "metrics.jsonl"
+    file.write_bytes(file.read_bytes().replace(b"100", b"900"))
+    assert "a guess" in told().basis
+    here.registry.delete_run("collect-1")
+    assert told().seconds == guessed

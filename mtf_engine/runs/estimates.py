@@ -7,10 +7,10 @@ import numpy as np
 from mtf_engine.environments.names import GYM
 from mtf_engine.registry import DatasetRow, RunRow, RunState
 from mtf_engine.runs import executor, metrics
-from mtf_engine.runs.storage import open_dataset
+from mtf_engine.spec import Refusal
 from mtf_engine.workspace import Workspace
 
-SIZES = ("batch_size", "n_critics", "hidden", "n_threads", "device", "fitness", "population")
+SIZES = ("batch_size", "n_critics", "hidden", "n_threads", "device", "fitness", "population", "max_sessions")
 """Settings that decide how long a step takes."""
 RATE = 15e9
 """Multiplications a second of one thread, where no training was taken here yet."""
@@ -130,8 +130,11 @@ def search(
 
 
 def _seconds_a_step(workspace: Workspace, run: RunRow) -> float | None:
-    """Returns how long a step took in `run`; None where its folder no longer tells."""
-    rows = metrics.read(workspace.run_dir(run.id))
+    """Returns how long a step took in `run`; None where its folder no longer tells, or is damaged."""
+    try:
+        rows = metrics.read(workspace.run_dir(run.id))
+    except Refusal:  # of another training, which is no reason against this one; `doctor` tells of it
+        return None
     return rows[-1]["seconds"] / rows[-1]["step"] if rows and rows[-1].get("seconds") else None
 
 
@@ -155,15 +158,18 @@ def _guess(workspace: Workspace, config: dict[str, Any], dataset: DatasetRow) ->
 
 
 def _play_rate(workspace: Workspace, dataset: DatasetRow) -> float:
-    """Returns the sessions a second that are played where a log is from: as fast as it was collected, for gym:ID."""
+    """Returns the sessions a second that are played where a log is from: as fast as it was collected, for gym:ID.
+
+    `PLAY_RATE` where the collection is deleted, or of an earlier version, which did not count sessions.
+    """
     env = str(dataset.meta.get("details", {}).get("env") or "")
-    if not env.startswith(GYM) or dataset.run_id is None:
+    collected = {run.id: run for run in workspace.registry.runs(RunState.COMPLETED, kind="collect")}
+    run = collected.get(str(dataset.run_id))
+    if not env.startswith(GYM) or run is None:
         return PLAY_RATE
-    seconds = workspace.registry.run(dataset.run_id).seconds or START
-    sessions = open_dataset(workspace, dataset.id).query(
-        "SELECT count(DISTINCT session_id) AS n FROM requests"
-    )
-    return float(sessions["n"][0] / max(seconds - START, seconds / 2))
+    sessions = run.config.get("n_sessions") or (run.result or {}).get("sessions")
+    seconds = run.seconds or START
+    return float(sessions / max(seconds - START, seconds / 2)) if sessions else PLAY_RATE
 
 
 def search_cost(workspace: Workspace, algo: str, config: dict[str, Any], dataset: DatasetRow) -> str | None:

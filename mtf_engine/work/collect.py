@@ -84,23 +84,26 @@ def collect(job: Job, config: CollectConfig) -> dict[str, Any]:
     )
     meta = collection.meta(env, config.name, config.env.partition(":")[0], config.baseline)
     baseline = open_policy(job.workspace, config.baseline, meta)
-    batches = _counted(job, play(env, baseline, collection))
+    sessions: list[int] = []
+    batches = _counted(job, play(env, baseline, collection), sessions)
     model = None
     if config.source:  # what is replayed keeps the model of its predictions, so that its log may be deleted
         replayed = open_dataset(job.workspace, config.source)
         model = replayed.prediction_model()
         meta = meta.model_copy(update={"prediction_model": replayed.meta.prediction_model})
-    return store(job.workspace, job.run, meta, batches, model) | {"passes": meta.passes}
+    stored = store(job.workspace, job.run, meta, batches, model)
+    return stored | {"sessions": sum(sessions), "passes": meta.passes}
 
 
-def _counted(job: Job, batches: Iterable[Tables]) -> Iterator[Tables]:
-    """Yields `batches`, reporting how many requests, or sessions, have gone by."""
+def _counted(job: Job, batches: Iterable[Tables], sessions: list[int]) -> Iterator[Tables]:
+    """Yields `batches`, reporting how many requests, or sessions, have gone by; adds each's to `sessions`."""
     by_session = job.config["n_requests"] is None
     done = 0
     for batch in batches:
         yield batch
         ids = batch.requests["session_id"]
-        done += len(np.unique(ids)) if by_session else len(ids)
+        sessions.append(len(np.unique(ids)))  # those of a batch are whole
+        done += sessions[-1] if by_session else len(ids)
         job.progress(min(done, job.run.n_steps))
 
 
