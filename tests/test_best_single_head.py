@@ -69,6 +69,9 @@ def test_floors_are_the_head_that_ranks_training_rows_best_and_a_regression_of_t
     pows, _ = pows_and_biases(MIXED, np.float32([fixed_action("regression", MIXED, rows)]))
     np.testing.assert_allclose(pows, [[1, -2, 0.5]], atol=0.2)
     assert floors(replace(rows, label=np.ones(len(rows.label), bool))) == ()
+    assert floors(replace(rows, reward=np.r_[-2.0, rows.reward[1:]])) == (), (
+        "no weighted GAUC, and no refusal"
+    )
     with pytest.raises(Refusal, match="neither this log nor the one that a policy learned from has any"):
         fixed_action("regression", MIXED)
 
