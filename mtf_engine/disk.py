@@ -137,6 +137,12 @@ def refusals(place: Path) -> Iterator[None]:
         raise
 
 
+def is_full(error: BaseException) -> bool:
+    """Returns whether an error says that a disk, or a quota of it, is full."""
+    told = _told(error)
+    return told in (FULL, KERNEL[errno.EDQUOT], SQLITE[sqlite3.SQLITE_IOERR])
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error

@@ -3,10 +3,10 @@
 import re
 import secrets
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -19,12 +19,14 @@ from mtf_engine.registry_tables import (
     PLANS,
     RUNS,
     VIEWS,
+    are_outdated,
     check_columns,
     create_or_upgrade,
 )
 from mtf_engine.registry_tables import RunState as RunState
 from mtf_engine.spec import BoundsPlan, Refusal, Spec
 
+T = TypeVar("T")
 BASELINE = "baseline"
 LIVE, CANDIDATE = "live", "candidate"
 """Aliases of policies: what the team last made live, and what waits for its decision."""
@@ -194,6 +196,12 @@ def _folder_free(value: Any) -> Any:
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
+def is_outdated(url: str) -> bool:
+    """Returns whether the tables behind a database URL are of an older version."""
+    with sa.create_engine(url, poolclass=sa.NullPool).connect() as connection:
+        return are_outdated(connection)
+
+
 class Registry:
     """The rows behind a database URL. Every call opens its own connection, so any thread may call."""
 
@@ -215,7 +223,7 @@ class Registry:
     def datasets(self) -> list[DatasetRow]:
         """Returns all datasets, newest first."""
         query = sa.select(DATASETS).order_by(DATASETS.c.created_at.desc(), DATASETS.c.id)
-        return [DatasetRow(**row) for row in self._rows(query)]
+        return self._rows(query, DatasetRow)
 
     def add_runs(self, rows: Sequence[RunRow]) -> None:
         """Adds runs, each in place of one with the same id: those that a damaged registry has lost."""
@@ -247,11 +255,12 @@ class Registry:
             query = query.where(RUNS.c.dataset_id == dataset_id)
         if parent_id:
             query = query.where(RUNS.c.parent_id == parent_id)
-        return [RunRow(**row) for row in self._rows(query)]
+        return self._rows(query, RunRow)
 
     def part_ids(self) -> set[str]:
         """Returns the ids of the runs that are parts of others."""
-        return {row["id"] for row in self._rows(sa.select(RUNS.c.id).where(RUNS.c.parent_id.is_not(None)))}
+        query = sa.select(RUNS.c.id).where(RUNS.c.parent_id.is_not(None))
+        return {row["id"] for row in self._rows(query, dict[str, Any])}
 
     def queue(self) -> list[RunRow]:
         """Returns the queued runs, the next one first."""
@@ -259,10 +268,10 @@ class Registry:
 
     def run(self, run_id: str) -> RunRow:
         """Returns the run `run_id`; Refusal if there is none."""
-        rows = self._rows(sa.select(RUNS).where(RUNS.c.id == run_id))
+        rows = self._rows(sa.select(RUNS).where(RUNS.c.id == run_id), RunRow)
         if not rows:
             raise Refusal(f"there is no run {run_id!r}; `runs list` shows those there are")
-        return RunRow(**rows[0])
+        return rows[0]
 
     def update_run(self, run_id: str, *expected: RunState, **values: Any) -> bool:
         """Sets columns of a run, provided it is in one of the `expected` states; returns whether it was."""
@@ -279,7 +288,7 @@ class Registry:
         query = sa.select(RUNS).where(RUNS.c.finished_at > since, RUNS.c.parent_id.is_(None))
         if untold:
             query = query.where(RUNS.c.told_end.is_distinct_from(RUNS.c.finished_at))
-        return [RunRow(**row) for row in self._rows(query.order_by(RUNS.c.finished_at, RUNS.c.id))]
+        return self._rows(query.order_by(RUNS.c.finished_at, RUNS.c.id), RunRow)
 
     def claim_end(self, run: RunRow) -> bool:
         """Returns whether it is for the caller to tell of this end of `run`: of all who ask, for the first alone."""
@@ -304,7 +313,7 @@ class Registry:
 
     def plans(self) -> list[PlanRow]:
         """Returns all bounds plans by name."""
-        return [PlanRow(**row) for row in self._rows(sa.select(PLANS).order_by(PLANS.c.name))]
+        return self._rows(sa.select(PLANS).order_by(PLANS.c.name), PlanRow)
 
     def delete_plan(self, name: str) -> None:
         self._execute(sa.delete(PLANS).where(PLANS.c.name == name))
@@ -322,7 +331,7 @@ class Registry:
 
     def views(self) -> list[ViewRow]:
         """Returns all views of the table of runs by name."""
-        return [ViewRow(**row) for row in self._rows(sa.select(VIEWS).order_by(VIEWS.c.name))]
+        return self._rows(sa.select(VIEWS).order_by(VIEWS.c.name), ViewRow)
 
     def delete_view(self, name: str) -> None:
         self._execute(sa.delete(VIEWS).where(VIEWS.c.name == name))
@@ -338,7 +347,7 @@ class Registry:
 
     def decisions(self) -> list[DecisionRow]:
         """Returns the ledger, oldest first."""
-        return [DecisionRow(**row) for row in self._rows(sa.select(DECISIONS).order_by(DECISIONS.c.id))]
+        return self._rows(sa.select(DECISIONS).order_by(DECISIONS.c.id), DecisionRow)
 
     def problems(self) -> list[str]:
         """Returns what SQLite finds wrong with its file; nothing is asked of another database, which looks itself."""
@@ -348,10 +357,10 @@ class Registry:
             found = connection.execute(sa.text("PRAGMA integrity_check")).scalars()
             return [problem for problem in found if problem != "ok"]
 
-    def _rows(self, query: sa.Select[Any]) -> list[Mapping[str, Any]]:
+    def _rows(self, query: sa.Select[Any], of: Callable[..., T]) -> list[T]:
         with self._engine.connect() as connection:
             try:
-                return [dict(row) for row in connection.execute(query).mappings()]
+                return [of(**row) for row in connection.execute(query).mappings()]
             except (ValueError, LookupError, sa.exc.StatementError) as error:
                 if isinstance(error, sa.exc.StatementError) and not _is_unreadable(error):
                     raise

@@ -155,6 +155,11 @@ def create_or_upgrade(connection: sa.Connection) -> None:
                 connection.execute(sa.text(_guard(table.name, change)))
 
 
+def are_outdated(connection: sa.Connection) -> bool:
+    """Returns whether the tables lack what this version has."""
+    return any(_missing(connection, table) for table in METADATA.sorted_tables)
+
+
 def check_columns(connection: sa.Connection) -> None:
     """Refuses the tables of an older version, where they cannot be brought up to date."""
     for table in METADATA.sorted_tables:

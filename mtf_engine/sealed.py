@@ -15,6 +15,7 @@ from mtf_engine.disk import write_atomically
 from mtf_engine.spec import Refusal
 
 HASHES = "hashes.txt"
+AS_THEY_ARE = "restore it from a copy, or delete it: the files beside it are then taken as they are"
 _LINE = re.compile(r"([0-9a-f]{64})  ([^/\n]+)")
 
 
@@ -35,13 +36,20 @@ def read(path: Path, remedy: str) -> bytes:
         content = path.read_bytes()
     except FileNotFoundError:
         raise Refusal(f"{path.parent.name}/{path.name} cannot be read: it is missing; {remedy}") from None
-    if (problem := _problem(path, content)) is not None:
+    try:
+        problem = _problem(path, content)
+    except ValueError as error:
+        raise Refusal(f"{path.parent.name}/{HASHES} is damaged: {error}; {AS_THEY_ARE}") from None
+    if problem is not None:
         raise Refusal(f"{path.parent.name}/{path.name} is damaged: {problem}; {remedy}")
     return content
 
 
-def damaged(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Yields the files of a folder that are not what was written, and how each differs; those missing too."""
+def damaged(folder: Path, is_whole: bool = True) -> Iterator[tuple[Path, str]]:
+    """Yields the files of a folder that are not what was written, and how each differs.
+
+    Of one that `is_whole` those too that are missing: whoever is stopped may have told of a file that never appeared.
+    """
     try:
         written = _written(folder / HASHES)
     except FileNotFoundError:
@@ -52,7 +60,8 @@ def damaged(folder: Path) -> Iterator[tuple[Path, str]]:
     for name in written:
         path = folder / name
         if not path.exists():
-            yield path, "it was written, and is gone"
+            if is_whole:
+                yield path, "it was written, and is gone"
         elif (problem := _problem(path, path.read_bytes())) is not None:
             yield path, problem
 
@@ -62,13 +71,11 @@ def _line(name: str, content: bytes) -> bytes:
 
 
 def _problem(path: Path, content: bytes) -> str | None:
-    """Returns why `content` is not what was written to `path`; None where it is."""
+    """Returns why `content` is not what was written to `path`; None where it is. A ValueError as of `_written`."""
     try:
         written = _written(path.parent / HASHES)
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        return str(error)
     own = written.get(path.name)
     if own is None or hashlib.sha256(content).hexdigest() in own:
         return None

@@ -6,10 +6,11 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from tempfile import mkstemp
 
 from filelock import FileLock
 
-from mtf_engine.disk import refusals, workspace_path
+from mtf_engine.disk import REPAIR, is_full, refusals, workspace_path
 from mtf_engine.registry import (
     BASELINE,
     BEST,
@@ -21,6 +22,7 @@ from mtf_engine.registry import (
     Registry,
     RunRow,
     RunState,
+    is_outdated,
     is_trained,
     now,
     run_of,
@@ -28,6 +30,7 @@ from mtf_engine.registry import (
 from mtf_engine.spec import BoundsPlan, Refusal
 
 REGISTRY, BACKUPS = "registry.sqlite", "backups"
+REGISTRY_URL = "MTF_REGISTRY_URL"
 KEPT_DAYS = 7
 """Of backups: one a day that the workspace is opened, made anew after each decision."""
 
@@ -56,15 +59,37 @@ class Workspace:
 
     def _open(self, own: str) -> Registry:
         """Returns the registry, its `own` or the one that the environment names, once the folders are there."""
-        named = os.environ.get("MTF_REGISTRY_URL")
+        named = os.environ.get(REGISTRY_URL)
         if self.read_only:
             return Registry(named) if named else Registry(own, read_only=True)
         for folder in (self.datasets_dir, self.runs_dir):
             folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path / "registry.lock"):
-            if not named and not self._backup.exists():
-                self.back_up()  # before an older version's tables are changed
+            if not named:
+                self._refuse_lost()
+                self._back_up_daily(own)
             return Registry(named or own)
+
+    def _refuse_lost(self) -> None:
+        """Refuses a registry that is gone or empty where there are runs or logs: a new one would forget them."""
+        file = self.path / REGISTRY
+        if file.exists() and file.stat().st_size:
+            return
+        if any(self.runs_dir.iterdir()) or any(self.datasets_dir.glob("dataset-*.duckdb")):
+            raise Refusal(f"{REGISTRY} is {'empty' if file.exists() else 'gone'}; {REPAIR}")
+
+    def _back_up_daily(self, own: str) -> None:
+        """Backs up the registry on the first opening of a day, so before an older version's tables are changed.
+
+        On a full disk the backup of the day before stands, unless the tables are to be changed.
+        """
+        if self._backup.exists() or not (self.path / REGISTRY).exists():
+            return
+        try:
+            self._copy()
+        except (OSError, sqlite3.Error) as error:
+            if not is_full(error) or is_outdated(own):
+                raise
 
     @property
     def _backup(self) -> Path:
@@ -73,13 +98,17 @@ class Workspace:
 
     def back_up(self) -> None:
         """Copies the registry of this folder as today's backup, and keeps those of the last `KEPT_DAYS` days."""
-        registry = self.path / REGISTRY
-        if not registry.exists():
-            return
+        if not os.environ.get(REGISTRY_URL):
+            with FileLock(self.path / "registry.lock"), refusals(self.path):
+                self._copy()
+
+    def _copy(self) -> None:
         self._backup.parent.mkdir(exist_ok=True)
-        temp = self._backup.with_name(f".{os.getpid()}.tmp")
+        descriptor, name = mkstemp(prefix=".", dir=self._backup.parent)
+        os.close(descriptor)
+        temp = Path(name)
         try:
-            with closing(sqlite3.connect(registry, timeout=60)) as connection:
+            with closing(sqlite3.connect(self.path / REGISTRY, timeout=60)) as connection:
                 connection.execute("VACUUM INTO ?", (str(temp),))
             temp.replace(self._backup)
         finally:

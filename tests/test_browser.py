@@ -127,6 +127,7 @@ def test_a_deep_link_below_a_base_path_shows_its_page_and_its_links_stay_there(p
 
 def test_back_leads_to_the_page_before_whatever_was_chosen_on_this_one(dashboard, tab):
     page = tab.open(f"{dashboard.url}/density")
+    page.wait_for_function("history.pushes !== undefined")  # until then Streamlit adds an entry each choice
     for name in ("Policies", "Datasets"):
         page.get_by_role("link", name=name, exact=True).click()
         expect(page.locator("h1")).to_have_text(name)

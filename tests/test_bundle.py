@@ -249,8 +249,13 @@ def raw_zip(members: dict[str, bytes], change: Callable[[zipfile.ZipInfo], None]
             info = zipfile.ZipInfo(name)
             if change and name == "policy.onnx":
                 change(info)
-            file.writestr(info, content, zipfile.ZIP_DEFLATED)
+            packed = info.compress_type if change and name == "policy.onnx" else zipfile.ZIP_DEFLATED
+            file.writestr(info, content, packed)
     return buffer.getvalue()
+
+
+def lzma(info: zipfile.ZipInfo) -> None:
+    info.compress_type = zipfile.ZIP_LZMA
 
 
 def link(info: zipfile.ZipInfo) -> None:
@@ -292,6 +297,9 @@ EVIL: dict[str, tuple[Callable[[dict[str, bytes]], bytes], str]] = {
     "an encrypted file": (encrypted, "encrypted"),
     "another fusion": (fused_otherwise, "manifest.json in evil.zip is not the one"),
     "a bomb": (replaced(policy__safetensors=bytes(200 << 20)), "larger than it can be"),
+    "no hashes": (lambda m: raw_zip(m | {MANIFEST: b'{"schema_version": 2, "sha256": "abc"}'}), "has no hashes"),
+    "a list of hashes": (lambda m: raw_zip(m | {MANIFEST: b'{"schema_version": 2, "sha256": [1]}'}), "no hashes"),
+    "another packing": (lambda m: raw_zip(m, lzma), "packed by"),
     "a deep manifest": (lambda m: raw_zip(m | {MANIFEST: b"[" * 100_000}), "cannot be read"),
     "a manifest that is not text": (lambda m: raw_zip(m | {MANIFEST: b"\xff\xfe"}), "cannot be read"),
     "no weights": (replaced(policy__safetensors=b"garbage" * 100), "holds no weights"),

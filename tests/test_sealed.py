@@ -3,6 +3,7 @@
 import shutil
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -16,11 +17,13 @@ from mtf_engine.logs.datasets import Dataset
 from mtf_engine.policies.examples import Examples
 from mtf_engine.policies.policy import Policy
 from mtf_engine.registry import RunState, now
-from mtf_engine.runs import files, keeping, metrics
+from mtf_engine.release import review
+from mtf_engine.runs import executor, files, keeping, metrics
 from mtf_engine.runs.doctor import examine
 from mtf_engine.runs.repair import repair
 from mtf_engine.spec import BoundsPlan, Refusal
 from mtf_engine.workspace import BACKUPS, REGISTRY, Workspace
+from tests.fixtures.rounds import a_round, add_rounds
 from tests.workspaces import copy_workspace
 
 READERS: dict[str, Callable[[Path], object]] = {
@@ -194,3 +197,80 @@ def test_a_damaged_registry_is_told_or_says_as_before(small_workspace, tmp_path,
         told += isinstance(found, Refusal) or bool(found[1])
         assert isinstance(found, Refusal) or found[1] or found[0] == before
     assert told >= 2
+
+
+def test_a_registry_that_is_gone_or_empty_is_refused_and_never_backed_up(small_workspace, tmp_path):
+    workspace = copy_workspace(small_workspace, tmp_path / "w")
+    workspace.back_up()
+    before, registry = everything(workspace), workspace.path / REGISTRY
+    for damage, told in ((registry.unlink, "gone"), (lambda: registry.write_bytes(b""), "empty")):
+        damage()
+        for _ in range(2):
+            with pytest.raises(Refusal, match=f"registry.sqlite is {told}; `doctor --repair`"):
+                Workspace(workspace.path)
+        repair(workspace.path)
+        assert everything(Workspace(workspace.path)) == before
+
+
+def test_a_round_that_waits_keeps_what_it_found(small_workspace, tmp_path):
+    workspace = copy_workspace(small_workspace, tmp_path / "w")
+    add_rounds(workspace, a_round(1, "baseline"))
+    (run,) = workspace.registry.runs(kind="progressive")
+    workspace.run_dir(run.id).mkdir()
+    executor.keep_row(workspace, run.model_copy(update={"state": RunState.WAITING}))
+    for backup in (workspace.path / BACKUPS).glob("registry-*"):
+        backup.unlink()
+    (workspace.path / REGISTRY).unlink()
+    assert run.id in repair(workspace.path)["runs_added"]
+    assert Workspace(workspace.path).registry.run(run.id).result == run.result
+
+
+def test_a_folder_that_says_nothing_of_its_run_is_told(small_workspace, tmp_path):
+    workspace = copy_workspace(small_workspace, tmp_path / "w")
+    (workspace.runs_dir / "train-00000000").mkdir()
+    assert ["train-00000000" in line for line in repair(workspace.path)["not_readable"]] == [True]
+    (run,) = workspace.registry.runs(RunState.COMPLETED, kind="train")
+    workspace = Workspace(workspace.path)
+    workspace.registry.delete_run(run.id)
+    assert any(f"{run.id} is not in it" in line for line in examine(workspace)["damaged"])
+
+
+def test_backups_at_once_are_one_and_none_undoes_a_decision(small_workspace, tmp_path):
+    workspace = copy_workspace(small_workspace, tmp_path / "w")
+    with ThreadPoolExecutor(3) as several:
+        tuple(several.map(lambda _: workspace.back_up(), range(12)))
+    assert [path.name[:8] for path in (workspace.path / BACKUPS).iterdir()] == ["registry"]
+    shutil.rmtree(workspace.path / BACKUPS)
+    (workspace.path / BACKUPS).write_text("no folder")
+    add_rounds(workspace, a_round(1, "baseline"))
+    (run,) = workspace.registry.runs(kind="progressive")
+    review.decide(workspace, run.id, 1, "reject", name="Ada", reason="too small")
+    assert [row.decision for row in workspace.registry.decisions()] == ["reject"]
+
+
+def test_metrics_of_an_earlier_version_go_on(tmp_path):
+    (tmp_path / files.METRICS).write_bytes(b'{"step":1,"loss":2.0}\n{"step":2,"loss":1.0}\n')
+    metrics.cut_back(tmp_path, before=3)
+    metrics.append(tmp_path, {"step": 3, "loss": 0.5})
+    assert [row["step"] for row in metrics.read(tmp_path)] == [1, 2, 3] and metrics.last(tmp_path)[
+        "loss"
+    ] == 0.5
+
+
+def test_a_damaged_list_of_hashes_is_called_so(folder):
+    (folder / sealed.HASHES).write_bytes(b"no hash\n")
+    with pytest.raises(
+        Refusal, match=r"hashes\.txt is damaged: line 1 .*; restore it from a copy, or delete it"
+    ):
+        Policy.load(folder / files.POLICY)
+    (folder / sealed.HASHES).unlink()
+    Policy.load(folder / files.POLICY)
+
+
+def test_a_file_that_never_appeared_is_damage_of_a_completed_run_alone(tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(sealed, "write_atomically", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            sealed.write(tmp_path / "file", b"first")
+    assert [path.name for path, _ in sealed.damaged(tmp_path)] == ["file"]
+    assert not [*sealed.damaged(tmp_path, is_whole=False)]

@@ -43,13 +43,8 @@ def explode(
     Columns that are neither a log's own nor `wanted` are not taken along: a history would be written out once an
     item.
     """
-    lacking = [column for column in slate.columns if column not in raw.types]
-    if lacking:
-        remedy = "name the file's column under slate: in the mapping"
-        return [
-            Defect(code="missing_column", file=raw.file, column=c, message="is missing", remedy=remedy)
-            for c in lacking
-        ]
+    if lacking := _lacking(raw, slate):
+        return lacking
     made = {*slate.chosen, *([slate.marks] if slate.marks else [])}
     if doubled := sorted(made & (set(raw.types) - set(slate.chosen.values()))):
         raise bad_mapping(f"slate: makes {doubled[0]}, and the file has a column of that name")
@@ -96,6 +91,15 @@ def explode(
         n_repeats=n_repeats,
         unread=tuple(c for c in raw.types if c not in kept and c not in slate.columns),
     )
+
+
+def _lacking(raw: RawTable, slate: Slate) -> list[Defect]:
+    remedy = "name the file's column under slate: in the mapping"
+    return [
+        Defect(code="missing_column", file=raw.file, column=column, message="is missing", remedy=remedy)
+        for column in slate.columns
+        if column not in raw.types
+    ]
 
 
 def _is_read(column: str, wanted: set[str]) -> bool:

@@ -9,14 +9,15 @@ import sys
 from pathlib import Path
 
 CPU_SECONDS = 3
-MEMORY_MB = 1_024
-"""Data of the process; the two libraries take some 150 MB."""
+MEMORY_MB, LARGEST_MB = 1_024, 64
+"""Data of the process, of which the two libraries take some 150 MB, and of what it answers."""
 
 
 def main(folder: Path) -> None:
     """Writes what each graph in `folder` answers to each of the questions, numbered as they are."""
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_MB << 20, MEMORY_MB << 20))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_MB << 20, LARGEST_MB << 20))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     import numpy as np
     import onnxruntime

@@ -28,6 +28,7 @@ LARGEST = dict.fromkeys(MEMBERS, 64 << 20) | {MANIFEST: 4 << 20}
 """Bytes that a member may have once it is inflated."""
 MOST_INFLATED = 1_000
 """Bytes that one of the archive may become: deflate reaches 1,032 on zeros, and no policy is made of those."""
+PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 SECONDS = 30.0
 """Wall time in which the graphs have to answer."""
 GOLDEN_ARRAYS = ("observations", "actions", "predictions", "log_final_scores")
@@ -53,9 +54,11 @@ def read(path: Path | io.BytesIO) -> dict[str, bytes]:
     if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
         raise refusal(f"{name} is no bundle of version {SCHEMA_VERSION}; export the policy again")
     hashes = manifest.get("sha256")
+    if not isinstance(hashes, dict):
+        raise refusal(f"{name} is no bundle: its manifest has no hashes; export the policy again")
     found = {member: hashlib.sha256(content).hexdigest() for member, content in members.items()}
     found[MANIFEST] = manifest_hash(manifest)
-    if not isinstance(hashes, dict) or not set(found) <= set(hashes):
+    if not set(found) <= set(hashes):
         raise refusal(
             f"{name} is no bundle: its manifest has no hash of a file in it; export the policy again"
         )
@@ -101,6 +104,8 @@ def _held(file: zipfile.ZipFile, name: str) -> list[str]:
         most = min(LARGEST[info.filename], MOST_INFLATED * max(info.compress_size, 1))
         if info.file_size > most:
             raise refusal(f"{name} is no bundle: {told} is larger than it can be; export the policy again")
+        if info.compress_type not in PACKED:
+            raise refusal(f"{name} is no bundle: {told} is packed by what no export packs with")
         if info.flag_bits & 1 or stat.S_ISLNK(info.external_attr >> 16):
             raise refusal(f"{name} is no bundle: {told} is encrypted, or a link; export the policy again")
     return names
@@ -115,6 +120,8 @@ def arrays(content: bytes, name: str) -> dict[str, np.ndarray]:
                 file.infolist()
             ):
                 raise ValueError("it holds other arrays")
+            if any(info.compress_type not in PACKED for info in infos.values()):
+                raise ValueError("its arrays are packed by what no export packs with")
             if sum(info.file_size for info in infos.values()) > LARGEST[GOLDEN]:
                 raise ValueError("its arrays are larger than they can be")
             return {one.removesuffix(".npy"): _array(file.read(one)) for one in infos}

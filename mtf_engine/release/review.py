@@ -3,7 +3,9 @@
 A decision is an entry in the ledger, which is only ever appended to; going back is a decision too.
 """
 
+import sqlite3
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Literal
 
 from mtf_engine.registry import BASELINE, DecisionRow, RunRow, now, run_of
@@ -193,7 +195,8 @@ def _append(workspace: Workspace, row: DecisionRow) -> DecisionRow:
         earlier = decision_of(workspace, str(row.run_id), int(row.round or 0))
         assert earlier is not None
         raise _decided(earlier)
-    workspace.back_up()  # what people decided stands in no run's folder
+    with suppress(Refusal, OSError, sqlite3.Error):  # it is decided, and the daily backup will have it
+        workspace.back_up()  # what people decided stands in no run's folder
     return added
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 import mtf_engine
 from mtf_engine import sealed
@@ -12,6 +12,7 @@ from mtf_engine.logs.schema import DatasetMeta
 from mtf_engine.registry import DatasetRow, RunRow, RunState, run_of
 from mtf_engine.runs import files, metrics
 from mtf_engine.runs.provenance import versions
+from mtf_engine.runs.repair import newest_backup
 from mtf_engine.runs.storage import open_dataset
 from mtf_engine.spec import Refusal
 from mtf_engine.workspace import REGISTRY, Workspace
@@ -24,9 +25,9 @@ def examine(workspace: Workspace) -> dict[str, Any]:
     """Returns `damaged` (a sentence a file), `ledger_mismatches` (one a dataset), `orphans` and `versions`.
 
     Every file of a run and every dataset is read whole, so that a change of a single bit is found. Orphans are files
-    without a row.
+    without a row; `backup` is the newest whole one of the registry.
     """
-    rows = workspace.registry.datasets()
+    rows, backup = workspace.registry.datasets(), newest_backup(workspace.path)
     return {
         "damaged": [
             *_damaged_registry(workspace),
@@ -34,6 +35,7 @@ def examine(workspace: Workspace) -> dict[str, Any]:
         ],
         "orphans": _orphans(workspace, {row.id for row in rows}),
         "ledger_mismatches": [sentence for row in rows for sentence in _mismatches(workspace, row)],
+        "backup": backup and backup.name,
         "versions": {"mtf_engine": mtf_engine.__version__, **versions()},
     }
 
@@ -48,16 +50,20 @@ def _orphans(workspace: Workspace, dataset_ids: set[str]) -> list[str]:
 def _damaged_registry(workspace: Workspace) -> Iterator[str]:
     """Yields what SQLite finds wrong with the registry, and the runs of which it says otherwise than their folders."""
     yield from (f"{REGISTRY}: {problem}; {REPAIR}" for problem in workspace.registry.problems())
-    for run in workspace.registry.runs():
+    runs = workspace.registry.runs()
+    known = {run.id for run in runs}
+    for path in sorted(workspace.runs_dir.glob(f"*/{files.ROW}")):
+        if path.parent.name not in known:
+            yield f"{REGISTRY}: {path.parent.name} is not in it, and its folder is there; {REPAIR}"
+    for run in runs:
         path = workspace.run_dir(run.id) / files.ROW
-        if not path.exists() or [*sealed.damaged(path.parent)]:
+        if not path.exists() or [*sealed.damaged(path.parent, run.state is RunState.COMPLETED)]:
             continue
         told = RunRow.model_validate_json(path.read_bytes())
         said = [name for name in FIXED if getattr(run, name) != getattr(told, name)]
-        if run.state is RunState.COMPLETED and run.result != from_json(
-            (path.with_name(files.RESULT)).read_bytes()
-        ):
-            said.append("result")
+        if run.state is RunState.COMPLETED:
+            result = from_json(to_json(run.result, inf_nan_mode="null"))  # as a file has it
+            said += ["result"] * (result != from_json(path.with_name(files.RESULT).read_bytes()))
         if said:
             yield f"{REGISTRY}: {', '.join(said)} of {run.id} differ from what its folder says; {REPAIR}"
 
@@ -65,7 +71,8 @@ def _damaged_registry(workspace: Workspace) -> Iterator[str]:
 def _damaged(workspace: Workspace, run: RunRow) -> Iterator[str]:
     """Yields what is wrong with each file in the folder of a run, and which other runs and datasets rest on it."""
     folder = workspace.run_dir(run.id)
-    found = [f"{path.name}: {problem}" for path, problem in sealed.damaged(folder)]
+    whole = run.state is RunState.COMPLETED
+    found = [f"{path.name}: {problem}" for path, problem in sealed.damaged(folder, whole)]
     try:
         metrics.read(folder)
     except Refusal as refusal:

@@ -108,8 +108,12 @@ def submit(
 
 
 def keep_row(workspace: Workspace, run: RunRow) -> None:
-    """Writes what the registry says of a run to its folder, from which the registry can be made anew."""
-    row = run.model_dump_json(exclude={"result"}, indent=2).encode()
+    """Writes what the registry says of a run to its folder, from which the registry can be made anew.
+
+    The result of a completed run has a file of its own.
+    """
+    apart = {"result"} if run.state is RunState.COMPLETED else set()
+    row = run.model_dump_json(exclude=apart, indent=2).encode()
     sealed.write(workspace.run_dir(run.id) / files.ROW, row)
 
 

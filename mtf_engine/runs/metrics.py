@@ -63,7 +63,8 @@ def last(folder: Path) -> dict[str, Any]:
 def cut_back(folder: Path, before: int) -> None:
     """Keeps the rows before a step, which is the first that a resumed training logs again."""
     lines = _lines(folder)
-    kept = (line for line, row in zip(lines, _rows(folder, lines), strict=True) if row["step"] < before)
+    rows = zip(lines, _rows(folder, lines), strict=True)  # those of an earlier version get their checksum
+    kept = (_sealed(_sealed_row(line) or line.rstrip(b"\n")) for line, row in rows if row["step"] < before)
     write_atomically(folder / METRICS, b"".join(kept))
 
 

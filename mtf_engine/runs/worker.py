@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -193,9 +193,9 @@ def _work(job: Job) -> RunState:
         traceback.print_exc(file=sys.stderr)
         values = {"state": RunState.FAILED, "error": "internal error, see the log"}
     job.record_provenance(provenance.at_its_end(workspace, workspace.registry.run(run_id)))
-    ended = values | {"finished_at": now()}
-    keep_row(workspace, workspace.registry.run(run_id).model_copy(update=ended))
-    workspace.registry.update_run(run_id, **ended)
+    workspace.registry.update_run(run_id, **values, finished_at=now())
+    with suppress(OSError):  # the registry has it; a disk that is full now need not make the end a death
+        keep_row(workspace, workspace.registry.run(run_id))
     return values["state"]
 
 
