@@ -22,7 +22,11 @@ from mtf_engine.learning.training import fit, make_config
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.joining import joined, joined_meta
 from mtf_engine.policies.policy import Policy
+from mtf_engine.registry import RunState
+from mtf_engine.runs import executor
 from mtf_engine.spec import BoundsPlan, Refusal
+from mtf_engine.work.collect import submit_collect
+from mtf_engine.workspace import Workspace
 
 PENDULUM = "gym:Pendulum-v1"
 README = Path(__file__).parent.parent / "README.md"
@@ -195,6 +199,16 @@ def test_readmes_own_environment_is_found_in_the_current_folder_and_collected_fr
     reward = 2 - np.abs(rows["action"] - rows["observation"]).sum(axis=1)
     assert len(reward) == 100 and log.n_requests == 120  # where each cut episode led is a row more
     assert rows["reward"] == pytest.approx(reward, abs=1e-5)
+
+
+def test_a_run_finds_ones_own_environment_whoever_starts_its_worker(own, tmp_path_factory, monkeypatch):
+    workspace = Workspace(tmp_path_factory.mktemp("workspace"))
+    env = "gym:matching:Matching-v0"
+    run_id = submit_collect(workspace, env=env, n_requests=20, name="own", parent_id="not started by itself")
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert executor.enqueue(workspace, run_id)
+    executor.wait(workspace, run_id)
+    assert workspace.registry.run(run_id).state is RunState.COMPLETED
 
 
 @pytest.mark.slow

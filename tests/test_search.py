@@ -152,8 +152,6 @@ def test_the_fitness_is_the_mean_reward_of_a_request_in_the_logs_environment(wor
     few = open_fitness(workspace, "explored", limited)
     assert few.size == {"sessions": 30} and consumed(few, 10)["sessions_in_all"] <= 305
     np.testing.assert_array_equal(few.visits, np.stack(fitness.visits)[:, :30])
-    with pytest.raises(Refusal, match="max_sessions: 9 are fewer than the 10 evaluations"):
-        open_fitness(workspace, "explored", limited | {"max_sessions": 9})
     known = log.query("SELECT DISTINCT user_id FROM requests")["user_id"]
     assert known.str.startswith("u").all()
     assert not set(known) & {f"u{code}" for code in fitness.visits[0]}, "users that the log does not know"
@@ -187,6 +185,12 @@ def test_a_search_is_estimated_by_what_its_evaluations_look_at(workspace, tmp_pa
         return estimates.estimate(Workspace(tmp_path), "evolution_strategy", config, row).seconds
 
     assert seconds(population="28") > 1.5 * seconds(population="14")
+    few = {"fitness": "reward", "max_sessions": "139"}
+    for algo in ("grid_search", "bayesian_optimization", "evolution_strategy"):
+        with pytest.raises(Refusal, match="max_sessions: 139 are fewer than the 140 evaluations"):
+            make_config(
+                algo, "laptop", few, seed=0
+            )  # so before a training, rounds, a comparison or a tuning starts
     config = make_config("grid_search", "laptop", {"fitness": "reward", "max_sessions": "1400"}, seed=0)
     said = estimates.search_cost(Workspace(tmp_path), "grid_search", config.model_dump(mode="json"), row)
     assert "140 evaluations of 10 sessions each, 1,400 in all, which take about 1 min" in said

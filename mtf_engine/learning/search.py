@@ -3,12 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mtf_engine.environments import Acting
 from mtf_engine.learning.config import TrainerConfig
@@ -16,7 +16,7 @@ from mtf_engine.learning.start import baseline_actions
 from mtf_engine.logs.transitions import Transitions
 from mtf_engine.policies.networks import ConstantAction
 from mtf_engine.policies.policy import Policy
-from mtf_engine.spec import Count, Refusal
+from mtf_engine.spec import Count
 
 Fitness = Callable[[Acting], float]
 """How good a policy is by rows or sessions that are the same at every call; higher is better."""
@@ -52,6 +52,16 @@ class SearchConfig(TrainerConfig):
         "request in the environment that the log is from",
     )
 
+    @model_validator(mode="after")
+    def _each_evaluation_plays(self) -> Self:
+        asked = evaluations(self.model_dump())
+        if self.fitness == "reward" and self.max_sessions is not None and self.max_sessions < asked:
+            raise ValueError(
+                f"max_sessions: {self.max_sessions} are fewer than the {asked} evaluations; allow more, or make fewer "
+                "by n_steps"
+            )
+        return self
+
 
 def evaluations(config: Mapping[str, Any]) -> int:
     """Returns how often a search of this config asks for the fitness."""
@@ -62,13 +72,7 @@ def sessions_each(config: Mapping[str, Any]) -> int:
     """Returns the sessions of one evaluation by reward, the same for all, so that trials can be compared."""
     if config.get("max_sessions") is None:
         return int(config["batch_size"])
-    each = config["max_sessions"] // evaluations(config)
-    if not each:
-        raise Refusal(
-            f"max_sessions: {config['max_sessions']} are fewer than the {evaluations(config)} evaluations; allow "
-            "more, or make fewer by n_steps"
-        )
-    return min(int(config["batch_size"]), int(each))
+    return int(min(config["batch_size"], config["max_sessions"] // evaluations(config)))
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,7 @@ def submit(
     )
     workspace.run_dir(run.id).mkdir()
     try:
+        sealed.write(workspace.run_dir(run.id) / files.MODULES, os.fsencode(_here()))
         keep_row(workspace, run)
         workspace.registry.add_run(run)
     except BaseException:
@@ -292,7 +293,7 @@ def _start(workspace: Workspace, run: RunRow) -> bool:
                 cwd=Path(__file__).parents[2],
                 env=os.environ
                 | _environment(run.config.get("n_threads", 1))
-                | {LOCK_DESCRIPTOR: str(held), MODULES: os.environ.get(MODULES) or str(Path.cwd())},
+                | {LOCK_DESCRIPTOR: str(held), MODULES: _modules(folder)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -304,6 +305,20 @@ def _start(workspace: Workspace, run: RunRow) -> bool:
         return True
     finally:
         os.close(held)
+
+
+def _here() -> str:
+    """Returns the folder in which modules with environments of one's own are looked for by this process."""
+    return str(Path(os.environ.get(MODULES) or ".").resolve())
+
+
+def _modules(folder: Path) -> str:
+    """Returns that of the process that asked for a run, whoever starts it; this one's where it is no longer there."""
+    with suppress(FileNotFoundError):
+        asked = Path(os.fsdecode((folder / files.MODULES).read_bytes()))
+        if asked.is_dir():
+            return str(asked)
+    return _here()
 
 
 def _appending(path: Path) -> int:

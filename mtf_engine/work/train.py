@@ -44,7 +44,6 @@ def submit_train(
     row = workspace.dataset(dataset)
     check_learns(row)
     config = make_config(algo, preset=preset, settings=dict(settings), seed=seed).model_dump(mode="json")
-    check_search(config)
     return submit(
         workspace,
         KIND,
@@ -56,14 +55,6 @@ def submit_train(
         seed_group=seed_group,
         n_steps=config["n_steps"] or 0,
     )
-
-
-def check_search(config: Mapping[str, Any]) -> None:
-    """Refuses a search that may play fewer sessions than it makes evaluations."""
-    from mtf_engine.learning.search import sessions_each
-
-    if config.get("fitness") == "reward":
-        sessions_each(config)
 
 
 def check_learns(row: DatasetRow) -> None:
