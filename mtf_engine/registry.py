@@ -28,6 +28,8 @@ from mtf_engine.spec import BoundsPlan, Refusal, Spec
 
 T = TypeVar("T")
 BASELINE = "baseline"
+ANY: Literal["any"] = "any"
+Seen = datetime | None | Literal["any"]
 LIVE, CANDIDATE = "live", "candidate"
 """Aliases of policies: what the team last made live, and what waits for its decision."""
 BEST = "@best"
@@ -165,7 +167,8 @@ class ViewRow(Spec):
 class DecisionRow(Spec):
     """One entry of the ledger: who decided what of which policy, and what was live from then on.
 
-    `case` is all that was known: figures, data, plan, configuration, the rule. A roll back has none.
+    `case` is all that was known: figures, data, plan, configuration, the rule. A roll back has none. `follows` is the
+    entry that was the last one when this was decided, 0 before the first; earlier versions did not tell.
     """
 
     id: int = 0
@@ -180,6 +183,7 @@ class DecisionRow(Spec):
     run_id: str | None = None
     round: int | None = None
     case: dict[str, Any] | None = None
+    follows: int | None = None
 
 
 def now() -> datetime:
@@ -194,6 +198,12 @@ def new_id(kind: str) -> str:
 
 def _folder_free(value: Any) -> Any:
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+
+def _changed(table: str, name: str, at: datetime | None) -> Refusal:
+    """Returns why nothing was stored under a name: somebody else was faster."""
+    what = "was deleted" if at is None else f"was stored by somebody else at {at:%Y-%m-%d %H:%M:%S} UTC"
+    return Refusal(f"{name} in {table} {what}, after you saw it; look at it, then store yours again")
 
 
 def is_outdated(url: str) -> bool:
@@ -304,12 +314,11 @@ class Registry:
             connection.execute(sa.update(RUNS).where(RUNS.c.parent_id == run_id).values(own))
             connection.execute(sa.delete(RUNS).where(RUNS.c.id == run_id))
 
-    def save_plan(self, name: str, plan: BoundsPlan, note: str = "") -> None:
-        """Stores `plan` under `name`, in place of an earlier one of that name."""
-        row = {"name": name, "plan": plan.model_dump(mode="json"), "note": note, "created_at": now()}
-        with self._engine.begin() as connection:
-            connection.execute(sa.delete(PLANS).where(PLANS.c.name == name))
-            connection.execute(sa.insert(PLANS).values(row))
+    def save_plan(self, name: str, plan: BoundsPlan, note: str = "", seen: Seen = ANY) -> PlanRow | None:
+        """Stores `plan` under `name`, and returns the one that it replaces; see `_replace`."""
+        row = {"name": name, "plan": plan.model_dump(mode="json"), "note": note}
+        found = self._replace(PLANS, row, seen)
+        return None if found is None else PlanRow(**found)
 
     def plans(self) -> list[PlanRow]:
         """Returns all bounds plans by name."""
@@ -318,16 +327,29 @@ class Registry:
     def delete_plan(self, name: str) -> None:
         self._execute(sa.delete(PLANS).where(PLANS.c.name == name))
 
-    def save_view(self, name: str, query: Mapping[str, Sequence[str]]) -> None:
-        """Stores a view of the table of runs under `name`, in place of an earlier one of that name."""
-        row = {
-            "name": name,
-            "query": {key: list(values) for key, values in query.items()},
-            "created_at": now(),
-        }
-        with self._engine.begin() as connection:
-            connection.execute(sa.delete(VIEWS).where(VIEWS.c.name == name))
-            connection.execute(sa.insert(VIEWS).values(row))
+    def save_view(self, name: str, query: Mapping[str, Sequence[str]], seen: Seen = ANY) -> None:
+        """Stores a view of the table of runs under `name`, in place of an earlier one of that name; see `_replace`."""
+        self._replace(
+            VIEWS, {"name": name, "query": {key: list(values) for key, values in query.items()}}, seen
+        )
+
+    def _replace(self, table: sa.Table, row: Mapping[str, Any], seen: Seen) -> Mapping[str, Any] | None:
+        """Stores a row by its name, and returns the one that it replaces.
+
+        `seen` is when that was stored, as whoever replaces it was told, None where it was told of none: a Refusal
+        where it is another by now, and nothing is stored. `ANY`, whatever is there is replaced.
+        """
+        of_name = table.c.name == row["name"]
+        try:
+            with self._engine.begin() as connection:
+                gone = connection.execute(sa.delete(table).where(of_name).returning(table)).mappings().first()
+                there = None if gone is None else gone["created_at"]
+                if seen not in (ANY, there):
+                    raise _changed(table.name, row["name"], there)
+                connection.execute(sa.insert(table).values({**row, "created_at": now()}))
+        except sa.exc.IntegrityError:
+            raise _changed(table.name, row["name"], now()) from None
+        return None if gone is None else dict(gone)
 
     def views(self) -> list[ViewRow]:
         """Returns all views of the table of runs by name."""
@@ -337,7 +359,10 @@ class Registry:
         self._execute(sa.delete(VIEWS).where(VIEWS.c.name == name))
 
     def add_decision(self, row: DecisionRow) -> DecisionRow | None:
-        """Returns `row` as it was appended to the ledger, which nothing changes; None if its round is decided."""
+        """Returns `row` as it was appended to the ledger, which nothing changes.
+
+        None if its round is decided, or another entry already follows the one that it follows.
+        """
         insert = sa.insert(DECISIONS).values(row.model_dump(exclude={"id"})).returning(DECISIONS.c.id)
         try:
             with self._engine.begin() as connection:

@@ -125,7 +125,10 @@ DECISIONS = sa.Table(
     sa.Column("run_id", sa.String),
     sa.Column("round", sa.Integer),
     sa.Column("case", sa.JSON(none_as_null=True)),
+    sa.Column("follows", sa.Integer),
 )
+sa.Index("one_entry_after_another", DECISIONS.c.follows, unique=True)
+"""Whoever adds an entry without having read the last one is refused by the database itself."""
 ONE_DECISION = sa.Index("one_decision_a_round", DECISIONS.c.run_id, DECISIONS.c.round, unique=True)
 """Whoever decides a round second is refused by the database itself. Entries of no round do not count."""
 OF_OLDER_ROWS = {

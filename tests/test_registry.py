@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mtf_engine.registry import BASELINE, DatasetRow, RunRow, RunState, new_id, now
+from mtf_engine.registry import ANY, BASELINE, DatasetRow, RunRow, RunState, Seen, new_id, now
 from mtf_engine.spec import BoundsPlan, Refusal
 from mtf_engine.workspace import Workspace
 
@@ -77,6 +77,32 @@ def test_a_plan_is_replaced_by_its_name(workspace: Workspace) -> None:
     assert [row.note for row in workspace.registry.plans()] == ["half of it"]
     with pytest.raises(Refusal, match=r"no bounds plan 'wide' \(narrow\)"):
         workspace.plan("wide")
+
+
+def test_of_several_who_store_a_plan_at_once_none_is_replaced_unseen(workspace: Workspace) -> None:
+    plan = BoundsPlan.symmetric(0.1, 2)
+
+    def store(note: str, seen: Seen) -> str | None:
+        registry = Workspace(workspace.path).registry
+        try:
+            replaced = registry.save_plan("narrow", plan, note, seen)
+        except Refusal as refusal:
+            return str(refusal)
+        return replaced and replaced.note
+
+    with ThreadPoolExecutor(4) as pool:
+        first = [*pool.map(store, "abcd", [None] * 4)]
+        (there,) = workspace.registry.plans()
+        second = [*pool.map(store, "efgh", [there.created_at] * 4)]
+        assert first.count(None) == 1 and second.count(there.note) == 1
+        refused = {one for one in first + second if one not in (None, there.note)}
+        assert all("narrow in plans was stored by somebody else at 20" in one for one in refused)
+        any_order = [*pool.map(store, "ijkl", [ANY] * 4)]
+    (there,) = workspace.registry.plans()
+    told = {*any_order, there.note}
+    assert len(told) == 5 and {"i", "j", "k", "l"} <= told, "each is told which one it replaced"
+    workspace.registry.delete_plan("narrow")
+    assert "was deleted, after you saw it" in str(store("m", there.created_at))
 
 
 def test_a_dataset_in_use_is_not_deleted(workspace: Workspace) -> None:

@@ -2,7 +2,10 @@
 
 import re
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -261,10 +264,50 @@ def test_of_two_who_decide_at_once_the_second_is_told_who_was_first(team: Worksp
     assert review.rollback(team, name="Grace", reason="and again").id == 3
 
 
+def test_of_several_who_decide_at_once_each_has_read_the_entry_before(team: Workspace) -> None:
+    def enter(who: str) -> str | None:
+        workspace = Workspace(team.path)
+        try:
+            if who == "Ada":
+                review.decide(workspace, RUN, 1, "promote", name=who, reason="it gains")
+            elif who == "Bob":
+                review.decide(workspace, RUN, 3, "promote", name=who, reason="likes rise")
+            else:
+                review.rollback(workspace, name=who, reason="a doubt")
+        except Refusal as refusal:
+            return str(refusal)
+        return None
+
+    review.decide(team, RUN, 2, "promote", name="Eve", reason="to begin with")
+    with ThreadPoolExecutor(4) as pool:
+        refused = [*filter(None, pool.map(enter, ["Ada", "Bob", "Cleo", "Dan"] * 2))]
+    ledger = team.registry.decisions()
+    assert len(ledger) == 1 + 8 - len(refused)
+    for before, row in pairwise(ledger):
+        assert (row.follows, row.incumbent) == (before.id, before.live)
+    assert all(
+        "at this very moment" in one or "has decided round" in one or "is live" in one for one in refused
+    )
+
+
+def test_whoever_saw_another_policy_live_is_told_who_changed_it(team: Workspace) -> None:
+    seen = review.last_entry(team)
+    review.decide(team, RUN, 1, "promote", name="Ada")
+    for late in (
+        partial(review.decide, team, RUN, 3, "promote", name="Bob", reason="likes rise", seen=seen),
+        partial(review.rollback, team, name="Bob", reason="a doubt", seen=seen),
+    ):
+        with pytest.raises(Refusal, match=r"Ada has made train-1 live at 20.* look again"):
+            late()
+    kept = review.decide(team, RUN, 2, "reject", name="Bob", reason="no gain")
+    late = review.decide(team, RUN, 3, "promote", name="Bob", reason="likes rise", seen=kept.follows)
+    assert late.follows == kept.id, "what changes nothing live is in nobody's way"
+
+
 def test_a_ledger_in_which_a_round_was_decided_twice_still_opens(team: Workspace) -> None:
     row = review.decide(team, RUN, 1, "promote", name="Ada")
     with sqlite3.connect(team.path / "registry.sqlite") as old:
         old.execute("DROP INDEX one_decision_a_round")
     old.close()
-    team.registry.add_decision(row)
+    team.registry.add_decision(row.model_copy(update={"follows": None}))
     assert len(Workspace(team.path).registry.decisions()) == 2

@@ -53,6 +53,26 @@ def test_going_back_is_an_entry_of_its_own(team):
     assert "the default baseline" in texts(app)
 
 
+@pytest.mark.parametrize("pressed", ["Decide", "Roll back"])
+def test_whoever_presses_a_button_beside_what_is_live_no_more_is_told(team, pressed):
+    review.decide(team, "progressive-1", 1, "promote", name="Ada")
+    app = opened("review", round="2")
+    review.rollback(team, name="Eve", reason="complaints")
+    if pressed == "Decide":
+        app.radio(key="choice").set_value("reject")
+    for field in app.text_input:
+        field.set_value("Grace")
+    for field in app.text_area:
+        field.set_value("likes rise")
+    button(app, pressed).click()
+    app = checked(app.run())
+    assert "Eve has made baseline live" in app.error[0].value and len(team.registry.decisions()) == 2
+    if pressed == "Decide":  # what is live now was seen
+        button(app, pressed).click()
+        app = checked(app.run())
+        assert team.registry.decisions()[-1].name == "Grace"
+
+
 @pytest.mark.parametrize("page", ["runs", "rounds"])
 def test_a_round_that_waits_for_people_is_no_crash(team, page):
     said = "round 2 waits for a decision: `review show progressive-1`"

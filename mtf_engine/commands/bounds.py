@@ -1,13 +1,17 @@
 """`bounds`: plans kept by name, proposed from a policy's actions, and what they would cost."""
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mtf_engine.commands.frame import Session, command, confirm_deletion
 from mtf_engine.commands.options import Seed, bounds_plan
 from mtf_engine.spec import Refusal
+
+if TYPE_CHECKING:
+    from mtf_engine.spec import BoundsPlan
 
 Plan = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A stored bounds plan or a YAML file.")]
 PlanOption = Annotated[
@@ -53,8 +57,16 @@ def save(
 
     if not file.is_file():
         raise Refusal(f"there is no file {file}; check the path")
-    shell.workspace.registry.save_plan(name, BoundsPlan.from_yaml(file.read_bytes()), note)
+    _store(shell, name, BoundsPlan.from_yaml(file.read_bytes()), note)
     shell.show({"name": name, "note": note})
+
+
+def _store(shell: Session, name: str, plan: "BoundsPlan", note: str) -> None:
+    """Stores a plan, and says on stderr which one it replaces."""
+    replaced = shell.workspace.registry.save_plan(name, plan, note)
+    if replaced is not None:
+        told = f" ({replaced.note})" if replaced.note else ""
+        print(f"replaced {name} of {replaced.created_at:%Y-%m-%d %H:%M:%S} UTC{told}", file=sys.stderr)
 
 
 @command(app, "bounds delete narrow --yes")
@@ -113,9 +125,7 @@ def drift(
         include_baseline=include_baseline,
     )
     if save:
-        shell.workspace.registry.save_plan(
-            save, found.plan, f"from drift of {run} on {on}, {100 * share:g} %"
-        )
+        _store(shell, save, found.plan, f"from drift of {run} on {on}, {100 * share:g} %")
     shell.show([box.model_dump(mode="json") for box in found.boxes], DRIFT)
 
 
@@ -149,7 +159,7 @@ def walls(
     )
     if save:
         note = f"from wall pressure of {run} on {on}, against {bounds or 'the bounds of its log'}"
-        shell.workspace.registry.save_plan(save, found.plan, note)
+        _store(shell, save, found.plan, note)
     shell.show([row.model_dump(mode="json") for row in found.rows], WALLS)
 
 
@@ -232,7 +242,7 @@ def teach(
         sigma=sigma,
     )
     if save:
-        shell.workspace.registry.save_plan(save, found.plan, origin(opened.meta.name, found))
+        _store(shell, save, found.plan, origin(opened.meta.name, found))
     document = {
         "sentence": found.sentence,
         **found.model_dump(mode="json"),

@@ -127,14 +127,27 @@ def recommend(
     return "promote", "the interval of the gain lies above 0, and every guardrail holds"
 
 
+def last_entry(workspace: Workspace) -> int:
+    """Returns the number of the ledger's last entry, 0 while it is empty."""
+    return max((row.id for row in workspace.registry.decisions()), default=0)
+
+
 def decide(
-    workspace: Workspace, run_id: str, number: int | None, choice: Choice, *, name: str, reason: str = ""
+    workspace: Workspace,
+    run_id: str,
+    number: int | None,
+    choice: Choice,
+    *,
+    name: str,
+    reason: str = "",
+    seen: int | None = None,
 ) -> DecisionRow:
     """Returns the ledger's new entry: a round's candidate is made live, or not.
 
-    Refused are an entry without a name, a second one for the same round, and one that the rule does not
-    recommend without a reason.
+    Refused are an entry without a name, a second one for the same round, one that the rule does not recommend
+    without a reason, and one where something else was made live after the entry that was `seen` (None: the last).
     """
+    follows = last_entry(workspace)
     found = case(workspace, run_id, number)
     earlier = decision_of(workspace, run_id, found.round.number)
     if earlier is not None:
@@ -158,12 +171,20 @@ def decide(
             run_id=run_id,
             round=found.round.number,
             case=found.model_dump(mode="json"),
+            follows=follows,
         ),
+        seen,
     )
 
 
-def rollback(workspace: Workspace, *, name: str, reason: str, to: str | None = None) -> DecisionRow:
-    """Returns the ledger's new entry: what was live before is live again, or `to`, which must have been."""
+def rollback(
+    workspace: Workspace, *, name: str, reason: str, to: str | None = None, seen: int | None = None
+) -> DecisionRow:
+    """Returns the ledger's new entry: what was live before is live again, or `to`, which must have been.
+
+    Refused where something else was made live after the entry that was `seen` (None: the last).
+    """
+    follows = last_entry(workspace)
     past = history(workspace)
     live = past[-1]["policy"]
     target = to or (past[-2]["policy"] if len(past) > 1 else None)
@@ -181,11 +202,18 @@ def rollback(workspace: Workspace, *, name: str, reason: str, to: str | None = N
         incumbent=live,
         live=target,
         reason=reason.strip(),
+        follows=follows,
     )
-    return _append(workspace, row)
+    return _append(workspace, row, seen)
 
 
-def _append(workspace: Workspace, row: DecisionRow) -> DecisionRow:
+def _append(workspace: Workspace, row: DecisionRow, seen: int | None) -> DecisionRow:
+    moved = [one for one in history(workspace) if seen is not None and (one["decision"] or 0) > seen]
+    if moved:
+        raise Refusal(
+            f"{moved[-1]['name']} has made {moved[-1]['policy']} live at {moved[-1]['since']:%Y-%m-%d %H:%M:%S} UTC, "
+            "after you saw what was live; look again, then decide"
+        )
     if not row.name.strip():
         raise Refusal("a decision needs the name of who takes it: --by NAME")
     if row.live != BASELINE:
@@ -193,8 +221,12 @@ def _append(workspace: Workspace, row: DecisionRow) -> DecisionRow:
     added = workspace.registry.add_decision(row)
     if added is None:  # somebody was faster
         earlier = decision_of(workspace, str(row.run_id), int(row.round or 0))
-        assert earlier is not None
-        raise _decided(earlier)
+        if earlier is not None:
+            raise _decided(earlier)
+        last = workspace.registry.decisions()[-1]
+        raise Refusal(
+            f"{last.name} has decided to {last.decision} at this very moment; look again, then decide"
+        )
     with suppress(Refusal, OSError, sqlite3.Error):  # it is decided, and the daily backup will have it
         workspace.back_up()  # what people decided stands in no run's folder
     return added

@@ -139,9 +139,10 @@ def decide(
     *,
     name: str,
     reason: str = "",
+    seen: int | None = None,
 ) -> DecisionRow:
     """Returns the ledger's new entry, see `review.decide`; a run that waited for it is resumed."""
-    row = review.decide(workspace, run_id, number, choice, name=name, reason=reason)
+    row = review.decide(workspace, run_id, number, choice, name=name, reason=reason, seen=seen)
     run = workspace.registry.run(run_id)
     if run.config["promote"] == "by-hand" and run.state in (RunState.WAITING, RunState.INTERRUPTED):
         executor.resume(workspace, run_id)

@@ -10,21 +10,31 @@ from mtf_engine.spec import BoundsPlan, Refusal
 from pages.shared import follow, loaders, needed, plans, words
 from pages.shared.exhibit import csv_download
 
+STORE_REFUSAL = "store refusal"
+
 
 def store_form(draft: plans.Draft, rows: list[PlanRow]) -> None:
     """Draws what stores the visitor's plan under a name."""
     left, middle, right = st.columns([2, 3, 1], vertical_alignment="bottom")
     name = left.text_input("Name", key="plan name", placeholder="what commands call it").strip()
     note = middle.text_input("Note (optional)", key="plan note", placeholder=draft.origin)
-    replaces = any(row.name == name for row in rows)
+    there = next((row.created_at for row in rows if row.name == name), None)
     right.button(
-        "Replace" if replaces else "Store",
+        "Replace" if there else "Store",
         type="primary",
         disabled=not name,
         width="stretch",
-        on_click=loaders.workspace().registry.save_plan,
-        args=(name, draft.plan, " · ".join(part for part in (draft.origin, note) if part)),
+        on_click=follow.told,
+        args=(
+            STORE_REFUSAL,
+            loaders.workspace().registry.save_plan,
+            name,
+            draft.plan,
+            " · ".join(part for part in (draft.origin, note) if part),
+            there,
+        ),
     )
+    follow.tell(STORE_REFUSAL)
     stored = next((row.name for row in rows if row.plan == draft.plan), None)
     from_where = f"This plan: {draft.origin}."
     st.caption(words.plain(f"{from_where} It is stored as {stored}." if stored else from_where))

@@ -1,6 +1,6 @@
 """Review: what is known of a round's candidate, and what people decide. Decides what goes live."""
 
-from typing import get_args
+from typing import Any, get_args
 
 import pandas as pd
 import streamlit as st
@@ -172,14 +172,15 @@ def show_decision(found: Case, row: DecisionRow | None) -> None:
             height=80,
         )
         st.caption("An entry in the ledger is never changed; going back is a decision of its own.")
-        decided = st.form_submit_button("Decide", type="primary")
+        decided = st.form_submit_button("Decide", type="primary", **saw())
     if decided:
         with follow.refusals():
             if choice is None:
                 st.error("Choose promote or reject.")
                 return
             number = found.round.number
-            decide(loaders.workspace(), found.run_id, number, choice, name=name, reason=reason)
+            seen = st.session_state["seen entry"]
+            decide(loaders.workspace(), found.run_id, number, choice, name=name, reason=reason, seen=seen)
             st.rerun()
     show_command(
         "review",
@@ -192,6 +193,12 @@ def show_decision(found: Case, row: DecisionRow | None) -> None:
         "--by",
         "NAME",
     )
+
+
+def saw() -> dict[str, Any]:
+    """Returns what has a button tell which entry of the ledger was the last one when its page was drawn."""
+    last = review.last_entry(loaders.workspace())
+    return {"on_click": lambda: st.session_state.update({"seen entry": last})}
 
 
 def show_memo(found: Case, row: DecisionRow | None) -> None:
@@ -242,9 +249,11 @@ def show_rollback(runs: dict[str, RunRow]) -> None:
     with st.expander("Roll back"), st.form("rollback", border=False):
         to = st.selectbox("Make live again", list(past), format_func=lambda p: words.policy_title(p, runs))
         name, reason = st.text_input("Your name"), st.text_area("Reason", height=80)
-        if st.form_submit_button("Roll back"):
+        if st.form_submit_button("Roll back", **saw()):
             with follow.refusals():
-                review.rollback(workspace, name=name, reason=reason, to=to)
+                review.rollback(
+                    workspace, name=name, reason=reason, to=to, seen=st.session_state["seen entry"]
+                )
                 st.rerun()
         show_command("review", "rollback", "--to", to, "--by", "NAME", "--reason", "TEXT")
 

@@ -22,6 +22,20 @@ def refusals() -> Iterator[None]:
         st.error(words.plain(refusal))
 
 
+def told(key: str, call: Callable[..., object], *arguments: object) -> None:
+    """Calls back, and keeps a refusal under `key` until `tell` shows it: a callback itself draws nothing."""
+    try:
+        call(*arguments)
+    except Refusal as refusal:
+        st.session_state[key] = str(refusal)
+
+
+def tell(key: str) -> None:
+    """Shows the refusal that `told` has kept, once."""
+    if refusal := st.session_state.pop(key, None):
+        st.error(words.plain(refusal))
+
+
 def finished(run_id: str) -> RunRow | None:
     """Returns the run once it is finished; until then draws its progress, live, and returns None."""
     run = loaders.workspace().registry.run(run_id)

@@ -9,13 +9,14 @@ from mtf_engine.registry import RunRow, RunState
 from mtf_engine.runs.finding import ABOUT, EXAMPLE, FIGURES, Facts, Holds, matching
 from mtf_engine.spec import Refusal
 from mtf_engine.work import kinds
-from pages.shared import links, loaders, memory, run_table, words
+from pages.shared import follow, links, loaders, memory, run_table, words
 from pages.shared.run_table import Filters
 
 FIRST = ("all", "train", "progressive")
 """Kinds of run, in the order that most are looked for in; the others follow."""
 LINKED: dict[str, Any] = {"bind": "query-params"}
 NARROWING = ("where", "state", "method", "log", "tag", "archived", "parts")
+VIEW_REFUSAL = "view refusal"
 VIEW = ("kind", "find", *NARROWING, "sort", "descending", "columns")
 """What the address carries of a view."""
 WHERE = (
@@ -86,13 +87,14 @@ def _kept_views() -> None:
         st.caption("No view is kept yet. Choose what is shown, then give it a name: everybody here finds it.")
     name = st.text_input("Keep this view as", key="view name", placeholder="best of this week").strip()
     query = {key: values for key in VIEW if (values := st.query_params.get_all(key))}
-    replaces = any(view.name == name for view in views)
+    there = next((view.created_at for view in views if view.name == name), None)
     st.button(
-        "Replace" if replaces else "Keep",
+        "Replace" if there else "Keep",
         disabled=not name,
-        on_click=registry.save_view,
-        args=(name, query),
+        on_click=follow.told,
+        args=(VIEW_REFUSAL, registry.save_view, name, query, there),
     )
+    follow.tell(VIEW_REFUSAL)
 
 
 def _more_filters(kind: str, text: str, runs: list[RunRow], datasets: dict[str, str]) -> tuple[Filters, str]:
