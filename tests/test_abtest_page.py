@@ -43,9 +43,15 @@ def test_the_page_shows_what_was_measured(filled, result):
     assert f"{result.n_users} users of each of 2 samples" in texts(app)
 
 
+def form_is_open(app) -> bool:
+    return next(one for one in app.expander if one.label == "Start a test").proto.expanded
+
+
 def test_the_form_is_its_command_line(filled):
     (training,) = filled.registry.runs(kind="train")
     app = opened("abtest", users="20000", samples="5")
+    assert not form_is_open(app), "the test that is shown has this policy"
+    assert form_is_open(opened("abtest", policies=[training.id, "head:click"]))
     command = (
         f"abtest {training.id} --against baseline --env session --world feed --users 20000 --seed 0 --seeds 5"
     )

@@ -61,7 +61,7 @@ def test_single_seeds_are_shown_on_demand_and_floors_by_the_data_they_were_chose
     app = opened("compare_methods")
     assert not [table for table in tables(app) if "seed 1" in table]
     floors = table(app, "floor", "chosen on", "mean")
-    assert floors["floor"].tolist()[:2] == ["best single prediction (floor)", "regression weights (floor)"]
+    assert floors["floor"].tolist()[:2] == ["best single head (floor)", "regression weights (floor)"]
     assert floors["mean"].tolist() == pytest.approx([0.61, 0.7] * 5) and len(set(floors["chosen on"])) == 5
     app = opened("compare_methods", single="true", metric="session_reward")
     one, two = (table for table in tables(app) if "in the paper" in table)

@@ -72,28 +72,29 @@ def shell(small_workspace, tmp_path_factory) -> Shell:
     return Shell(copy_workspace(small_workspace, tmp_path_factory.mktemp("fixed") / "workspace").path)
 
 
-def test_fixed_policies_are_scored_beside_a_training_under_their_names(shell):
-    found = shell("evaluate", "head:click", "default", "baseline", "--on", "test")
-    scores = {row["run_id"]: row["weighted_gauc"] for row in found}
-    assert [*scores] == ["head:click", "default", "baseline"]
-    assert len(set(scores.values())) == 3
-    assert "no prediction 'clicks'" in shell.refused("evaluate", "head:clicks", "--on", "test")
-    assert "no run 'heads:click'" in shell.refused("evaluate", "heads:click", "--on", "test")
+JUDGED = ("head:click", "default", "constant:pow_click=1")
 
 
 @pytest.fixture(scope="module")
 def judged(shell) -> dict[str, dict]:
-    """The rows of a training, weights as given and the baseline on a log without training rows, by policy."""
+    """The rows of a training, of fixed policies and the baseline on a log without training rows, by policy."""
     (train,) = shell.workspace.registry.runs(kind="train")
-    found = shell("evaluate", train.id, "constant:pow_click=1", "baseline", "--on", "test")
+    found = shell("evaluate", train.id, *JUDGED, "baseline", "--on", "test")
     return {row["run_id"]: row for row in found}
+
+
+def test_fixed_policies_are_scored_beside_a_training_under_their_names(shell, judged):
+    scores = {name: judged[name]["weighted_gauc"] for name in (*JUDGED, "baseline")}
+    assert len(set(scores.values())) == 4
+    assert "no prediction 'clicks'" in shell.refused("evaluate", "head:clicks", "--on", "test")
+    assert "no run 'heads:click'" in shell.refused("evaluate", "heads:click", "--on", "test")
 
 
 def test_an_evaluation_shows_floors_chosen_on_training_rows_alone(shell, judged):
     (train,) = shell.workspace.registry.runs(kind="train")
     *asked, head, regression = judged
-    assert asked == [train.id, "constant:pow_click=1", "baseline"] and regression == "regression"
-    assert [row["floor"] for row in judged.values()] == [False, False, False, True, True]
+    assert asked == [train.id, *JUDGED, "baseline"] and regression == "regression"
+    assert [row["floor"] for row in judged.values()] == [False] * 5 + [True] * 2
     (run, *_) = shell.workspace.registry.runs(kind="evaluate")
     assert run.result["floors_from"] == train.dataset_id, (
         "the log that the training learned from has training rows"
@@ -111,17 +112,6 @@ def test_an_evaluation_shows_floors_chosen_on_training_rows_alone(shell, judged)
     assert "neither this log nor" in shell.refused("evaluate", "regression", "--on", "test")
     said = "an environment is none"
     assert said in shell.refused("abtest", "regression", "--users", "9")
-
-
-def test_the_page_of_policies_marks_its_floors(shell, judged, monkeypatch):
-    monkeypatch.setenv("MTF_WORKSPACE", str(shell.workspace.path))
-    (train,) = shell.workspace.registry.runs(kind="train")
-    app = opened(
-        "compare", policies=[train.id, "constant:pow_click=1"], on=shell.workspace.dataset("test").id
-    )
-    named = [*tables(app)[0]["policy"]]
-    assert named[3].endswith(" alone (floor)") and named[4] == "regression weights (floor)"
-    assert "Floors, which fusion has to beat" in texts(app)
 
 
 @pytest.mark.slow
@@ -158,24 +148,62 @@ def test_a_log_is_explored_around_a_fixed_policy_and_tested_against_it(shell):
     assert {effect["policy"] for effect in tested["effects"]} == {"head:click", "random:3"}
 
 
-@pytest.fixture(scope="module")
-def scored(shell) -> dict[str, object]:
-    """The choices of a training, a prediction alone and weights on the log that they are scored on."""
-    (train,) = shell.workspace.registry.runs(kind="train")
-    chosen, on = [train.id, "head:click", "constant:pow_click=1"], shell.workspace.dataset("test").id
-    shell("evaluate", *chosen, "baseline", "--on", on)
-    return {"policies": chosen, "on": on}
-
-
 @pytest.mark.parametrize("page", ["compare", "deviation", "critics", "explain", "abtest"])
 def test_the_page_of_policies_offers_each_prediction_alone_and_takes_weights_from_a_link(
-    shell, scored, monkeypatch, page
+    shell, judged, monkeypatch, page
 ):
     monkeypatch.setenv("MTF_WORKSPACE", str(shell.workspace.path))
-    app = opened(page, **scored)
+    chosen = [next(iter(judged)), "head:click", "constant:pow_click=1"]
+    app = opened(page, policies=chosen, on=shell.workspace.dataset("test").id)
     box = app.multiselect(key="policies")
-    assert box.value == scored["policies"] and "click alone" in box.options
+    assert box.value == chosen and "click alone" in box.options
     if page == "compare":
-        assert {"click alone", "constant:pow_click=1"} <= set(tables(app)[0]["policy"])
+        named = [*tables(app)[0]["policy"]]
+        assert {"click alone", "constant:pow_click=1"} <= set(named)
+        assert named[-2].endswith(" alone (floor)") and named[-1] == "regression weights (floor)"
+        assert "Floors, which fusion has to beat" in texts(app)
     if page == "abtest":
         assert "head:click constant:pow_click=1 --against baseline" in texts(app).replace("'", "")
+        app = opened(page, policies=["head:clicks"])
+        assert "Choose a policy above" in texts(app) and "--against" not in texts(app)
+
+
+@pytest.fixture(scope="module")
+def two_logs(small_workspace, tmp_path_factory) -> Shell:
+    """A workspace whose newest training is of a log with other features, and with fewer predictions."""
+    both = Shell(copy_workspace(small_workspace, tmp_path_factory.mktemp("two") / "workspace").path)
+    both("dataset", "import", "docs/example_log", "--name", "example")
+    both("train", "example", "--algo", "integrated_rl", "--preset", "demo", "--set", "n_steps=2")
+    return both
+
+
+def logs_offered(app) -> set[str]:
+    return {option.split(" · ")[0] for option in app.selectbox(key="on").options}
+
+
+def test_policies_are_offered_for_the_logs_that_have_what_they_take(two_logs, monkeypatch):
+    monkeypatch.setenv("MTF_WORKSPACE", str(two_logs.workspace.path))
+    newest, older = two_logs.workspace.registry.runs(kind="train")
+    app = opened("compare")
+    assert app.multiselect(key="policies").value == [newest.id] and logs_offered(app) == {"example"}
+    assert "share alone" not in app.multiselect(key="policies").options
+    app.multiselect(key="policies").set_value([older.id]).run()
+    assert "share alone" in app.multiselect(key="policies").options
+    assert logs_offered(app) == {"explored", "test"}
+    app.multiselect(key="policies").set_value([older.id, newest.id]).run()
+    assert "no log with the features and actions of all these policies" in app.info[0].value
+    for policy, logs in (
+        ("head:share", {"explored", "test"}),
+        ("head:like", {"explored", "test", "example"}),
+    ):
+        assert logs_offered(opened("compare", policies=policy)) == logs
+        assert logs_offered(opened("export", run=policy)) == logs
+
+
+def test_regression_is_exported_for_logs_with_training_rows_alone(two_logs, tmp_path, monkeypatch):
+    monkeypatch.setenv("MTF_WORKSPACE", str(two_logs.workspace.path))
+    assert logs_offered(opened("export", run="regression")) == {"explored", "example"}
+    to = ("--to", str(tmp_path / "policy.zip"))
+    said = two_logs.refused("export", "regression", "--on", "test", *to)
+    assert "fitted to training rows, and test has none" in said
+    assert not [run for run in two_logs.workspace.registry.runs(kind="export") if run.name == "regression"]

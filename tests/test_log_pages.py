@@ -397,6 +397,54 @@ def test_a_log_of_another_shape_is_told_in_the_form(tmp_path, monkeypatch):
     assert not app.error and "marks: click" in app.code[0].value and "label: click" in app.code[0].value
 
 
+def test_a_log_without_a_header_whose_first_row_repeats_a_value_is_mapped_and_imported(
+    filled, in_process, tmp_path
+):
+    path = SHAPES["movielens"](tmp_path)
+    assert path.read_text().startswith("1::40::1::")
+    app = opened("import_logs")
+    app.text_input(key="import_path").set_value(str(path)).run()
+    assert {"1", "1 (2)"} <= set(app.dataframe[0].value) and not app.warning
+    names = ["user_id", "item_id", "valid", "timestamp", "prediction_valid", "prediction_like"]
+    app.text_input(key="import_columns ratings.dat").set_value(", ".join(names)).run()
+    app.text_input(key="import_thresholds ratings.dat").set_value("valid: 3").run()
+    assert yaml.safe_load(app.code[0].value) == {"columns": names, "thresholds": {"valid": 3}}
+    _click_import(app, filled)
+    assert "Imported 64 requests" in app.success[0].value
+    assert filled.dataset("ratings").meta["fusion"]["predictions"] == ["valid", "like"]
+
+
+def _click_import(app, workspace: Workspace) -> None:
+    """Has the log of the form imported, and leaves the page as it then is."""
+    button(app, "Check and import").click().run()
+    executor.wait(workspace, app.session_state["an import"].run_id)
+    checked(app.run())
+
+
+def test_a_log_with_one_prediction_is_told_that_it_tells_no_policies_apart(filled, in_process, tmp_path):
+    app = opened("import_logs")
+    app.text_input(key="import_path").set_value(str(SHAPES["mind"](tmp_path)))
+    app.text_input(key="import_mapping").set_value("docs/mappings/mind.yaml").run()
+    _click_import(app, filled)
+    assert "Imported 64 requests" in app.success[0].value
+    assert "rank the impressions of the test users alike" in texts(app)
+    assert "would show from" not in texts(app)
+
+
+def test_a_split_by_another_column_is_imported_once_that_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("MTF_WORKSPACE", str(tmp_path / "workspace"))
+    app = opened("import_logs")
+    app.text_input(key="import_path").set_value("docs/example_log")
+    app.selectbox(key="import_split").set_value("column").run()
+    assert "Name the column" in app.error[0].value and button(app, "Check and import").disabled
+    assert "--split-by" not in texts(app)
+    app.text_input(key="import_split_column").set_value("fold").run()
+    assert not app.error and not button(app, "Check and import").disabled
+    assert "--split-by fold" in texts(app)
+    app.selectbox(key="import_format").set_value("minari").run()
+    assert "--split-by" not in texts(app) and not [s for s in app.selectbox if s.key == "import_split"]
+
+
 def test_how_actions_were_drawn_and_users_are_chosen_of_the_requests(tmp_path, monkeypatch):
     monkeypatch.setenv("MTF_WORKSPACE", str(tmp_path / "workspace"))
     app = opened("import_logs")

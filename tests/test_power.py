@@ -9,8 +9,10 @@ from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.importing import read_log
 
 
-def judged(tmp_path, n_users: int, split: str | None = "test", n_shown: int = 8) -> Dataset:
-    """Returns a log whose users are all for test, with two predictions of different worth."""
+def judged(
+    tmp_path, n_users: int, split: str | None = "test", n_shown: int = 8, second: str = "worse"
+) -> Dataset:
+    """Returns a log whose users are all for test, with two predictions: the second is worse, the same or none."""
     generator = np.random.default_rng(0)
     n = n_users * n_shown
     label = generator.random(n) < 0.4
@@ -20,11 +22,13 @@ def judged(tmp_path, n_users: int, split: str | None = "test", n_shown: int = 8)
             "user_id": np.repeat(np.arange(n_users), n_shown),
             "timestamp": 1_700_000_000 + np.arange(n),
             "prediction_click": near,
-            "prediction_like": far,
+            "prediction_like": far if second == "worse" else near,
             "watch_time": np.where(label, 20, 1),
             "split": split,
         }
     )
+    if second == "none":
+        del frame["prediction_like"]
     frame.to_parquet(tmp_path / f"log{n_users}.parquet")
     log = read_log(tmp_path / f"log{n_users}.parquet")
     write_dataset(tmp_path, f"d{n_users}", log.meta, log.batches)
@@ -39,7 +43,7 @@ def test_more_users_tell_smaller_gaps_and_few_are_warned_of(tmp_path, monkeypatc
     assert many.single_prediction > 2 * many.in_bounds
     (sentence,) = few.warnings
     assert sentence.startswith(
-        f"10 test users, of whom {few.with_both_classes} have valid and other impressions"
+        f"test users with both valid and other impressions: {few.with_both_classes} of 10; a policy"
     )
     assert f"must differ from it by {few.in_bounds:.3f} of weighted GAUC" in sentence
     monkeypatch.setattr("mtf_engine.evaluation.power.MOST_USERS", 160)
@@ -52,6 +56,16 @@ def test_a_log_without_test_users_or_with_one_tells_nothing(tmp_path):
     one = resolvable(judged(tmp_path, 1))
     assert one and one.in_bounds is None
     assert one.warnings == (
-        "1 test users, of whom 1 have valid and other impressions: too few to tell policies apart; "
+        "test users with both valid and other impressions: 1 of 1; too few to tell policies apart: "
         "bring more, or hold out more (--hold-out)",
     )
+
+
+@pytest.mark.parametrize("second", ["none", "same"])
+def test_predictions_that_rank_alike_tell_no_policies_apart_and_that_is_said(second, tmp_path):
+    told = resolvable(judged(tmp_path, 40, second=second))
+    assert told and (told.in_bounds, told.single_prediction, told.ranks_alike) == (None, None, True)
+    assert told.with_both_classes >= 2, "users are not what is lacking"
+    (sentence,) = told.warnings
+    assert "rank the impressions of the test users alike" in sentence
+    assert sentence.endswith("bring another prediction for every impression")

@@ -5,7 +5,6 @@ import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ from tests.fixtures import kuairand as sample
 from tests.test_gymnasium import PENDULUM
 from tests.test_replay import source
 from tests.waiting import wait_until
-from tests.workspaces import stop_all
+from tests.workspaces import copy_workspace, stop_all
 
 SMALL = {"n_steps": "61", "checkpoint_every": "10", "log_every": "10", "validate_every": "20"}
 SMALL |= {"batch_size": "16", "n_critics": "3", "hidden": "8"}
@@ -310,16 +309,12 @@ def test_logs_of_different_worlds_are_not_joined(workspace: Workspace, told: lis
 
 @pytest.mark.parametrize(("env", "users"), [("session:feed", 2_000), (PENDULUM, 400), ("replay", 0)])
 def test_rounds_are_judged_by_an_ab_test_where_users_can_be_met_again_and_keep_the_best(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, env: str, users: int
+    small_workspace: Workspace, tmp_path: Path, in_process: None, env: str, users: int
 ) -> None:
-    asked: list[dict] = []
-    monkeypatch.setattr(
-        "mtf_engine.work.progressive.submit", lambda _, __, config, **how: asked.append(config)
-    )
-    monkeypatch.setattr(workspace, "dataset", lambda name: SimpleNamespace(id=name))
-    source = "log" if env == "replay" else None
-    submit_progressive(
-        workspace,
+    copy = copy_workspace(small_workspace, tmp_path / "copy")
+    source = "test" if env == "replay" else None
+    run_id = submit_progressive(
+        copy,
         algo="integrated_rl",
         preset="demo",
         settings=SMALL,
@@ -327,7 +322,9 @@ def test_rounds_are_judged_by_an_ab_test_where_users_can_be_met_again_and_keep_t
         source=source,
         sessions_per_round=9,
     )
-    (config,) = asked
+    run = copy.registry.run(run_id)
+    config = run.config
+    assert run.state is RunState.QUEUED and config["source"] == (source and copy.dataset(source).id)
     assert (config["ab_users"], config["promote"]) == (users, "if-better")
     assert config["criteria"]["metric"] == ("session_reward" if users else "weighted_gauc")
 

@@ -1,4 +1,4 @@
-"""The best single prediction, or the predictions weighed by a regression: the same for all users. A floor, no paper.
+"""The best single head, or all predictions weighed by a regression: the same for all users. A floor, no paper.
 
 What fusion has to beat. With `weights=single` a step ranks by one prediction alone: its pow is at the end of its
 range that is farther from 0, all other pows and biases as near 0 as their ranges allow. The prediction with the
@@ -30,7 +30,7 @@ class BestSingleHeadConfig(SearchConfig):
     n_steps: Count = Field(default=16, description="predictions tried, each by one evaluation (ours)")
     weights: Literal["single", "regression"] = Field(
         default="single",
-        description="rank by the best single prediction, or by a regression of the reward on their logarithms",
+        description="rank by the best single head, or by a regression of the reward on their logarithms",
     )
 
 

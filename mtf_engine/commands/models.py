@@ -96,7 +96,7 @@ def evaluate(
         bool,
         typer.Option(
             "--floors/--no-floors",
-            help="The best single prediction and regression weights beside them, chosen on training rows.",
+            help="The best single head and regression weights beside them, chosen on training rows.",
         ),
     ] = True,
     seed: Seed = 0,

@@ -1,4 +1,4 @@
-"""Floors: what ranks without having learned, chosen on training rows: the best single prediction, and a regression."""
+"""Floors: what ranks without having learned, chosen on training rows: the best single head, and a regression."""
 
 from dataclasses import dataclass
 

@@ -18,6 +18,8 @@ HALF_WIDTH, CORNERS, DRAWS = 0.15, 8, 200
 """Of the box whose corners stand for policies in bounds, how many of those, and bootstrap draws."""
 TELLING = 0.01
 """A larger gap than policies in bounds are usually apart."""
+ROUNDING = 1e-9
+"""A gap below this is one of 0, of a policy that ranks as the default does."""
 
 
 class Resolvable(Spec):
@@ -31,17 +33,26 @@ class Resolvable(Spec):
     single_prediction: float | None = Field(
         description="of a single prediction, the one that is hardest to tell"
     )
+    ranks_alike: bool = Field(
+        default=False,
+        description="whatever the fusion weights, the default's ranking stays, so nothing can be told",
+    )
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Sentences where too little can be told."""
-        who = f"{self.test_users:,} test users, of whom {self.with_both_classes:,} have valid and other impressions"
+        if self.ranks_alike:
+            return (
+                "all fusion weights rank the impressions of the test users alike, as they must with one prediction, so "
+                "no policy can be told from another by weighted GAUC; bring another prediction for every impression",
+            )
+        who = f"test users with both valid and other impressions: {self.with_both_classes:,} of {self.test_users:,}"
         if self.in_bounds is None:
-            return (f"{who}: too few to tell policies apart; bring more, or hold out more (--hold-out)",)
+            return (f"{who}; too few to tell policies apart: bring more, or hold out more (--hold-out)",)
         if self.in_bounds <= TELLING:
             return ()
         return (
-            f"{who}: a policy within {HALF_WIDTH} of the default fusion must differ from it by {self.in_bounds:.3f} of "
+            f"{who}; a policy within {HALF_WIDTH} of the default fusion must differ from it by {self.in_bounds:.3f} of "
             f"weighted GAUC to be told from it (80 % power at 5 %); few do, so bring more users or hold out more",
         )
 
@@ -61,14 +72,15 @@ def resolvable(dataset: Dataset, seed: int = 0) -> Resolvable | None:
     default, *moved = (_gauc(rows, action) for action in [np.zeros(rows.fusion.n_actions), *corners])
     alone = [_of_scores(rows, scores) for scores in rows.predictions.T.astype(np.float64)]
     gaps = _gaps(rows, default, [*moved, *alone], generator)
+    in_bounds, single = ([gap for gap in of if gap > ROUNDING] for of in (gaps[:CORNERS], gaps[CORNERS:]))
     looked_at = len(np.unique(rows.user))
     shrunk = np.sqrt(looked_at / n_users)
-    in_bounds, single = gaps[:CORNERS], gaps[CORNERS:]
     return Resolvable(
         test_users=int(n_users),
         with_both_classes=round(default.users_used * n_users / looked_at),
         in_bounds=float(np.median(in_bounds) * shrunk) if in_bounds else None,
         single_prediction=float(max(single) * shrunk) if single else None,
+        ranks_alike=not in_bounds and not single and (len(alone) < 2 or bool(gaps)),
     )
 
 

@@ -5,7 +5,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import count, islice
 from pathlib import PurePath
 from typing import BinaryIO, NamedTuple
 
@@ -34,7 +34,8 @@ class Preview(NamedTuple):
 def preview(name: str, stream: BinaryIO, given: Sequence[str] = ()) -> Preview:
     """Returns the first rows of the log's file `name` in `stream`; a Refusal if there are none to show.
 
-    `given` are the names of the columns of a CSV file that has no header.
+    `given` are the names of the columns of a CSV file that has no header. Names that are there more than once are
+    numbered: without a header they may be values, and whether a log may have them is for its import to say.
     """
     stream.seek(0)
     ending = ending_of(PurePath(name))
@@ -49,9 +50,16 @@ def preview(name: str, stream: BinaryIO, given: Sequence[str] = ()) -> Preview:
     except (pa.ArrowException, csv.Error, ValueError, OSError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise Refusal(f"{name} has no rows to show: {reason}; export the file again") from None
-    if doubled := sorted({c for c in columns if columns.count(c) > 1}):
-        raise Refusal(f"{name} names the column {doubled[0]} twice; rename or remove one")
-    return Preview(name, tuple(columns), tuple(rows))
+    return Preview(name, _numbered(columns), tuple(rows))
+
+
+def _numbered(columns: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names, each once: the second `a` is `a (2)`."""
+    told: dict[str, None] = {}
+    for name in columns:
+        names = (f"{name} ({i})" if i > 1 else name for i in count(1))
+        told[next(one for one in names if one not in told)] = None
+    return tuple(told)
 
 
 def _csv(

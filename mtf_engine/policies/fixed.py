@@ -49,6 +49,15 @@ def fixed_action(name: str, spec: FusionSpec, rows: EvaluationRows | None = None
     return np.zeros(spec.n_actions)
 
 
+def fixed_fits(name: str, spec: FusionSpec) -> bool:
+    """Returns whether `spec` has the weights that the policy `name` sets; `regression` fits no log by itself."""
+    try:
+        fixed_action(name, spec)
+    except Refusal:
+        return False
+    return True
+
+
 def one_head(spec: FusionSpec, prediction: str) -> NDArray[np.float64]:
     """Returns the action [d] that ranks by `prediction` alone."""
     heads = [d.prediction for d in spec.dimensions if d.kind == "pow"]

@@ -38,10 +38,15 @@ def differs(workspace: Workspace, policy: str, dataset: Dataset, split: str) -> 
 
 
 def _days(workspace: Workspace, own: Dataset, dataset: Dataset, split: str) -> str:
-    """Returns which days a policy learned from and which it is judged on; those of a replay are of what it replayed."""
+    """Returns which log a policy learned from and which it is judged on, and their days where they are not the same.
+
+    Those of a replay are of what it replayed.
+    """
     while source := _replayed(workspace, own):
         own = source
     first, then = (one.query(DAYS, [part, part]).iloc[0] for one, part in ((own, TRAIN), (dataset, split)))
+    if first.equals(then):
+        return f"learned from {own.meta.name}, judged on {dataset.meta.name}, of the same days"
     learned = f"learned from {own.meta.name}, {first['first']} to {first['last']}"
     return f"{learned}, judged on {dataset.meta.name}, {then['first']} to {then['last']}"
 

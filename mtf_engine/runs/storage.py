@@ -137,9 +137,14 @@ def training_rows(
     for name in (workspace.dataset(dataset).id, *(name for name in learned[:1] if name in there)):
         log = open_dataset(workspace, name)
         like = (log.meta.fusion, log.meta.feature_names) == (meta.fusion, meta.feature_names)
-        if like and TRAIN in log.splits and log.n_impressions:
+        if like and has_training_rows(log):
             return name, log.evaluation_rows(TRAIN, n_users=TRAINING_USERS)
     return None, None
+
+
+def has_training_rows(log: Dataset) -> bool:
+    """Returns whether a log has rows for training, and impressions."""
+    return TRAIN in log.splits and log.n_impressions > 0
 
 
 def load_policy(workspace: Workspace, name: str) -> "Policy":

@@ -36,7 +36,7 @@ class Cell(Spec):
     """One method, trained on one dataset with one seed; its figures are None until they are known.
 
     `n_critics` is None where the method's own number is used. `gauc_difference` is against the baseline on the
-    test log; `floors` has the weighted GAUC on it of the best single prediction and of regression weights, both
+    test log; `floors` has the weighted GAUC on it of the best single head and of regression weights, both
     chosen on the training rows of what the method learned from (replayed: of the log that is replayed). `effects`
     are of an A/B test against the baseline. `steps` are gradient steps, generations or trials. A search method says
     its `fitness`, and what its `search` consumed: evaluations, users or sessions.

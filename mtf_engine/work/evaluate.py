@@ -29,7 +29,7 @@ class EvaluateConfig(Spec):
 
     policies: tuple[str, ...] = Field(min_length=1)
     dataset_id: str
-    floors: bool = Field(default=False, description="the best single prediction and regression weights, too")
+    floors: bool = Field(default=False, description="the best single head and regression weights, too")
     seed: Seed = 0
     n_threads: Threads = 1
 
@@ -46,7 +46,7 @@ def submit_evaluate(
 ) -> str:
     """Returns the id of the run that scores `policies` (`RUN`, `RUN@best`, `baseline`, a fixed one) on a dataset.
 
-    With `floors` the best single prediction and the regression weights stand beside them, see `training_rows`.
+    With `floors` the best single head and the regression weights stand beside them, see `training_rows`.
     """
     row = workspace.dataset(dataset)
     policies = [workspace.policy(policy) for policy in policies]

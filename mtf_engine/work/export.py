@@ -14,7 +14,14 @@ from mtf_engine.release import review
 from mtf_engine.runs import files
 from mtf_engine.runs.executor import submit
 from mtf_engine.runs.kind import RunKind
-from mtf_engine.runs.storage import has_examples, load_policy, open_dataset, open_policy, training_rows
+from mtf_engine.runs.storage import (
+    has_examples,
+    has_training_rows,
+    load_policy,
+    open_dataset,
+    open_policy,
+    training_rows,
+)
 from mtf_engine.runs.worker import Job
 from mtf_engine.spec import BoundsPlan, FusionSpec, Refusal, Spec, Threads
 from mtf_engine.workspace import Workspace
@@ -97,6 +104,11 @@ def _submit_fixed(
     row = workspace.dataset(on)
     if policy != REGRESSION:
         fixed_action(policy, FusionSpec.model_validate(row.meta["fusion"]))
+    elif not has_training_rows(open_dataset(workspace, row.id)):
+        raise Refusal(
+            f"regression weights are fitted to training rows, and {row.name} has none with impressions; name another "
+            "log: --on DATASET"
+        )
     _refuse_unapproved(workspace, policy, clip, purpose, unapproved)
     config = ExportConfig(run_id=policy, on=row.id, clip=clip, purpose=purpose).model_dump(mode="json")
     return submit(workspace, KIND, config, name=policy, dataset_id=row.id)

@@ -12,6 +12,7 @@ from mtf_engine.evaluation.abtest import BARE_METRICS, DECIDES, METRICS
 from mtf_engine.evaluation.agreement import agreement
 from mtf_engine.evaluation.result import PairedDifference
 from mtf_engine.evaluation.sequential import look_at
+from mtf_engine.policies.fixed import fixed_fits
 from mtf_engine.registry import BASELINE, RunRow, RunState, is_fixed, run_of
 from mtf_engine.runs import estimates, executor
 from mtf_engine.work.abtest import looks_so_far, submit_abtest
@@ -143,9 +144,9 @@ def show_effects(run: RunRow, test: ABTest, frame: pd.DataFrame, runs: results.R
         _abtest_results.figure(frame), _abtest_results.long_table(frame, bool(test.n_planned)), run.id, alt
     )
     if test.means:
-        st.subheader("Per user in each arm", anchor=False)
-        said = f"Means per user under {len(test.policies)} policies, with 95 % intervals"
-        described(_abtest_results.means(test, runs), "means", said)
+        with st.expander("Per user in each arm"):
+            said = f"Means per user under {len(test.policies)} policies, with 95 % intervals"
+            described(_abtest_results.means(test, runs), "means", said)
     with st.container(horizontal=True):
         st.download_button(
             "Download JSON", test.model_dump_json(indent=2), f"{run.id}.json", on_click="ignore"
@@ -187,11 +188,7 @@ def show_live(frame: pd.DataFrame, test: ABTest) -> None:
 
 def show_form(found: dict[str, list[RunRow]], policies: list[str]) -> None:
     """Draws the form for those of `policies` whose users can be met again."""
-    by_env = {
-        env: [policy for policy in policies if is_fixed(policy) or run_of(policy) in {run.id for run in runs}]
-        for env, runs in found.items()
-    }
-    by_env = {env: testable for env, testable in by_env.items() if testable}
+    by_env = {env: there for env, runs in found.items() if (there := _playable(policies, runs))}
     if not by_env:
         st.info("Choose a policy above that learned from synthetic users or a Gymnasium environment.")
         return
@@ -221,6 +218,16 @@ def show_form(found: dict[str, list[RunRow]], policies: list[str]) -> None:
         st.info("Choose a policy other than the base.")
         return
     show_start(order)
+
+
+def _playable(policies: list[str], runs: list[RunRow]) -> list[str]:
+    """Returns those of `policies` that can act in the environment that the trainings `runs` learned from."""
+    ids, takes = {run.id for run in runs}, loaders.takes(runs[0])
+    return [
+        policy
+        for policy in policies
+        if run_of(policy) in ids or (is_fixed(policy) and takes and fixed_fits(policy, takes.fusion))
+    ]
 
 
 def show_start(order: Order) -> None:
@@ -284,5 +291,9 @@ def show_simulated(policies: list[str]) -> None:
             show_test(finished, runs)
         else:
             follow_looks(chosen)
+        untested = not set(policies) <= set(chosen.config["policies"])
+        with st.expander("Start a test", expanded=untested):
+            show_form(found, policies)
+        return
     st.header("Start a test", anchor=False)
     show_form(found, policies)

@@ -101,7 +101,7 @@ def floors_table(cells: Iterable[Cell], single: bool) -> pd.DataFrame:
     found: dict[tuple[str, str], dict[int, float]] = {}
     for cell in cells:
         for floor, value in cell.floors.items():
-            name = "regression weights" if floor == REGRESSION else "best single prediction"
+            name = "regression weights" if floor == REGRESSION else "best single head"
             if value is not None:
                 found.setdefault((f"{name} (floor)", cell.dataset), {})[cell.seed] = value
     return _frame(

@@ -252,7 +252,7 @@ def show(run: RunRow, found: Comparison) -> None:
         return
     cells, metrics = found.cells, _factorial_tables.metrics_of(found.cells)
     left, right = st.columns([3, 1], vertical_alignment="bottom")
-    metric = links.choice("Metric of all but the two tables", metrics, "metric", left)
+    metric = links.choice("Metric of all but the paper's two tables", metrics, "metric", left)
     single = right.toggle("Single seeds in the tables", key="single", bind="query-params")
     ranked, tested = GAUC in metrics, len(metrics) > 1
     few = len(order(table_1(cells), GAUC)) < FEW_ROWS

@@ -16,7 +16,10 @@ def on_log(
 ) -> None:
     """Draws what a tab says of policies on a log; what to do where no log fits them."""
     if log is None:
-        st.info("There is no log with the features and actions of these policies. Import or collect one.")
+        st.info(
+            "There is no log with the features and actions of all these policies. Choose policies of one log, or "
+            "import or collect one that has them."
+        )
         st.page_link("pages/logs/import_logs.py", label="Import logs →")
         return
     draw(policies, log)

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import streamlit as st
 
+from mtf_engine.logs.importing import STEPS
 from mtf_engine.logs.splits import HOLD_OUT, TEST_DAYS, VALIDATION_DAYS
 from pages.shared import loaders
 from pages.shared.firsts import first
@@ -23,8 +24,13 @@ class Choices(NamedTuple):
     options: dict[str, Any]
 
 
-def choices() -> Choices:
-    """Draws the form and returns what was chosen; nothing where all is as it stands."""
+def choices(log_format: str) -> Choices | None:
+    """Draws the form and returns what was chosen; nothing where all is as it stands, or where the format has no such.
+
+    None where the column that says the split has no name yet, which is then said.
+    """
+    if log_format in STEPS:  # nothing is shown, so it is like no other and not split
+        return Choices({}, {})
     with st.expander("Another log that it is like, and how it is split"):
         logs = {row.id: f"{row.name} ({row.id})" for row in loaders.workspace().registry.datasets()}
         like = st.selectbox(
@@ -40,14 +46,19 @@ def choices() -> Choices:
             "What is for test", SPLITS, format_func=SPLITS.__getitem__, key=first("import_split", "log")
         )
         told = _asked(split)
+        if told is None:
+            st.error(
+                "Name the column that says what is for train, validation and test, or choose another split."
+            )
+            return None
     told |= {"like": like} if like else {}
     names = {"by": "--split-by", "like": "--like"}
     options = {names.get(name, f"--{name.replace('_', '-')}"): value for name, value in told.items()}
     return Choices(told, options)
 
 
-def _asked(split: str) -> dict[str, Any]:
-    """Returns fields of `Splitting` by the numbers that are typed for this kind of split."""
+def _asked(split: str) -> dict[str, Any] | None:
+    """Returns fields of `Splitting` as they are typed for this kind of split; None where its column has no name."""
     left, right = st.columns(2)
     match split:
         case "day":
@@ -63,5 +74,5 @@ def _asked(split: str) -> dict[str, Any]:
             key = first("import_split_column", "")
             label = "Column with train, validation and test"
             column = left.text_input(label, key=key, help="As the file calls it.").strip()
-            return {"by": column} if column else {}
+            return {"by": column} if column else None
     return {}

@@ -14,10 +14,10 @@ KEPT = "import_"
 USERS = "users"
 """What the form returns beside a mapping's parts: the columns that are a user together."""
 RULES = {
-    "fill": ("Where it is blank", "share: 0, city: unknown"),
+    "fill": ("What a blank stands for", "share: 0, city: unknown"),
     "counts": ("Signals that are counts, and their caps", "like: 3"),
-    "thresholds": ("Signals that are numbers, 1 above", "valid: 3"),
-    "categories": ("Values told apart, others are `other`", "city: {b: Berlin, p: Paris}"),
+    "thresholds": ("Signals that are ratings, 1 above", "valid: 3"),
+    "categories": ("Categories, and their names; others are `other`", "city: {b: Berlin, p: Paris}"),
 }
 EXPLORED = {
     "": "evenly, unless pscore is missing",

@@ -107,12 +107,13 @@ def show_form() -> None:
 
 def show_upload(log_format: str, name: str, bad_rows: str) -> None:
     files, features, mapping = uploads()
-    chosen = _import_choices.choices()
+    chosen = _import_choices.choices(log_format)
     text: str | None = ""
     if files and mapping is None:
         found = _mapping_form.previews({file.name: file for file in files[: _mapping_form.MOST_FILES]})
         text = _mapping_form.mapping_form(found, log_format)
-    if st.button("Check and import", type="primary", disabled=not files or text is None):
+    lacks = not files or text is None or chosen is None
+    if st.button("Check and import", type="primary", disabled=lacks) and chosen:
         upload = partial(stored, files, features, mapping)
         called = name or Path(files[0].name).stem
         start(lambda: with_mapping(upload(), text or ""), log_format, called, bad_rows, chosen)
@@ -121,12 +122,13 @@ def show_upload(log_format: str, name: str, bad_rows: str) -> None:
 def show_path(log_format: str, name: str, bad_rows: str) -> None:
     source = typed_paths()
     text: str | None = ""
-    chosen = _import_choices.choices()
+    chosen = _import_choices.choices(log_format)
     if source.log and source.mapping is None:
         text = _mapping_form.mapping_form(_mapping_form.previews_at(source.log), log_format)
-    if st.button("Check and import", type="primary", disabled=source.log is None or text is None):
+    lacks = source.log is None or text is None or chosen is None
+    if st.button("Check and import", type="primary", disabled=lacks) and chosen:
         start(partial(with_mapping, source, text or ""), log_format, name, bad_rows, chosen)
-    if source.log and text is not None:
+    if source.log and text is not None and chosen:
         mapping = "mapping.yaml" if text else source.mapping
         options = {"--name": name, "--user-features": source.user_features, "--mapping": mapping}
         options |= {"--bad-rows": bad_rows if bad_rows != "refuse" else None} | chosen.options

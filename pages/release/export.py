@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from mtf_engine.policies.bundle import MANIFEST
-from mtf_engine.registry import DEFAULT, REGRESSION, RunRow, RunState, is_fixed, run_of
+from mtf_engine.registry import DEFAULT, REGRESSION, DatasetRow, RunRow, RunState, is_fixed, run_of
 from mtf_engine.release.review import approval
 from mtf_engine.runs import executor
 from mtf_engine.spec import BoundsPlan
@@ -37,14 +37,19 @@ def newest_export(run_id: str, held: Held, purpose: str, approved: bool) -> RunR
     return None
 
 
-def choose_log(like: RunRow) -> Held:
-    """Draws the choice of the log that a policy which is no run is exported for: those of the features of `like`."""
-    takes = loaders.takes(like)
-    fits = [row for row in loaders.datasets() if takes and takes.fits_log(row)]
-    if not fits:
-        st.info("There is no log with the features and actions of this policy. Import or collect one.")
+def logs_for(policy: str) -> list[DatasetRow]:
+    """Returns the logs that a policy which is no run can be exported for: `regression` where it has rows to learn."""
+    return [
+        row for row in comparison.fitting([policy]) if policy != REGRESSION or loaders.has_training_rows(row)
+    ]
+
+
+def choose_log(policy: str) -> Held:
+    """Draws the choice of the log that a policy which is no run is exported for."""
+    logs = {row.id: f"{row.name} · {row.n_requests:,} requests · {row.id}" for row in logs_for(policy)}
+    if not logs:
+        st.info("There is no log with the predictions of this policy. Import or collect one.")
         st.stop()
-    logs = {row.id: f"{row.name} · {row.n_requests:,} requests · {row.id}" for row in fits}
     on = links.choice("For logs like", logs, "on")
     return Held(None, on, ("--on", on))
 
@@ -98,8 +103,9 @@ def choose(runs: list[RunRow]) -> str:
     which = (
         "Of each training the last step and, where it is another, the one that ranked validation users best."
     )
-    own = {REGRESSION: words.policy_title(REGRESSION, {}), DEFAULT: "the middle of every range"}
-    titles = words.policy_titles(runs, loaders.runs_by_id()) | comparison.fixed(runs[0]) | own
+    learned = {REGRESSION: words.policy_title(REGRESSION, {})} if logs_for(REGRESSION) else {}
+    own = comparison.fixed() | learned | {DEFAULT: "the middle of every range"}
+    titles = words.policy_titles(runs, loaders.runs_by_id()) | own
     return links.choice("Policy", titles, "run", help=which)
 
 
@@ -152,7 +158,7 @@ def main() -> None:
         st.page_link("pages/train/start.py", label="Start a training →")
         return
     run_id = choose(runs)
-    held = choose_log(runs[0]) if is_fixed(run_id) else choose_bounds(run_id)
+    held = choose_log(run_id) if is_fixed(run_id) else choose_bounds(run_id)
     purpose = links.choice("For", PURPOSES, "for")
     workspace = loaders.workspace()
     approved = held.plan is None and approval(workspace, run_id) is not None

@@ -1,14 +1,17 @@
 """The comparison that the pages of a section read: policies and a log are chosen, and evaluated by a job."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import streamlit as st
 
 from mtf_engine.evaluation import EvaluationResult
 from mtf_engine.evaluation.agreement import Agreement
+from mtf_engine.policies.fixed import fixed_fits
 from mtf_engine.questions.scoreboard import logs_behind
 from mtf_engine.registry import BASELINE, REGRESSION, DatasetRow, RunRow, RunState, is_fixed, run_of
 from mtf_engine.runs import executor
+from mtf_engine.spec import FusionSpec
 from mtf_engine.work.evaluate import submit_evaluate
 from pages.shared import follow, links, loaders, places, results, words
 
@@ -45,21 +48,53 @@ def choose_policies(place: Any = st) -> list[str] | None:
         st.page_link(places.START, label="Start a training →")
         return None
     first = [run.id for run in _alike(runs)[:FIRST]]
-    titles = words.policy_titles(runs, loaders.runs_by_id()) | fixed(runs[0])
+    titles = words.policy_titles(runs, loaders.runs_by_id())
+    asked = links.wanted("policies")
+    there = [policy for policy in asked or () if policy in titles or is_fixed(policy)]
+    titles |= fixed(there if there or asked == [] else first)
     return links.choices("Policies, beside the baseline", titles, "policies", place, first)
 
 
-def fixed(run: RunRow) -> dict[str, str]:
+def fixed(beside: Sequence[str] = ()) -> dict[str, str]:
     """Returns the title of each prediction alone, what fusion has to beat, by the policy that ranks by it.
 
-    Those of a log like that of `run`; and of an address those that have weights of their own.
+    Those that all trainings among the policies `beside` take; without any, those of all logs. The policies among them
+    that have weights of their own are there too, but not `regression`, a floor of all.
     """
-    takes = loaders.takes(run)
-    heads = [d.prediction for d in takes.fusion.dimensions if d.kind == "pow"] if takes else []
-    linked = [
-        p for p in st.query_params.get_all("policies") if is_fixed(p) and p != REGRESSION
-    ]  # a floor of all
-    return {one: words.policy_title(one, {}) for one in (*(words.HEAD + head for head in heads), *linked)}
+    heads = [_heads(takes.fusion) for takes in _taken(beside)]
+    if heads:
+        offered = [head for head in heads[0] if all(head in others for others in heads)]
+    else:
+        offered = [head for row in loaders.datasets() for head in _heads(_fusion(row))]
+    own = [policy for policy in beside if is_fixed(policy) and policy != REGRESSION]
+    return {policy: words.policy_title(policy, {}) for policy in (*offered, *own)}
+
+
+def fitting(policies: Sequence[str]) -> list[DatasetRow]:
+    """Returns the logs that have what all `policies` take: features, predictions and dimensions."""
+    taken = _taken(policies)
+    own = [policy for policy in policies if is_fixed(policy) and policy != REGRESSION]
+    return [
+        row
+        for row in loaders.datasets()
+        if all(takes.fits_log(row) for takes in taken)
+        and all(fixed_fits(policy, _fusion(row)) for policy in own)
+    ]
+
+
+def _taken(policies: Sequence[str]) -> list[loaders.Takes]:
+    """Returns what those of `policies` take that are of a training, where its file is there."""
+    runs = loaders.runs_by_id()
+    trained = [runs[run_of(policy)] for policy in policies if run_of(policy) in runs]
+    return [takes for run in trained if (takes := loaders.takes(run))]
+
+
+def _heads(fusion: FusionSpec) -> list[str]:
+    return [words.HEAD + d.prediction for d in fusion.dimensions if d.kind == "pow"]
+
+
+def _fusion(row: DatasetRow) -> FusionSpec:
+    return FusionSpec.model_validate(row.meta["fusion"])
 
 
 def _alike(runs: list[RunRow]) -> list[RunRow]:
@@ -78,7 +113,7 @@ def _alike(runs: list[RunRow]) -> list[RunRow]:
 
 
 def choose_log(policies: list[str], linked: bool, place: Any = st) -> DatasetRow | None:
-    """Draws the choice of a log to score policies on and returns it; None where no log fits them.
+    """Draws the choice of a log to score policies on and returns it; None where no log fits them all.
 
     At first the newest one that none of them was trained on, without exploration if there is such a one; it follows
     the policies, unless these are `linked`, as the log then is.
@@ -86,10 +121,9 @@ def choose_log(policies: list[str], linked: bool, place: Any = st) -> DatasetRow
     runs = loaders.runs_by_id()
     trained = [runs[run_of(policy)] for policy in policies if run_of(policy) in runs]
     learned_from = set[str]().union(*(logs_behind(loaders.workspace(), run) for run in trained))
-    takes = loaders.takes(trained[0]) if trained else None
-    fits = [row for row in loaders.datasets() if takes is None or takes.fits_log(row)]
-    fits.sort(key=lambda row: (row.id in learned_from, row.meta["exploration"] in EXPLORED))
-    rows = {row.id: row for row in fits}
+    found = fitting(policies)
+    found.sort(key=lambda row: (row.id in learned_from, row.meta["exploration"] in EXPLORED))
+    rows = {row.id: row for row in found}
     if not rows:
         return None
     names = {row.id: f"{row.name} · {row.id}" for row in rows.values()}
@@ -165,8 +199,8 @@ def _show_floors(result: EvaluationResult, chosen: Chosen, asked: bool) -> None:
     """Says what the floors are; where there are none, why, or how to have them."""
     if result.floors_from:
         st.caption(
-            "Floors, which fusion has to beat: the single prediction that ranks best, and weights by a regression of "
-            f"the label on all of them, both on training rows of {words.plain(result.floors_from)}."
+            "Floors, which fusion has to beat: the best single head, which is one prediction alone, and weights by a "
+            f"regression of the label on all predictions, both on training rows of {words.plain(result.floors_from)}."
         )
     elif asked:
         st.caption("There are no floors: neither this log nor that of the first policy has training rows.")

@@ -67,12 +67,17 @@ def choices(
 
     Without any there those of the page before, else `first`, else the first alone. The visitor may choose none.
     """
-    asked = _asked(key, st.query_params.get_all(key) or None)
+    asked = wanted(key)
     there = [one for one in asked or () if one in titles]
     st.session_state[key] = there if there or asked == [] else list(first) or [next(iter(titles))]
     chosen = place.multiselect(label, titles, format_func=titles.__getitem__, key=key, **options)
     st.query_params[key] = st.session_state[_kept(key)] = chosen
     return chosen
+
+
+def wanted(key: str) -> list[str] | None:
+    """Returns the `choices` that are asked for, whether they are there or not; None on a first visit."""
+    return _asked(key, st.query_params.get_all(key) or None)
 
 
 def tabs(labels: Sequence[str], key: str) -> Sequence[Any]:

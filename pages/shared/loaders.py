@@ -34,7 +34,7 @@ from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.live_users import Arms, read_arms
 from mtf_engine.policies.heads import read_head
 from mtf_engine.registry import DatasetRow, RunRow, RunState
-from mtf_engine.runs import files, finding
+from mtf_engine.runs import files, finding, storage
 from mtf_engine.runs.metrics import read as read_metrics
 from mtf_engine.runs.storage import open_dataset, open_policy
 from mtf_engine.spec import BoundsPlan, FusionSpec, Refusal
@@ -109,6 +109,16 @@ def _signal(dataset_id: str, content_hash: str) -> Signal | str:
         return measure_signal(open_dataset(workspace(), dataset_id)).everybody
     except Refusal as refusal:
         return str(refusal)
+
+
+def has_training_rows(row: DatasetRow) -> bool:
+    """Returns whether the log has training rows with impressions, to which `regression` is fitted."""
+    return _has_training_rows(row.id, row.content_hash)
+
+
+@st.cache_data(show_spinner=False, max_entries=1_000)
+def _has_training_rows(dataset_id: str, content_hash: str) -> bool:
+    return storage.has_training_rows(open_dataset(workspace(), dataset_id))
 
 
 def policy_actions(run_id: str, row: DatasetRow) -> "PolicyActions":
