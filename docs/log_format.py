@@ -54,7 +54,14 @@ is recognised by its header, or said: `dataset import steps.csv --format transit
 - Where a session was cut off, `next_observation` or a last row with a blank action says where it led. It is kept as a
   request without an action, from which critics bootstrap. Otherwise its last step is not learned from.
 - `pscore` and bounds together make the log an explored one; without them nobody knows how its actions were drawn, and
-  no certificate and no signal is told.
+  no certificate and no signal is told. `exploration:` in the mapping says it of a log with bounds; `uniform` is
+  believed without a `pscore`, too. Actions of a uniform log lie in their bounds.
+- A session is of one user and one split; its `step` counts up by one, its `timestamp` does not go back. Numbers are
+  finite. A gap in bounds is filled in the row without an action alone, from the step that led there. What breaks a rule
+  is refused with its row, or in files of episodes its session and step.
+- Of a mapping, only `requests`, `columns`, `fill`, `categories`, `features`, `binary_features`, `exploration` and the
+  dimensions of the fusion are read, with those `predictions` and `on_unit` (actions are on [-1, 1] already), and with a
+  `timestamp` how it is written. Whatever else it says is refused.
 
 Rewards may be of any sign. There is no weighted GAUC, so no validation and no search by it; the policy of the last step
 is kept."""
@@ -66,7 +73,8 @@ LIBRARIES = """\
 file `.h5` of [d3rlpy](https://github.com/takuseno/d3rlpy) (what `ReplayBuffer.dump` writes, or flat: `observations`,
 `actions`, `rewards`, `terminals` and `episode_terminals` or `timeouts`). They need packages of their own:
 `pip install minari h5py`, for d3rlpy's files h5py alone (the extras `minari` and `d3rlpy`). Episodes are sessions; the
-last observation of one that was cut off is kept.
+last observation of one that was cut off is kept. A file of theirs with links, with arrays that lie in other files, or
+whose arrays are far larger than it is, is refused.
 
 `dataset export NAME --format minari --to FOLDER` writes the steps of any dataset with actions, on [-1, 1] as policies
 give them, so that Minari loads them (`MINARI_DATASETS_PATH`); baseline action, bounds, density, user and split go
@@ -82,8 +90,9 @@ MAPPING = """\
 [mapping.schema.json](mapping.schema.json), which an editor checks it by where its first line says so."""
 
 SHAPES = """\
-What is unknown in a mapping, or changes a column that the log lacks, is refused; a mapping beside KuaiRand's files is
-too, since their columns are known. Several columns for one text, say of users without an id, are put together.
+What is unknown in a mapping, is not read of the log's format (such as `requests` of impressions alone), or changes a
+column that the log lacks, is refused; a mapping beside KuaiRand's files is too, since their columns are known. Several
+columns for one text, say of users without an id, are put together.
 
 A **slate** is a row that holds all items of a request. `slate` takes it apart: `items` is the column of the list;
 `chosen` makes a signal of a column that lists the items where it happened; `marks` makes one of what stands behind the

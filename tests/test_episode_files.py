@@ -1,7 +1,9 @@
 """Exports promise: Minari and d3rlpy read them, and what comes back has the same transitions to the bit."""
 
 import io
+import json
 import os
+import shutil
 import subprocess
 import zipfile
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.exporting import export_log, packed
 from mtf_engine.logs.importing import read_log
-from mtf_engine.spec import Refusal
+from mtf_engine.spec import FusionDimension, FusionSpec, Refusal
 from tests.fixtures.logs import clean, write
 from tests.fixtures.steps import HIGH, neorl, pendulum, write_csv
 
@@ -126,9 +128,17 @@ def test_d3rlpys_files_of_either_version_come_back_with_the_same_steps(steps, tm
 
 
 def test_parquet_comes_back_as_it_went(steps, tmp_path):
-    export_log(steps, "parquet", tmp_path / "out")
-    back = imported(tmp_path / "out", tmp_path / "back", mapping=tmp_path / "out" / "mapping.yaml")
-    same_transitions(steps, back)
+    dimensions = [FusionDimension.power("a"), FusionDimension.bias("a")]
+    fusion = FusionSpec(predictions=("a",), dimensions=dimensions)
+    copy = Dataset.open(steps.path)
+    copy.meta = steps.meta.model_copy(update={"fusion": fusion})
+    (tmp_path / ".out0.tmp").mkdir()
+    for i, log in enumerate((steps, copy)):
+        out = tmp_path / f"out{i}"
+        export_log(log, "parquet", out)
+        back = imported(out, tmp_path / f"back{i}", mapping=out / "mapping.yaml")
+        same_transitions(steps, back)
+        assert back.meta.fusion == log.meta.fusion and back.meta.exploration == "unknown"
 
 
 def test_a_log_with_impressions_comes_back_from_parquet_and_leaves_them_out_elsewhere(tmp_path):
@@ -168,13 +178,206 @@ def test_what_cannot_be_written_or_read_is_refused_and_leaves_nothing(steps, tmp
     (tmp_path / "broken.h5").write_bytes(b"\x89HDF\r\n\x1a\nno")
     with pytest.raises(Refusal, match=r"broken\.h5 cannot be read as a file of d3rlpy"):
         read_log(tmp_path / "broken.h5")
-    (tmp_path / "there" / "metadata.json").write_text('{"env_spec": "{}"}')
-    with pytest.raises(Refusal, match="names no observation_space and action_space"):
-        read_log(tmp_path / "there")
-    (tmp_path / "there" / "metadata.json").write_text('{"observation_space": "{}", "action_space": "{}"}')
-    with pytest.raises(Refusal, match="cannot be read as a Minari dataset"):
-        read_log(tmp_path / "there")
+    named, unread = "names no observation_space and action_space", "cannot be read as a Minari dataset"
+    for text, told in (
+        ('{"env_spec": "{}"}', named),
+        ("[]", named),
+        ('{"observation_space": "{}", "action_space": "{}"}', unread),
+        ('{"observation_space": 1, "action_space": 2}', unread),
+        ("no JSON", unread),
+    ):
+        (tmp_path / "there" / "metadata.json").write_text(text)
+        with pytest.raises(Refusal, match=told):
+            read_log(tmp_path / "there")
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def hdf5(path: Path, **columns) -> Path:
+    """Returns the file with the columns of one flat episode of four steps that ends, `columns` in their place."""
+    whole = {
+        "observations": np.arange(8.0).reshape(4, 2), "actions": np.linspace(-1, 1, 4)[:, None],
+        "rewards": np.ones(4), "terminals": np.array([0, 1, 0, 1]),
+    }  # fmt: skip
+    with h5py.File(path, "w") as file:
+        file.update({name: value for name, value in (whole | columns).items() if value is not None})
+    return path
+
+
+def _external(file: h5py.File) -> None:
+    file.create_dataset("observations", (4, 2), "u1", external=[(file.filename + ".txt", 0, 8)])
+
+
+def _virtual(file: h5py.File) -> None:
+    layout = h5py.VirtualLayout((4, 2), "f8")
+    layout[:] = h5py.VirtualSource(file.filename.replace("log.h5", "other.h5"), "observations", (4, 2))
+    file.create_virtual_dataset("observations", layout)
+
+
+def _linked(file: h5py.File) -> None:
+    file["observations"] = h5py.ExternalLink(file.filename.replace("log.h5", "other.h5"), "observations")
+
+
+def _circle(file: h5py.File) -> None:
+    file["observations"] = np.zeros((4, 2))
+    file["more"] = file["/"]
+
+
+@pytest.mark.parametrize(
+    ("plant", "told"),
+    [
+        (_external, "/observations lies in other files"),
+        (_virtual, "/observations lies in other files"),
+        (_linked, "/observations is a link"),
+        (lambda file: file.update(observations=h5py.SoftLink("/rewards")), "/observations is a link"),
+        (_circle, "stands in two places"),
+        (
+            lambda file: file.create_dataset("observations", (10**12, 8), "f4", chunks=(1024, 8)),
+            "32,000,000,0",
+        ),
+    ],
+)
+def test_a_file_of_a_user_reads_no_other_and_asks_for_no_more_than_it_holds(tmp_path, plant, told):
+    hdf5(tmp_path / "other.h5")
+    (tmp_path / "log.h5.txt").write_text("a secret")
+    with h5py.File(hdf5(tmp_path / "log.h5", observations=None), "a") as file:
+        plant(file)
+    with pytest.raises(Refusal, match=rf"log\.h5: .*{told}"):
+        read_log(tmp_path / "log.h5")
+    folder = pendulum(tmp_path / "pendulum-v0")
+    (folder / "data" / "main_data.hdf5").write_bytes((tmp_path / "log.h5").read_bytes())
+    with pytest.raises(Refusal, match=rf"main_data\.hdf5: .*{told}"):
+        read_log(folder)
+
+
+def spoilt(values: object, at: object, value: float) -> np.ndarray:
+    """Returns the numbers with one of them replaced."""
+    found = np.array(values, float)
+    found[at] = value
+    return found
+
+
+OBSERVATIONS, ACTIONS = np.arange(8.0).reshape(4, 2), np.arange(8.0).reshape(4, 2) / 8
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        (
+            {"observations": spoilt(OBSERVATIONS, 1, np.nan)},
+            "column observation: at step 1 of session 0 it is blank",
+        ),
+        (
+            {"observations": spoilt(OBSERVATIONS, 2, 1e300)},
+            "observation: at step 0 of session 1 it is blank or not",
+        ),
+        (
+            {"rewards": spoilt(np.ones(4), 3, np.inf)},
+            "column reward: at step 1 of session 1 it is blank or not finite",
+        ),
+        (
+            {"actions": spoilt(ACTIONS, (2, 0), np.nan)},
+            "column action: at step 0 of session 1 it is not finite",
+        ),
+        (
+            {"actions": spoilt(ACTIONS, 0, np.nan)},
+            "column action: at step 0 of session 0 it is blank, and its session",
+        ),
+        (
+            {"actions": spoilt(ACTIONS, 1, np.nan)},
+            "terminal: at step 1 of session 0 it is true of a row without",
+        ),
+        ({"actions": ACTIONS[:3]}, "it has 4 observations, 3 actions, 4 rewards, 4 terminals"),
+        ({"observations": np.zeros((8, 2))}, "it has 8 observations, 4 actions, 4 rewards, 4 terminals"),
+        ({"terminals": [0, 1]}, "4 rewards, 2 terminals"),
+        ({"terminals": [0, 1, np.nan, 1]}, "terminals are not all 0 or 1"),
+        ({"timeouts": [0, 1, 2, 1]}, "timeouts are not all 0 or 1"),
+        ({"actions": spoilt(ACTIONS, 2, 1e300)}, "column action: at step 0 of session 1 it is not finite"),
+        ({"timeouts": [0, 1]}, "4 terminals, 2 timeouts"),
+        ({"observations": ["a", "b", "c", "d"]}, "cannot be read as a file of d3rlpy"),
+        ({"rewards": np.full(4, 1j)}, "rewards are complex128, no numbers"),
+        ({"observations": OBSERVATIONS * 1j}, "observations are complex128, no numbers"),
+        ({"rewards": 1.0}, "cannot be read as a file of d3rlpy"),
+    ],
+)
+def test_a_flat_file_with_gaps_or_columns_of_other_lengths_is_refused_with_the_place(tmp_path, columns, told):
+    with pytest.raises(Refusal) as found:
+        read_log(hdf5(tmp_path / "log.h5", **columns))
+    assert any(told in str(one) for one in found.value.defects or [found.value])
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({"observations": OBSERVATIONS.reshape(8, 1)}, "episode 1 has 8 observations, 4 actions, 4 rewards"),
+        (
+            {"observations": np.zeros((4, 3))},
+            "an observation of episode 1 has 3 numbers, and one of episode 0 2",
+        ),
+        ({"actions": np.zeros((4, 3))}, "an action of episode 1 has 3 numbers, and one of episode 0 2"),
+        ({"rewards": np.ones(3)}, "episode 1 has 4 observations, 4 actions, 3 rewards"),
+    ],
+)
+def test_a_dumped_file_whose_episodes_do_not_fit_is_refused_with_the_episode(tmp_path, columns, told):
+    whole = {"observations": OBSERVATIONS, "actions": ACTIONS, "rewards": np.ones(4), "terminated": True}
+    with h5py.File(tmp_path / "log.h5", "w") as file:
+        file.update({"columns": list(whole), "num_episodes": 2})
+        for i, episode in enumerate((whole, whole | columns)):
+            file.update({f"{name}_{i}": value for name, value in episode.items()})
+    with pytest.raises(Refusal, match=told):
+        read_log(tmp_path / "log.h5")
+
+
+@pytest.fixture(scope="module")
+def exported(steps, tmp_path_factory) -> Path:
+    """The log of steps as a Minari dataset."""
+    folder = tmp_path_factory.mktemp("exported") / "steps-v0"
+    export_log(steps, "minari", folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "told"),
+    [
+        ("observations", np.zeros((8, 3), np.float32), "episode 3 has 7 observations but the last, 4 actions"),
+        ("observations", np.full((5, 3), np.inf, np.float32), "at step 0 of session 3 it is blank or not finite"),
+        ("actions", np.full((4, 2), np.nan, np.float32), "at step 0 of session 3 it is blank, and its session goes on"),
+        ("actions", np.zeros((4, 3), np.float32), r"infos baseline_action .* should be \(5, 3\)"),
+        ("rewards", np.full(4, np.nan), "at step 0 of session 3 it is blank or not finite"),
+        ("rewards", np.full(4, 1j), "rewards are complex128, no numbers"),
+        ("terminations", [False, True], "4 rewards, 2 terminations"),
+        ("terminations", [False, True, False, False], "at step 1 of session 3 it is true, and its session goes on"),
+        ("infos/pscore", np.zeros(2), r"infos pscore are float64 of the shape \(2,\)"),
+        ("infos/lower", np.zeros((5, 3)), r"infos lower are float64 of the shape \(5, 3\)"),
+        ("infos/user_id", np.zeros(5), "infos user_id are float64"),
+        ("infos/upper", None, "cannot be read as a Minari dataset: .*upper"),
+        ("metadata", {"features": ["a"]}, "features: names 1, and observations have 3 numbers"),
+        ("metadata", {"binary_features": ["nope"]}, "binary_features: nope is none of the features"),
+        ("metadata", {"more": 1}, "mtf_engine in the metadata.json"),
+    ],
+)  # fmt: skip
+def test_a_minari_dataset_that_is_not_sound_is_refused_with_the_place(
+    exported, tmp_path, column, values, told
+):
+    data = shutil.copytree(exported, tmp_path / "steps-v0") / "data"
+    if column == "metadata":
+        metadata = json.loads((data / "metadata.json").read_text()) | {"mtf_engine": values}
+        (data / "metadata.json").write_text(json.dumps(metadata))
+    else:
+        with h5py.File(data / "main_data.hdf5", "a") as file:
+            del file[f"episode_3/{column}"]
+            if values is not None:
+                file[f"episode_3/{column}"] = values
+    with pytest.raises(Refusal, match=told):
+        read_log(data.parent)
+
+
+def test_infos_of_others_are_not_taken_for_those_of_an_export(tmp_path):
+    folder = pendulum(tmp_path / "pendulum-v0")
+    with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
+        for i in range(12):
+            file[f"episode_{i}/infos/baseline_action"] = np.full((6, 1), 7.0)
+    (batch,) = read_log(folder).batches
+    assert (np.abs(batch.requests["baseline_action"]) <= 1).all()
 
 
 TRAINING = """

@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 from mtf_engine.cli import app as cli
 from mtf_engine.logs.aggregates import quality
 from mtf_engine.logs.datasets import Dataset, write_dataset
+from mtf_engine.logs.exporting import export_log
 from mtf_engine.logs.importing import read_log
+from mtf_engine.logs.mapping import Mapping
 from mtf_engine.registry import RunState
 from mtf_engine.runs import executor
 from mtf_engine.runs.storage import live_policy, open_dataset
@@ -43,6 +45,23 @@ def log(tmp_path_factory) -> Dataset:
     """The NeoRL-like table, imported by its header."""
     folder = tmp_path_factory.mktemp("steps")
     return imported(write_csv(neorl(), folder / "steps.csv"), folder)
+
+
+def numbered(frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns the table with the ids of its episodes, without what each step led to."""
+    ids = np.arange(len(frame)) // LENGTH
+    return frame.drop(columns=[*frame.filter(regex="^next")]).assign(episode=[f"e{i}" for i in ids])
+
+
+def boxed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns the table with a baseline action and bounds that hold all actions, and densities."""
+    ends = {"baseline_action": 0.0, "lower": -2.5, "upper": 2.5}
+    return numbered(frame).assign(pscore=0.04, **{f"{name}_{i}": ends[name] for name in ends for i in (0, 1)})
+
+
+def blank(frame: pd.DataFrame, row: int, *columns: str) -> pd.DataFrame:
+    """Returns the table with a gap in one row."""
+    return frame.assign(**{name: frame[name].where(frame.index != row) for name in columns})
 
 
 def refused(frame, folder, **how) -> str:
@@ -152,10 +171,116 @@ def test_rows_in_any_order_are_sessions_of_a_step_that_keep_what_they_led_to(tmp
         (lambda f: f.assign(action_1=f["action_1"].where(f.index != 6)), "row 7, column action"),
         (lambda f: f.assign(obs_1=f["obs_1"].where(f.index != 6)), "row 7, column obs_1"),
         (lambda f: f.iloc[3:4].assign(action_0=np.nan, action_1=np.nan), "holds no step with an action"),
+        (lambda f: f.assign(action_0=np.nan, action_1=np.nan), "holds no step with an action"),
+        (lambda f: numbered(f).assign(obs_1=np.inf), "row 1, column obs_1: is inf, not finite"),
+        (lambda f: blank(numbered(f), 6, "action_0", "action_1"), "row 7, column action_0: is blank, and its session"),
+        (lambda f: blank(numbered(f), 3, "action_0", "action_1"), "row 4, column done: is true of a row without"),
+        (lambda f: numbered(f).assign(step=f.index // 2), "row 2, column step: is not the next of its session"),
+        (lambda f: numbered(f).assign(time=[f"2026-05-01 09:00:{59 - i % 60}" for i in f.index]),
+         "row 2, column time: goes back within its session"),
+        (lambda f: numbered(f).assign(who=f.index), "row 2, column who: changes within its session"),
+        (lambda f: blank(numbered(f).assign(who="u"), 6, "who"), "row 7, column who: is blank"),
+        (lambda f: numbered(f).assign(split=np.where(f.index % LENGTH, "train", "test")),
+         "row 2, column split: changes within its session"),
+        (lambda f: blank(boxed(f), 6, "lower_1"), "row 7, column lower: has a blank"),
+        (lambda f: blank(boxed(f), 6, "lower_0", "lower_1"), "row 7, column lower_0: is blank or not finite"),
+        (lambda f: boxed(f).drop(columns=["lower_0", "lower_1"]), "has no lower, but the other bound"),
+        (lambda f: boxed(f).assign(lower_0=3.0), "column lower_0: is above the upper bound"),
+        (lambda f: boxed(f).assign(pscore=-1.0), "row 1, column pscore: is no density above 0"),
+        (lambda f: boxed(f).assign(upper_0=0.1), "lies outside its bounds around the baseline action"),
     ],
 )  # fmt: skip
 def test_a_table_that_is_no_log_of_steps_is_refused_with_the_row(tmp_path, spoil, told):
-    assert told in refused(spoil(neorl()), tmp_path, format="transitions")
+    mapping = tmp_path / "mapping.yaml"
+    frame = spoil(neorl())
+    named = {"who": "user_id", "time": "timestamp"}
+    mapping.write_text(f"requests: { {ours: name for name, ours in named.items() if name in frame} }")
+    with pytest.raises(Refusal) as found:
+        read_log(write_csv(frame, tmp_path / "steps.csv"), "transitions", name="log", mapping=mapping)
+    assert any(told in str(defect) for defect in found.value.defects or [found.value])
+
+
+UNREAD = """impressions: {item_id: v}
+slate: {items: inview}
+predict: {signals: [click]}
+signals: [click]
+predictions: [a, b]
+profile: {numeric: [age]}
+reward: {weights: {click: 2}}
+counts: {like: 3}
+thresholds: {finish: 3}
+time_unit: ms
+watch_time_unit: ms
+fusion: {negative: [a], bias: [b], on_unit: true}
+"""
+"""What a mapping may say that is not read of a table of transitions without times."""
+UNFIT = {
+    "time_format": '"%d"',
+    "fill": "{nope: 1}",
+    "categories": "{nope: [a]}",
+    "requests": "{nope: reward}",
+    "features": "[a]",
+    "binary_features": "[nope]",
+    "exploration": "gaussian",
+    "columns": "[nope, more]",
+}
+"""Its other fields, with what does not go with such a table."""
+
+
+@pytest.mark.parametrize("said", [UNREAD, *(f"{field}: {value}" for field, value in UNFIT.items())])
+def test_what_is_not_read_of_transitions_is_refused_in_a_mapping(tmp_path, said):
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text(said)
+    told = refused(numbered(neorl()), tmp_path, format="transitions", mapping=mapping)
+    named = {line.partition(":")[0] for line in said.splitlines()}
+    assert all(field in told for field in named)
+    if said == UNREAD:
+        assert "fusion: bias, fusion: negative, fusion: on_unit" in told
+        assert {*named, *UNFIT} == set(Mapping.model_fields), "every field is known here"
+
+
+def test_what_is_of_requests_is_refused_in_a_mapping_of_impressions_alone(tmp_path):
+    (tmp_path / "mapping.yaml").write_text("requests: {action: a}\nfeatures: [x]\n")
+    (tmp_path / "shown.csv").write_text(
+        "user_id,timestamp,prediction_click,click\nu,2026-05-01 09:00:00,0.1,1\n"
+    )
+    with pytest.raises(Refusal, match="says what is not read of impressions: features, requests"):
+        read_log(tmp_path / "shown.csv", mapping=tmp_path / "mapping.yaml")
+
+
+@pytest.mark.parametrize(
+    ("said", "pscore", "told", "explored"),
+    [
+        (None, 0.04, "uniform", True),
+        (None, None, "unknown", False),
+        ("uniform", None, "uniform", True),
+        ("gaussian", 0.04, "gaussian", True),
+        ("unknown", 0.04, "unknown", True),
+    ],
+)
+def test_how_actions_were_drawn_is_what_densities_or_the_mapping_say(tmp_path, said, pscore, told, explored):
+    frame = boxed(neorl()).assign(pscore=pscore)
+    frame.loc[5, ["action_0", "action_1"]] = 0.0
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text(RANGES + (f"exploration: {said}\n" if said else ""))
+    log = read_log(write_csv(frame, tmp_path / "steps.csv"), mapping=mapping)
+    (batch,) = log.batches
+    pscore = batch.requests["pscore"]
+    assert log.meta.exploration == told and np.isfinite(pscore[:5]).all() == explored
+    if believed := "count as explored, since the mapping says" in " ".join(log.warnings):
+        assert pscore[0] == pytest.approx(1 / (2.5 * 1.25)) and np.isnan(pscore[5])
+    assert believed == (said == "uniform")
+
+
+def test_an_export_of_actions_of_which_nobody_knows_how_they_were_drawn_says_so(tmp_path):
+    frame = numbered(neorl()).assign(pscore=0.04)
+    log = imported(write_csv(frame, tmp_path / "steps.csv"), tmp_path)
+    export_log(log, "parquet", tmp_path / "out")
+    back = read_log(tmp_path / "out", mapping=tmp_path / "out" / "mapping.yaml")
+    (batch,) = back.batches
+    assert log.meta.exploration == back.meta.exploration == "unknown" and np.isfinite(
+        batch.requests["pscore"][0]
+    )
 
 
 def test_ranges_that_do_not_hold_the_actions_are_refused(tmp_path):

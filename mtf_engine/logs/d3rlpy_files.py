@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.episodes import Episode, episodes, extra, new_place
+from mtf_engine.logs.hdf5_files import opened
 from mtf_engine.logs.sessions import ImportedLog
-from mtf_engine.logs.steps import Kept, Steps, as_log
+from mtf_engine.logs.steps import Kept, Steps, as_log, flags, joined, numbers, refuse_ragged
 from mtf_engine.spec import Refusal
 
 VERSION = "2.1"
@@ -27,31 +28,35 @@ FLAT = ("observations", "actions", "rewards", "terminals")
 
 def read_d3rlpy(path: Path, name: str) -> ImportedLog:
     """Returns the log in the file; a Refusal where it is none of d3rlpy, or its actions are no numbers."""
-    h5py = extra("h5py")
     try:
-        with h5py.File(path, "r") as file:
-            parts = [*(_dumped(file) if "columns" in file else _flat(file, path))]
-    except (OSError, KeyError, ValueError, TypeError) as error:
+        with opened(path) as file, np.errstate(over="ignore"):  # what float32 cannot hold is refused as inf
+            parts = [*(_dumped(file, path.name) if "columns" in file else _flat(file, path.name))]
+    except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
         raise Refusal(f"{path.name} cannot be read as a file of d3rlpy: {error}; write it anew") from None
     if not parts:
         raise Refusal(f"{path.name} holds no episode; bring one that does")
-    columns: dict[str, Any] = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    return as_log(Steps(**columns), name, "d3rlpy", Kept())
+    return as_log(Steps(path.name, **joined(path.name, parts)), name, "d3rlpy", Kept())
 
 
-def _dumped(file: Any) -> Iterator[dict[str, NDArray]]:
+def _dumped(file: Any, name: str) -> Iterator[dict[str, NDArray]]:
     for i in range(int(file["num_episodes"][()])):
         observations, actions, rewards, terminated = (file[f"{column}_{i}"][()] for column in COLUMNS)
-        yield _episode(i, observations, actions, rewards, bool(terminated))
+        rows = {"observations": len(observations), "actions": len(actions), "rewards": len(rewards)}
+        refuse_ragged(name, f"episode {i}", rows)
+        if len(rewards):
+            (ended,) = flags(name, f"terminated_{i}", terminated)
+            yield _episode(i, observations, actions, rewards, ended)
 
 
-def _flat(file: Any, path: Path) -> Iterator[dict[str, NDArray]]:
+def _flat(file: Any, name: str) -> Iterator[dict[str, NDArray]]:
     if lacking := [column for column in FLAT if column not in file]:
-        raise Refusal(f"{path.name} lacks {', '.join(lacking)}; it needs {', '.join(FLAT)}")
-    observations, actions, rewards, terminals = (file[column][()] for column in FLAT)
-    terminals = terminals.reshape(-1).astype(bool)
-    over = next((file[name][()] for name in ("episode_terminals", "timeouts") if name in file), terminals)
-    last = np.flatnonzero(terminals | over.reshape(-1).astype(bool)) + 1
+        raise Refusal(f"{name} lacks {', '.join(lacking)}; it needs {', '.join(FLAT)}")
+    over = next((other for other in ("episode_terminals", "timeouts") if other in file), "terminals")
+    columns = {column: file[column][()] for column in (*FLAT, over)}
+    refuse_ragged(name, "it", {column: len(values) for column, values in columns.items()})
+    observations, actions, rewards, _ = (columns[column] for column in FLAT)
+    terminals, closing = (flags(name, column, columns[column]) for column in ("terminals", over))
+    last = np.flatnonzero(terminals | closing) + 1
     edges = np.unique([0, *last, len(rewards)])
     for i, (low, high) in enumerate(pairwise(edges)):
         part = slice(low, high)
@@ -66,9 +71,9 @@ def _episode(i: int, observations: Any, actions: Any, rewards: Any, terminated: 
     last = np.arange(n) == n - 1
     return {
         "session": np.full(n, i),
-        "observation": np.asarray(observations, np.float32).reshape(n, -1),
+        "observation": numbers("observations", observations).astype(np.float32).reshape(n, -1),
         "action": np.asarray(actions, np.float64).reshape(n, -1),
-        "reward": np.asarray(rewards, np.float64).reshape(n),
+        "reward": numbers("rewards", rewards).astype(np.float64).reshape(n),
         "terminal": last & terminated,
         "truncated": last & (not terminated),
     }

@@ -19,6 +19,8 @@ READ = (
 )
 HDF5 = (".h5", ".hdf5")
 """Of files of episodes, which say themselves what they hold."""
+METADATA, DATA = "metadata.json", "data"
+"""What tells the folder of a Minari dataset, and the folder in it where that may stand."""
 SUFFIXES = tuple(KINDS) + tuple(COMPRESSIONS)
 """The last suffixes of files that may be read."""
 
@@ -57,6 +59,11 @@ def _is_marker(parts: Iterable[str]) -> bool:
 def table_at(folder: Path, table: str) -> list[Path]:
     """Returns the files of `folder`, or folders of parts, that are called `table` but for their ending."""
     return [path for path in sorted(folder.iterdir()) if _stem(path) == table]
+
+
+def minari_place(folder: Path) -> Path | None:
+    """Returns where in `folder` the files of a Minari dataset are; None where it is none."""
+    return next((place for place in (folder, folder / DATA) if (place / METADATA).is_file()), None)
 
 
 def _stem(path: Path) -> str | None:

@@ -4,12 +4,12 @@ Their actions are those of the dataset, on [-1, 1]. A session that was cut off e
 where that is not known, its last step is left out, as trainings leave it out.
 """
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 
 import numpy as np
@@ -87,11 +87,7 @@ def new_place(path: Path) -> Iterator[Path]:
         raise Refusal(f"{path} exists; name a file or folder that does not")
     if not path.parent.is_dir():
         raise Refusal(f"there is no folder {path.parent}; make it, or name another")
-    temp = path.with_name(f".{path.name}.tmp")
-    try:
+    with TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+        temp = Path(folder) / path.name
         yield temp
         temp.replace(path)
-    finally:
-        if temp.is_dir():
-            shutil.rmtree(temp)
-        temp.unlink(missing_ok=True)

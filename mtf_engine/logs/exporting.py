@@ -12,7 +12,7 @@ from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.episodes import kept_of, new_place
 from mtf_engine.logs.mapping import FusionChoice, Mapping
 from mtf_engine.logs.minari_files import write_minari
-from mtf_engine.spec import FusionSpec, Refusal
+from mtf_engine.spec import Refusal
 
 ExportFormat = Literal["minari", "parquet", "d3rlpy"]
 ACTIONS = ("action", "baseline_action", "lower", "upper")
@@ -65,15 +65,13 @@ def _mapping(dataset: Dataset) -> Mapping:
 
     Uniform exploration is told by `pscore`: said here, it would be believed of a log that never had any.
     """
-    meta, kept = dataset.meta, kept_of(dataset.meta)
-    names, d = meta.fusion.predictions, meta.fusion.n_actions
-    fusion = meta.fusion if dataset.n_impressions else FusionSpec.weights(names, (-1,) * d, (1,) * d)
+    meta, kept, shown = dataset.meta, kept_of(dataset.meta), dataset.n_impressions > 0
     return Mapping(
-        predictions=names,
-        signals=meta.signals,
+        predictions=meta.fusion.predictions,
+        signals=meta.signals if shown else (),
         features=kept.features,
         binary_features=kept.binary_features,
-        reward=meta.reward if dataset.n_impressions else None,
-        fusion=FusionChoice(dimensions=fusion.dimensions),
-        exploration=meta.exploration if meta.exploration in ("gaussian", "baseline") else None,
+        reward=meta.reward if shown else None,
+        fusion=FusionChoice(dimensions=meta.fusion.dimensions, on_unit=not shown),
+        exploration=None if meta.exploration == "uniform" else meta.exploration,
     )

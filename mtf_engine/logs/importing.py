@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, get_args
 
-from mtf_engine.logs.endings import HDF5, KINDS, ending_of, parts_of, table_at
+from mtf_engine.logs.endings import HDF5, KINDS, ending_of, minari_place, parts_of, table_at
 from mtf_engine.logs.files import header
 from mtf_engine.logs.impressions import read_impressions
 from mtf_engine.logs.kuairand_files import impression_files
@@ -21,6 +21,11 @@ Format = Literal[
 ]
 STEPS = ("transitions", "minari", "d3rlpy")
 """Formats of logs in which nothing is shown."""
+UNREAD = {
+    "impressions": ("requests", "features", "binary_features", "fusion: on_unit"),
+    "tables": ("fusion: on_unit",),
+}
+"""What a mapping may say that is not read of these."""
 KUAIRAND_COLUMNS = {"user_id", "video_id", "time_ms", "play_time_ms"}
 """A file with these columns is KuaiRand's."""
 
@@ -88,6 +93,7 @@ def _read_shown(
     like: Like | None,
 ) -> ImportedLog:
     """Returns a log of impressions, with requests or alone."""
+    told.refuse_said(UNREAD.get(kind, UNREAD["tables"]), kind)
     if kind == "impressions":
         told = _split_by(told, "impressions", splitting)
         return read_impressions(_table(source, "impressions"), told, name, bad_rows, splitting, like)
@@ -135,7 +141,7 @@ def _stem(source: Path) -> str:
 
 def _detect(source: Path) -> str:
     """Returns the format of `source` as its files tell it: tables of requests and impressions, or another."""
-    if source.is_dir() and any((place / "metadata.json").is_file() for place in (source, source / "data")):
+    if minari_place(source):
         return "minari"
     if source.is_file() and source.suffix.lower() in HDF5:
         return "d3rlpy"

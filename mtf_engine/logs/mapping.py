@@ -1,5 +1,6 @@
 """The mapping file: what the columns of a log mean where their names do not tell."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -81,6 +82,10 @@ class FusionChoice(Spec):
     dimensions: tuple[FusionDimension, ...] = ()
     negative: tuple[str, ...] = Field(default=(), description="predictions of unwanted behaviours")
     bias: tuple[str, ...] | None = Field(default=None, description="predictions that get a bias dimension")
+    on_unit: bool = Field(
+        default=False,
+        description="actions of transitions are on [-1, 1], as others are, whatever their ranges",
+    )
 
     def spec(self, predictions: tuple[str, ...], n_actions: int | None) -> FusionSpec:
         """Returns the fusion of `predictions`, by default one with `n_actions` dimensions if there can be.
@@ -142,7 +147,7 @@ class Mapping(Spec):
                                             # a log may be without one of them, which then is missing in every row
     reward: {weights: {watch_time: 0.01, like: 0.5}, valid_seconds: 10}
     fusion: {negative: [hate], bias: [click, like]}          # or dimensions: [{prediction, kind, low, high}]
-    exploration: uniform                    # or gaussian, baseline: how the actions were drawn
+    exploration: uniform                    # or gaussian, baseline, unknown: how the actions were drawn
     predict: {signals: [click, like], numeric: [age, price], categorical: [device]}     # impressions alone: the log has
                                             # no predictions; they are made, each day's from earlier days only
     ```
@@ -195,7 +200,7 @@ class Mapping(Spec):
         default=None,
         description="what is to be predicted of impressions that have no predictions, and of what",
     )
-    exploration: Literal["uniform", "gaussian", "baseline"] | None = Field(
+    exploration: Literal["uniform", "gaussian", "baseline", "unknown"] | None = Field(
         default=None, description="how the actions were drawn; taken for uniform where nothing is said"
     )
 
@@ -217,6 +222,17 @@ class Mapping(Spec):
         }
         predicted = self.predict.names if self.predict else ()
         return {*self.impressions, *theirs, *self.signals, *self.profile.names, *predicted}
+
+    @property
+    def said(self) -> set[str]:
+        """The fields that are not as in an empty mapping; those of the fusion as `fusion: FIELD`."""
+        found = set(self.model_dump(exclude_defaults=True)) - {"fusion"}
+        return found | {f"fusion: {name}" for name in self.fusion.model_dump(exclude_defaults=True)}
+
+    def refuse_said(self, unread: Iterable[str], of: str) -> None:
+        """Raises a Refusal where the mapping says one of the fields `unread` of a log `of` some kind."""
+        if said := sorted(self.said & set(unread)):
+            raise bad_mapping(f"says what is not read of {of}: {', '.join(said)}; leave it out")
 
     @classmethod
     def read(cls, path: Path | None) -> Self:

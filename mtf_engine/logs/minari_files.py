@@ -6,7 +6,7 @@ and in the metadata what the columns mean: an import of it has the same transiti
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +16,53 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from mtf_engine.logs.datasets import Dataset
+from mtf_engine.logs.endings import DATA, METADATA, minari_place
 from mtf_engine.logs.episodes import Episode, episodes, extra, kept_of, new_place
+from mtf_engine.logs.hdf5_files import opened
 from mtf_engine.logs.sessions import ImportedLog
-from mtf_engine.logs.steps import Kept, Steps, as_log
+from mtf_engine.logs.steps import BOX, Kept, Steps, as_log, flags, joined, numbers, refuse_ragged
 from mtf_engine.spec import FusionSpec, Refusal
 
-METADATA, DATA = "metadata.json", "data"
 OURS = "mtf_engine"
 """The key of the metadata under which an export says what its columns mean."""
-INFOS = ("baseline_action", "lower", "upper", "pscore", "user_id", "segment", "split")
+TEXTS = ("user_id", "segment", "split")
+INFOS = (*BOX, "pscore", "clipped", *TEXTS)
+MOST_CHOICES = 1_000
+"""Each is a number of an observation."""
 STORAGE = "minari.dataset.minari_storage"
-
-
-def is_minari(folder: Path) -> bool:
-    """Returns whether a folder holds a Minari dataset."""
-    return folder.is_dir() and any((place / METADATA).is_file() for place in (folder, folder / DATA))
 
 
 def read_minari(folder: Path, name: str) -> ImportedLog:
     """Returns the log in the folder of one Minari dataset; a Refusal where it is none, or has no Box of actions."""
-    if not is_minari(folder):
+    place = minari_place(folder)
+    if place is None:
         raise Refusal(f"{folder} holds no {METADATA}; name the folder of one Minari dataset, as NAME-v0")
-    place = folder if (folder / METADATA).is_file() else folder / DATA
     storage = extra(STORAGE).MinariStorage
-    metadata = storage.read_raw_metadata(place)
-    if (
-        not {"observation_space", "action_space"} <= metadata.keys()
-    ):  # else an environment would be made, and run
-        raise Refusal(f"{folder}: its {METADATA} names no observation_space and action_space; write it anew")
     try:
+        metadata = storage.read_raw_metadata(place)
+        if not isinstance(metadata, dict) or not {"observation_space", "action_space"} <= metadata.keys():
+            # else an environment would be made, and run
+            raise Refusal(
+                f"{folder}: its {METADATA} names no observation_space and action_space; write it anew"
+            )
+        for path in place.rglob("*.hdf5"):
+            with opened(path):
+                pass  # Minari opens it itself
         found = storage.read(place)
-        steps = _steps(found)
-    except (OSError, KeyError, ValueError, TypeError, AssertionError) as error:
+        with np.errstate(over="ignore"):  # what float32 cannot hold is refused as inf
+            steps = _steps(found, folder.name, INFOS if OURS in metadata else ())
+    except (
+        OSError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        AssertionError,
+        RecursionError,
+    ) as error:
         raise Refusal(
-            f"{folder} cannot be read as a Minari dataset: {error}; download or write it anew"
+            f"{folder} cannot be read as a Minari dataset: {str(error) or type(error).__name__}; "
+            "download or write it anew"
         ) from None
     return as_log(steps, name, "minari", _kept(metadata, found.action_space, folder))
 
@@ -69,48 +82,57 @@ def _kept(metadata: Mapping[str, Any], space: spaces.Box, folder: Path) -> Kept:
     )
 
 
-def _steps(storage: Any) -> Steps:
-    """Returns the episodes as steps; one that does not end in a terminal step keeps the observation it led to."""
+def _steps(storage: Any, file: str, infos: Sequence[str]) -> Steps:
+    """Returns the episodes as steps, with the `infos` of an export.
+
+    One that does not end in a terminal step keeps the observation it led to.
+    """
     space = storage.action_space
     if not isinstance(space, spaces.Box) or not space.shape:
         raise Refusal(f"its actions are of {space}; only a Box of numbers can be learned from")
     parts: list[dict[str, Any]] = []
     for i, episode in enumerate(storage.get_episodes(range(storage.total_episodes))):
         n = len(episode["rewards"])
+        seen = _flat(storage.observation_space, episode["observations"])
+        terminal = flags(file, f"terminations of episode {i}", episode["terminations"])
+        rows_of = {"observations but the last": len(seen) - 1, "actions": len(episode["actions"])}
+        refuse_ragged(file, f"episode {i}", rows_of | {"rewards": n, "terminations": len(terminal)})
         if not n:
             continue
-        terminal = np.asarray(episode["terminations"], bool)
         rows = n if terminal[-1] else n + 1
-        action = np.full((rows, int(np.prod(space.shape))), np.nan)
-        action[:n] = np.asarray(episode["actions"], np.float64).reshape(n, -1)
+        action = numbers("actions", episode["actions"]).astype(np.float64).reshape(n, -1)
         reward, cut = np.zeros(rows), np.zeros(rows, bool)
-        reward[:n], cut[n - 1] = episode["rewards"], not terminal[-1]
+        reward[:n], cut[n - 1] = numbers("rewards", episode["rewards"]), not terminal[-1]
         parts.append(
             {
                 "session": np.full(rows, i),
-                "observation": _flat(storage.observation_space, episode["observations"])[:rows],
-                "action": action,
+                "observation": seen[:rows],
+                "action": np.concatenate([action, np.full_like(action[:1], np.nan)])[:rows],
                 "reward": reward,
                 "terminal": np.append(terminal, False)[:rows],
                 "truncated": cut,
-                **{f"known.{name}": values[:rows] for name, values in _told(episode["infos"] or {}, n)},
+                **{
+                    f"known.{name}": _info(name, episode["infos"][name], (n + 1, action.shape[1]))[:rows]
+                    for name in infos
+                },
             }
         )
     if not parts:
         raise Refusal("it holds no episode with a step; bring one that does")
-    shared = [name for name in parts[0] if all(name in part for part in parts)]
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in shared}
-    known = {name.partition(".")[2]: columns.pop(name) for name in shared if "." in name}
-    return Steps(**columns, known=known)
+    columns = joined(file, parts)
+    known = {name.partition(".")[2]: columns.pop(name) for name in [*columns] if "." in name}
+    return Steps(file, **columns, known=known)
 
 
-def _told(infos: Mapping[str, Any], n: int) -> Iterator[tuple[str, NDArray]]:
-    """Yields what an export kept beside the steps, [n + 1]."""
-    for name in INFOS:
-        values = np.asarray(infos.get(name, ()))
-        if len(values) == n + 1:
-            texts = values.dtype.kind in "OSU"
-            yield name, np.array([_text(value) for value in values], object) if texts else values
+def _info(name: str, values: Any, shape: tuple[int, int]) -> NDArray:
+    """Returns what an export kept beside the steps, [n + 1] or [n + 1, d]; a ValueError where it is none."""
+    found = np.asarray(values)
+    texts, wanted = name in TEXTS, shape if name in BOX else shape[:1]
+    if found.shape != wanted or (found.dtype.kind in "OSU") != texts or found.dtype.kind not in "OSUfiu":
+        raise ValueError(
+            f"infos {name} are {found.dtype} of the shape {found.shape}, which should be {wanted}"
+        )
+    return np.array([_text(value) for value in found], object) if texts else found
 
 
 def _text(value: Any) -> str | None:
@@ -126,9 +148,16 @@ def _flat(space: spaces.Space, values: Any) -> NDArray[np.float32]:
             parts = zip(space.spaces, values, strict=True)
             return np.concatenate([_flat(inner, part) for inner, part in parts], axis=1)
         case spaces.Discrete():
-            return np.eye(int(space.n), dtype=np.float32)[np.asarray(values) - space.start]
+            if space.n > MOST_CHOICES:
+                raise Refusal(
+                    f"its observations are one of {space.n:,} choices; at most {MOST_CHOICES:,} are read"
+                )
+            chosen = np.asarray(values)[:, None] - space.start == np.arange(space.n)
+            if not chosen.any(axis=1).all():
+                raise ValueError(f"an observation is none of the choices of {space}")
+            return chosen.astype(np.float32)
         case spaces.Box() | spaces.MultiBinary():
-            return np.asarray(values, np.float32).reshape(len(values), -1)
+            return numbers("observations", values).astype(np.float32).reshape(len(values), -1)
     raise Refusal(f"its observations are of {space}; only numbers and choices can be learned from")
 
 

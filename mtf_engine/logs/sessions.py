@@ -187,3 +187,23 @@ def without_actions(n: int, n_actions: int) -> dict[str, NDArray]:
         "pscore": np.full(n, np.nan),
         "clipped": np.zeros(n, np.int32),
     }
+
+
+def drawn_uniformly(
+    action: NDArray[np.float32],
+    baseline: NDArray[np.float32],
+    lower: NDArray[np.float32],
+    upper: NDArray[np.float32],
+) -> tuple[NDArray[np.float64], str]:
+    """Returns the densities [n] of actions [n, d] that only the mapping calls uniform in their bounds, and says so.
+
+    NaN where there is no action or it is the baseline action, as a control user's.
+    """
+    acted = ~np.isnan(action).any(axis=1)
+    moved = acted & (action != baseline).any(axis=1)
+    width = upper.astype(np.float64) - lower
+    density = 1 / np.prod(width, axis=1, where=width > 0)
+    return np.where(moved, density, np.nan), (
+        f"{moved.sum():,} of {acted.sum():,} rows count as explored, since the mapping says exploration: uniform; the "
+        "others are at their baseline action, as those of control users"
+    )

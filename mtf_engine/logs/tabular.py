@@ -24,6 +24,7 @@ from mtf_engine.logs.sessions import (
     ImportedLog,
     batches,
     changes,
+    drawn_uniformly,
     encoder_meta,
     observe_log,
     within,
@@ -35,6 +36,7 @@ from mtf_engine.logs.validation import BadRows
 
 LISTS = (*ACTION_COLUMNS, "observation")
 
+ACTIONS = ("action", "baseline_action", "lower", "upper")
 MOST_IDS = 10**18
 """Larger ids are numbered anew: several logs of them could not be numbered on."""
 
@@ -137,22 +139,13 @@ def _fill(asked: Arrays, shown: Arrays, explored: bool, splitting: Splitting) ->
 
 
 def _believed(asked: Arrays, mapping: Mapping) -> list[str]:
-    """Returns a sentence where the mapping alone says that actions are uniform in their bounds; fills in `pscore`.
-
-    A row at its baseline action is one of a control user.
-    """
+    """Returns a sentence where the mapping alone says that actions are uniform in their bounds; fills in `pscore`."""
     if "action" not in asked:
         return mapping.without_actions()
     if mapping.exploration != "uniform" or not np.isnan(asked["pscore"]).all():
         return []
-    width = asked["upper"].astype("float64") - asked["lower"]
-    moved = (asked["action"] != asked["baseline_action"]).any(axis=1)
-    density = 1 / np.prod(width, axis=1, where=width > 0)
-    asked["pscore"] = np.where(moved, density, np.nan)
-    return [
-        f"{moved.sum():,} of {len(moved):,} rows count as explored, since the mapping says exploration: uniform; the "
-        "others are at their baseline action, as those of control users"
-    ]
+    asked["pscore"], told = drawn_uniformly(*(asked[name] for name in ACTIONS))
+    return [told]
 
 
 def _countable(ids: NDArray) -> bool:

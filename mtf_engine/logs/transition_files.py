@@ -16,15 +16,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mtf_engine.logs.columns import Columns, usual_length
+from mtf_engine.logs.columns import Columns, refuse_unread, usual_length
 from mtf_engine.logs.files import RawTable, connect, fetch, load
-from mtf_engine.logs.mapping import Mapping
-from mtf_engine.logs.schema import Kind
+from mtf_engine.logs.mapping import Mapping, bad_mapping
+from mtf_engine.logs.schema import Exploration, Kind
 from mtf_engine.logs.sessions import Arrays, ImportedLog, changes
-from mtf_engine.logs.steps import Kept, Steps, as_log
+from mtf_engine.logs.steps import BOX, Kept, Steps, as_log
 from mtf_engine.logs.typed import Need, list_sources
 from mtf_engine.logs.validation import BadRows, Check, known_split, list_length
-from mtf_engine.spec import Defect, FusionSpec, Refusal
+from mtf_engine.spec import FusionSpec, Refusal
 
 ALIASES = {
     "observation": ("obs", "observations", "state", "states"),
@@ -42,13 +42,22 @@ LISTS: dict[str, Need] = {
 }  # fmt: skip
 SCALARS: dict[str, Kind] = {
     "reward": "real", "terminal": "flag", "truncated": "flag", "session_id": "text", "user_id": "text",
-    "step": "integer", "timestamp": "time", "split": "text", "segment": "text", "pscore": "real",
+    "step": "integer", "timestamp": "time", "split": "text", "segment": "text", "pscore": "real", "clipped": "integer",
 }  # fmt: skip
+KEYS = ("session_id", "user_id")
+"""Not blank in any row, where the file has them."""
 NEEDED = ("observation", "action", "reward")
 ENDS = ("session_id", "terminal", "truncated", "next_observation")
+READ = (
+    "requests", "columns", "fill", "categories", "features", "binary_features", "fusion: dimensions", "exploration",
+)  # fmt: skip
+"""What a mapping says of transitions; with dimensions also FUSED, with a timestamp TIMES."""
+FUSED, TIMES = ("predictions", "fusion: on_unit"), ("time_unit", "time_format")
 SAME = 1e-5
 """By which an observation may differ from the one that the row before says it led to."""
-KNOWN = ("user_id", "segment", "split", "timestamp", "pscore", "baseline_action", "lower", "upper")
+KNOWN = (
+    "user_id", "segment", "split", "step", "timestamp", "pscore", "clipped", "baseline_action", "lower", "upper",
+)  # fmt: skip
 """Columns that are kept as the file has them."""
 
 
@@ -67,14 +76,30 @@ def read_transitions(path: Path, mapping: Mapping, name: str, bad_rows: BadRows 
         columns = _typed(con, path, mapping)
         rows = _fetch(con, columns)
     steps = _steps(rows, columns)
-    given = {"baseline_action", "lower", "upper", "pscore"} <= columns.names
+    drawn = "pscore" in steps.known
+    explored: Exploration = "uniform" if drawn and set(BOX) <= set(steps.known) else "unknown"
     kept = Kept(
         fusion=_fusion(mapping, steps.action.shape[1]),
         features=mapping.features,
         binary_features=mapping.binary_features,
-        exploration=(mapping.exploration or "uniform") if given else "unknown",
+        exploration=mapping.exploration or explored,
+        on_unit=mapping.fusion.on_unit,
     )
-    return as_log(steps, name, "transitions", kept, tuple(columns.warnings()))
+    believed = mapping.exploration == "uniform" and not drawn
+    return as_log(steps, name, "transitions", kept, tuple(columns.warnings()), believed)
+
+
+def _refuse_unread(mapping: Mapping, columns: Columns) -> None:
+    """Raises a Refusal where the mapping says what is not read of this file."""
+    fused = dict.fromkeys(FUSED, mapping.fusion.dimensions)
+    beside = fused | dict.fromkeys(TIMES, "timestamp" in columns.names)
+    read = {*READ, *(name for name, holds in beside.items() if holds)}
+    mapping.refuse_said(mapping.said - read, "transitions")
+    if unknown := sorted(set(mapping.requests) - {*LISTS, *SCALARS}):
+        raise bad_mapping(
+            f"requests: names {', '.join(unknown)}, and the columns of transitions are {', '.join((*LISTS, *SCALARS))}"
+        )
+    refuse_unread(mapping, columns)
 
 
 def _fusion(mapping: Mapping, n_actions: int) -> FusionSpec | None:
@@ -109,7 +134,7 @@ def _typed(con: duckdb.DuckDBPyConnection, path: Path, mapping: Mapping) -> Colu
             columns.add(name, "list", need)
     for name, kind in SCALARS.items():
         if name not in NEEDED:
-            columns.add(name, kind, "key" if name == "session_id" else "optional")
+            columns.add(name, kind, "key" if name in KEYS else "optional")
     if not set(ENDS) & columns.names:
         columns.require("terminal", "flag")
     defects = columns.create(con, "requests", {"reward": "real"})
@@ -117,6 +142,7 @@ def _typed(con: duckdb.DuckDBPyConnection, path: Path, mapping: Mapping) -> Colu
         defects = columns.check(con, "requests", _checks(con, columns))
     if defects:
         raise Refusal.of(defects)
+    _refuse_unread(mapping, columns)
     return columns
 
 
@@ -126,7 +152,7 @@ def _checks(con: duckdb.DuckDBPyConnection, columns: Columns) -> list[Check]:
     same = dict.fromkeys(("baseline_action", "lower", "upper"), "action") | {
         "next_observation": "observation"
     }
-    checks = [list_length(name, usual_length(con, "requests", same.get(name, name))) for name in lists]
+    checks = [list_length(name, _length(con, same.get(name, name))) for name in lists]
     gaps = "list_count({0}) NOT IN (0, len({0}))"
     checks += [
         Check("nan_or_inf", name, gaps.format(name), "has a blank: {value}", "fill it in", f"{name}::VARCHAR")
@@ -141,12 +167,17 @@ def _checks(con: duckdb.DuckDBPyConnection, columns: Columns) -> list[Check]:
     return [*checks, *([known_split()] if "split" in columns.names else [])]
 
 
+def _length(con: duckdb.DuckDBPyConnection, name: str) -> int:
+    """Returns how many entries most rows of a list have, at least one."""
+    return usual_length(con, "requests", name) or 1
+
+
 def _fetch(con: duckdb.DuckDBPyConnection, columns: Columns) -> Arrays:
     """Returns the rows of the file: by session and step where it has them, else as they come."""
     sized = []
     for name in LISTS:
         if name in columns.names:
-            length = usual_length(con, "requests", name)
+            length = _length(con, name)
             blank = f"[{', '.join(['NULL'] * length)}]"
             sized.append(f"coalesce({name}, {blank})::FLOAT[{length}] AS {name}")
     order = "row"
@@ -156,7 +187,7 @@ def _fetch(con: duckdb.DuckDBPyConnection, columns: Columns) -> Arrays:
 
 
 def _steps(rows: Arrays, columns: Columns) -> Steps:
-    """Returns the rows as steps, with where cut sessions led behind them; a Refusal where one goes on after its end."""
+    """Returns the rows as steps, with where cut sessions led behind them; as the file has them."""
     n, action = len(rows["row"]), rows["action"].astype(np.float64)
     acted = np.asarray(~np.isnan(action).any(axis=1))
     terminal, truncated = _flags(rows, "terminal", n), _flags(rows, "truncated", n)
@@ -166,21 +197,25 @@ def _steps(rows: Arrays, columns: Columns) -> Steps:
         leads_on = _leads_on(rows) & ~(terminal | truncated)[:-1]
         session = np.cumsum(np.append(True, ~leads_on & acted[1:]))
     last = np.append(changes(session)[1:], True)
-    before = np.append(~last[:-1] & ~acted[1:], False)  # of a row that is a last observation
-    ends = _unfit(columns, rows["row"], "terminal", terminal & ~last, "is true, and its session goes on")
-    ends += _unfit(
-        columns, rows["row"], "truncated", truncated & ~last & ~before, "is true, and its session goes on"
-    )
-    ends += _unfit(columns, rows["row"], "action", ~acted & ~last, "is blank, and its session goes on")
-    if ends:
-        raise Refusal.of(ends)
-    closing = (last & acted) | before
-    truncated = (truncated | closing) & closing & ~terminal
-    known: dict[str, Any] = {name: rows[name] for name in KNOWN if name in rows}
-    for name, filling in (("segment", "all"), ("user_id", None)):
+    closing = last | np.append(~last[:-1] & ~acted[1:], False)
+    known: dict[str, Any] = {
+        name: rows[name] for name in KNOWN if name in rows and not pd.isna(rows[name]).all()
+    }
+    for name, filling in (("segment", "all"), ("clipped", 0)):
         if name in known:
-            known[name] = np.where(pd.isna(known[name]), filling or session.astype(str), known[name])
-    found = Steps(session, rows["observation"], action, rows["reward"], terminal, truncated, known)
+            known[name] = np.where(pd.isna(known[name]), filling, known[name])
+    found = Steps(
+        columns.raw.file,
+        session,
+        rows["observation"],
+        action,
+        rows["reward"],
+        terminal,
+        (truncated | closing) & acted & ~terminal,
+        known,
+        row=rows["row"],
+        called={name: columns.source(name) for name in columns.names},
+    )
     return _followed(found, rows.get("next_observation"), last & acted & ~terminal)
 
 
@@ -194,23 +229,6 @@ def _leads_on(rows: Arrays) -> NDArray[np.bool_]:
 
 def _flags(rows: Arrays, name: str, n: int) -> NDArray[np.bool_]:
     return pd.Series(rows[name]).eq(True).to_numpy() if name in rows else np.zeros(n, bool)
-
-
-def _unfit(columns: Columns, row: NDArray, name: str, broken: NDArray[np.bool_], what: str) -> list[Defect]:
-    """Returns the defect of rows that stand where their session has ended; none where there are none."""
-    if not broken.any():
-        return []
-    return [
-        Defect(
-            code="session_order_broken",
-            file=columns.raw.file,
-            column=columns.source(name),
-            row=int(row[broken].min()),
-            count=int(broken.sum()),
-            message=what,
-            remedy="a session ends with its terminal step, or with one row that has no action",
-        )
-    ]
 
 
 def _followed(steps: Steps, after: NDArray[np.float32] | None, cut: NDArray[np.bool_]) -> Steps:
@@ -229,8 +247,12 @@ def _followed(steps: Steps, after: NDArray[np.float32] | None, cut: NDArray[np.b
     known = {name: behind(values, values[cut]) for name, values in steps.known.items()}
     if "pscore" in known:
         known["pscore"] = behind(steps.known["pscore"], np.full(len(nothing), np.nan))
+    if "step" in known:
+        known["step"] = behind(steps.known["step"], steps.known["step"][cut] + 1)
+    assert steps.row is not None
     return replace(
         steps,
+        row=behind(steps.row, steps.row[cut]),
         session=behind(steps.session, steps.session[cut]),
         observation=behind(steps.observation, after[cut]),
         action=behind(steps.action, nothing),

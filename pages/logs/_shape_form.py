@@ -24,6 +24,7 @@ EXPLORED = {
     "uniform": "evenly",
     "gaussian": "Gaussian",
     "baseline": "not",
+    "unknown": "nobody knows",
 }
 
 
