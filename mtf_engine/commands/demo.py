@@ -8,7 +8,7 @@ from mtf_engine.commands.foreground import finish_all
 from mtf_engine.commands.models import scores
 from mtf_engine.commands.options import DEFAULT_WORLD, environment
 from mtf_engine.questions.demo import LOGS, ROUNDS, TRAININGS
-from mtf_engine.registry import BASELINE, RunRow, RunState
+from mtf_engine.registry import BASELINE, RunState
 from mtf_engine.runs import executor
 from mtf_engine.work.abtest import submit_abtest
 from mtf_engine.work.collect import submit_collect
@@ -45,16 +45,17 @@ def fill(workspace: Workspace, world: str = DEFAULT_WORLD) -> dict[str, Any]:
         )
         for seed, (explore, name) in enumerate(LOGS.items(), start=1)
     }
-    *explored, test = (run.dataset_id or "" for run in _finished(workspace, "collect", collections))
+    collected = finish_all(workspace, *_started(workspace, "collect", collections))
+    *explored, test = (run.dataset_id or "" for run in collected)
     rounds = _rounds(workspace, environment("session", world))
     train = partial(submit_train, workspace, algo="integrated_rl", preset="demo", settings={})
     trainings = {
         name: partial(train, dataset, name=name)
         for name, dataset in zip(TRAININGS.values(), explored, strict=True)
     }
-    policies = [run.id for run in _finished(workspace, "train", trainings)]
+    policies = _started(workspace, "train", trainings)
+    finish_all(workspace, *policies)
     score = partial(submit_evaluate, workspace, [*policies, BASELINE], test, name="demo comparison")
-    (evaluation,) = _finished(workspace, "evaluate", {"demo comparison": score})
     test_all = partial(
         submit_abtest,
         workspace,
@@ -64,7 +65,11 @@ def fill(workspace: Workspace, world: str = DEFAULT_WORLD) -> dict[str, Any]:
         n_users=N_USERS,
         name="demo A/B test",
     )
-    (tested,) = _finished(workspace, "abtest", {"demo A/B test": test_all})
+    evaluation, tested = finish_all(
+        workspace,
+        *_started(workspace, "evaluate", {"demo comparison": score}),
+        *_started(workspace, "abtest", {"demo A/B test": test_all}),
+    )
     beside = agreement(
         map(PairedDifference.model_validate, (evaluation.result or {})["differences"]),
         ABTest.model_validate(tested.result),
@@ -122,8 +127,8 @@ def _rounds(workspace: Workspace, env: str) -> str:
     )
 
 
-def _finished(workspace: Workspace, kind: str, submissions: Mapping[str, Callable[[], str]]) -> list[RunRow]:
-    """Returns the completed runs with these names: those that are there, else resumed or submitted."""
+def _started(workspace: Workspace, kind: str, submissions: Mapping[str, Callable[[], str]]) -> list[str]:
+    """Returns the ids of the runs with these names: those that are there, else resumed or submitted."""
     there = {run.name: run for run in reversed(workspace.registry.runs(kind=kind))}
     datasets = {row.id for row in workspace.registry.datasets()}
     run_ids = []
@@ -135,4 +140,4 @@ def _finished(workspace: Workspace, kind: str, submissions: Mapping[str, Callabl
         if run.state.can_resume:
             executor.resume(workspace, run.id)
         run_ids.append(run.id)
-    return finish_all(workspace, *run_ids)
+    return run_ids
