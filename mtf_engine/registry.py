@@ -307,12 +307,19 @@ class Registry:
         statement = sa.update(RUNS).where(*ended, untold).values(told_end=RUNS.c.finished_at)
         return self._execute(statement) == 1
 
-    def delete_run(self, run_id: str) -> None:
-        """Deletes the row of a run; its parts stay, as runs of their own whose ends are no news."""
+    def delete_runs(self, *run_ids: str, of: Sequence[RunState] = tuple(RunState)) -> bool:
+        """Deletes the rows of runs, provided all are in a state `of` these; returns whether they were.
+
+        Their parts stay, as runs of their own whose ends are no news.
+        """
         own = {"parent_id": None, "told_end": RUNS.c.finished_at}
-        with self._engine.begin() as connection:
-            connection.execute(sa.update(RUNS).where(RUNS.c.parent_id == run_id).values(own))
-            connection.execute(sa.delete(RUNS).where(RUNS.c.id == run_id))
+        these = sa.delete(RUNS).where(RUNS.c.id.in_(run_ids), RUNS.c.state.in_(of))
+        with self._engine.connect() as connection, connection.begin() as transaction:
+            if connection.execute(these).rowcount != len(set(run_ids)):
+                transaction.rollback()
+                return False
+            connection.execute(sa.update(RUNS).where(RUNS.c.parent_id.in_(run_ids)).values(own))
+        return True
 
     def save_plan(self, name: str, plan: BoundsPlan, note: str = "", seen: Seen = ANY) -> PlanRow | None:
         """Stores `plan` under `name`, and returns the one that it replaces; see `_replace`."""

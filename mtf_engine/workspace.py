@@ -214,8 +214,11 @@ class Workspace:
             if not run.state.is_finished:
                 raise Refusal(f"{run_id} is {run.state}; cancel it before deleting it")
             self._free(run_id, besides=run_ids)
+        if not self.registry.delete_runs(*run_ids, of=[state for state in RunState if state.is_finished]):
+            raise Refusal(
+                f"one of {', '.join(run_ids)} was resumed or deleted at this very moment; look again"
+            )
         for run_id in run_ids:
-            self.registry.delete_run(run_id)
             shutil.rmtree(self.run_dir(run_id), ignore_errors=True)
 
     def uses(self, held: str, besides: Sequence[str] = ()) -> Iterator[str]:

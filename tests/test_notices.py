@@ -211,7 +211,7 @@ def test_parts_and_what_ended_before_are_no_news(workspace):
     for run in (whole, row(parent_id=whole.id), waits):
         registry.add_run(run)
     assert [run.id for run in registry.ends(since, untold=True)] == [waits.id]
-    registry.delete_run(whole.id)
+    registry.delete_runs(whole.id)
     assert [run.id for run in registry.ends(since, untold=True)] == [waits.id], "a part that is left over"
     assert [registry.claim_end(waits) for _ in range(2)] == [True, False]
     assert registry.ends(since, untold=True) == []

@@ -130,7 +130,8 @@ def test_the_doctor_names_every_damaged_file_and_what_rests_on_it(small_workspac
     named = [line.split()[1] for line in (folder / sealed.HASHES).read_text().splitlines()]
     for name in {*named, files.METRICS}:
         content = (folder / name).read_bytes()
-        (folder / name).write_bytes(bytes([*content[:-20], content[-20] ^ 1, *content[-19:]]))
+        at = len(content) // 2
+        (folder / name).write_bytes(bytes([*content[:at], content[at] ^ 1, *content[at + 1 :]]))
         (sentence,) = examine(workspace)["damaged"]
         assert run.id in sentence and name in sentence and "rest on this run" in sentence
         (folder / name).write_bytes(content)
@@ -231,7 +232,7 @@ def test_a_folder_that_says_nothing_of_its_run_is_told(small_workspace, tmp_path
     assert ["train-00000000" in line for line in repair(workspace.path)["not_readable"]] == [True]
     (run,) = workspace.registry.runs(RunState.COMPLETED, kind="train")
     workspace = Workspace(workspace.path)
-    workspace.registry.delete_run(run.id)
+    workspace.registry.delete_runs(run.id)
     assert any(f"{run.id} is not in it" in line for line in examine(workspace)["damaged"])
 
 

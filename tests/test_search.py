@@ -235,10 +235,10 @@ def test_a_search_is_estimated_whatever_became_of_the_collections_before_it(work
     assert (
         fewer.basis == "scaled from train-2, which had other sizes" and fewer.seconds < told().seconds / 100
     )
-    here.registry.delete_run("collect-2")
+    here.registry.delete_runs("collect-2")
     assert told().basis == "as in train-2"
     file = here.run_dir("train-2") / "metrics.jsonl"
     file.write_bytes(file.read_bytes().replace(b"100", b"900"))
     assert "a guess" in told().basis
-    here.registry.delete_run("collect-1")
+    here.registry.delete_runs("collect-1")
     assert told().seconds == guessed

@@ -137,7 +137,7 @@ def _forget(folder: Path, registry: Registry) -> None:
     """Deletes the rows whose folder or file was deleted after the backup."""
     for run in registry.runs():
         if not (folder / "runs" / run.id).exists():
-            registry.delete_run(run.id)
+            registry.delete_runs(run.id)
     for row in registry.datasets():
         if not (folder / "datasets" / f"{row.id}.duckdb").exists():
             registry.delete_dataset(row.id)
