@@ -13,9 +13,14 @@ from mtf_engine.spec import Refusal
 
 FULL = "the disk is full", "free some space there and try again"
 READ_ONLY = "nothing can be written", "name another place, or make it one that can be written to"
+FAILS = (
+    "the disk cannot be read or written",
+    "look at its health (`dmesg`), or move the folder to another disk",
+)
 NO_MEMORY = "the memory does not suffice", "ask for less at once, or free some memory and try again"
 KERNEL = {
     errno.ENOSPC: FULL,
+    errno.EIO: FAILS,
     errno.EDQUOT: ("the disk quota is used up", FULL[1]),
     errno.EFBIG: ("no file may grow further", "raise the limit of its size (`ulimit -f`) and try again"),
     errno.EROFS: READ_ONLY,
@@ -40,6 +45,14 @@ LIBRARIES = {os.strerror(code): told for code, told in KERNEL.items()} | {
 """What libraries that keep no error number write into their messages."""
 
 
+class NoRoom(OSError):
+    """A disk, or a quota of it, without room for `filename`; `told` says what that needs, and what is free."""
+
+    def __init__(self, error_no: int, path: Path, told: str) -> None:
+        super().__init__(error_no, os.strerror(error_no), str(path))
+        self.told = told
+
+
 def workspace_path(path: Path | str | None = None) -> Path:
     """Returns the folder worked in: `path`, else the environment's MTF_WORKSPACE, else `data`."""
     return Path(path or os.environ.get("MTF_WORKSPACE") or "data").absolute()
@@ -52,15 +65,53 @@ def write_atomically(path: Path, content: bytes, temp: Path | None = None, mode:
     """
     temp = temp or path.with_name(f".{path.name}.tmp")
     try:
-        with temp.open("wb") as file:
-            if mode is not None:
-                os.fchmod(file.fileno(), mode)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temp.replace(path)
+        with room_for(path, temp, n_bytes=len(content)):
+            with temp.open("wb") as file:
+                if mode is not None:
+                    os.fchmod(file.fileno(), mode)
+                file.write(content)
+            appear(temp, path)
     finally:
         temp.unlink(missing_ok=True)
+
+
+def appear(temp: Path, path: Path) -> None:
+    """Gives a file, or a folder with all in it, its name, in place of an earlier file; a loss of power undoes neither.
+
+    What it holds is on the disk before its name is, and its name when this returns.
+    """
+    for one in (temp, *temp.rglob("*")):
+        settle(one)
+    temp.replace(path)
+    settle(path.parent)
+
+
+def settle(path: Path) -> None:
+    """Has what a file holds, or the names in a folder, on the disk when it returns."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def room_for(path: Path, *temps: Path, n_bytes: int | None = None) -> Iterator[None]:
+    """Raises `NoRoom` where a disk is full while `path`, of `n_bytes` if they are known, is written as `temps`."""
+    try:
+        yield
+    except NoRoom:
+        raise
+    except Exception as error:
+        if not is_full(error):
+            raise
+        held = sum(
+            file.stat().st_size for temp in temps for file in (temp, *temp.rglob("*")) if file.is_file()
+        )
+        free = f"{_free(path.parent) + held:,} bytes that are free"
+        needs = f"needs {n_bytes:,} bytes, more than the {free}" if n_bytes else f"needs more than the {free}"
+        code = getattr(error, "errno", None) or errno.ENOSPC
+        raise NoRoom(code, path, f"{path} {needs}") from error
 
 
 def fill_atomically(path: Path, temp: Path, fill: Callable[[Path], None]) -> None:
@@ -74,8 +125,9 @@ def fill_atomically(path: Path, temp: Path, fill: Callable[[Path], None]) -> Non
             if is_held and not path.exists():
                 _empty(temp)
                 try:
-                    fill(temp)
-                    temp.rename(path)
+                    with room_for(path, temp):
+                        fill(temp)
+                        appear(temp, path)
                 except BaseException:
                     shutil.rmtree(temp)
                     raise
@@ -133,6 +185,10 @@ def refusals(place: Path) -> Iterator[None]:
         for cause in _causes(error):
             if told := _told(cause):
                 where = cause.filename if isinstance(cause, OSError) and cause.filename else place
+                if isinstance(cause, NoRoom):
+                    where = cause.told
+                elif told in (FULL, SQLITE[sqlite3.SQLITE_IOERR]):
+                    where = f"{where}, where {_free(Path(where)):,} bytes are free now"
                 raise Refusal(f"{told[0]} ({where}); {told[1]}") from error
         raise
 
@@ -141,6 +197,11 @@ def is_full(error: BaseException) -> bool:
     """Returns whether an error says that a disk, or a quota of it, is full."""
     told = _told(error)
     return told in (FULL, KERNEL[errno.EDQUOT], SQLITE[sqlite3.SQLITE_IOERR])
+
+
+def _free(place: Path) -> int:
+    """Returns the bytes that are free where `place` is, or is to be."""
+    return shutil.disk_usage(next(one for one in (place, *place.absolute().parents) if one.exists())).free
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

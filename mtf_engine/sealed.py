@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from mtf_engine.disk import write_atomically
+from mtf_engine.disk import room_for, write_atomically
 from mtf_engine.spec import Refusal
 
 HASHES = "hashes.txt"
@@ -105,8 +105,9 @@ def _add(path: Path, line: bytes) -> None:
         whole = kept.rfind(b"\n") + 1
         if whole < len(kept):
             os.ftruncate(descriptor, whole)
-        if os.pwrite(descriptor, line, whole) < len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        os.fsync(descriptor)
+        with room_for(path, n_bytes=len(line)):
+            if os.pwrite(descriptor, line, whole) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)

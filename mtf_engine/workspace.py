@@ -3,14 +3,14 @@
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import mkstemp
 
-from filelock import FileLock
+from filelock import BaseFileLock, FileLock
 
-from mtf_engine.disk import REPAIR, is_full, refusals, workspace_path
+from mtf_engine.disk import REPAIR, appear, is_full, refusals, settle, workspace_path
 from mtf_engine.registry import (
     BASELINE,
     BEST,
@@ -31,6 +31,8 @@ from mtf_engine.spec import BoundsPlan, Refusal
 
 REGISTRY, BACKUPS = "registry.sqlite", "backups"
 REGISTRY_URL = "MTF_REGISTRY_URL"
+ADDED, DELETED = ".tmp", ".deleted"
+"""Endings of what lies in a folder while a run is added, or a run or a dataset deleted."""
 KEPT_DAYS = 7
 """Of backups: one a day that the workspace is opened, made anew after each decision."""
 
@@ -110,7 +112,7 @@ class Workspace:
         try:
             with closing(sqlite3.connect(self.path / REGISTRY, timeout=60)) as connection:
                 connection.execute("VACUUM INTO ?", (str(temp),))
-            temp.replace(self._backup)
+            appear(temp, self._backup)
         finally:
             temp.unlink(missing_ok=True)
         for old in sorted(self._backup.parent.glob("registry-*.sqlite"))[:-KEPT_DAYS]:
@@ -202,9 +204,8 @@ class Workspace:
         """Deletes a dataset, row and files, and returns its row; Refusal while something `uses` it."""
         row = self.dataset(name)
         self._free(row.id)
-        self.registry.delete_dataset(row.id)
-        for path in self.datasets_dir.glob(f"{row.id}.*"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        with self._deleting(self.datasets_dir, row.id):
+            self.registry.delete_dataset(row.id)
         return row
 
     def delete_runs(self, *run_ids: str) -> None:
@@ -214,12 +215,62 @@ class Workspace:
             if not run.state.is_finished:
                 raise Refusal(f"{run_id} is {run.state}; cancel it before deleting it")
             self._free(run_id, besides=run_ids)
-        if not self.registry.delete_runs(*run_ids, of=[state for state in RunState if state.is_finished]):
-            raise Refusal(
-                f"one of {', '.join(run_ids)} was resumed or deleted at this very moment; look again"
-            )
-        for run_id in run_ids:
-            shutil.rmtree(self.run_dir(run_id), ignore_errors=True)
+        with self._deleting(self.runs_dir, *run_ids):
+            if not self.registry.delete_runs(*run_ids, of=[state for state in RunState if state.is_finished]):
+                raise Refusal(
+                    f"one of {', '.join(run_ids)} was resumed or deleted at this very moment; look again"
+                )
+
+    def add_run(self, run: RunRow, keep: Callable[[Path], None]) -> None:
+        """Adds a run with its folder, which `keep` fills: both or neither, also where somebody is stopped between."""
+        temp = self.runs_dir / f".{run.id}{ADDED}"
+        with self.lock():
+            try:
+                temp.mkdir()
+                keep(temp)
+                settle(self.runs_dir)
+                self.registry.add_run(run)
+            except BaseException:
+                shutil.rmtree(temp, ignore_errors=True)
+                raise
+            appear(temp, self.run_dir(run.id))
+
+    @contextmanager
+    def _deleting(self, folder: Path, *ids: str) -> Iterator[None]:
+        """Removes the files of rows that are deleted meanwhile; marks say so to whoever comes after a stop between."""
+        with self.lock():
+            for held in ids:
+                (folder / f".{held}{DELETED}").touch()
+            settle(folder)
+            try:
+                yield
+            finally:
+                self.finish()
+
+    def finish(self) -> None:
+        """Ends what was stopped while a run was added or something deleted; whoever calls holds the `lock`.
+
+        What the registry says was done, is done: a folder gets its name, files go; else they are as they were.
+        """
+        begun = [*self.runs_dir.glob(f".*{ADDED}"), *self.datasets_dir.glob(f".*{DELETED}")]
+        begun += self.runs_dir.glob(f".*{DELETED}")
+        if not begun:
+            return
+        known = {*(run.id for run in self.registry.runs()), *(row.id for row in self.registry.datasets())}
+        for path in begun:
+            held, folder = path.stem[1:], path.parent
+            with suppress(OSError):  # what cannot be done now is for the next who comes
+                if path.suffix == ADDED:
+                    appear(path, folder / held) if held in known else shutil.rmtree(path)
+                    continue
+                for file in () if held in known else (*folder.glob(held), *folder.glob(f"{held}.*")):
+                    shutil.rmtree(file) if file.is_dir() else file.unlink()
+                settle(folder)
+                path.unlink()
+
+    def lock(self) -> BaseFileLock:
+        """Returns the lock of all who add, start or delete, to be held with `with`."""
+        return FileLock(self.path / "jobs.lock")
 
     def uses(self, held: str, besides: Sequence[str] = ()) -> Iterator[str]:
         """Yields what holds a dataset or a run, by id, so that it cannot be deleted, and what would free it.

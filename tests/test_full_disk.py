@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -14,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mtf_engine.cli import app
-from mtf_engine.disk import write_atomically
+from mtf_engine.disk import refusals, write_atomically
 from mtf_engine.registry import RunState
 from mtf_engine.runs import executor, worker
 from mtf_engine.spec import BoundsPlan, Refusal
@@ -30,7 +32,9 @@ from tests.workspaces import copy_workspace
 
 MIB = 1 << 20
 SETTINGS = {"n_steps": "4", "checkpoint_every": "2", "n_critics": "4", "hidden": "256"}
-FULL = r"the disk is full \(.+\); free some space there and try again"
+FULL = (
+    r"the disk is full \(/.+ [\d,]+ bytes (that are free|are free now)\); free some space there and try again"
+)
 
 
 @contextmanager
@@ -150,6 +154,16 @@ def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path):
     with largest_file(1000), pytest.raises(OSError, match="File too large"):
         write_atomically(path, bytes(2000))
     assert (path.read_bytes(), tree(tmp_path)) == (b"before", {"file"})
+
+
+def test_a_full_disk_is_told_by_path_need_and_what_is_free(tiny):
+    fill(tiny, leave=100_000)
+    path = tiny / "policy.zip"
+    with pytest.raises(Refusal) as refused, refusals(tiny):
+        write_atomically(path, bytes(MIB))
+    assert f"({path} needs 1,048,576 bytes, more than the " in str(refused.value)
+    free = int(re.search(r"than the ([\d,]+) bytes that are free", str(refused.value))[1].replace(",", ""))
+    assert free == shutil.disk_usage(tiny).free > 0
 
 
 def test_a_command_says_where_the_disk_is_full(small_workspace, tiny, tmp_path):

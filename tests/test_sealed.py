@@ -218,7 +218,7 @@ def test_a_round_that_waits_keeps_what_it_found(small_workspace, tmp_path):
     add_rounds(workspace, a_round(1, "baseline"))
     (run,) = workspace.registry.runs(kind="progressive")
     workspace.run_dir(run.id).mkdir()
-    executor.keep_row(workspace, run.model_copy(update={"state": RunState.WAITING}))
+    executor.keep_row(workspace.run_dir(run.id), run.model_copy(update={"state": RunState.WAITING}))
     for backup in (workspace.path / BACKUPS).glob("registry-*"):
         backup.unlink()
     (workspace.path / REGISTRY).unlink()

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from mtf_engine.disk import fill_atomically, write_atomically
+from mtf_engine.disk import appear, fill_atomically, room_for, write_atomically
 from mtf_engine.logs import transitions
 from mtf_engine.logs.schema import (
     ACTION_COLUMNS,
@@ -68,30 +68,31 @@ def write_dataset(
         folder / f"{p}{dataset_id}{s}.duckdb" for p, s in (("", ""), (".", ".tmp"), (".", ".tmp.stage"))
     )
     try:
-        with duckdb.connect() as con:
-            con.execute("SET preserve_insertion_order = true")
-            con.execute(f"SET temp_directory = '{_quoted(folder / f'.{dataset_id}.tmp.spill')}'")
-            con.execute(f"SET memory_limit = '{WRITE_MB}MB'")
-            for name, path in (("stage", stage), ("final", temp)):
-                con.execute(f"ATTACH '{_quoted(path)}' AS {name} (STORAGE_VERSION '{STORAGE_VERSION}')")
-            for batch in batches:
-                _stage(con, batch)
-            for table in _tables(con, "stage"):
+        with room_for(final, temp, stage):
+            with duckdb.connect() as con:
+                con.execute("SET preserve_insertion_order = true")
+                con.execute(f"SET temp_directory = '{_quoted(folder / f'.{dataset_id}.tmp.spill')}'")
+                con.execute(f"SET memory_limit = '{WRITE_MB}MB'")
+                for name, path in (("stage", stage), ("final", temp)):
+                    con.execute(f"ATTACH '{_quoted(path)}' AS {name} (STORAGE_VERSION '{STORAGE_VERSION}')")
+                for batch in batches:
+                    _stage(con, batch)
+                for table in _tables(con, "stage"):
+                    con.execute(
+                        f"CREATE TABLE final.{table} AS SELECT * FROM stage.{table} ORDER BY {ORDER[table]}"
+                    )
+                digest = _content_hash(con, "final")
                 con.execute(
-                    f"CREATE TABLE final.{table} AS SELECT * FROM stage.{table} ORDER BY {ORDER[table]}"
+                    "CREATE TABLE final.meta AS SELECT ? AS meta, ? AS content_hash",
+                    [meta.model_dump_json(), digest],
                 )
-            digest = _content_hash(con, "final")
-            con.execute(
-                "CREATE TABLE final.meta AS SELECT ? AS meta, ? AS content_hash",
-                [meta.model_dump_json(), digest],
-            )
-            if model is not None:
-                con.execute(
-                    "CREATE TABLE final.prediction_model AS SELECT ? AS content", [zlib.compress(model)]
-                )
-            counts = [con.sql(f"SELECT count(*) FROM final.{t}").fetchall()[0][0] for t in TABLES[:2]]
-            con.execute("CHECKPOINT final")
-        temp.replace(final)
+                if model is not None:
+                    con.execute(
+                        "CREATE TABLE final.prediction_model AS SELECT ? AS content", [zlib.compress(model)]
+                    )
+                counts = [con.sql(f"SELECT count(*) FROM final.{t}").fetchall()[0][0] for t in TABLES[:2]]
+                con.execute("CHECKPOINT final")
+            appear(temp, final)
     finally:
         for path in folder.glob(f".{dataset_id}.tmp*"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

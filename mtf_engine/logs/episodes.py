@@ -15,6 +15,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
+from mtf_engine.disk import appear
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.schema import Columns, DatasetMeta
 from mtf_engine.logs.steps import Kept
@@ -90,4 +91,4 @@ def new_place(path: Path) -> Iterator[Path]:
     with TemporaryDirectory(prefix=".", dir=path.parent) as folder:
         temp = Path(folder) / path.name
         yield temp
-        temp.replace(path)
+        appear(temp, path)

@@ -5,13 +5,11 @@ row: nothing is held twice, and memory is that of what is asked for, a batch or 
 in the page cache, which the machine takes back when it needs the room.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import IO, Any, Self, overload
+from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -270,25 +268,16 @@ class _Head(Spec):
 
 def write(folder: Path, layout: Layout, parts: Iterable[Columns]) -> None:
     """Writes the transitions of the requests in `parts`, which come by session and step, to `folder`."""
-    with _settled(folder / ROWS) as file:
+    with (folder / ROWS).open("wb") as file:
         for part in parts:
             file.write(layout.pack(part).data)
     n_left_out = 0
-    with _settled(folder / STEPS) as file:
+    with (folder / STEPS).open("wb") as file:
         for steps, left_out in known_steps(_mapped(folder / ROWS, layout.row), layout):
             file.write(steps.data)
             n_left_out += left_out
-    with _settled(folder / HEAD) as file:
-        file.write(_Head(layout=layout, n_left_out=n_left_out).model_dump_json().encode())
-
-
-@contextmanager
-def _settled(path: Path) -> Iterator[IO[bytes]]:
-    """Yields a new file to write, which is on the disk afterwards."""
-    with path.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
+    head = _Head(layout=layout, n_left_out=n_left_out)
+    (folder / HEAD).write_bytes(head.model_dump_json().encode())
 
 
 def _mapped(path: Path, of: np.dtype[Any]) -> NDArray[Any]:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from filelock import FileLock
 from pydantic_core import to_json
 
 from mtf_engine import sealed
@@ -95,27 +94,25 @@ def submit(
         writes_dataset=kind.writes_dataset,
         coordinates=kind.coordinates,
     )
-    workspace.run_dir(run.id).mkdir()
-    try:
-        sealed.write(workspace.run_dir(run.id) / files.MODULES, os.fsencode(_here()))
-        keep_row(workspace, run)
-        workspace.registry.add_run(run)
-    except BaseException:
-        shutil.rmtree(workspace.run_dir(run.id))
-        raise
+
+    def keep(folder: Path) -> None:
+        sealed.write(folder / files.MODULES, os.fsencode(_here()))
+        keep_row(folder, run)
+
+    workspace.add_run(run, keep)
     if parent_id is None:
         reconcile(workspace)
     return run.id
 
 
-def keep_row(workspace: Workspace, run: RunRow) -> None:
+def keep_row(folder: Path, run: RunRow) -> None:
     """Writes what the registry says of a run to its folder, from which the registry can be made anew.
 
     The result of a completed run has a file of its own.
     """
     apart = {"result"} if run.state is RunState.COMPLETED else set()
     row = run.model_dump_json(exclude=apart, indent=2).encode()
-    sealed.write(workspace.run_dir(run.id) / files.ROW, row)
+    sealed.write(folder / files.ROW, row)
 
 
 def reconcile(workspace: Workspace) -> None:
@@ -125,7 +122,8 @@ def reconcile(workspace: Workspace) -> None:
     """
     if workspace.read_only:
         return
-    with FileLock(workspace.path / "jobs.lock"):
+    with workspace.lock():
+        workspace.finish()
         _children[:] = [child for child in _children if child.poll() is None]
         working = [run for run in workspace.registry.runs(RunState.RUNNING) if _is_working(workspace, run)]
         _sweep(workspace, {run.dataset_id for run in working if run.writes_dataset})
@@ -197,6 +195,8 @@ def completed(workspace: Workspace, run: RunRow) -> RunRow:
     if not report.exists():
         raise Refusal(f"{run.id} failed: {run.error} (`runs logs {run.id}`)")
     told = json.loads(report.read_bytes())
+    if told["error"] != run.error:  # it is of an earlier attempt
+        raise Refusal(f"{run.id} failed: {run.error} (`runs logs {run.id}`)")
     raise Refusal(told["error"], tuple(Defect(**defect) for defect in told["defects"]))
 
 
@@ -251,7 +251,7 @@ def _whole(workspace: Workspace, run_id: str) -> str:
 
 def move(workspace: Workspace, run_id: str, places: int) -> None:
     """Moves a queued run by so many places, down if positive; at an end of the queue it stays there."""
-    with FileLock(workspace.path / "jobs.lock"):
+    with workspace.lock():
         queue = workspace.registry.queue()
         times = [run.queued_at or run.created_at for run in queue]
         ids = [run.id for run in queue]
@@ -266,7 +266,7 @@ def move(workspace: Workspace, run_id: str, places: int) -> None:
 
 def take_up(workspace: Workspace, run_id: str) -> tuple[RunRow, int]:
     """Returns a part that this process works on from now on, and its lock, to be closed when it ends."""
-    with FileLock(workspace.path / "jobs.lock"):  # or `reconcile` might be asking whether the part is alive
+    with workspace.lock():  # or `reconcile` might be asking whether the part is alive
         folder = workspace.run_dir(run_id)
         folder.mkdir(exist_ok=True)
         held = lock.take(folder / files.LOCK)
@@ -352,10 +352,12 @@ def _is_working(workspace: Workspace, run: RunRow) -> bool:
     if lock.is_held(workspace.run_dir(run.id) / files.LOCK):
         _enforce_cancel(run)
         return True
-    state = RunState.CANCELLED if run.cancel_requested_at else RunState.INTERRUPTED
-    error = None if run.cancel_requested_at else "the worker died; `runs resume` goes on"
-    if workspace.registry.update_run(run.id, RunState.RUNNING, state=state, error=error, finished_at=now()):
-        _remove_leavings(workspace, run)
+    run = workspace.registry.run(run.id)
+    if run.state is RunState.RUNNING:  # and not at its end a moment ago
+        remove_leavings(workspace, run)
+        state = RunState.CANCELLED if run.cancel_requested_at else RunState.INTERRUPTED
+        error = None if run.cancel_requested_at else "the worker died; `runs resume` goes on"
+        workspace.registry.update_run(run.id, RunState.RUNNING, state=state, error=error, finished_at=now())
     return False
 
 
@@ -368,12 +370,14 @@ def _enforce_cancel(run: RunRow) -> None:
             os.kill(run.pid, signal.SIGKILL if overdue > 2 else signal.SIGTERM)
 
 
-def _remove_leavings(workspace: Workspace, run: RunRow) -> None:
-    """Removes what a dead worker left unfinished: temp files, a dataset that was not yet registered."""
+def remove_leavings(workspace: Workspace, run: RunRow) -> None:
+    """Removes what the worker of a run that is not completed leaves: temp files, the dataset that it was writing."""
     for path in workspace.run_dir(run.id).glob(".*.tmp*"):
         path.unlink()
-    if run.writes_dataset and run.dataset_id not in {row.id for row in workspace.registry.datasets()}:
-        workspace.dataset_path(str(run.dataset_id)).unlink(missing_ok=True)
+    if run.writes_dataset and run.dataset_id is not None:
+        workspace.registry.delete_dataset(run.dataset_id)
+        for path in workspace.datasets_dir.glob(f"{run.dataset_id}.*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _sweep(workspace: Workspace, owners: set[str | None]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from mtf_engine.disk import write_atomically
+from mtf_engine.disk import room_for, write_atomically
 from mtf_engine.runs.files import METRICS
 from mtf_engine.spec import Refusal
 
@@ -26,12 +26,17 @@ _CRC = b',"crc32":'
 
 
 def append(folder: Path, row: Mapping[str, Any]) -> None:
-    """Adds one row in a single write, so that a reader or a kill meets whole rows."""
+    """Adds one row in a single write, so that a reader or a kill meets whole rows; it is on the disk afterwards.
+
+    A checkpoint is of the rows before it: it must not outlive them.
+    """
     line = _sealed(to_json(row, inf_nan_mode="null"))
     descriptor = os.open(folder / METRICS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
-        if os.write(descriptor, line) < len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / METRICS))
+        with room_for(folder / METRICS, n_bytes=len(line)):
+            if os.write(descriptor, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -20,7 +20,7 @@ from mtf_engine import sealed
 from mtf_engine.disk import refusals
 from mtf_engine.registry import RunRow, RunState, now
 from mtf_engine.runs import files, lock, metrics, provenance
-from mtf_engine.runs.executor import LOCK_DESCRIPTOR, keep_row, reconcile, take_up
+from mtf_engine.runs.executor import LOCK_DESCRIPTOR, keep_row, reconcile, remove_leavings, take_up
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.spec import Refusal
 from mtf_engine.workspace import Workspace
@@ -162,8 +162,22 @@ def _redirect(output: int, error: int) -> None:
 
 def _work(job: Job) -> RunState:
     """Does the work of a job's kind, records how it ended, and returns the state it ended in."""
-    workspace, run_id = job.workspace, job.run.id
-    values: dict[str, Any]
+    workspace = job.workspace
+    values, report = _ended(job)
+    try:
+        with refusals(workspace.path):
+            _record(job, values, report)
+    except Refusal as refusal:  # what is done is not told: it is to be done again
+        traceback.print_exc(file=sys.stderr)
+        values = {"state": RunState.FAILED, "error": str(refusal)}
+        with refusals(workspace.path):
+            _record(job, values, {"error": str(refusal), "defects": ()})
+    return values["state"]
+
+
+def _ended(job: Job) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Does the work of a job's kind; returns what the registry is to say of its end, and the report of a refusal."""
+    workspace = job.workspace
     try:
         with refusals(workspace.path):
             with _spare_room(job.folder):
@@ -172,31 +186,39 @@ def _work(job: Job) -> RunState:
                 kind = job.kinds[job.run.kind]
                 result = kind.work(job, kind.told(job.config))
             job.write_json(files.RESULT, result)
-        values = {"state": RunState.COMPLETED, "result": result}
+        return {"state": RunState.COMPLETED, "result": result}, None
     except Waits as waits:
         cancelled = {"state": RunState.CANCELLED}
-        values = cancelled if job.cancel_requested else {"state": RunState.WAITING, "error": str(waits)}
+        return cancelled if job.cancel_requested else {"state": RunState.WAITING, "error": str(waits)}, None
     except Stop:
         if job.cancel_requested:
-            values = {"state": RunState.CANCELLED}
-        else:
-            values = {
-                "state": RunState.INTERRUPTED,
-                "error": "the worker was told to end; `runs resume` goes on",
-            }
+            return {"state": RunState.CANCELLED}, None
+        told = "the worker was told to end; `runs resume` goes on"
+        return {"state": RunState.INTERRUPTED, "error": told}, None
     except Refusal as refusal:
         if refusal.__cause__:
             traceback.print_exception(refusal.__cause__, file=sys.stderr)
-        job.write_json(files.REPORT, {"error": str(refusal), "defects": refusal.defects})
-        values = {"state": RunState.FAILED, "error": str(refusal)}
+        failed = {"state": RunState.FAILED, "error": str(refusal)}
+        return failed, {"error": str(refusal), "defects": refusal.defects}
     except Exception:
         traceback.print_exc(file=sys.stderr)
-        values = {"state": RunState.FAILED, "error": "internal error, see the log"}
-    job.record_provenance(provenance.at_its_end(workspace, workspace.registry.run(run_id)))
-    workspace.registry.update_run(run_id, **values, finished_at=now())
-    with suppress(OSError):  # the registry has it; a disk that is full now need not make the end a death
-        keep_row(workspace, workspace.registry.run(run_id))
-    return values["state"]
+        return {"state": RunState.FAILED, "error": "internal error, see the log"}, None
+
+
+def _record(job: Job, values: dict[str, Any], report: dict[str, Any] | None) -> None:
+    """Tells the registry how a job ended, once nothing is there of what it did not complete."""
+    registry = job.workspace.registry
+    if values["state"] is not RunState.COMPLETED:
+        remove_leavings(job.workspace, job.run)
+    if report is not None:
+        job.write_json(files.REPORT, report)
+    job.record_provenance(provenance.at_its_end(job.workspace, registry.run(job.run.id)))
+    values["finished_at"] = now()
+    with suppress(
+        OSError
+    ):  # the registry will have it; a disk that is full now need not make the end a death
+        keep_row(job.folder, registry.run(job.run.id).model_copy(update=values))
+    registry.update_run(job.run.id, **values)  # nothing is written after what is true from here on
 
 
 @contextmanager
