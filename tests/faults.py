@@ -13,6 +13,7 @@ import os
 import pickle
 import random
 import shutil
+import sqlite3
 import subprocess
 import sys
 import traceback
@@ -21,9 +22,10 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from mtf_engine import sealed
+from mtf_engine import disk, registry, sealed
 from mtf_engine.disk import refusals
 from mtf_engine.registry import RunRow, RunState
 from mtf_engine.release import review
@@ -32,7 +34,7 @@ from mtf_engine.runs.doctor import examine
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.spec import BoundsPlan
 from mtf_engine.work import collect, evaluate, export, import_log, train
-from mtf_engine.workspace import Workspace
+from mtf_engine.workspace import REGISTRY, Workspace
 from tests.fixtures import logs
 from tests.fixtures.rounds import a_round, add_rounds
 
@@ -53,10 +55,10 @@ def built(folder: Path) -> Path:
     return library
 
 
-def started(library: Path, folder: Path, *options: str) -> list[dict[str, Any]]:
-    """Returns the outcomes of the trials that a process of its own does in `folder`."""
+def started(library: Path, folder: Path, sample: int, *names: str, planted: str = "") -> list[dict[str, Any]]:
+    """Returns the outcomes of the trials that a process of its own does in `folder`, perhaps with a bug."""
     environment = os.environ | {"LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.faults", str(library), str(folder), *options]
+    command = [sys.executable, "-m", "tests.faults", str(library), str(folder), planted, str(sample), *names]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -143,7 +145,9 @@ def _trained(workspace: Workspace) -> str:
 
 
 def _evaluate(workspace: Workspace) -> str:
-    return evaluate.submit_evaluate(workspace, ["baseline", _trained(workspace)], "import", floors=False)
+    policy = _trained(workspace)
+    dataset = str(workspace.registry.run(policy).dataset_id)
+    return evaluate.submit_evaluate(workspace, ["baseline", policy], dataset, floors=False)
 
 
 def _submit_steps(workspace: Workspace) -> str:
@@ -161,7 +165,13 @@ def _a_round(workspace: Workspace) -> str:
     return "progressive-1"
 
 
+_open: list[sqlite3.Connection] = []
+
+
 def _decide(workspace: Workspace, run_id: str) -> object:
+    """Decides while somebody reads the registry to the end: no last one who closes it moves over what was committed."""
+    _open.append(sqlite3.connect(workspace.path / REGISTRY))
+    _open[-1].execute("SELECT id FROM runs").fetchall()
     return review.decide(workspace, run_id, 1, "promote", name="somebody", reason="it is better")
 
 
@@ -320,11 +330,11 @@ class Campaign:
     def _tried(self, before: Path, about: str, old: Any, new: Any, trial: Trial) -> dict[str, Any]:
         """Returns a trial, the call it was about, what was said, and what is wrong with what it left."""
         self._copy(before)
-        disk = Disk(self._place, before, self._durable)
+        left = Disk(self._place, before, self._durable)
         how, said = self._forked(partial(self._act, trial, about))
         call = self._log.read_text().splitlines()[trial.at : trial.at + 1]
         if trial.fault == "power":
-            disk.lose_power(trial.names)
+            left.lose_power(trial.names)
         is_done = (how, said) == ("returned", True)
         looked, found = self._forked(partial(self._looked, trial.operation, about, old, new, is_done))
         problem, sentence = found if looked == "returned" else (f"looking at it {looked}: {found}", "")
@@ -416,8 +426,48 @@ def all_trials(name: str, calls: Sequence[str]) -> Iterator[Trial]:
         yield Trial(name, len(calls), "power", names=names)
 
 
-def main(library: str, folder: str, sample: str, *names: str) -> None:
+def _no_sync_of_files() -> None:
+    settle = disk.settle
+    disk.settle = lambda path: settle(path) if path.is_dir() else None
+
+
+def _no_sync_of_folders() -> None:
+    settle = disk.settle
+    disk.settle = lambda path: None if path.is_dir() else settle(path)
+
+
+def _no_sync_of_rows() -> None:
+    metrics.os = SimpleNamespace(**{**vars(os), "fsync": lambda _: None})
+
+
+def _no_sync_of_commits() -> None:
+    configure = registry._configure_sqlite
+
+    def configured(connection: Any, record: object) -> None:
+        configure(connection, record)
+        connection.execute("PRAGMA synchronous = NORMAL")
+
+    registry._configure_sqlite = configured
+
+
+def _written_in_place() -> None:
+    sealed.write_atomically = lambda path, content: path.write_bytes(content)
+
+
+PLANTED = {
+    "": ("", lambda: None),
+    "no sync of files": ("steps", _no_sync_of_files),
+    "no sync of folders": ("steps", _no_sync_of_folders),
+    "no sync of metrics": ("steps", _no_sync_of_rows),
+    "no sync of commits": ("decide", _no_sync_of_commits),
+    "written in place": ("steps", _written_in_place),
+}
+"""Bugs that the trials of an operation must find, each in a few."""
+
+
+def main(library: str, folder: str, planted: str, sample: str, *names: str) -> None:
     """Prints the outcomes of trials of operations, a line of JSON each: of so many drawn, and of each one's end."""
+    PLANTED[planted][1]()
     campaign = Campaign(ctypes.CDLL(library), Path(folder))
     generator = random.Random(0)
     for name in names:

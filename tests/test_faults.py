@@ -29,7 +29,7 @@ def wrong(outcomes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_whatever_call_fails_the_state_is_the_old_or_the_new_one(library, tmp_path):
-    outcomes = faults.started(library, tmp_path, str(SHORT), *LIGHT)
+    outcomes = faults.started(library, tmp_path, SHORT, *LIGHT)
     assert len(outcomes) == len(LIGHT) * (SHORT + 2)
     assert not wrong(outcomes)
 
@@ -37,7 +37,7 @@ def test_whatever_call_fails_the_state_is_the_old_or_the_new_one(library, tmp_pa
 @pytest.mark.slow
 @pytest.mark.parametrize("operation", faults.OPERATIONS)
 def test_a_campaign_loses_nothing(operation, library, tmp_path, capsys):
-    outcomes = faults.started(library, tmp_path, str(LONG), operation)
+    outcomes = faults.started(library, tmp_path, LONG, operation)
     lost = wrong(outcomes)
     with capsys.disabled():
         bound = 3 / len(outcomes)
@@ -45,3 +45,10 @@ def test_a_campaign_loses_nothing(operation, library, tmp_path, capsys):
             f"\n{operation}: {len(outcomes)} tried, {len(lost)} lost (at most {bound:.1%} by the rule of three)"
         )
     assert not lost
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bug", [bug for bug in faults.PLANTED if bug])
+def test_a_planted_bug_is_found(bug, library, tmp_path):
+    operation, _ = faults.PLANTED[bug]
+    assert wrong(faults.started(library, tmp_path, SHORT, operation, planted=bug))
