@@ -6,7 +6,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PYTHON) -m pytest
 WORKERS ?= 2
 DEMO := data/demo
 
-.PHONY: help demo app test fast slow test-range check lock format docs
+.PHONY: help demo app test fast slow test-range check lock audit format docs
 help:
 	@echo "make demo    install, fill a demo workspace, open the dashboard on http://localhost:8501"
 	@echo "make app     open the dashboard on your workspace (MTF_WORKSPACE, else data/)"
@@ -15,6 +15,7 @@ help:
 	@echo "make check   format, lint, types and every test"
 	@echo "make test-range  the tests that need no browser, on the oldest and the newest packages that pyproject.toml allows"
 	@echo "make lock    write requirements.txt and requirements-dev.txt from pyproject.toml (UPGRADE=--upgrade: newest)"
+	@echo "make audit   known vulnerabilities of the locked packages, or a line that their data was not reached"
 	@echo "make slow    the tests that need longer than minutes"
 	@echo "make format  rewrite the code in the house's format"
 	@echo "make docs    write the reference, the log format, its mapping's schema and the map of rooms from the code"
@@ -49,6 +50,9 @@ test-range: $(VENV)/dev.stamp
 
 lock: $(VENV)/dev.stamp
 	sh .ci/lock $(VENV)/bin/uv $(UPGRADE)
+
+audit: $(VENV)/dev.stamp
+	$(PYTHON) .ci/audit.py $(VENV)/bin/uv requirements.txt requirements-dev.txt
 
 format: $(VENV)/dev.stamp
 	$(PYTHON) -m ruff format .

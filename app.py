@@ -5,7 +5,7 @@ import streamlit as st
 from mtf_engine.disk import refusals, workspace_path
 from mtf_engine.runs import executor
 from mtf_engine.spec import Refusal
-from pages.shared import links, loaders, notices, places, words
+from pages.shared import access, links, loaders, notices, places, words
 
 SECTIONS = {
     "": {"pages/home/home.py": "Home"},
@@ -33,12 +33,20 @@ PAGES[""] += [
 ]
 
 st.set_page_config(page_title="Multi-Task Fusion workbench", layout="wide")
+try:
+    who = access.person()
+except Refusal as refusal:
+    st.navigation(PAGES, position="hidden")
+    access.show_login(refusal)
+    st.stop()
 page = st.navigation(PAGES)
 try:
+    if who:
+        access.show_person(who)
     links.one_entry_a_page()
     places.lead_earlier_link(page.url_path)
     with refusals(workspace_path()):
-        executor.reconcile(loaders.workspace())
+        executor.reconcile(loaders.whole_workspace())
         notices.follow()
         page.run()
 except Refusal as refusal:

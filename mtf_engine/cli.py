@@ -26,6 +26,7 @@ from mtf_engine.commands import (
     upkeep,
 )
 from mtf_engine.commands.frame import Group, Json, Session
+from mtf_engine.disk import keep_private, workspace_path
 
 app = typer.Typer(
     cls=Group,
@@ -55,7 +56,8 @@ def options(
         bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Opens the session that every command gets."""
+    """Opens the session that every command gets. What it writes is as private as its workspace."""
+    keep_private(workspace_path(workspace))
     context.obj = Session(workspace, json)
 
 

@@ -58,6 +58,15 @@ def workspace_path(path: Path | str | None = None) -> Path:
     return Path(path or os.environ.get("MTF_WORKSPACE") or "data").absolute()
 
 
+def keep_private(folder: Path) -> None:
+    """Makes what this process writes from now on as private as `folder` is; one to come is for its owner alone.
+
+    What the umask keeps from others stays kept from them.
+    """
+    rights = folder.stat().st_mode if folder.exists() else 0o700
+    os.umask(os.umask(0o077) | ~rights & 0o077)
+
+
 def write_atomically(path: Path, content: bytes, temp: Path | None = None, mode: int | None = None) -> None:
     """Writes `content` to `path` so that a reader, a crash or a full disk leaves the old file or the new one.
 

@@ -4,6 +4,7 @@ import re
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -16,6 +17,7 @@ from mtf_engine.disk import REPAIR
 from mtf_engine.registry_tables import (
     DATASETS,
     DECISIONS,
+    DELETIONS,
     PLANS,
     RUNS,
     VIEWS,
@@ -82,7 +84,7 @@ class RunRow(Spec):
     highest weighted GAUC of validation users so far, reached at `best_step`. `provenance` says what computed
     it: code, versions, threads, peak memory, the dataset's hash. A run with a `parent_id` is a part of that run,
     done in the parent's process, or put to work by a parent that only `coordinates` its parts. `told_end` is when the
-    end was that a notice was last sent of.
+    end was that a notice was last sent of, and `person` who started it, where somebody was logged in.
     """
 
     id: str
@@ -114,6 +116,7 @@ class RunRow(Spec):
     writes_dataset: bool = False
     coordinates: bool = False
     told_end: datetime | None = None
+    person: str | None = None
 
     @property
     def seconds(self) -> float | None:
@@ -148,12 +151,24 @@ class RunRow(Spec):
 
 
 class PlanRow(Spec):
-    """A bounds plan with a name and a note."""
+    """A bounds plan with a name and a note, and the `person` who stored it, where somebody was logged in."""
 
     name: str
     plan: BoundsPlan
     note: str = ""
     created_at: datetime
+    person: str | None = None
+
+
+class DeletionRow(Spec):
+    """What was deleted for good: a run, dataset or plan, `deleted` by its id, and the `person` if one was logged in."""
+
+    id: int
+    created_at: datetime
+    person: str | None
+    kind: str
+    deleted: str
+    name: str
 
 
 class ViewRow(Spec):
@@ -215,18 +230,21 @@ def is_outdated(url: str) -> bool:
 class Registry:
     """The rows behind a database URL. Every call opens its own connection, so any thread may call."""
 
-    def __init__(self, url: str, read_only: bool = False) -> None:
+    def __init__(
+        self, url: str, read_only: bool = False, person: str | None = None, look_only: bool = False
+    ) -> None:
+        self.person, self.look_only = person, look_only
         self._engine = sa.create_engine(url, poolclass=sa.NullPool)
         if read_only:
             sa.event.listen(self._engine, "do_connect", _open_read_only)
         elif self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _configure_sqlite)
         with self._engine.begin() as connection:
-            check_columns(connection) if read_only else create_or_upgrade(connection)
+            check_columns(connection) if read_only or look_only else create_or_upgrade(connection)
 
     def add_dataset(self, row: DatasetRow) -> None:
         """Adds `row`, in place of one with the same id (an import that was resumed)."""
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(sa.delete(DATASETS).where(DATASETS.c.id == row.id))
             connection.execute(sa.insert(DATASETS).values(row.model_dump()))
 
@@ -237,13 +255,15 @@ class Registry:
 
     def add_runs(self, rows: Sequence[RunRow]) -> None:
         """Adds runs, each in place of one with the same id: those that a damaged registry has lost."""
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             for row in rows:
                 connection.execute(sa.delete(RUNS).where(RUNS.c.id == row.id))
                 connection.execute(sa.insert(RUNS).values(row.model_dump()))
 
     def delete_dataset(self, dataset_id: str) -> None:
-        self._execute(sa.delete(DATASETS).where(DATASETS.c.id == dataset_id))
+        with self._writing() as connection:
+            self._note_deletion(connection, "dataset", DATASETS, DATASETS.c.id == dataset_id)
+            connection.execute(sa.delete(DATASETS).where(DATASETS.c.id == dataset_id))
 
     def add_run(self, row: RunRow) -> None:
         self._execute(sa.insert(RUNS).values(row.model_dump()))
@@ -313,17 +333,19 @@ class Registry:
         Their parts stay, as runs of their own whose ends are no news.
         """
         own = {"parent_id": None, "told_end": RUNS.c.finished_at}
-        these = sa.delete(RUNS).where(RUNS.c.id.in_(run_ids), RUNS.c.state.in_(of))
-        with self._engine.connect() as connection, connection.begin() as transaction:
+        named = RUNS.c.id.in_(run_ids)
+        with self._writing() as connection:
+            self._note_deletion(connection, "run", RUNS, named)
+            these = sa.delete(RUNS).where(named, RUNS.c.state.in_(of))
             if connection.execute(these).rowcount != len(set(run_ids)):
-                transaction.rollback()
+                connection.rollback()
                 return False
             connection.execute(sa.update(RUNS).where(RUNS.c.parent_id.in_(run_ids)).values(own))
         return True
 
     def save_plan(self, name: str, plan: BoundsPlan, note: str = "", seen: Seen = ANY) -> PlanRow | None:
         """Stores `plan` under `name`, and returns the one that it replaces; see `_replace`."""
-        row = {"name": name, "plan": plan.model_dump(mode="json"), "note": note}
+        row = {"name": name, "plan": plan.model_dump(mode="json"), "note": note, "person": self.person}
         found = self._replace(PLANS, row, seen)
         return None if found is None else PlanRow(**found)
 
@@ -332,7 +354,21 @@ class Registry:
         return self._rows(sa.select(PLANS).order_by(PLANS.c.name), PlanRow)
 
     def delete_plan(self, name: str) -> None:
-        self._execute(sa.delete(PLANS).where(PLANS.c.name == name))
+        with self._writing() as connection:
+            self._note_deletion(connection, "plan", PLANS, PLANS.c.name == name)
+            connection.execute(sa.delete(PLANS).where(PLANS.c.name == name))
+
+    def deletions(self) -> list[DeletionRow]:
+        """Returns what was deleted for good, newest first."""
+        return self._rows(sa.select(DELETIONS).order_by(DELETIONS.c.id.desc()), DeletionRow)
+
+    def _note_deletion(
+        self, connection: sa.Connection, kind: str, table: sa.Table, which: sa.ColumnElement[bool]
+    ) -> None:
+        key = table.c.get("id", table.c.name)
+        for deleted, name in connection.execute(sa.select(key, table.c.name).where(which)).all():
+            row = dict(created_at=now(), person=self.person, kind=kind, deleted=deleted, name=name)
+            connection.execute(sa.insert(DELETIONS).values(row))
 
     def save_view(self, name: str, query: Mapping[str, Sequence[str]], seen: Seen = ANY) -> None:
         """Stores a view of the table of runs under `name`, in place of an earlier one of that name; see `_replace`."""
@@ -348,7 +384,7 @@ class Registry:
         """
         of_name = table.c.name == row["name"]
         try:
-            with self._engine.begin() as connection:
+            with self._writing() as connection:
                 gone = connection.execute(sa.delete(table).where(of_name).returning(table)).mappings().first()
                 there = None if gone is None else gone["created_at"]
                 if seen not in (ANY, there):
@@ -372,7 +408,7 @@ class Registry:
         """
         insert = sa.insert(DECISIONS).values(row.model_dump(exclude={"id"})).returning(DECISIONS.c.id)
         try:
-            with self._engine.begin() as connection:
+            with self._writing() as connection:
                 return row.model_copy(update={"id": connection.execute(insert).scalar_one()})
         except sa.exc.IntegrityError:
             return None
@@ -398,8 +434,16 @@ class Registry:
                     raise
                 raise Refusal(f"the registry is damaged: a row of it cannot be read; {REPAIR}") from None
 
-    def _execute(self, statement: sa.Executable) -> int:
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        """Yields a connection whose changes are kept if nothing is raised; a Refusal for who may only look."""
+        if self.look_only:
+            raise Refusal("you may look here, and change nothing; ask whoever runs this for the role editor")
         with self._engine.begin() as connection:
+            yield connection
+
+    def _execute(self, statement: sa.Executable) -> int:
+        with self._writing() as connection:
             return connection.execute(statement).rowcount
 
 

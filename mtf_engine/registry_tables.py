@@ -94,6 +94,7 @@ RUNS = sa.Table(
     sa.Column("writes_dataset", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("coordinates", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("told_end", _UTC),
+    sa.Column("person", sa.String),
 )
 PLANS = sa.Table(
     "plans",
@@ -102,6 +103,7 @@ PLANS = sa.Table(
     sa.Column("plan", sa.JSON, nullable=False),
     sa.Column("note", sa.Text, nullable=False),
     sa.Column("created_at", _UTC, nullable=False),
+    sa.Column("person", sa.String),
 )
 VIEWS = sa.Table(
     "views",
@@ -129,6 +131,16 @@ DECISIONS = sa.Table(
 )
 sa.Index("one_entry_after_another", DECISIONS.c.follows, unique=True)
 """Whoever adds an entry without having read the last one is refused by the database itself."""
+DELETIONS = sa.Table(
+    "deletions",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("created_at", _UTC, nullable=False),
+    sa.Column("person", sa.String),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("deleted", sa.String, nullable=False),
+    sa.Column("name", sa.String, nullable=False),
+)
 ONE_DECISION = sa.Index("one_decision_a_round", DECISIONS.c.run_id, DECISIONS.c.round, unique=True)
 """Whoever decides a round second is refused by the database itself. Entries of no round do not count."""
 OF_OLDER_ROWS = {
@@ -136,7 +148,7 @@ OF_OLDER_ROWS = {
     "coordinates": RUNS.c.kind == "compare",
 }
 """What a column that an older workspace lacks is for the runs in it, where that is not its default."""
-APPEND_ONLY = (DECISIONS,)
+APPEND_ONLY = (DECISIONS, DELETIONS)
 """Tables whose rows no statement changes or deletes, held by the database itself where it is SQLite."""
 
 

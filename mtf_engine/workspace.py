@@ -42,11 +42,14 @@ class Workspace:
 
     `path` defaults to the environment's MTF_WORKSPACE, else `data`. The registry is `registry.sqlite` in it,
     unless MTF_REGISTRY_URL names another database. A workspace that cannot be written to is `read_only`: it
-    can be looked at, and what would write refuses.
+    can be looked at, and what would write refuses; so does one that is for somebody to `look_only`. What is written
+    carries the `person` who is logged in, where somebody is.
     """
 
-    def __init__(self, path: Path | str | None = None) -> None:
-        self.path = workspace_path(path)
+    def __init__(
+        self, path: Path | str | None = None, person: str | None = None, look_only: bool = False
+    ) -> None:
+        self.path, self.person, self.look_only = workspace_path(path), person, look_only
         self.datasets_dir = self.path / "datasets"
         self.runs_dir = self.path / "runs"
         file = self.path / REGISTRY
@@ -62,15 +65,19 @@ class Workspace:
     def _open(self, own: str) -> Registry:
         """Returns the registry, its `own` or the one that the environment names, once the folders are there."""
         named = os.environ.get(REGISTRY_URL)
+        if self.look_only and not self.read_only:
+            self.read_only = True
+            return Registry(named or own, person=self.person, look_only=True)
         if self.read_only:
             return Registry(named) if named else Registry(own, read_only=True)
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)  # one that is there stays as open as it is
         for folder in (self.datasets_dir, self.runs_dir):
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(exist_ok=True)
         with FileLock(self.path / "registry.lock"):
             if not named:
                 self._refuse_lost()
                 self._back_up_daily(own)
-            return Registry(named or own)
+            return Registry(named or own, person=self.person)
 
     def _refuse_lost(self) -> None:
         """Refuses a registry that is gone or empty where there are runs or logs: a new one would forget them."""

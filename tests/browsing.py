@@ -28,6 +28,12 @@ PROBES = re.compile(r"/\w+/_stcore/(health|host-config)$")
 VIEWPORT = {"width": 1280, "height": 900}
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 class Server:
     """A dashboard of its own, on a free port."""
 
@@ -38,12 +44,11 @@ class Server:
         mtf: Sequence[str | Path] = MTF,
         cwd: Path = ROOT,
         base: str = "",
+        options: Sequence[str | Path] = (),
     ) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         self.url = f"http://localhost:{port}{base}"
-        command = [*mtf, "--workspace", workspace, "dashboard", "--port", str(port), "--headless"]
+        command = [*mtf, "--workspace", workspace, "dashboard", "--port", str(port), "--headless", *options]
         env = os.environ | {"STREAMLIT_SERVER_BASE_URL_PATH": base}
         with log.open("wb") as output:
             self.process = subprocess.Popen(

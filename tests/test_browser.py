@@ -5,7 +5,10 @@ import re
 import signal
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -123,6 +126,25 @@ def test_a_deep_link_below_a_base_path_shows_its_page_and_its_links_stay_there(p
     inside = [link for link in links if link.startswith("http://localhost")]
     assert len(inside) >= len(TITLES)
     assert all(link.startswith(f"{below_a_path.url}/") for link in inside)
+
+
+@pytest.mark.parametrize("path", ["/", "/runs", "/_stcore/host-config", "/_stcore/health", "/nowhere.js"])
+def test_a_foreign_host_gets_400_and_every_answer_says_who_may_frame_it(path, dashboard):
+    port = urlsplit(dashboard.url).port
+    for host, foreign in (
+        (f"localhost:{port}", False),
+        ("evil.example", True),
+        (f"localhost.evil:{port}", True),
+    ):
+        for method in ("GET", "PUT"):
+            connection = HTTPConnection("127.0.0.1", port, timeout=SECONDS)
+            with closing(connection):
+                connection.request(method, path, headers={"Host": host})
+                answer = connection.getresponse()
+            assert (answer.status == 400) == foreign, (host, method, answer.status)
+            assert answer.headers["content-security-policy"] == "frame-ancestors 'self'"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["referrer-policy"] == "same-origin"
 
 
 def test_back_leads_to_the_page_before_whatever_was_chosen_on_this_one(dashboard, tab):

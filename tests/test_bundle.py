@@ -8,7 +8,6 @@ import resource
 import struct
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -321,15 +320,20 @@ EVIL: dict[str, tuple[Callable[[dict[str, bytes]], bytes], str]] = {
 }  # fmt: skip
 
 
+def at_work() -> float:
+    """Returns the seconds of processor time that processes of this one have taken."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+
+
 @pytest.mark.parametrize("name", EVIL)
 def test_a_bundle_of_a_strangers_is_refused_with_its_reason_and_nothing_is_written(bundle, tmp_path, name):
     make, reason = EVIL[name]
     (tmp_path / "evil.zip").write_bytes(make(contents(bundle)))
-    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, at_work()
     with pytest.raises(Refusal, match=reason):
         verify(tmp_path / "evil.zip")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1_024  # KiB
-    assert time.monotonic() - began < 3 * answering.CPU_SECONDS
+    assert at_work() - began < 3 * answering.CPU_SECONDS
     assert [path.name for path in tmp_path.iterdir()] == ["evil.zip"]
 
 

@@ -421,6 +421,29 @@ def test_a_run_is_shown_with_what_a_watcher_needs_and_no_path(shell: Shell) -> N
     assert shell("runs", "logs", run.id) == {"run_id": run.id, "lines": []}
 
 
+@pytest.mark.parametrize("others", [0, 0o050])
+def test_a_new_workspace_is_its_owners_alone_and_one_that_is_there_stays_as_it_is(others, tmp_path):
+    path, before = tmp_path / "workspace", os.umask(0o022)
+    try:
+        if others:
+            path.mkdir()
+            path.chmod(0o700 | others)
+        words = ["--json", "--workspace", str(path)]
+        collect = ["dataset", "collect", "--env", "session", "--explore", "uniform", "--requests", "20"]
+        with worked_on_here():
+            assert CliRunner().invoke(app, [*words, *collect]).exit_code == 0
+        report = json.loads(CliRunner().invoke(app, [*words, "doctor"]).stdout)
+    finally:
+        os.umask(before)
+    inside = {p: p.stat().st_mode & 0o777 for p in [path, *path.rglob("*")]}
+    assert len(inside) > 10
+    wrong = {p: oct(m) for p, m in inside.items() if m & ~((0o700 if p.is_dir() else 0o600) | others)}
+    assert not wrong
+    assert report["access"].startswith(
+        "others on this machine too (drwxr-x---)" if others else "its owner alone"
+    )
+
+
 def test_the_doctor_names_orphans_lost_and_changed_files(filled: Shell, tmp_path: Path) -> None:
     assert filled("doctor")["ledger_mismatches"] == []
     path = filled.workspace.dataset_path(filled.workspace.dataset("explored").id)

@@ -8,22 +8,17 @@ from pathlib import Path
 import pytest
 from streamlit import config
 from streamlit.runtime.pages_manager import PagesManager
-from streamlit.web import cli, skills
+from streamlit.web import skills
 from typer.testing import CliRunner
 
 from mtf_engine import dashboard
 from mtf_engine.cli import app
 from mtf_engine.spec import Refusal
 from pages.shared import words
+from tests.browsing import free_port
 from tests.titles import TITLES
 
 ROOT = Path(__file__).parent.parent
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def test_streamlit_is_told_that_the_folder_pages_is_ours(monkeypatch):
@@ -37,16 +32,16 @@ def test_streamlit_is_told_that_the_folder_pages_is_ours(monkeypatch):
 
 
 def test_the_launcher_says_where_the_dashboard_is_and_no_offer_lies_over_it(tmp_path, monkeypatch, capsys):
-    asked = []
+    asked = {}
     monkeypatch.setenv("MTF_WORKSPACE", "")
-    monkeypatch.setattr(cli, "main", lambda arguments, **_: asked.extend(arguments))
+    monkeypatch.setattr(dashboard, "serve", lambda hosts, options, open_at: asked.update(options))
     dashboard.main(tmp_path, port=(port := free_port()))
     assert f"The dashboard of {tmp_path}: http://localhost:{port} (" in capsys.readouterr().out
     names = ("server.headless", "logger.hideWelcomeMessage")
     before = {name: config.get_option(name) for name in names}
     try:
         for name in names:
-            config.set_option(name, f"--{name}=true" in asked)
+            config.set_option(name, asked[name])
         assert skills.nudge_suppression_reason() == "welcome_hidden"
     finally:
         for name, value in before.items():
@@ -55,13 +50,24 @@ def test_the_launcher_says_where_the_dashboard_is_and_no_offer_lies_over_it(tmp_
 
 @pytest.mark.parametrize("base", ["team/mtf", "/team/mtf/"])
 def test_the_launcher_names_the_address_below_the_base_path_it_serves(base, tmp_path, monkeypatch, capsys):
-    asked = []
+    asked = {}
     monkeypatch.setenv("MTF_WORKSPACE", "")
     monkeypatch.setenv("STREAMLIT_SERVER_BASE_URL_PATH", base)
-    monkeypatch.setattr(cli, "main", lambda arguments, **_: asked.extend(arguments))
+    monkeypatch.setattr(dashboard, "serve", lambda hosts, options, open_at: asked.update(options, at=open_at))
     dashboard.main(tmp_path, port=(port := free_port()))
     assert f"http://localhost:{port}/team/mtf/ (" in capsys.readouterr().out
-    assert "--server.baseUrlPath=team/mtf" in asked
+    assert (asked["server.baseUrlPath"], asked["at"]) == ("team/mtf", f"http://localhost:{port}/team/mtf/")
+
+
+def test_host_names_are_those_of_the_settings_and_those_that_are_named(monkeypatch):
+    own = ["localhost", "127.0.0.1"]
+    assert dashboard.allowed_hosts() == own
+    assert dashboard.allowed_hosts(["Team.example.org", "localhost"]) == [*own, "team.example.org"]
+    monkeypatch.setenv("STREAMLIT_SERVER_ALLOWED_HOSTS", "a.example, *.b.example")
+    assert dashboard.allowed_hosts() == ["a.example", "*.b.example"]
+    for wrong in ("https://team.example.org", "team.example.org:8501", "", "*team", "a.*.org"):
+        with pytest.raises(Refusal, match="is no host name"):
+            dashboard.allowed_hosts([wrong])
 
 
 def test_a_port_in_use_is_told_before_an_address_is(tmp_path):
@@ -99,3 +105,21 @@ def test_a_command_to_copy_names_a_workspace_of_the_project_from_the_projects_fo
     own = words.command(ROOT / "data" / "demo", "runs", "show", "a run")
     assert own == "mtf --workspace data/demo runs show 'a run'"
     assert f"--workspace {tmp_path} " in words.command(tmp_path, "runs")
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.0.2.1", "team.example.org"])
+def test_nobody_listens_beyond_this_machine_without_asking_who_comes(address, tmp_path, monkeypatch):
+    served = []
+    monkeypatch.setattr(dashboard, "serve", lambda hosts, options, open_at: served.append(options))
+    monkeypatch.setattr(dashboard, "refuse_port", lambda port, address: None)
+    monkeypatch.setenv("MTF_WORKSPACE", "")
+    monkeypatch.setenv("STREAMLIT_SERVER_ADDRESS", address)
+    words = ["--workspace", str(tmp_path), "dashboard", "--headless"]
+    done = CliRunner().invoke(app, words)
+    assert (done.exit_code, done.stdout, served) == (1, "", [])
+    assert done.stderr.startswith(
+        f"{address} is reached by others, and nobody is asked who they are: give a --login"
+    )
+    assert CliRunner().invoke(app, [*words, "--insecure"]).exit_code == 0
+    assert served[0]["server.address"] == address
+    assert served[0]["secrets.files"] == []

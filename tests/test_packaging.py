@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -46,6 +47,19 @@ def test_what_is_installed_is_what_is_locked(lock: str) -> None:
     assert {n: v for n, v in installed.items() if v is None or v.partition("+")[0] != versions[n]} == {}
     missing = {name for name in _tree(LOCKS[lock]) if name not in versions and not CUDA.match(name)}
     assert missing == set(), "run `make lock`"
+
+
+def test_an_audit_says_what_is_vulnerable_what_was_left_out_and_whether_there_was_one():
+    verdict = runpy.run_path(str(ROOT / ".ci" / "audit.py"))["verdict"]
+    whole = {"name": "numpy", "version": "2.4.6", "vulns": []}
+    holed = {"name": "jinja2", "version": "2.4", "vulns": [{"id": "PYSEC-1", "fix_versions": ["2.4.1"]}]}
+    unknown = {"name": "own", "skip_reason": "not found"}
+    assert verdict([whole]) == (["ONLINE: 1 packages audited, 0 problems"], 0)
+    told, code = verdict([whole, holed, unknown])
+    assert told[:2] == ["jinja2 2.4: PYSEC-1, mended in 2.4.1", "own: not audited: not found"] and code == 1
+    for nothing in ([], [unknown, unknown]):
+        told, code = verdict(nothing)
+        assert "OFFLINE" in told[-1] and code is None
 
 
 def _installed(name: str) -> str | None:

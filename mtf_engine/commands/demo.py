@@ -56,15 +56,8 @@ def fill(workspace: Workspace, world: str = DEFAULT_WORLD) -> dict[str, Any]:
     policies = _started(workspace, "train", trainings)
     finish_all(workspace, *policies)
     score = partial(submit_evaluate, workspace, [*policies, BASELINE], test, name="demo comparison")
-    test_all = partial(
-        submit_abtest,
-        workspace,
-        policies,
-        against=BASELINE,
-        env=environment("session", world),
-        n_users=N_USERS,
-        name="demo A/B test",
-    )
+    against = {"against": BASELINE, "env": environment("session", world), "n_users": N_USERS}
+    test_all = partial(submit_abtest, workspace, policies, name="demo A/B test", **against)
     evaluation, tested = finish_all(
         workspace,
         *_started(workspace, "evaluate", {"demo comparison": score}),

@@ -1,4 +1,4 @@
-"""`runs list`, `show`, `cancel`, `resume`, `move`, `logs`, `compare`, `tensorboard`."""
+"""`runs list`, `show`, `cancel`, `resume`, `move`, `logs`, `compare`, `tensorboard`, `deletions`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -127,3 +127,10 @@ def tensorboard(
 
     written = [(run_id, *export(shell.workspace, run_id, to)) for run_id in run_ids]
     shell.show([{"run_id": run_id, "file": str(path), "points": n} for run_id, path, n in written])
+
+
+@command(app, "runs deletions")
+def deletions(shell: Session) -> None:
+    """List what was deleted for good, newest first: runs, datasets and plans, and by whom if one was logged in."""
+    rows = [row.model_dump(mode="json", exclude={"id"}) for row in shell.workspace.registry.deletions()]
+    shell.show(rows)

@@ -1,5 +1,6 @@
 """`density`, `doctor`, `dashboard`, `demo`, and the hidden `run-job`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -52,11 +53,29 @@ def dashboard(
     shell: Session,
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 8501,
     headless: Annotated[bool, typer.Option("--headless", help="Open no browser.")] = False,
+    host_name: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Answer requests to this host too: a proxy's. Several times."),
+    ] = None,
+    login: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="MTF_LOGIN", metavar="FILE", help="Who may come in, and as what: docs/deploy.md."
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option("--insecure", help="Let whoever reaches it start, delete and decide in any name."),
+    ] = False,
 ) -> None:
-    """Serve the dashboard of the workspace."""
+    """Serve the dashboard of the workspace.
+
+    Requests to a host other than localhost and --host-name get 400. Where others than this machine reach it
+    (STREAMLIT_SERVER_ADDRESS), it asks who they are by --login, or is refused.
+    """
     from mtf_engine.dashboard import main
 
-    main(shell.workspace.path, port, headless)
+    main(shell.workspace.path, port, headless, host_name or (), login, insecure)
 
 
 @command(app, "--workspace data/demo demo")

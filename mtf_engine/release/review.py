@@ -144,8 +144,9 @@ def decide(
 ) -> DecisionRow:
     """Returns the ledger's new entry: a round's candidate is made live, or not.
 
-    Refused are an entry without a name, a second one for the same round, one that the rule does not recommend
-    without a reason, and one where something else was made live after the entry that was `seen` (None: the last).
+    Who is logged in stands in it, else `name`. Refused are an entry without a name, a second one for the same round,
+    one that the rule does not recommend without a reason, and one where something else was made live after the entry
+    that was `seen` (None: the last).
     """
     follows = last_entry(workspace)
     found = case(workspace, run_id, number)
@@ -208,6 +209,7 @@ def rollback(
 
 
 def _append(workspace: Workspace, row: DecisionRow, seen: int | None) -> DecisionRow:
+    row = row.model_copy(update={"name": workspace.person or row.name})
     moved = [one for one in history(workspace) if seen is not None and (one["decision"] or 0) > seen]
     if moved:
         raise Refusal(

@@ -1,5 +1,6 @@
 """Compares what the registry says with what lies in the workspace's folders."""
 
+import stat
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,7 +26,7 @@ def examine(workspace: Workspace) -> dict[str, Any]:
     """Returns `damaged` (a sentence a file), `ledger_mismatches` (one a dataset), `orphans` and `versions`.
 
     Every file of a run and every dataset is read whole, so that a change of a single bit is found. Orphans are files
-    without a row; `backup` is the newest whole one of the registry.
+    without a row; `backup` is the newest whole one of the registry. `access` says who else may read the workspace.
     """
     rows, backup = workspace.registry.datasets(), newest_backup(workspace.path)
     return {
@@ -36,8 +37,17 @@ def examine(workspace: Workspace) -> dict[str, Any]:
         "orphans": _orphans(workspace, {row.id for row in rows}),
         "ledger_mismatches": [sentence for row in rows for sentence in _mismatches(workspace, row)],
         "backup": backup and backup.name,
+        "access": _access(workspace),
         "versions": {"mtf_engine": mtf_engine.__version__, **versions()},
     }
+
+
+def _access(workspace: Workspace) -> str:
+    """Returns who may look into the workspace, and how it is closed where others may."""
+    mode = workspace.path.stat().st_mode
+    if not mode & 0o077:
+        return "its owner alone"
+    return f"others on this machine too ({stat.filemode(mode)}); `chmod -R go= {workspace.path}` ends that"
 
 
 def _orphans(workspace: Workspace, dataset_ids: set[str]) -> list[str]:

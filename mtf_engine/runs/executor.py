@@ -93,6 +93,7 @@ def submit(
         parent_id=parent_id,
         writes_dataset=kind.writes_dataset,
         coordinates=kind.coordinates,
+        person=workspace.person,
     )
 
     def keep(folder: Path) -> None:

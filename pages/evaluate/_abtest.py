@@ -12,12 +12,13 @@ from mtf_engine.evaluation.abtest import BARE_METRICS, DECIDES, METRICS
 from mtf_engine.evaluation.agreement import agreement
 from mtf_engine.evaluation.result import PairedDifference
 from mtf_engine.evaluation.sequential import look_at
+from mtf_engine.permissions import Action
 from mtf_engine.policies.fixed import fixed_fits
 from mtf_engine.registry import BASELINE, RunRow, RunState, is_fixed, run_of
 from mtf_engine.runs import estimates, executor
 from mtf_engine.work.abtest import looks_so_far, submit_abtest
 from pages.evaluate import _abtest_looks, _abtest_results, _livetest
-from pages.shared import comparison, follow, glossary, links, loaders, places, results, words
+from pages.shared import access, comparison, follow, glossary, links, loaders, places, results, words
 from pages.shared.exhibit import described, exhibit, folded
 
 TEST = "test"
@@ -148,7 +149,7 @@ def show_effects(run: RunRow, test: ABTest, frame: pd.DataFrame, runs: results.R
             said = f"Means per user under {len(test.policies)} policies, with 95 % intervals"
             described(_abtest_results.means(test, runs), "means", said)
     with st.container(horizontal=True):
-        st.download_button(
+        access.download_button(
             "Download JSON", test.model_dump_json(indent=2), f"{run.id}.json", on_click="ignore"
         )
     if test.n_planned:
@@ -235,7 +236,7 @@ def show_start(order: Order) -> None:
     workspace = loaders.workspace()
     took = estimates.ab_test(workspace, order.env, (1 + len(order.policies)) * order.n_seeds * order.n_users)
     st.caption(words.plain(f"It will take about {words.duration(took.seconds)} ({took.basis})."))
-    if st.button("Start the test", type="primary"):
+    if access.button(Action.ABTEST, "Start the test", type="primary"):
         with follow.refusals():
             st.query_params[TEST] = submit_abtest(
                 workspace,

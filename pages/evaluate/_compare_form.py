@@ -6,10 +6,11 @@ import streamlit as st
 
 from mtf_engine.algos import ALGOS
 from mtf_engine.environments.names import meets_again
+from mtf_engine.permissions import Action
 from mtf_engine.runs import estimates
 from mtf_engine.work.study import asked_for, parts, submit_compare
 from pages.evaluate._factorial_tables import DATASETS
-from pages.shared import follow, links, loaders, words, worlds
+from pages.shared import access, follow, links, loaders, words, worlds
 
 PRESETS = ("laptop", "demo", "paper")
 HALF_WIDTH = 0.15
@@ -32,7 +33,7 @@ def show() -> None:
         took = estimates.campaign(workspace, "compare", world.env, n_parts, asked["sessions"])
         said = f"{n_parts:,} runs, which will take about {words.duration(took.seconds)} ({took.basis})."
         st.caption(words.plain(said))
-    if st.button("Start the comparison", type="primary"):
+    if access.button(Action.COMPARE, "Start the comparison", type="primary"):
         with follow.refusals():
             run_id = submit_compare(workspace, **whole)
             links.forget("run")

@@ -7,9 +7,10 @@ import pandas as pd
 import streamlit as st
 
 from mtf_engine.evaluation.explain import LoggedRequest, draw_request
+from mtf_engine.permissions import Action
 from mtf_engine.registry import DatasetRow
 from pages.evaluate import _explain_charts, _explaining
-from pages.shared import comparison, follow, glossary, links, loaders, words
+from pages.shared import access, comparison, follow, glossary, links, loaders, words
 from pages.shared.exhibit import csv_download, described, exhibit, folded
 from pages.shared.firsts import first
 
@@ -33,7 +34,7 @@ def choose_request(dataset: DatasetRow) -> int | None:
         text = st.text_input(
             "Request id", key=key, width=260, placeholder="a number, or draw one", on_change=forget_item
         )
-        st.button("Draw one at random", on_click=draw, args=(dataset,))
+        access.button(Action.LOOK, "Draw one at random", on_click=draw, args=(dataset,))
     if text.strip().isdigit():
         st.query_params["request"] = text.strip()
         return int(text)

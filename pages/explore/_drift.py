@@ -4,7 +4,8 @@ import pandas as pd
 import streamlit as st
 
 from mtf_engine.exploration.drift import DriftBounds, DriftRow, HoldingBox, drift_quantiles
-from pages.shared import acting, links, loaders, log_charts, places, plans, words
+from mtf_engine.permissions import Action
+from pages.shared import access, acting, links, loaders, log_charts, places, plans, words
 from pages.shared.exhibit import exhibit
 
 EVERYBODY = "*everybody"
@@ -78,7 +79,7 @@ def show_plan(chosen: acting.Acting, found: DriftBounds, options: list[str]) -> 
     """Draws the way from the proposed plan to the planner."""
     for segment, n in found.left_out.items():
         st.caption(f"{words.plain(segment)} has {n} requests only and keeps the default box.")
-    if st.button("Take it to the planner", type="primary"):
+    if access.button(Action.LOOK, "Take it to the planner", type="primary"):
         plans.draw(found.plan, f"from drift of {chosen.text}, {100 * found.share:g} %")
         st.switch_page(places.BOUNDS, query_params={places.TAB: places.BY_HAND, "dataset": chosen.dataset.id})
     st.caption("The same on the command line")

@@ -3,11 +3,12 @@
 import pandas as pd
 import streamlit as st
 
+from mtf_engine.permissions import Action
 from mtf_engine.questions import dependents
 from mtf_engine.questions.exploring import plan_changes
 from mtf_engine.registry import PlanRow
 from mtf_engine.spec import BoundsPlan, Refusal
-from pages.shared import follow, loaders, needed, plans, words
+from pages.shared import access, follow, loaders, needed, plans, words
 from pages.shared.exhibit import csv_download
 
 STORE_REFUSAL = "store refusal"
@@ -19,11 +20,13 @@ def store_form(draft: plans.Draft, rows: list[PlanRow]) -> None:
     name = left.text_input("Name", key="plan name", placeholder="what commands call it").strip()
     note = middle.text_input("Note (optional)", key="plan note", placeholder=draft.origin)
     there = next((row.created_at for row in rows if row.name == name), None)
-    right.button(
+    access.button(
+        Action.SAVE_PLAN,
         "Replace" if there else "Store",
         type="primary",
         disabled=not name,
         width="stretch",
+        place=right,
         on_click=follow.told,
         args=(
             STORE_REFUSAL,
@@ -45,8 +48,8 @@ def yaml_form(draft: plans.Draft, n_actions: int) -> None:
     refusal = st.session_state.get("plan refusal")
     section = st.expander("As a file: YAML", expanded=bool(refusal))
     left, right = section.columns([1, 2], vertical_alignment="bottom")
-    left.download_button(
-        "Download YAML", draft.plan.to_yaml, "plan.yaml", "application/yaml", on_click="ignore"
+    access.download_button(
+        "Download YAML", draft.plan.to_yaml, "plan.yaml", "application/yaml", place=left, on_click="ignore"
     )
     right.file_uploader("Upload YAML", ["yaml", "yml"], key="plan yaml", on_change=_upload, args=(n_actions,))
     if refusal:
@@ -115,17 +118,24 @@ def _stored(rows: list[PlanRow], draft: plans.Draft, names: tuple[str, ...]) -> 
     name = left.selectbox("Stored plan", by_name, key="stored plan")
     row = by_name[name]
     fits = row.plan.n_actions == len(names)
-    middle.button(
+    access.button(
+        Action.LOOK,
         "Go on from it",
         on_click=plans.draw,
         args=(row.plan, f"from the stored plan {name}"),
         disabled=not fits,
+        place=middle,
         width="stretch",
     )
     with right.popover("Delete…", width="stretch"):
         st.write(f"Datasets that were collected with {words.plain(name)} keep their own copy of it.")
         needed.show(dependents.of_plan(loaders.workspace(), row.plan))
-        st.button("Delete for good", on_click=loaders.workspace().registry.delete_plan, args=(name,))
+        access.button(
+            Action.SAVE_PLAN,
+            "Delete for good",
+            on_click=loaders.workspace().registry.delete_plan,
+            args=(name,),
+        )
     show_changes(row, rows, draft, names)
 
 

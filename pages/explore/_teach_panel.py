@@ -9,9 +9,10 @@ import streamlit as st
 from mtf_engine.exploration.pilot import Pilot
 from mtf_engine.exploration.teaching import FAR, WIDEST, Teaching, origin, teach
 from mtf_engine.logs import aggregates
+from mtf_engine.permissions import Action
 from mtf_engine.registry import DatasetRow
 from mtf_engine.spec import FusionSpec, Refusal
-from pages.shared import bounds_charts, links, loaders, plans, words
+from pages.shared import access, bounds_charts, links, loaders, plans, words
 from pages.shared.counting import Aggregate, counted
 from pages.shared.exhibit import csv_download, described, exhibit, folded
 
@@ -81,7 +82,7 @@ def _measured(row: DatasetRow) -> Pilot | None:
         st.write(
             "What this log tells of exploring was not measured yet: some 5 seconds for 100,000 requests."
         )
-        st.button("Measure the pilot", on_click=_ask, args=(row.id,))
+        access.button(Action.LOOK, "Measure the pilot", on_click=_ask, args=(row.id,))
         return None
     return counted(row, PILOT)
 
@@ -224,7 +225,9 @@ def _dimensions(found: Teaching) -> None:
 def _take(row: DatasetRow, found: Teaching) -> None:
     """Draws what makes the box the visitor's plan; the planner is then drawn anew."""
     note = origin(row.name, found)
-    if st.button("Make it the plan", type="primary", on_click=plans.draw, args=(found.plan, note)):
+    if access.button(
+        Action.LOOK, "Make it the plan", type="primary", on_click=plans.draw, args=(found.plan, note)
+    ):
         st.session_state["taught"] = True
         st.rerun()
     if st.session_state.pop("taught", False):

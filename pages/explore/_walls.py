@@ -5,8 +5,9 @@ import streamlit as st
 
 from mtf_engine.exploration.wall_pressure import RULE, WallPressure, wall_pressure
 from mtf_engine.exploration.walls import AT_WALL
+from mtf_engine.permissions import Action
 from mtf_engine.questions.exploring import logged_plan
-from pages.shared import acting, links, loaders, log_charts, places, plans, words
+from pages.shared import access, acting, links, loaders, log_charts, places, plans, words
 from pages.shared.exhibit import exhibit
 
 PROPOSALS = {
@@ -65,7 +66,9 @@ def _interval(lower: pd.Series, upper: pd.Series) -> list[str]:
 
 def show_plan(chosen: acting.Acting, against: plans.Chosen, found: WallPressure, by_segment: bool) -> None:
     """Draws the way from the proposed walls to the planner."""
-    if st.button("Take it to the planner", type="primary", disabled=found.plan == against.plan):
+    if access.button(
+        Action.LOOK, "Take it to the planner", type="primary", disabled=found.plan == against.plan
+    ):
         plans.draw(found.plan, f"from wall pressure of {chosen.text} on {against.title}")
         st.switch_page(places.BOUNDS, query_params={places.TAB: places.BY_HAND, "dataset": chosen.dataset.id})
     st.caption(f"The same on the command line{plans.where(against)}")

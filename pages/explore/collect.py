@@ -4,11 +4,12 @@ from typing import Any, NamedTuple
 
 import streamlit as st
 
+from mtf_engine.permissions import Action
 from mtf_engine.registry import BASELINE, RunRow
 from mtf_engine.runs import estimates, executor
 from mtf_engine.spec import Refusal
 from mtf_engine.work.collect import submit_collect
-from pages.shared import follow, links, loaders, places, plans, words, worlds
+from pages.shared import access, follow, links, loaders, places, plans, words, worlds
 from pages.shared.worlds import World
 
 KINDS = {
@@ -81,7 +82,7 @@ def show_form() -> None:
     workspace = loaders.workspace()
     took = estimates.collection(workspace, world.env, settings["n_requests"])
     st.caption(words.plain(f"It will take about {words.duration(took.seconds)} ({took.basis})."))
-    if st.button("Collect", type="primary"):
+    if access.button(Action.COLLECT, "Collect", type="primary"):
         with follow.refusals():
             st.query_params[FOLLOWED] = submit_collect(workspace, **settings)
             st.rerun()

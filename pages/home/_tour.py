@@ -5,9 +5,10 @@ from typing import NamedTuple
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from mtf_engine.permissions import Action
 from mtf_engine.questions.demo import LOGS, TRAININGS
 from mtf_engine.registry import DatasetRow, RunRow, RunState
-from pages.shared import memory, places
+from pages.shared import access, memory, places
 
 CLOSED = "closed"
 BESIDE = 3
@@ -92,7 +93,7 @@ def show(tour: list[Stop]) -> None:
         for first in range(0, len(tour), BESIDE):
             for i, column in enumerate(st.columns(BESIDE), start=first):
                 _show_stop(column.container(border=True, height="stretch"), i + 1, tour[i])
-    st.button("Take the tour" if closed else "Close the tour", key="turn tour")
+    access.button(Action.LOOK, "Take the tour" if closed else "Close the tour", key="turn tour")
 
 
 def _show_stop(place: DeltaGenerator, number: int, stop: Stop) -> None:

@@ -8,7 +8,7 @@ import streamlit as st
 from mtf_engine.logs.exporting import packed
 from mtf_engine.registry import DatasetRow
 from mtf_engine.runs.storage import open_dataset
-from pages.shared import loaders, words
+from pages.shared import access, loaders, words
 
 FORMATS = {"parquet": "Parquet, as an import reads it", "minari": "Minari dataset", "d3rlpy": "d3rlpy, HDF5"}
 NEEDS = {"parquet": "pyarrow", "minari": "minari", "d3rlpy": "h5py"}
@@ -25,7 +25,7 @@ def show(row: DatasetRow) -> None:
         "Format", offered, format_func=offered.__getitem__, key=f"export format of {row.id}"
     )
     suffix = "h5" if chosen == "d3rlpy" else "zip"
-    st.download_button(
+    access.download_button(
         "Download",
         partial(_written, row.id, chosen),
         f"{row.id}.{suffix}",

@@ -17,7 +17,7 @@ from mtf_engine.logs.preview import Preview, preview
 from mtf_engine.logs.units import OTHER_UNITS, TIME_UNITS, TimeUnit, WatchTimeUnit
 from mtf_engine.spec import Refusal
 from pages.logs._shape_form import KEPT, USERS, given_columns, shape_form
-from pages.shared import words
+from pages.shared import access, words
 from pages.shared.firsts import first
 
 NOT_THERE = NOT_STATED = ""
@@ -73,7 +73,9 @@ def mapping_form(found: Sequence[Preview], log_format: str) -> str | None:
     if text:
         st.caption("The mapping that this makes")
         st.code(text, language=None)
-        st.download_button("Download mapping", text, "mapping.yaml", "application/yaml", on_click="ignore")
+        access.download_button(
+            "Download mapping", text, "mapping.yaml", "application/yaml", on_click="ignore"
+        )
     return text
 
 

@@ -8,7 +8,7 @@ from mtf_engine.logs import aggregates
 from mtf_engine.logs.next_day import NextDay
 from mtf_engine.registry import DatasetRow
 from mtf_engine.spec import RewardSpec
-from pages.shared import dataset_charts, loaders, words
+from pages.shared import access, dataset_charts, loaders, words
 from pages.shared.counting import Aggregate, counted
 from pages.shared.exhibit import exhibit
 
@@ -47,7 +47,7 @@ def show_suggestion(found: NextDay, now: RewardSpec) -> None:
     reward = {"reward": {"weights": weights, "valid_seconds": now.valid_seconds}}
     text = yaml.safe_dump(reward, sort_keys=False)
     st.code(text, language=None)
-    st.download_button("Download YAML", text, "reward.yaml", "application/yaml", on_click="ignore")
+    access.download_button("Download YAML", text, "reward.yaml", "application/yaml", on_click="ignore")
     st.caption(
         "Put it into the mapping with which a CSV or Parquet log is imported. Each weight is a signal's correlation by "
         "itself: of signals that nearly always come together, such as valid and long views, keep one."

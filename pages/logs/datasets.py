@@ -9,10 +9,11 @@ import streamlit as st
 from mtf_engine.logs import aggregates
 from mtf_engine.logs.quality import LONGEST, Quality
 from mtf_engine.logs.shift import drift
+from mtf_engine.permissions import Action
 from mtf_engine.questions import dependents
 from mtf_engine.registry import DatasetRow
 from pages.logs import _coverage, _export_log, _log_tables, _rewards, _teaching
-from pages.shared import dataset_charts, follow, links, loaders, needed, places, words
+from pages.shared import access, dataset_charts, follow, links, loaders, needed, places, words
 from pages.shared.counting import Aggregate, counted
 from pages.shared.exhibit import csv_download, described, exhibit, shares
 
@@ -50,7 +51,7 @@ def show_deletion(row: DatasetRow) -> None:
     st.write(f"{words.plain(row.name)} has {row.n_requests:,} requests. Policies trained on it stay.")
     needed.show(dependents.of_dataset(loaders.workspace(), row))
     sure = st.checkbox("I know that this cannot be undone.", key=f"sure to delete {row.id}")
-    if st.button("Delete for good", type="primary", disabled=not sure):
+    if access.button(Action.DELETE_DATASET, "Delete for good", type="primary", disabled=not sure):
         with follow.refusals():
             loaders.workspace().delete_dataset(row.id)
             links.forget("dataset")

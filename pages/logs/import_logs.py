@@ -9,12 +9,13 @@ import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from mtf_engine.logs.endings import HDF5, SUFFIXES
+from mtf_engine.permissions import Action
 from mtf_engine.registry import RunRow
 from mtf_engine.spec import Refusal
 from mtf_engine.work.import_log import imported, submit_import
 from pages.logs import _import_choices, _mapping_form
 from pages.logs._import_source import Import, Source, stored, with_mapping
-from pages.shared import follow, loaders, words
+from pages.shared import access, follow, loaders, words
 from pages.shared.exhibit import csv_download
 from pages.shared.firsts import first
 
@@ -113,7 +114,7 @@ def show_upload(log_format: str, name: str, bad_rows: str) -> None:
         found = _mapping_form.previews({file.name: file for file in files[: _mapping_form.MOST_FILES]})
         text = _mapping_form.mapping_form(found, log_format)
     lacks = not files or text is None or chosen is None
-    if st.button("Check and import", type="primary", disabled=lacks) and chosen:
+    if access.button(Action.IMPORT, "Check and import", type="primary", disabled=lacks) and chosen:
         upload = partial(stored, files, features, mapping)
         called = name or Path(files[0].name).stem
         start(lambda: with_mapping(upload(), text or ""), log_format, called, bad_rows, chosen)
@@ -126,7 +127,7 @@ def show_path(log_format: str, name: str, bad_rows: str) -> None:
     if source.log and source.mapping is None:
         text = _mapping_form.mapping_form(_mapping_form.previews_at(source.log), log_format)
     lacks = source.log is None or text is None or chosen is None
-    if st.button("Check and import", type="primary", disabled=lacks) and chosen:
+    if access.button(Action.IMPORT, "Check and import", type="primary", disabled=lacks) and chosen:
         start(partial(with_mapping, source, text or ""), log_format, name, bad_rows, chosen)
     if source.log and text is not None and chosen:
         mapping = "mapping.yaml" if text else source.mapping

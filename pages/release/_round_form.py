@@ -7,11 +7,12 @@ import streamlit as st
 from mtf_engine.algos import ALGOS
 from mtf_engine.environments.names import is_replay, is_session
 from mtf_engine.learning.training import make_config
+from mtf_engine.permissions import Action
 from mtf_engine.registry import BASELINE, RunRow
 from mtf_engine.release.rounds import Round
 from mtf_engine.runs import estimates
 from mtf_engine.work.progressive import default_ab_users, submit_progressive
-from pages.shared import follow, links, loaders, plans, words, worlds
+from pages.shared import access, follow, links, loaders, plans, words, worlds
 from pages.shared.worlds import World
 
 TRAIN_ON = {"current": "the round's own log", "cumulative": "all logs so far"}
@@ -49,7 +50,7 @@ def show() -> None:
     n_parts = settings["rounds"] * (4 if settings["ab_users"] else 3)
     took = estimates.campaign(workspace, "progressive", world.env, n_parts, settings["sessions_per_round"])
     st.caption(words.plain(f"They will take about {words.duration(took.seconds)} ({took.basis})."))
-    if st.button("Start rounds", type="primary"):
+    if access.button(Action.START_ROUNDS, "Start rounds", type="primary"):
         with follow.refusals():
             run_id = submit_progressive(workspace, **settings)
             links.forget("run")

@@ -5,13 +5,14 @@ from typing import NamedTuple
 import pandas as pd
 import streamlit as st
 
+from mtf_engine.permissions import Action
 from mtf_engine.policies.bundle import MANIFEST
 from mtf_engine.registry import DEFAULT, REGRESSION, DatasetRow, RunRow, RunState, is_fixed, run_of
 from mtf_engine.release.review import approval
 from mtf_engine.runs import executor
 from mtf_engine.spec import BoundsPlan
 from mtf_engine.work.export import read_bundle, submit_export
-from pages.shared import comparison, follow, links, loaders, words
+from pages.shared import access, comparison, follow, links, loaders, words
 
 UNBOUND = "*unbound"
 PURPOSES = {"test": "tests and staging", "live": "live use, which asks for an approved policy"}
@@ -122,7 +123,7 @@ def show_bundle(run: RunRow) -> None:
         st.error(
             f"The bundle answers otherwise than the policy, largest difference {checked['max_abs_diff']:.1e}."
         )
-    st.download_button(
+    access.download_button(
         f"Download policy.zip ({len(bundle) / 1024:,.0f} KB)",
         bundle,
         f"{run.config['run_id'].replace(':', '-')}.zip",
@@ -171,7 +172,9 @@ def main() -> None:
         told = st.checkbox("Export it for live use all the same.", key=f"unapproved {run_id}")
     meant = purpose == "test" or approved or told
     label = "Export" if found is None else "Export again"
-    if st.button(label, type="primary" if found is None else "secondary", disabled=not meant):
+    if access.button(
+        Action.EXPORT, label, type="primary" if found is None else "secondary", disabled=not meant
+    ):
         with follow.refusals():
             submit_export(workspace, run_id, held.dataset_id, held.plan, purpose, unapproved=told)
             st.rerun()

@@ -5,6 +5,7 @@ from typing import Any, get_args
 import pandas as pd
 import streamlit as st
 
+from mtf_engine.permissions import Action
 from mtf_engine.questions.scoreboard import Change, Verdict, verdict
 from mtf_engine.registry import BASELINE, DecisionRow, RunRow
 from mtf_engine.release import memo, review
@@ -12,6 +13,7 @@ from mtf_engine.release.review import RULE, Case
 from mtf_engine.release.rounds import Round
 from mtf_engine.work.progressive import decide
 from pages.shared import (
+    access,
     action_results,
     comparison,
     evaluation_charts,
@@ -153,6 +155,14 @@ def show_deviation(found: Case, runs: dict[str, RunRow]) -> None:
             st.page_link(places.POLICIES, label=label, query_params=query | {places.TAB: tab})
 
 
+def name_of_visitor(place: Any = st, key: str | None = None) -> str:
+    """Returns who is logged in, where somebody must be, else the name that is typed."""
+    if who := access.person():
+        place.markdown(f"In the name of **{words.plain(who.name)}**")
+        return who.name
+    return str(place.text_input("Your name", key=key))
+
+
 def show_decision(found: Case, row: DecisionRow | None) -> None:
     st.header("Decision", anchor=False)
     if row is not None:
@@ -164,7 +174,7 @@ def show_decision(found: Case, row: DecisionRow | None) -> None:
         choice = left.radio(
             "The candidate", get_args(review.Choice), horizontal=True, key="choice", index=None
         )
-        name = right.text_input("Your name", key="reviewer")
+        name = name_of_visitor(right, key="reviewer")
         reason = st.text_area(
             "Reason",
             key="reason",
@@ -172,7 +182,7 @@ def show_decision(found: Case, row: DecisionRow | None) -> None:
             height=80,
         )
         st.caption("An entry in the ledger is never changed; going back is a decision of its own.")
-        decided = st.form_submit_button("Decide", type="primary", **saw())
+        decided = access.form_submit_button(Action.DECIDE, "Decide", type="primary", **saw())
     if decided:
         with follow.refusals():
             if choice is None:
@@ -206,10 +216,10 @@ def show_memo(found: Case, row: DecisionRow | None) -> None:
     st.caption("One page with everything above, which opens without a network.")
     name = f"{found.run_id}-round-{found.round.number}"
     with st.container(horizontal=True):
-        st.download_button(
+        access.download_button(
             "Download HTML", memo.html(found, row), f"{name}.html", "text/html", on_click="ignore"
         )
-        st.download_button(
+        access.download_button(
             "Download Markdown", memo.markdown(found, row), f"{name}.md", "text/markdown", on_click="ignore"
         )
         if row is not None and row.decision == "promote":
@@ -248,8 +258,8 @@ def show_rollback(runs: dict[str, RunRow]) -> None:
         return
     with st.expander("Roll back"), st.form("rollback", border=False):
         to = st.selectbox("Make live again", list(past), format_func=lambda p: words.policy_title(p, runs))
-        name, reason = st.text_input("Your name"), st.text_area("Reason", height=80)
-        if st.form_submit_button("Roll back", **saw()):
+        name, reason = name_of_visitor(), st.text_area("Reason", height=80)
+        if access.form_submit_button(Action.ROLL_BACK, "Roll back", **saw()):
             with follow.refusals():
                 review.rollback(
                     workspace, name=name, reason=reason, to=to, seen=st.session_state["seen entry"]

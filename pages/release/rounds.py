@@ -5,10 +5,11 @@ from functools import partial
 import streamlit as st
 
 from mtf_engine.environments.names import is_replay
+from mtf_engine.permissions import Action
 from mtf_engine.registry import RunRow
 from mtf_engine.release.rounds import Round
 from pages.release import _round_charts, _round_form
-from pages.shared import follow, glossary, links, loaders, places, round_tables, words
+from pages.shared import access, follow, glossary, links, loaders, places, round_tables, words
 from pages.shared.exhibit import described, exhibit, folded
 from pages.shared.round_tables import AB_GAIN, AT_WALL, GAUC
 
@@ -107,7 +108,7 @@ def show_next(run: RunRow, told: list[Round]) -> None:
         if promoted and not is_replay(run.config["env"]):
             query = {places.TAB: places.ABTEST, "policies": promoted[-1]}
             st.page_link(places.POLICIES, label="A/B test what they promoted last →", query_params=query)
-        if st.button("Fill the form for the next round"):
+        if access.button(Action.LOOK, "Fill the form for the next round"):
             _round_form.fill_next(run, last)
             st.rerun()
 

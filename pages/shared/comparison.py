@@ -7,13 +7,14 @@ import streamlit as st
 
 from mtf_engine.evaluation import EvaluationResult
 from mtf_engine.evaluation.agreement import Agreement
+from mtf_engine.permissions import Action
 from mtf_engine.policies.fixed import fixed_fits
 from mtf_engine.questions.scoreboard import logs_behind
 from mtf_engine.registry import BASELINE, REGRESSION, DatasetRow, RunRow, RunState, is_fixed, run_of
 from mtf_engine.runs import executor
 from mtf_engine.spec import FusionSpec
 from mtf_engine.work.evaluate import submit_evaluate
-from pages.shared import follow, links, loaders, places, results, words
+from pages.shared import access, follow, links, loaders, places, results, words
 
 EXPLORED = ("uniform", "gaussian")
 FIRST = 6
@@ -204,7 +205,7 @@ def _show_floors(result: EvaluationResult, chosen: Chosen, asked: bool) -> None:
         )
     elif asked:
         st.caption("There are no floors: neither this log nor that of the first policy has training rows.")
-    elif st.button("Compare again, with floors"):
+    elif access.button(Action.EVALUATE, "Compare again, with floors"):
         submit_evaluate(loaders.workspace(), chosen.policies, chosen.dataset.id)
         st.rerun()
 
@@ -218,7 +219,7 @@ def _evaluation_of(chosen: Chosen) -> RunRow | None:
 
 def _offer(chosen: Chosen) -> None:
     workspace = loaders.workspace()
-    if st.button("Compare", type="primary"):
+    if access.button(Action.EVALUATE, "Compare", type="primary"):
         submit_evaluate(workspace, chosen.policies, chosen.dataset.id)
         st.rerun()
     st.caption("The same on the command line")

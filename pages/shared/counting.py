@@ -10,9 +10,10 @@ from streamlit.delta_generator import DeltaGenerator
 
 from mtf_engine.logs.aggregates import Progress
 from mtf_engine.logs.datasets import Dataset
+from mtf_engine.permissions import Action
 from mtf_engine.registry import DatasetRow
 from mtf_engine.runs.storage import open_dataset
-from pages.shared import loaders, words
+from pages.shared import access, loaders, words
 
 Counts = TypeVar("Counts")
 
@@ -33,7 +34,8 @@ def counted(row: DatasetRow, aggregate: Aggregate[Counts]) -> Counts | None:
         return stored
     if st.session_state.get("count cancelled") == row.id:
         st.info(f"The {row.n_requests:,} requests of this log are not counted yet.")
-        st.button(
+        access.button(
+            Action.LOOK,
             "Count them",
             type="primary",
             key=f"count {row.id} {aggregate.count.__name__}",
@@ -44,7 +46,8 @@ def counted(row: DatasetRow, aggregate: Aggregate[Counts]) -> Counts | None:
     place = st.empty()
     with place.container():
         bar = st.progress(0.0)
-        st.button(
+        access.button(
+            Action.LOOK,
             "Cancel",
             key=f"cancel count {row.id} {aggregate.count.__name__}",
             on_click=_remember,

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from pages.shared import glossary
+from pages.shared import access, glossary
 from pages.shared.pictures import picture_downloads
 
 ENDS = ("low", "high", "interval from", "interval to", "boundary from", "boundary to")
@@ -91,7 +91,7 @@ def shares(*names: str) -> dict[str, Any]:
 
 def csv_download(table: pd.DataFrame, name: str) -> None:
     """Draws a button that saves `table` as `name`.csv, written when it is clicked."""
-    st.download_button(
+    access.download_button(
         "Download CSV",
         lambda: table.to_csv(index=False),
         f"{name}.csv",

@@ -5,10 +5,11 @@ from contextlib import contextmanager
 
 import streamlit as st
 
+from mtf_engine.permissions import Action
 from mtf_engine.registry import RunRow, RunState
 from mtf_engine.runs import executor
 from mtf_engine.spec import Refusal
-from pages.shared import loaders, notices, words
+from pages.shared import access, loaders, notices, words
 
 SECONDS_BETWEEN_PARTS = 2.0
 
@@ -105,7 +106,9 @@ def _parts(
 
 
 def _cancel_button(run: RunRow) -> None:
-    if st.button("Cancel", key=f"cancel {run.id}", disabled=run.cancel_requested_at is not None):
+    if access.button(
+        Action.STEER_RUN, "Cancel", key=f"cancel {run.id}", disabled=run.cancel_requested_at is not None
+    ):
         with refusals():
             executor.cancel(loaders.workspace(), run.id)
 
@@ -122,7 +125,7 @@ def ways_on(run: RunRow) -> None:
     """Draws what makes a run go on that has ended before its end: a decision where it waits for one, else a button."""
     if run.state is RunState.WAITING:
         st.page_link("pages/release/review.py", label="**Review it →**", query_params={"run": run.id})
-    elif run.state.can_resume and st.button("Resume"):
+    elif run.state.can_resume and access.button(Action.STEER_RUN, "Resume"):
         with refusals():
             executor.resume(loaders.workspace(), run.id)
             st.rerun()

@@ -32,6 +32,7 @@ from mtf_engine.logs.aggregates import population as count_population
 from mtf_engine.logs.aggregates import signal as measure_signal
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.live_users import Arms, read_arms
+from mtf_engine.permissions import Person, Role
 from mtf_engine.policies.heads import read_head
 from mtf_engine.registry import DatasetRow, RunRow, RunState
 from mtf_engine.runs import files, finding, storage
@@ -39,7 +40,7 @@ from mtf_engine.runs.metrics import read as read_metrics
 from mtf_engine.runs.storage import open_dataset, open_policy
 from mtf_engine.spec import BoundsPlan, FusionSpec, Refusal
 from mtf_engine.workspace import Workspace
-from pages.shared import words
+from pages.shared import access, words
 
 if TYPE_CHECKING:
     from streamlit.runtime.uploaded_file_manager import UploadedFile
@@ -54,13 +55,30 @@ MOST_REQUESTS = 200_000
 
 
 def workspace() -> Workspace:
-    """Returns the workspace named by MTF_WORKSPACE, else `data`."""
+    """Returns the workspace named by MTF_WORKSPACE, else `data`, as the visitor may use it.
+
+    What is written to it carries who is logged in, and a viewer writes nothing: whatever a page forgets to ask.
+    """
+    try:
+        who = access.person()
+    except Refusal:  # the session has ended since the page was drawn, of which a part is drawn anew
+        st.rerun()
+    return whole_workspace() if who is None else _workspace_of(os.environ.get("MTF_WORKSPACE", ""), who)
+
+
+def whole_workspace() -> Workspace:
+    """Returns the workspace as the dashboard itself uses it, whoever looks: to mark the runs that have died."""
     return _workspace(os.environ.get("MTF_WORKSPACE", ""))
 
 
 @st.cache_resource(show_spinner=False)
 def _workspace(path: str) -> Workspace:
     return Workspace(path or None)
+
+
+@st.cache_resource(show_spinner=False, max_entries=100)
+def _workspace_of(path: str, who: Person) -> Workspace:
+    return Workspace(path or None, person=who.name, look_only=who.role is Role.VIEWER)
 
 
 def datasets() -> list[DatasetRow]:

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
+import pandas as pd
 import streamlit as st
 
+from mtf_engine.permissions import Action
 from mtf_engine.questions import dependents
 from mtf_engine.registry import RunRow
 from mtf_engine.runs import differences, executor, keeping
-from pages.shared import follow, loaders, needed, places, words
+from pages.shared import access, follow, loaders, needed, places, words
 
 
 def show_chosen(runs: Sequence[RunRow]) -> None:
@@ -19,12 +21,12 @@ def show_chosen(runs: Sequence[RunRow]) -> None:
         st.markdown(f"**{len(runs)} ticked**")
         _compare_link(runs)
         archived = all(run.archived for run in runs)
-        if st.button("Take out of the archive" if archived else "Archive"):
+        if access.button(Action.DESCRIBE_RUN, "Take out of the archive" if archived else "Archive"):
             with follow.refusals():
                 for run in runs:
                     keeping.archive(loaders.workspace(), run.id, not archived)
                 st.rerun()
-        if st.button("Delete…"):
+        if access.button(Action.DELETE_RUN, "Delete…"):
             ask_to_delete(runs)
         with st.popover("Command line"):
             ids = [run.id for run in runs]
@@ -54,7 +56,7 @@ def ask_to_delete(runs: Sequence[RunRow]) -> None:
     st.write("Their settings, metrics, logs, policies and bundles are deleted. Datasets stay.")
     needed.show(dependents.of_runs(loaders.workspace(), runs))
     sure = st.checkbox("I know that this cannot be undone.")
-    if st.button("Delete for good", type="primary", disabled=not sure):
+    if access.button(Action.DELETE_RUN, "Delete for good", type="primary", disabled=not sure):
         with follow.refusals():
             loaders.workspace().delete_runs(*(run.id for run in runs))
             st.rerun()
@@ -77,7 +79,7 @@ def show_queue() -> None:
 
 
 def _move_button(label: str, run: RunRow, places: int, disabled: bool) -> None:
-    if st.button(label, key=f"{label} {run.id}", disabled=disabled, type="tertiary"):
+    if access.button(Action.STEER_RUN, label, key=f"{label} {run.id}", disabled=disabled, type="tertiary"):
         with follow.refusals():
             executor.move(loaders.workspace(), run.id, places)
         st.rerun()
@@ -91,7 +93,7 @@ def edit(run: RunRow, known_tags: Sequence[str]) -> None:
         note = st.text_area("Note", run.note, height=80)
         options = sorted({*known_tags, *run.tags})
         tags = st.multiselect("Tags", options, run.tags, accept_new_options=True)
-        saved = st.form_submit_button("Save")
+        saved = access.form_submit_button(Action.DESCRIBE_RUN, "Save")
     if saved:
         with follow.refusals():
             if name != run.name:
@@ -102,6 +104,24 @@ def edit(run: RunRow, known_tags: Sequence[str]) -> None:
     show_command("runs", "rename", run.id, run.name)
     show_command("runs", "note", run.id, run.note or "a note")
     show_command("runs", "tag", run.id, *(run.tags or ["candidate"]))
+
+
+def show_deletions() -> None:
+    """Draws what was deleted for good, folded; nothing where nothing was."""
+    rows = loaders.workspace().registry.deletions()
+    if not rows:
+        return
+    with st.expander(f"{len(rows)} deleted for good"):
+        table = pd.DataFrame(row.model_dump(exclude={"id"}) for row in rows)
+        columns = {"created_at": st.column_config.DatetimeColumn("when", format="YYYY-MM-DD HH:mm")}
+        st.dataframe(
+            table,
+            placeholder="",
+            hide_index=True,
+            column_config=columns,
+            alt="Deleted runs, datasets and plans",
+        )
+        show_command("runs", "deletions")
 
 
 def show_command(*arguments: str) -> None:

@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 import streamlit as st
 
+from mtf_engine.permissions import Action
 from mtf_engine.registry import RunRow, RunState
 from mtf_engine.runs.finding import ABOUT, EXAMPLE, FIGURES, Facts, Holds, matching
 from mtf_engine.spec import Refusal
 from mtf_engine.work import kinds
-from pages.shared import follow, links, loaders, memory, run_table, words
+from pages.shared import access, follow, links, loaders, memory, run_table, words
 from pages.shared.run_table import Filters
 
 FIRST = ("all", "train", "progressive")
@@ -80,15 +81,20 @@ def _kept_views() -> None:
     for view in views:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.page_link("pages/train/runs.py", label=words.plain(view.name), query_params=view.query)
-            st.button(
-                "Delete", key=f"delete view {view.name}", on_click=registry.delete_view, args=(view.name,)
+            access.button(
+                Action.SAVE_VIEW,
+                "Delete",
+                key=f"delete view {view.name}",
+                on_click=registry.delete_view,
+                args=(view.name,),
             )
     if not views:
         st.caption("No view is kept yet. Choose what is shown, then give it a name: everybody here finds it.")
     name = st.text_input("Keep this view as", key="view name", placeholder="best of this week").strip()
     query = {key: values for key in VIEW if (values := st.query_params.get_all(key))}
     there = next((view.created_at for view in views if view.name == name), None)
-    st.button(
+    access.button(
+        Action.SAVE_VIEW,
         "Replace" if there else "Keep",
         disabled=not name,
         on_click=follow.told,

@@ -7,12 +7,13 @@ import streamlit as st
 from mtf_engine.algos import ALGOS
 from mtf_engine.learning.config import TrainerConfig
 from mtf_engine.learning.training import make_config
+from mtf_engine.permissions import Action
 from mtf_engine.registry import DatasetRow
 from mtf_engine.runs import estimates
 from mtf_engine.study.space import suggested, tunable
 from mtf_engine.study.tuning import N_RANDOM
 from mtf_engine.work.tune import MOST_TRIALS, asked_for, submit_tune
-from pages.shared import follow, links, loaders, words
+from pages.shared import access, follow, links, loaders, words
 from pages.train import _forms
 
 COLUMNS = 3
@@ -50,7 +51,7 @@ def show() -> str | None:
     order = choose(_forms.choose_log(rows))
     with follow.refusals():
         show_estimate(order)
-        if st.button("Start the search", type="primary"):
+        if access.button(Action.TUNE, "Start the search", type="primary"):
             return submit_tune(loaders.workspace(), **order.asked())
     show_command(order)
     return None

@@ -3,9 +3,21 @@
 import streamlit as st
 
 from mtf_engine.environments.names import meets_again
+from mtf_engine.permissions import Action
 from mtf_engine.registry import RunRow, RunState
 from mtf_engine.runs import executor
-from pages.shared import charts, follow, links, loaders, notices, places, run_actions, run_table, words
+from pages.shared import (
+    access,
+    charts,
+    follow,
+    links,
+    loaders,
+    notices,
+    places,
+    run_actions,
+    run_table,
+    words,
+)
 from pages.shared.exhibit import csv_download, exhibit
 from pages.train import _compare, _run_filters
 from pages.train._run_filters import View
@@ -87,6 +99,7 @@ def show_run(run_id: str, was_live: bool) -> None:
     if run.state.is_finished:
         best = best_score(run)
         took = f"Took {words.duration(run.seconds)} · step {run.step:,} of {run.n_steps:,}"
+        took += words.plain(f" · started by {run.person}") if run.person else ""
         st.caption(took + best, help=run_table.BEST_SCORE if best else None)
     else:
         follow.progress_bar(run)
@@ -113,7 +126,7 @@ def show_actions(run: RunRow) -> None:
     workspace = loaders.workspace()
     if not run.state.is_finished:
         asked = run.cancel_requested_at is not None
-        if st.button("Cancelling…" if asked else "Cancel", disabled=asked):
+        if access.button(Action.STEER_RUN, "Cancelling…" if asked else "Cancel", disabled=asked):
             with follow.refusals():
                 executor.cancel(workspace, run.id)
                 st.rerun()
@@ -195,6 +208,7 @@ def all_runs() -> None:
     st.fragment(show_run, run_every=LIVE_SECONDS if alive else None)(run_id, alive)
     with st.expander("Name, note and tags", expanded=bool(run.note or run.tags)):
         run_actions.edit(run, sorted({tag for one in runs for tag in one.tags}))
+    run_actions.show_deletions()
 
 
 def main() -> None:

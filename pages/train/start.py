@@ -9,11 +9,12 @@ from mtf_engine.commands.options import MOST_SEEDS
 from mtf_engine.exploration.signal import Signal
 from mtf_engine.learning.config import TrainerConfig
 from mtf_engine.learning.training import closest_preset, make_config
+from mtf_engine.permissions import Action
 from mtf_engine.registry import DatasetRow, RunRow, RunState
 from mtf_engine.runs import estimates, executor
 from mtf_engine.spec import Spec
 from mtf_engine.work.train import submit_seeds
-from pages.shared import follow, links, loaders, places, words
+from pages.shared import access, follow, links, loaders, places, words
 from pages.train import _forms, _formulas, _tune
 
 DEFAULT_PRESET = "laptop"
@@ -183,7 +184,7 @@ def train() -> None:
         config = make_config(algo, preset=begin.preset, settings=settings, seed=chosen[0])
         show_estimate(order, config)
         label = "Start training" if len(chosen) == 1 else f"Start {len(chosen)} trainings"
-        if st.button(label, type="primary"):
+        if access.button(Action.TRAIN, label, type="primary"):
             start(order)
     show_command(order)
 

@@ -1,0 +1,235 @@
+"""Who may do what: the one table, the people of a login, and every button of the pages asking it."""
+
+import ast
+import re
+import time
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from mtf_engine.permissions import LOGIN, PERMISSIONS, Action, Login, Person, Role, read_login
+from mtf_engine.registry import BASELINE
+from mtf_engine.release import review
+from mtf_engine.spec import BoundsPlan, Refusal
+from mtf_engine.workspace import Workspace
+from tests.fixtures.rounds import a_round, add_rounds
+from tests.test_pages import button, checked
+from tests.waiting import PATIENCE
+
+ROOT = Path(__file__).parent.parent
+PAGES = [path for path in sorted((ROOT / "pages").rglob("*.py")) if path.name != "access.py"]
+BUTTONS = ("button", "form_submit_button", "download_button")
+WRITERS = {
+    "submit_import": Action.IMPORT,
+    "submit_collect": Action.COLLECT,
+    "submit_seeds": Action.TRAIN,
+    "submit_tune": Action.TUNE,
+    "submit_evaluate": Action.EVALUATE,
+    "submit_abtest": Action.ABTEST,
+    "submit_compare": Action.COMPARE,
+    "submit_progressive": Action.START_ROUNDS,
+    "submit_export": Action.EXPORT,
+    "executor.cancel": Action.STEER_RUN,
+    "executor.resume": Action.STEER_RUN,
+    "executor.move": Action.STEER_RUN,
+    "keeping.rename": Action.DESCRIBE_RUN,
+    "keeping.note": Action.DESCRIBE_RUN,
+    "keeping.tag": Action.DESCRIBE_RUN,
+    "keeping.archive": Action.DESCRIBE_RUN,
+    "registry.save_plan": Action.SAVE_PLAN,
+    "registry.delete_plan": Action.SAVE_PLAN,
+    "registry.save_view": Action.SAVE_VIEW,
+    "registry.delete_view": Action.SAVE_VIEW,
+    "delete_runs": Action.DELETE_RUN,
+    "delete_dataset": Action.DELETE_DATASET,
+    "decide": Action.DECIDE,
+    "review.rollback": Action.ROLL_BACK,
+}
+"""What of the engine a page calls to start, change, decide or delete something, and the action that asks for it."""
+READERS = {
+    *("executor.MAX_WORKING", "executor.completed", "executor.processes", "executor.reconcile"),
+    *("keeping.LONGEST_NAME",),
+    *("review.Choice", "review.decided_case", "review.figure", "review.history", "review.last_entry"),
+    *("registry.datasets", "registry.decisions", "registry.deletions", "registry.ends", "registry.part_ids"),
+    *("registry.plans", "registry.queue", "registry.run", "registry.runs", "registry.views"),
+}
+"""What else a page has of those modules; `reconcile` writes what the machine says of dead runs, whoever looks."""
+
+
+def test_each_action_takes_a_role_and_one_without_is_nobodys(monkeypatch):
+    assert {*PERMISSIONS} == {*Action}
+    may = {role: {action for action in Action if Person("a", role).may(action)} for role in Role}
+    assert may[Role.VIEWER] == {Action.LOOK, Action.DOWNLOAD}
+    assert may[Role.VIEWER] < may[Role.EDITOR] < may[Role.APPROVER] == {*Action}
+    assert not may[Role.EDITOR] & {Action.DECIDE, Action.ROLL_BACK, Action.DELETE_RUN, Action.DELETE_DATASET}
+    monkeypatch.delitem(PERMISSIONS, Action.TRAIN)
+    assert not Person("a", Role.APPROVER).may(Action.TRAIN)
+
+
+def test_every_button_asks_for_its_permission():
+    """Streamlit's own buttons are drawn by `access.py` alone, and every action that it is asked for is one."""
+    asked: set[str] = set()
+    for path in [ROOT / "app.py", *PAGES]:
+        for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
+            if not (isinstance(call.func, ast.Attribute) and call.func.attr in BUTTONS):
+                continue
+            assert ast.unparse(call.func.value) == "access", f"{path.name}:{call.lineno} draws its own button"
+            if call.func.attr != "download_button":
+                action = ast.unparse(call.args[0])
+                assert action.startswith("Action."), f"{path.name}:{call.lineno} names no action"
+                asked.add(action.removeprefix("Action."))
+    assert {Action[name] for name in asked} == {*Action} - {Action.DOWNLOAD}
+
+
+def test_every_place_that_writes_is_behind_its_action():
+    pattern = re.compile(r"submit_\w+|(executor|keeping|review|registry)\.\w+|delete_(runs|dataset)|decide")
+    met: set[str] = set()
+    for path in PAGES:
+        source = path.read_text()
+        for node in ast.walk(ast.parse(source)):
+            name = ast.unparse(node) if isinstance(node, ast.Attribute | ast.Name) else ""
+            name = name.replace("loaders.workspace().", "").removeprefix("workspace.")
+            if pattern.fullmatch(name) and name not in READERS:
+                assert name in WRITERS, f"{path.name} has {name}, which is in no table"
+                assert f"Action.{WRITERS[name].name}" in source, f"{path.name} calls {name} unasked"
+                met.add(name)
+    assert met == {*WRITERS}
+
+
+SETTINGS = """
+[auth]
+redirect_uri = "http://localhost:8501/oauth2callback"
+cookie_secret = "0123456789abcdef0123456789abcdef"
+client_id = "mtf"
+client_secret = "secret"
+server_metadata_url = "http://localhost:1/.well-known/openid-configuration"
+[roles]
+claim = "groups"
+editor = ["engineers"]
+[people]
+"ada@example.org" = "approver"
+"grace@example.org" = "editor"
+"vera@example.org" = "viewer"
+"""
+
+
+@pytest.fixture
+def login(tmp_path, monkeypatch) -> Path:
+    path = tmp_path / "login.toml"
+    path.write_text(SETTINGS)
+    path.chmod(0o600)
+    monkeypatch.setenv(LOGIN, str(path))
+    return path
+
+
+def claims(name: str, **others: object) -> dict:
+    return {"is_logged_in": True, "email": f"{name}@example.org", "iat": time.time(), **others}
+
+
+def test_people_have_roles_by_name_or_by_a_claim_and_the_others_none(login):
+    found: Login = read_login(login)
+    assert found.person(claims("ada")) == Person("ada@example.org", Role.APPROVER)
+    assert found.person(claims("eve", groups=["engineers", "x"])).role is Role.EDITOR
+    assert found.person(claims("ada", groups="viewer")).role is Role.APPROVER
+    for refused, why in (
+        (claims("eve"), "eve@example.org has no role here"),
+        (claims("eve", groups="admin"), "has no role"),
+        (claims("ada", email_verified=False), "has not verified"),
+        (claims("ada", email=None), "does not tell your email"),
+        (claims("ada", iat=time.time() - 9 * 3600), "session has ended"),
+        (claims("ada", iat=None), "session has ended"),
+    ):
+        with pytest.raises(Refusal, match=why):
+            found.person(refused)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda path: path.chmod(0o644), "everybody on this machine can read it; `chmod 600"),
+        (lambda path: path.unlink(), "cannot be read: No such file"),
+        (lambda path: path.write_text("a = "), "is no TOML"),
+        (lambda path: path.write_bytes(b"\xff"), "is no TOML"),
+        (
+            lambda path: path.write_text(SETTINGS.replace("approver", "owner")),
+            "people.ada@example.org: .*'viewer'",
+        ),
+        (lambda path: path.write_text(SETTINGS.replace("0123456789", "")), "auth.cookie_secret: .* 32"),
+        (lambda path: path.write_text(SETTINGS + "[sesion]\n"), "sesion: Extra inputs"),
+    ],
+)
+def test_a_login_that_is_not_one_is_refused_with_the_reason(login, change, why):
+    change(login)
+    with pytest.raises(Refusal, match=why):
+        read_login(login)
+
+
+@pytest.fixture
+def team(tmp_path, monkeypatch) -> Workspace:
+    workspace = Workspace(tmp_path / "workspace")
+    monkeypatch.setenv("MTF_WORKSPACE", str(workspace.path))
+    add_rounds(workspace, a_round(1, BASELINE, gain=0.05))
+    return workspace
+
+
+def app_of(user: dict, page: str = "pages/release/review.py") -> AppTest:
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=PATIENCE)
+    app.user = user
+    app.switch_page(page)
+    return checked(app.run())
+
+
+def test_nobody_sees_anything_before_the_login(team, login):
+    for user, said in (
+        ({"is_logged_in": False}, "log in to go on"),
+        ({}, "log in to go on"),
+        (claims("eve"), "has no role here"),
+        (claims("ada", iat=0), "your session has ended"),
+    ):
+        app = app_of(user)
+        assert said in app.info[0].value
+        assert [b.label for b in app.button] == ["Log in as somebody else" if "email" in user else "Log in"]
+        assert not app.dataframe and not app.sidebar.button and not app.header
+
+
+@pytest.mark.parametrize("name", ["vera", "grace", "ada"])
+def test_an_approver_decides_in_her_own_name_and_others_not_whatever_their_browser_sends(name, team, login):
+    app = app_of(claims(name))
+    assert name in app.sidebar.caption[0].value
+    assert not app.text_input, "a name is typed by nobody"
+    app.radio(key="choice").set_value("promote")
+    decide = button(app, "Decide")
+    assert decide.disabled == (name != "ada")
+    decide.proto.disabled = False  # as whoever sends it all the same
+    decide.click()
+    checked(app.run())
+    assert [row.name for row in team.registry.decisions()] == (["ada@example.org"] if name == "ada" else [])
+
+
+def test_a_login_without_roles_of_ours_lets_nobody_in(team, monkeypatch):
+    monkeypatch.delenv(LOGIN, raising=False)
+    app = app_of({"is_logged_in": True, "email": "ada@example.org"})
+    assert "a login without roles" in app.info[0].value and not app.dataframe
+
+
+def test_what_is_written_carries_who_is_logged_in_and_who_looks_writes_nothing(team):
+    path, plan = team.path, BoundsPlan.symmetric(0.1, 2)
+    ada, vera = Workspace(path, person="ada"), Workspace(path, person="vera", look_only=True)
+    ada.registry.save_plan("narrow", plan)
+    assert [row.person for row in team.registry.plans()] == ["ada"]
+    row = review.decide(ada, "progressive-1", 1, "reject", name="Grace", reason="I am not she")
+    assert row.name == "ada"
+    for write in (
+        lambda: vera.registry.save_plan("wide", plan),
+        lambda: vera.registry.delete_plan("narrow"),
+        lambda: vera.delete_runs("progressive-1"),
+        lambda: vera.registry.update_run("progressive-1", note="x"),
+        lambda: review.rollback(vera, name="ada", reason="x", to="train-1"),
+    ):
+        with pytest.raises(Refusal):
+            write()
+    ada.registry.delete_plan("narrow")
+    ada.delete_runs("progressive-1")
+    gone = [(row.person, row.kind, row.deleted) for row in team.registry.deletions()]
+    assert gone == [("ada", "run", "progressive-1"), ("ada", "plan", "narrow")]
