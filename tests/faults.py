@@ -323,6 +323,7 @@ class Campaign:
         self._copy(before)
         assert self._told(partial(self._act, Trial(name, NEVER, "EIO"), about)) is True
         calls = self._log.read_text().splitlines()
+        assert calls, "the library is not loaded"
         new = self._told(lambda: state(Workspace(self._place)))
         assert old != new and not old["wrong"] and not new["wrong"], (name, old, new)
         return calls, partial(self._tried, before, about, old, new)
