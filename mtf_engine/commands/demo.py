@@ -56,7 +56,7 @@ def fill(workspace: Workspace, world: str = DEFAULT_WORLD) -> dict[str, Any]:
     policies = _started(workspace, "train", trainings)
     finish_all(workspace, *policies)
     score = partial(submit_evaluate, workspace, [*policies, BASELINE], test, name="demo comparison")
-    against = {"against": BASELINE, "env": environment("session", world), "n_users": N_USERS}
+    against: dict[str, Any] = {"against": BASELINE, "env": environment("session", world), "n_users": N_USERS}
     test_all = partial(submit_abtest, workspace, policies, name="demo A/B test", **against)
     evaluation, tested = finish_all(
         workspace,
