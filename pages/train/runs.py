@@ -98,7 +98,8 @@ def show_run(run_id: str, was_live: bool) -> None:
         show_actions(run)
     if run.state.is_finished:
         best = best_score(run)
-        took = f"Took {words.duration(run.seconds)} · step {run.step:,} of {run.n_steps:,}"
+        steps = f" · step {run.step:,} of {run.n_steps:,}" if run.n_steps else ""
+        took = f"Took {words.duration(run.seconds)}{steps}"
         took += words.plain(f" · started by {run.person}") if run.person else ""
         st.caption(took + best, help=run_table.BEST_SCORE if best else None)
     else:
