@@ -56,11 +56,22 @@ class Defect(Spec):
         return f"{place}: {self.message}{more}; {self.remedy}"
 
 
+LONGEST_WORD, LONGEST = 300, 2_000
+"""Characters of a word, which may be the path of a file, and of a sentence."""
+
+
+def one_line(text: str) -> str:
+    """Returns `text`, parts of which a stranger may have written, so that it stands in a sentence and hides nothing."""
+    words = (w if len(w) <= LONGEST_WORD else f"{w[: LONGEST_WORD - 3]}..." for w in text.split())
+    line = "".join(c if c.isprintable() else f"<{ord(c):02x}>" for c in " ".join(words))
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
+
+
 class Refusal(Exception):
     """Bad input, told in one sentence: what, where, what to do. The command line exits with 1 on it."""
 
     def __init__(self, sentence: str, defects: tuple[Defect, ...] = ()) -> None:
-        super().__init__(sentence)
+        super().__init__(one_line(sentence))
         self.defects = defects
 
     @classmethod

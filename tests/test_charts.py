@@ -1,16 +1,19 @@
 """Figures and words: frame in, figure out; what users typed is shown as it is."""
 
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
 import streamlit as st
+from hypothesis import given, strategies
 
 from mtf_engine.algos import ALGOS
 from mtf_engine.learning.training import fit, make_config
 from pages.evaluate import _critic_charts
 from pages.release import _round_charts
 from pages.shared import bounds_charts, charts, dataset_charts, glossary, log_charts, words
-from pages.shared.exhibit import digits
+from pages.shared.exhibit import FORMULA, digits, safe_csv
 from tests.problems import sessions
 
 
@@ -38,6 +41,21 @@ def test_intervals_reach_from_low_to_high_and_say_where_there_is_no_value():
 def test_text_that_users_typed_is_shown_and_not_obeyed():
     assert charts.intervals(scores_frame(), "weighted GAUC", "x").data[0].y[0] == "&lt;b&gt;mine&lt;/b&gt;"
     assert words.plain("**no** :red[x] $y$\n# z") == r"\*\*no\*\* \:red\[x\] \$y\$ \# z"
+
+
+CELLS = strategies.text(alphabet="'=+-@\t\r\n 1,\"a;", min_size=1, max_size=6) | strategies.sampled_from(
+    ["=cmd|' /C calc'!A0", "-2+3", "-2.5", "+1e3", "-", "@SUM(A1)", "'=1", "''", "-inf", "\t7", "x"]
+)
+
+
+@given(strategies.lists(CELLS, min_size=1, max_size=8))
+def test_no_cell_of_a_download_is_a_formula_and_its_texts_come_back(texts):
+    table = pd.DataFrame({"=name": texts, "figure": np.linspace(-1, 1, len(texts))})
+    cells = pd.read_csv(io.StringIO(safe_csv(table)), dtype=str, keep_default_na=False)
+    for column, text in [(cells.columns[0], "=name"), *zip(cells.iloc[:, 0], texts, strict=True)]:
+        assert not column.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) or float(column) == float(text)
+        assert (column[1:] if column[0] == "'" and FORMULA.match(column) else column) == text
+    assert cells["figure"].astype(float).tolist() == table["figure"].tolist()
 
 
 def luminance(colour: str) -> float:

@@ -241,6 +241,9 @@ def test_bounds_come_from_a_stored_plan_or_a_file(filled: Shell, tmp_path: Path)
     path = tmp_path / "plan.yaml"
     path.write_text(plan.to_yaml())
     assert bounds_plan(filled.workspace, str(path)) == plan
+    (tmp_path / "latin.yaml").write_bytes(b"note: caf\xe9\n")
+    with pytest.raises(Refusal, match="the bounds plan is not YAML"):
+        bounds_plan(filled.workspace, str(tmp_path / "latin.yaml"))
     collect = [
         "dataset",
         "collect",

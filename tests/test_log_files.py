@@ -113,7 +113,7 @@ def test_parts_in_a_folder_are_one_table(ending: str, as_csv: str, tmp_path: Pat
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_folders_that_name_a_value_are_a_column(ending: str, tmp_path: Path) -> None:
-    frame = shown().assign(segment=["new"] * 4 + ["old user"] * 2)
+    frame = shown().assign(segment=["new"] * 4 + ["old user"] * 2, filename=7)  # DuckDB's own name for one
     (tmp_path / "whole.csv").write_bytes(csv(frame))
     for segment, part in frame.groupby("segment"):
         folder = tmp_path / "log" / f"segment={segment.replace(' ', '%20')}"
@@ -281,4 +281,14 @@ def test_a_column_that_is_there_twice_is_refused(write: Callable, tmp_path: Path
     path = tmp_path / ("log.csv" if write is csv else "log.parquet")
     path.write_bytes(write(shown().assign(USER_ID="x")))
     with pytest.raises(Refusal, match="column USER_ID: is in the header twice"):
+        read_log(path)
+
+
+@pytest.mark.parametrize("write", [csv, parquet, jsonl])
+def test_a_column_that_would_stand_for_the_number_of_a_row_is_refused(
+    write: Callable, tmp_path: Path
+) -> None:
+    path = tmp_path / f"log.{write.__name__}"
+    path.write_bytes(write(shown().assign(rowId=range(5, 11))))
+    with pytest.raises(Refusal, match="column rowId: is what an import calls the numbers of rows; rename"):
         read_log(path)

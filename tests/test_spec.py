@@ -51,6 +51,13 @@ def test_a_refusal_names_the_first_defect_and_counts_the_rest(n, ending):
     assert len(refusal.defects) == n
 
 
+def test_a_refusal_is_one_line_whatever_a_stranger_called_things():
+    refusal = Refusal.of([defect(column="a\nb\0\u202e" + "x" * 1_000, message="y " * 2_000)])
+    said = str(refusal)
+    assert said.startswith("a.csv, column a b<00><202e>xxx") and "xxx... y y" in said
+    assert len(said) == 2_000 and said.endswith("...") and said.isprintable()
+
+
 def test_the_default_fusion_has_a_pow_for_each_and_a_bias_for_some():
     spec = FusionSpec.default(("click", "hate"), negative=("hate",), bias=("click",))
     assert spec.names == ("pow_click", "pow_hate", "bias_click")

@@ -132,7 +132,8 @@ def test_a_time_in_another_unit_than_the_others_is_a_defect(importer, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "value", ["nan", "inf", "-infinity", "1e300", "20261340", "2026", "1_772_323_320_000_000_0"]
+    "value",
+    ["nan", "inf", "-infinity", "1e300", "20261340", "2026", "1_772_323_320_000_000_0", "58309-03-01"],
 )
 def test_numbers_that_are_no_time_are_refused(value, tmp_path):
     folder = changed("table of csv", tmp_path, at("timestamp", 5, value))

@@ -93,7 +93,7 @@ def _range(part: str, text: str) -> Iterable[int]:
 def bounds_plan(workspace: "Workspace", name_or_file: str) -> BoundsPlan:
     """Returns the bounds plan in a YAML file, or else the one stored under that name."""
     path = Path(name_or_file)
-    return BoundsPlan.from_yaml(path.read_text()) if path.is_file() else workspace.plan(name_or_file)
+    return BoundsPlan.from_yaml(path.read_bytes()) if path.is_file() else workspace.plan(name_or_file)
 
 
 def parse_settings(settings: Sequence[str], option: str = "--set") -> dict[str, str]:

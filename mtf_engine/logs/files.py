@@ -31,8 +31,11 @@ CONTENTS = {
 }
 """How files begin that are no plain text: what they are, and the ending that says so."""
 LONGEST_HEADER = 1 << 20
-PART = '"the file of this row"'
+FILE_OF_ROW = "the file of this row"
+PART = f'"{FILE_OF_ROW}"'
 """A column of a table while it is loaded."""
+ROW = "rowid"
+"""What DuckDB calls the number of a row, unless the table has a column of that name."""
 SLATE, PLACE = "the row of the file", "the place in the list"
 """Columns of a table of slates taken apart: which row of the file a row is of, and where in its list, from 0."""
 
@@ -142,25 +145,30 @@ def load(
     rejected = _single_lines(con, table, header_lines(columns)) if defects and droppable else ()
     if defects and not rejected:
         return defects
-    firsts = con.execute(f"SELECT {PART}, min(rowid) FROM {table} GROUP BY {PART} ORDER BY 2").fetchall()
+    return _as_table(con, path, table, kind, bad_rows, rejected)
+
+
+def _as_table(
+    con: duckdb.DuckDBPyConnection,
+    path: Path,
+    table: str,
+    kind: Kind,
+    bad_rows: BadRows,
+    rejected: tuple[tuple[str, int], ...],
+) -> RawTable | list[Defect]:
+    """Returns what `table` holds, which is loaded, without the column of files; or why it is no log's."""
+    types: dict[str, str] = {name: of for name, of, *_ in con.execute(f"DESCRIBE {table}").fetchall()}
+    if taken := [name for name in types if name.lower() == ROW]:
+        problem = "is what an import calls the numbers of rows"
+        return [_whole_file("doubled_column", path, problem, "rename the column", taken[0])]
+    del types[FILE_OF_ROW]
+    firsts = con.execute(f"SELECT {PART}, min({ROW}) FROM {table} GROUP BY {PART} ORDER BY 2").fetchall()
     con.execute(f"ALTER TABLE {table} DROP COLUMN {PART}")
     if not firsts:
         return [_whole_file("empty_file", path, "holds no rows", "export the log again")]
-    described = con.execute(f"DESCRIBE {table}").fetchall()
     n_rows = con.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0]
-    parts_at = (
-        tuple((str(Path(part).relative_to(path)), first) for part, first in firsts) if path.is_dir() else ()
-    )
-    return RawTable(
-        table,
-        path.name,
-        {name: kind for name, kind, *_ in described},
-        kind,
-        n_rows,
-        parts_at,
-        bad_rows,
-        rejected,
-    )
+    parts = ((str(Path(part).relative_to(path)), first) for part, first in firsts) if path.is_dir() else ()
+    return RawTable(table, path.name, types, kind, n_rows, tuple(parts), bad_rows, rejected)
 
 
 def _reason(error: Exception, parts: Sequence[Path]) -> str:
@@ -244,10 +252,10 @@ def _escaped(parts: Sequence[Path]) -> list[str]:
 
 
 def _options(parts: Sequence[Path]) -> str:
-    """Returns options of every reader: folders called day=2026-05-04 are columns, as texts."""
+    """Returns options of every reader, with a name for each row's file; folders such as day=2026-05-04 are columns."""
     ending = ending_of(parts[0])
     compression = f", compression = '{ending.compression}'" if ending and ending.compression else ""
-    return f"hive_partitioning = true, hive_types_autocast = false{compression}"
+    return f"filename = '{FILE_OF_ROW}', hive_partitioning = true, hive_types_autocast = false{compression}"
 
 
 def _load_parquet(con: duckdb.DuckDBPyConnection, parts: Sequence[Path], table: str) -> list[Defect]:
@@ -265,12 +273,10 @@ def _load_parquet(con: duckdb.DuckDBPyConnection, parts: Sequence[Path], table: 
 def _create(con: duckdb.DuckDBPyConnection, table: str, reader: str, parts: Sequence[Path]) -> None:
     """Creates `table` of what `reader` reads; an empty text is blank, as it is in CSV."""
     described = con.execute(f"DESCRIBE SELECT * FROM {reader}", [_escaped(parts)]).fetchall()
-    texts = [quoted(name) for name, kind, *_ in described if kind == "VARCHAR"]
+    texts = [quoted(name) for name, kind, *_ in described if kind == "VARCHAR" and name != FILE_OF_ROW]
     blanks = ", ".join(f"nullif({text}, '') AS {text}" for text in texts)
     blank = f" REPLACE ({blanks})" if texts else ""
-    con.execute(
-        f"CREATE TABLE {table} AS SELECT *{blank}, filename AS {PART} FROM {reader}", [_escaped(parts)]
-    )
+    con.execute(f"CREATE TABLE {table} AS SELECT *{blank} FROM {reader}", [_escaped(parts)])
 
 
 def _doubled(path: Path, names: Sequence[str]) -> list[Defect]:
@@ -360,7 +366,7 @@ def _load_csv(
     columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
     line_end = lines[0][len(lines[0].rstrip("\r\n")) :] or "\n"
     con.execute(
-        f"CREATE TABLE {table} AS SELECT *, filename AS {PART} FROM read_csv(?, columns = {{{columns}}}, "
+        f"CREATE TABLE {table} AS SELECT * FROM read_csv(?, columns = {{{columns}}}, "
         f"auto_detect = false, header = {not given}, delim = {literal(delimiter)}, new_line = {_escape(line_end)}, "
         f"quote = '\"', escape = '\"', {_options(parts)}, "
         f"store_rejects = true, rejects_table = '{table}_rejects', rejects_scan = '{table}_scan')",

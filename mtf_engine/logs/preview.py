@@ -47,7 +47,7 @@ def preview(name: str, stream: BinaryIO, given: Sequence[str] = ()) -> Preview:
             columns, rows = _csv(content, PurePath(name), given)
         else:
             columns, rows = {"parquet": _parquet, "json": _json}[ending.kind](content)
-    except (pa.ArrowException, csv.Error, ValueError, OSError) as error:
+    except (pa.ArrowException, csv.Error, ValueError, OverflowError, OSError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise Refusal(f"{name} has no rows to show: {reason}; export the file again") from None
     return Preview(name, _numbered(columns), tuple(rows))

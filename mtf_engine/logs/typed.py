@@ -10,7 +10,16 @@ import duckdb
 from mtf_engine.logs.files import RawTable, literal, quoted
 from mtf_engine.logs.mapping import bad_mapping
 from mtf_engine.logs.schema import Kind
-from mtf_engine.logs.units import SECONDS, WRITE_TIME, TimeUnit, WatchTimeUnit, judge, needed_time, time_sql
+from mtf_engine.logs.units import (
+    SECONDS,
+    WRITE_TIME,
+    TimeUnit,
+    WatchTimeUnit,
+    judge,
+    needed_time,
+    possible,
+    time_sql,
+)
 from mtf_engine.logs.validation import Check, nan_or_inf, null_key, wrong_type
 
 Need = Literal["key", "value", "optional"]
@@ -97,7 +106,7 @@ def _typed(column: Column, types: dict[str, str]) -> str:
     if column.kind == "time":
         text = f"CAST({source} AS VARCHAR)"
         if column.time_format:
-            return f"TRY_CAST(try_strptime({text}, {literal(column.time_format)}) AS TIMESTAMP)"
+            return possible(f"TRY_CAST(try_strptime({text}, {literal(column.time_format)}) AS TIMESTAMP)")
         return time_sql(text, column.time_unit, column.judged)
     if column.watch_unit:
         return f"TRY_CAST(TRY_CAST({source}::VARCHAR AS DOUBLE) {SECONDS[column.watch_unit]} AS FLOAT)"
@@ -154,7 +163,7 @@ def _checks(column: Column, types: dict[str, str]) -> list[Check]:
     if column.kind != "list":
         needed = WHAT[column.kind] if column.kind != "time" else needed_time(column.judged)
         if column.time_format:
-            needed = f"a time written as {column.time_format}"
+            needed = f"a time written as {column.time_format}, of the years 1900 to 2100"
         return [
             check
             for source in column.sources

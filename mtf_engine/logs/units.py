@@ -24,8 +24,8 @@ SECONDS: dict[WatchTimeUnit, str] = {"s": "* 1", "ms": "/ 1e3", "min": "* 60"}
 
 PLAUSIBLE = "BETWEEN TIMESTAMP '1990-01-01' AND now()::TIMESTAMP + INTERVAL 1 YEAR"
 """SQL behind a time: a number that is no such time is in another unit."""
-STORABLE = "BETWEEN -6e16 AND 2.5e17"
-"""Microseconds since 1970 of the years 69 to 9892."""
+STORABLE = "BETWEEN -2208988800000000 AND 4133980799999999"
+"""Microseconds since 1970 of the years 1900 to 2100, which any time must be of."""
 
 
 def time_of(text: str, unit: TimeUnit) -> str:
@@ -41,9 +41,14 @@ def time_of(text: str, unit: TimeUnit) -> str:
     return f"make_timestamp(CASE WHEN {micros} {STORABLE} THEN ({micros})::BIGINT END)"
 
 
+def possible(time: str) -> str:
+    """Returns SQL for `time`, NULL where it is of no year from 1900 to 2100: a typing error, or another unit."""
+    return f"CASE WHEN year({time}) BETWEEN 1900 AND 2100 THEN {time} END"
+
+
 def time_sql(text: str, stated: TimeUnit | None, judged: TimeUnit | None) -> str:
     """Returns SQL for the time in `text`: a number in the stated unit, or in the judged one if plausible."""
-    written = f"TRY_CAST({text} AS TIMESTAMPTZ) AT TIME ZONE 'UTC'"
+    written = possible(f"TRY_CAST({text} AS TIMESTAMPTZ) AT TIME ZONE 'UTC'")
     counted = "NULL"
     if stated:
         counted = time_of(text, stated)
@@ -67,7 +72,7 @@ def judge(con: duckdb.DuckDBPyConnection, table: str, text: str) -> TimeUnit | N
 def needed_time(judged: TimeUnit | None) -> str:
     """Returns what a value of a time must be."""
     unit = f"{TIME_UNITS[judged]}, as most of the column," if judged else "a number"
-    return f"a time such as 2026-11-22 09:30:00, or {unit} from 1990 to a year from now"
+    return f"a time such as 2026-11-22 09:30:00 of the years 1900 to 2100, or {unit} from 1990 to a year from now"
 
 
 WRITE_TIME = (

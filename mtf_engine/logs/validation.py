@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 import duckdb
 
-from mtf_engine.spec import Defect, Refusal
+from mtf_engine.spec import Defect, Refusal, one_line
 
 DefectCode = Literal[
     "missing_column", "wrong_type", "null_key", "nan_or_inf", "negative_watch_time", "action_outside_bounds",
@@ -139,7 +139,7 @@ def _short(value: str | None) -> str:
     """Returns a value as it may stand in a sentence."""
     if value is None:
         return "blank"
-    text = "".join(c if c.isprintable() else f"<{ord(c):02x}>" for c in " ".join(value.split()))
+    text = one_line(value)
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 

@@ -1,5 +1,8 @@
 """A figure with its table and their downloads."""
 
+import csv
+import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -10,6 +13,8 @@ import streamlit as st
 from pages.shared import access, glossary
 from pages.shared.pictures import picture_downloads
 
+FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+"""What a spreadsheet takes for the start of a formula, behind the apostrophes that keep it from doing so."""
 ENDS = ("low", "high", "interval from", "interval to", "boundary from", "boundary to")
 """Columns that are ends of the interval of the number before them."""
 
@@ -93,9 +98,28 @@ def csv_download(table: pd.DataFrame, name: str) -> None:
     """Draws a button that saves `table` as `name`.csv, written when it is clicked."""
     access.download_button(
         "Download CSV",
-        lambda: table.to_csv(index=False),
+        lambda: safe_csv(table),
         f"{name}.csv",
         "text/csv",
         key=f"csv {name}",
         on_click="ignore",
     )
+
+
+def safe_csv(table: pd.DataFrame) -> str:
+    """Returns `table` as CSV of which no cell is a formula to a spreadsheet.
+
+    A text that would be one, or that has apostrophes before what would, has one apostrophe more: without it, it is
+    the text again. Numbers are as they are; all else is in quotes, as a text with a carriage return must be.
+    """
+    safe = table.rename(columns=_no_formula).map(_no_formula)
+    return safe.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
+
+
+def _no_formula(value: Any) -> Any:
+    if not isinstance(value, str) or not FORMULA.match(value):
+        return value
+    try:
+        return value if math.isfinite(float(value)) and not value[0].isspace() else f"'{value}"
+    except ValueError:
+        return f"'{value}"
