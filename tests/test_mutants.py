@@ -167,7 +167,7 @@ def campaign(tmp_path: Path, first: int, **numbers: int) -> Counter[str]:
 
 
 def test_200_mutants_of_what_comes_from_outside_are_refused_or_stored_soundly(tmp_path):
-    ended = campaign(tmp_path, 0, log=16, preview=90, plan=90, live_test=4)
+    ended = campaign(tmp_path, 0, log=10, preview=94, plan=94, live_test=2)
     assert not [end for end in ended if end.startswith("fault")]
     assert ended["accepted"] and ended["a sentence"] and ended.total() == 200
 

@@ -176,6 +176,8 @@ class Columns:
 
     def _renamed(self, defects: list[Defect]) -> list[Defect]:
         theirs = {c.name: c.sources[0] for c in self.found if len(c.sources) == 1}
+        if self.mapping.slate:  # a place is none of the file's columns
+            theirs = {name: self.mapping.slate.items if s == PLACE else s for name, s in theirs.items()}
         return [d.model_copy(update={"column": theirs.get(d.column or "", d.column)}) for d in defects]
 
     def add(self, name: str, kind: Kind, need: Need = "value") -> bool:

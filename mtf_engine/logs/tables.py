@@ -193,7 +193,7 @@ def _between(
     part = f"coalesce(reward, {feedback.reward_sql})" if "reward" in shown.names else feedback.reward_sql
     sums = (
         "SELECT request_id, sum(part) AS total, count(*) = count(part) AS is_sound "
-        f"FROM (SELECT request_id, {part} AS part FROM impressions) GROUP BY ALL"
+        f"FROM (SELECT request_id, CASE WHEN isfinite({part}) THEN {part} END AS part FROM impressions) GROUP BY ALL"
     )
     relation = (
         "(SELECT row, reward, CASE WHEN coalesce(is_sound, true) THEN coalesce(total, 0) END AS expected "

@@ -234,7 +234,8 @@ def cut_action_to_bounds() -> str:
 
 def action_in_bounds() -> Check:
     """Returns the check that the actions of a uniform log lie in their boxes."""
-    beyond = f"z[1] < {LEAST} OR z[1] > {MOST}"
+    below, above = f"z[1] < {LEAST} AND isfinite({LEAST})", f"z[1] > {MOST} AND isfinite({MOST})"
+    beyond = f"({below}) OR ({above})"  # a wall that is no number is a defect of its own
     return Check(
         "action_outside_bounds",
         "action",
