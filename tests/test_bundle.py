@@ -28,6 +28,7 @@ from mtf_engine.policies.graphs import Clip
 from mtf_engine.policies.networks import Actor, Standardise
 from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import BoundsPlan, Box, FusionSpec, Refusal
+from tests import mutants
 
 FUSION = FusionSpec.default(("click", "watch", "skip"), negative=("skip",), bias=("click",))
 FEATURES = ("age", "clicks", "new", "left")
@@ -382,3 +383,37 @@ def test_bounds_per_segment_cannot_be_clipped_to(policy, rows, tmp_path):
 def test_the_same_export_gives_the_same_bytes(bundle, policy, rows, tmp_path):
     export(policy, tmp_path / "again.zip", rows=rows, evaluation={"value": 0.7})
     assert (tmp_path / "again.zip").read_bytes() == bundle.read_bytes()
+
+
+def mutants_of_bundles(bundle: Path, folder: Path, first: int, n: int) -> int:
+    """Returns how many of `n` mutants were refused; what others hold is what was exported, or was hashed anew."""
+    members, path, refused = contents(bundle), folder / "mutant.zip", 0
+    for seed in range(first, first + n):
+        generator = np.random.default_rng(seed)
+        name = mutants.some(generator, sorted(members))
+        is_hashed = seed % 3 == 2 and name != MANIFEST
+        if seed % 3:
+            changed = members | {name: mutants.of_bytes(members[name], generator)}
+            path.write_bytes(raw_zip(as_if_exported(changed) if is_hashed else changed))
+        else:
+            path.write_bytes(mutants.of_bytes(bundle.read_bytes(), generator))
+        began, reason = time.monotonic(), ""
+        try:
+            verify(path)
+        except Refusal as refusal:
+            reason, refused = str(refusal), refused + 1
+        assert time.monotonic() - began < 10, seed
+        assert path.name in reason if reason else is_hashed or contents(path) == members, seed
+        assert list(folder.iterdir()) == [path], seed
+    return refused
+
+
+def test_mutants_of_a_bundle_are_refused_or_are_what_was_exported(bundle, tmp_path):
+    assert mutants_of_bundles(bundle, tmp_path, 0, 12) >= 8
+
+
+@pytest.mark.slow
+def test_500_mutants_of_a_bundle_are_refused_or_are_what_was_exported(bundle, tmp_path):
+    refused = mutants_of_bundles(bundle, tmp_path, 1_000, 500)
+    print(f"500 tried: {refused} refused")
+    assert refused >= 300

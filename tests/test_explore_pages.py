@@ -40,7 +40,7 @@ def tiles(app: AppTest) -> dict[str, str]:
 
 
 def widget(kind, label: str):
-    return next(w for w in kind if w.label == label)
+    return next(w for w in kind if w.label.replace("\\", "") == label)
 
 
 def address(app: AppTest, name: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import streamlit as st
 
 from mtf_engine.spec import BoundsPlan, Box
-from pages.shared import bounds_charts, plans
+from pages.shared import bounds_charts, plans, words
 from pages.shared.charts import escape
 from pages.shared.pictures import picture_downloads
 
@@ -75,7 +75,9 @@ class BoundsEditor:
     def _slider(self, i: int, name: str, edges: Edges, reach: float, symmetric: bool) -> None:
         low, value, to = (0.0, edges[1], _half_width) if symmetric else (-reach, edges, _range)
         acting = _acting(f"{'half' if symmetric else 'range'} {i}", value, self._moving(i, to))
-        st.slider(name, low, reach, value, STEP, format="%.3f", disabled=self.is_locked, **acting)
+        st.slider(
+            words.plain(name), low, reach, value, STEP, format="%.3f", disabled=self.is_locked, **acting
+        )
 
     def _numbers(self, i: int, name: str, edges: Edges, symmetric: bool) -> None:
         if symmetric:
@@ -88,12 +90,12 @@ class BoundsEditor:
     def _number(self, place: Any, label: str, name: str, value: float, moved: Moved) -> None:
         acting = _acting(name, value, moved)
         place.number_input(
-            label, -WIDEST, WIDEST, value, 0.01, format="%g", disabled=self.is_locked, **acting
+            words.plain(label), -WIDEST, WIDEST, value, 0.01, format="%g", disabled=self.is_locked, **acting
         )
 
     def _toggle(self, label: str, name: str, value: bool, moved: Moved) -> None:
         locked = self.is_locked and name != "own box"
-        st.toggle(label, value, disabled=locked, **_acting(name, value, moved))
+        st.toggle(words.plain(label), value, disabled=locked, **_acting(name, value, moved))
 
     def picture(self, symmetric: bool, sigma: float, dimensions: tuple[int, int]) -> None:
         """Draws two dimensions of the box, on which a rectangle can be drawn in its place."""
