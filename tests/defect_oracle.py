@@ -41,7 +41,9 @@ def value(text: str | None, kind: str) -> object:
     try:
         match kind:
             case "integer":
-                return int(float(text)) if float(text) == int(float(text)) else None
+                return (
+                    int(float(text)) if float(text) == int(float(text)) and abs(float(text)) < 2**31 else None
+                )
             case "time":
                 return datetime.fromisoformat(text)
             case "flag":

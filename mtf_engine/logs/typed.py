@@ -21,6 +21,7 @@ from mtf_engine.logs.units import (
     time_sql,
 )
 from mtf_engine.logs.validation import Check, nan_or_inf, null_key, wrong_type
+from mtf_engine.spec import MOST
 
 Need = Literal["key", "value", "optional"]
 SQL_TYPES: dict[Kind, str] = {
@@ -37,7 +38,7 @@ TRUTHS = {1: ("true", "t", "yes", "y"), 0: ("false", "f", "no", "n")}
 """Words, in any case, for 1 and 0: a flag may be a number, a number a flag."""
 WHAT = {
     "text": "a text without NUL bytes",
-    "integer": "a whole number",
+    "integer": f"a whole number of at most {MOST:,}",
     "number": "a number",
     "real": "a number",
     "flag": "true or false (or yes or no, 1 or 0)",
@@ -139,7 +140,8 @@ def _scalar(source: str, kind: str, wanted: Kind) -> str:
             return text
         case "integer":
             whole = f"TRY_CAST({text} AS BIGINT)"
-            return f"CASE WHEN {whole} = TRY_CAST({text} AS DOUBLE) THEN {whole} END"
+            fits = f"{whole} = TRY_CAST({text} AS DOUBLE) AND {whole} BETWEEN -{MOST} AND {MOST}"
+            return f"CASE WHEN {fits} THEN {whole} END"
         case "real":
             return f"TRY_CAST({text} AS DOUBLE)"
         case "number" | "list" if kind == "VARCHAR":
