@@ -260,9 +260,11 @@ class Registry:
                 connection.execute(sa.delete(RUNS).where(RUNS.c.id == row.id))
                 connection.execute(sa.insert(RUNS).values(row.model_dump()))
 
-    def delete_dataset(self, dataset_id: str) -> None:
+    def delete_dataset(self, dataset_id: str, noted: bool = False) -> None:
+        """Deletes the row of a dataset; `noted`, it stands among the `deletions`, as what people delete does."""
         with self._writing() as connection:
-            self._note_deletion(connection, "dataset", DATASETS, DATASETS.c.id == dataset_id)
+            if noted:
+                self._note_deletion(connection, "dataset", DATASETS, DATASETS.c.id == dataset_id)
             connection.execute(sa.delete(DATASETS).where(DATASETS.c.id == dataset_id))
 
     def add_run(self, row: RunRow) -> None:
@@ -327,15 +329,19 @@ class Registry:
         statement = sa.update(RUNS).where(*ended, untold).values(told_end=RUNS.c.finished_at)
         return self._execute(statement) == 1
 
-    def delete_runs(self, *run_ids: str, of: Sequence[RunState] = tuple(RunState)) -> bool:
+    def delete_runs(
+        self, *run_ids: str, of: Sequence[RunState] = tuple(RunState), noted: bool = False
+    ) -> bool:
         """Deletes the rows of runs, provided all are in a state `of` these; returns whether they were.
 
-        Their parts stay, as runs of their own whose ends are no news.
+        Their parts stay, as runs of their own whose ends are no news. `noted`, they stand among the `deletions`, as
+        what people delete does.
         """
         own = {"parent_id": None, "told_end": RUNS.c.finished_at}
         named = RUNS.c.id.in_(run_ids)
         with self._writing() as connection:
-            self._note_deletion(connection, "run", RUNS, named)
+            if noted:
+                self._note_deletion(connection, "run", RUNS, named)
             these = sa.delete(RUNS).where(named, RUNS.c.state.in_(of))
             if connection.execute(these).rowcount != len(set(run_ids)):
                 connection.rollback()

@@ -210,20 +210,22 @@ class Workspace:
     def delete_dataset(self, name: str) -> DatasetRow:
         """Deletes a dataset, row and files, and returns its row; Refusal while something `uses` it."""
         row = self.dataset(name)
-        self._free(row.id)
         with self._deleting(self.datasets_dir, row.id):
-            self.registry.delete_dataset(row.id)
+            self._free(row.id)
+            self.registry.delete_dataset(row.id, noted=True)
         return row
 
-    def delete_runs(self, *run_ids: str) -> None:
+    def delete_runs(self, *run_ids: str, noted: bool = True) -> None:
         """Deletes finished runs, rows and folders: all or, where one is not finished or in use, none."""
         for run_id in run_ids:
             run = self.registry.run(run_id)
             if not run.state.is_finished:
                 raise Refusal(f"{run_id} is {run.state}; cancel it before deleting it")
-            self._free(run_id, besides=run_ids)
+        finished = [state for state in RunState if state.is_finished]
         with self._deleting(self.runs_dir, *run_ids):
-            if not self.registry.delete_runs(*run_ids, of=[state for state in RunState if state.is_finished]):
+            for run_id in run_ids:  # asked while nobody else adds, starts, deletes or decides
+                self._free(run_id, besides=run_ids)
+            if not self.registry.delete_runs(*run_ids, of=finished, noted=noted):
                 raise Refusal(
                     f"one of {', '.join(run_ids)} was resumed or deleted at this very moment; look again"
                 )
@@ -232,6 +234,9 @@ class Workspace:
         """Adds a run with its folder, which `keep` fills: both or neither, also where somebody is stopped between."""
         temp = self.runs_dir / f".{run.id}{ADDED}"
         with self.lock():
+            there = {row.id for row in self.registry.datasets()}
+            if gone := [held for held in run.reads_datasets if held not in there]:
+                raise Refusal(f"the dataset {gone[0]} was deleted; name one that is there")
             try:
                 temp.mkdir()
                 keep(temp)

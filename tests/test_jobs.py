@@ -204,7 +204,8 @@ def test_a_refused_import_is_forgotten_by_whoever_reads_its_report(workspace: Wo
 
 def contents(workspace: Workspace) -> list[Any]:
     files = sorted(path for path in workspace.path.rglob("*/*"))
-    return [workspace.registry.runs(), workspace.registry.datasets(), files]
+    rows = workspace.registry.runs(), workspace.registry.datasets(), workspace.registry.deletions()
+    return [*rows, files]
 
 
 def test_an_unexpected_error_is_kept_for_the_log(workspace: Workspace) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import sqlite3
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from functools import partial
 from itertools import pairwise
@@ -288,6 +288,24 @@ def test_of_several_who_decide_at_once_each_has_read_the_entry_before(team: Work
     assert all(
         "at this very moment" in one or "has decided round" in one or "is live" in one for one in refused
     )
+
+
+def test_what_goes_live_at_that_moment_is_not_deleted(team: Workspace, monkeypatch) -> None:
+    asked, decided = Workspace._free, []
+
+    def promoted_meanwhile(workspace: Workspace, held: str, besides=()) -> None:
+        """Lets another person decide as late as they can."""
+        decided.append(pool.submit(review.decide, Workspace(team.path), RUN, 1, "promote", name="Ada"))
+        wait(decided, timeout=0.5)
+        asked(workspace, held, besides)
+
+    monkeypatch.setattr(Workspace, "_free", promoted_meanwhile)
+    with ThreadPoolExecutor(1) as pool:
+        team.delete_runs("train-1")
+        with pytest.raises(Refusal, match="no run 'train-1'"):
+            decided[0].result()
+    assert team.live == BASELINE and team.registry.decisions() == []
+    assert [row.deleted for row in team.registry.deletions()] == ["train-1"]
 
 
 def test_whoever_saw_another_policy_live_is_told_who_changed_it(team: Workspace) -> None:

@@ -236,6 +236,21 @@ def test_a_folder_that_says_nothing_of_its_run_is_told(small_workspace, tmp_path
     assert any(f"{run.id} is not in it" in line for line in examine(workspace)["damaged"])
 
 
+def test_a_repair_ends_what_was_stopped_while_it_was_added_or_deleted(small_workspace, tmp_path):
+    workspace = copy_workspace(small_workspace, tmp_path / "w")
+    (added, deleted) = (run.id for run in workspace.registry.runs(RunState.COMPLETED)[:2])
+    workspace.run_dir(added).rename(workspace.runs_dir / f".{added}.tmp")
+    (workspace.runs_dir / f".{deleted}.deleted").touch()
+    (workspace.runs_dir / ".train-00000000.tmp").mkdir()
+    assert not [line for line in examine(workspace)["orphans"] if "/." in line]
+    (workspace.path / REGISTRY).write_bytes(b"no registry")
+    repair(workspace.path)
+    repaired = Workspace(workspace.path)
+    assert {added, deleted} <= {run.id for run in repaired.registry.runs()}
+    assert repaired.run_dir(added).is_dir() and not [*repaired.runs_dir.glob(".*")]
+    assert repaired.registry.deletions() == []
+
+
 def test_backups_at_once_are_one_and_none_undoes_a_decision(small_workspace, tmp_path):
     workspace = copy_workspace(small_workspace, tmp_path / "w")
     with ThreadPoolExecutor(3) as several:

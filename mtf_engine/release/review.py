@@ -218,9 +218,10 @@ def _append(workspace: Workspace, row: DecisionRow, seen: int | None) -> Decisio
         )
     if not row.name.strip():
         raise Refusal("a decision needs the name of who takes it: --by NAME")
-    if row.live != BASELINE:
-        workspace.trained(row.live)
-    added = workspace.registry.add_decision(row)
+    with workspace.lock():  # or what goes live might be deleted meanwhile
+        if row.live != BASELINE:
+            workspace.trained(row.live)
+        added = workspace.registry.add_decision(row)
     if added is None:  # somebody was faster
         earlier = decision_of(workspace, str(row.run_id), int(row.round or 0))
         if earlier is not None:

@@ -53,7 +53,7 @@ def _access(workspace: Workspace) -> str:
 def _orphans(workspace: Workspace, dataset_ids: set[str]) -> list[str]:
     run_ids = {run.id for run in workspace.registry.runs()}
     files = [p for p in workspace.datasets_dir.glob("[!.]*") if p.name.split(".")[0] not in dataset_ids]
-    folders = [p for p in workspace.runs_dir.iterdir() if p.name not in run_ids]
+    folders = [p for p in workspace.runs_dir.glob("[!.]*") if p.name not in run_ids]
     return sorted(str(p.relative_to(workspace.path)) for p in [*files, *folders])
 
 
@@ -62,7 +62,7 @@ def _damaged_registry(workspace: Workspace) -> Iterator[str]:
     yield from (f"{REGISTRY}: {problem}; {REPAIR}" for problem in workspace.registry.problems())
     runs = workspace.registry.runs()
     known = {run.id for run in runs}
-    for path in sorted(workspace.runs_dir.glob(f"*/{files.ROW}")):
+    for path in sorted(workspace.runs_dir.glob(f"[!.]*/{files.ROW}")):
         if path.parent.name not in known:
             yield f"{REGISTRY}: {path.parent.name} is not in it, and its folder is there; {REPAIR}"
     for run in runs:

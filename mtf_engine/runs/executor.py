@@ -187,18 +187,23 @@ def completed(workspace: Workspace, run: RunRow) -> RunRow:
     """Returns the finished `run` if it was completed; else raises a Refusal that says why it was not."""
     if run.state is RunState.COMPLETED:
         return run
-    report = workspace.run_dir(run.id) / files.REPORT
     if run.state is RunState.WAITING:
         raise Refusal(str(run.error))
     if run.state is not RunState.FAILED:
         at = f"at step {run.step} of {run.n_steps}" if run.n_steps else "before its end"
         raise Refusal(f"{run.id} was {run.state} {at}; `runs resume {run.id}` goes on")
-    if not report.exists():
-        raise Refusal(f"{run.id} failed: {run.error} (`runs logs {run.id}`)")
-    told = json.loads(report.read_bytes())
-    if told["error"] != run.error:  # it is of an earlier attempt
+    if (told := report_of(workspace, run)) is None:
         raise Refusal(f"{run.id} failed: {run.error} (`runs logs {run.id}`)")
     raise Refusal(told["error"], tuple(Defect(**defect) for defect in told["defects"]))
+
+
+def report_of(workspace: Workspace, run: RunRow) -> dict[str, Any] | None:
+    """Returns what a run that was refused has to say; None of any other, also where an earlier attempt was refused."""
+    report = workspace.run_dir(run.id) / files.REPORT
+    if run.state is not RunState.FAILED or not report.exists():
+        return None
+    told: dict[str, Any] = json.loads(report.read_bytes())
+    return told if told["error"] == run.error else None
 
 
 def cancel(workspace: Workspace, run_id: str) -> None:

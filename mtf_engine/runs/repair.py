@@ -14,12 +14,12 @@ from filelock import FileLock
 from pydantic_core import from_json
 
 from mtf_engine import sealed
-from mtf_engine.disk import refusals, workspace_path
+from mtf_engine.disk import appear, refusals, workspace_path
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.registry import DatasetRow, Registry, RunRow, RunState, now
 from mtf_engine.runs import files, lock
 from mtf_engine.spec import Refusal
-from mtf_engine.workspace import BACKUPS, REGISTRY, REGISTRY_URL, Workspace
+from mtf_engine.workspace import ADDED, BACKUPS, DELETED, REGISTRY, REGISTRY_URL, Workspace
 
 
 def repair(path: Path | str | None) -> dict[str, Any]:
@@ -27,8 +27,9 @@ def repair(path: Path | str | None) -> dict[str, Any]:
 
     What was there is moved aside first, to `backups/damaged-...`; the new one appears whole in its place. Runs are as
     their folders say where the backup knows less of them; what nobody finished is interrupted, and can be resumed. Rows
-    without a folder or a file were deleted after the backup, and stay so. Names, notes, tags and plans are those of the
-    backup.
+    without a folder or a file were deleted after the backup, and stay so. Names, notes, tags, plans and the list of
+    deletions are those of the backup. What was being added is there whole or not at all, and a deletion that was
+    stopped on its way is taken back: whether it was done only the damaged registry knew.
     """
     folder = workspace_path(path)
     if os.environ.get(REGISTRY_URL):
@@ -45,6 +46,7 @@ def repair(path: Path | str | None) -> dict[str, Any]:
         if backup:
             shutil.copyfile(backup, new)
         registry = Registry(f"sqlite:///{new}")
+        _settle_marks(folder)
         runs, unread = _add_runs(folder, registry)
         datasets = [*_add_datasets(folder, registry)]
         _forget(folder, registry)
@@ -59,6 +61,15 @@ def repair(path: Path | str | None) -> dict[str, Any]:
         "datasets_added": datasets,
         "not_readable": unread,
     }
+
+
+def _settle_marks(folder: Path) -> None:
+    """Ends what was stopped while something was added or deleted, see `Workspace.finish`, without the registry."""
+    for path in (folder / "runs").glob(f".*{ADDED}"):
+        run = folder / "runs" / path.stem[1:]
+        appear(path, run) if (path / files.ROW).exists() and not run.exists() else shutil.rmtree(path)
+    for path in (*(folder / "runs").glob(f".*{DELETED}"), *(folder / "datasets").glob(f".*{DELETED}")):
+        path.unlink()
 
 
 def newest_backup(folder: Path) -> Path | None:
@@ -77,7 +88,7 @@ def _add_runs(folder: Path, registry: Registry) -> tuple[list[str], list[str]]:
     """Adds the runs of which a folder says more than the registry; returns their ids, and what cannot be read."""
     known = {run.id: run for run in registry.runs()}
     found, unread = {}, []
-    for place in sorted((folder / "runs").iterdir()):
+    for place in sorted((folder / "runs").glob("[!.]*")):
         try:
             run = _run(place / files.ROW)
         except (Refusal, ValueError) as error:

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from mtf_engine.logs.splits import UNASKED, Splitting
-from mtf_engine.registry import RunRow, RunState
-from mtf_engine.runs import files
-from mtf_engine.runs.executor import completed, submit, tell_ends
+from mtf_engine.registry import RunRow
+from mtf_engine.runs.executor import completed, report_of, submit, tell_ends
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.storage import dataset_of, open_dataset, store
 from mtf_engine.runs.worker import Job
@@ -78,9 +77,9 @@ def imported(workspace: Workspace, run: RunRow) -> RunRow:
     try:
         return completed(workspace, run)
     except Refusal:
-        if run.state is RunState.FAILED and (workspace.run_dir(run.id) / files.REPORT).exists():
+        if report_of(workspace, run) is not None:
             tell_ends(workspace)  # while there is a row to tell of
-            workspace.delete_runs(run.id)
+            workspace.delete_runs(run.id, noted=False)
         raise
 
 
