@@ -253,6 +253,7 @@ def test_a_run_outlives_the_command_that_started_it(workspace: Workspace) -> Non
     assert executor.wait(workspace, started["run_id"]).state is RunState.COMPLETED
 
 
+@pytest.mark.slow
 def test_a_run_can_be_worked_on_by_hand(tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executor, "MAX_WORKING", 0)
     workspace = Workspace(tmp_path / "workspace")  # where no other run's worker takes up what is queued

@@ -64,6 +64,7 @@ def test_a_training_goes_on_to_its_end(old, in_process):
     assert (run.state, run.step) == (RunState.COMPLETED, 3_000)
 
 
+@pytest.mark.slow
 def test_a_policy_is_exported_and_verified(old, in_process, tmp_path):
     assert old("export", of(old, "trained"), "--to", str(tmp_path / "policy.zip"))["ok"]
     assert old("verify", str(tmp_path / "policy.zip"))["ok"]
