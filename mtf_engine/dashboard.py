@@ -58,8 +58,8 @@ def main(
     """Serves the dashboard of `workspace` on this machine's `port` until it is stopped.
 
     A Refusal where the port cannot be listened on, or where others reach it and no `login` asks who they are, unless
-    that is to be (`insecure`). Requests to another host than `localhost`, `host_names`, the login's and those of the
-    settings are answered 400. The workspace travels by the environment, so that `streamlit run app.py` finds
+    that is to be (`insecure`). Requests to another host than `localhost`, `host_names`, the login's, the address
+    it listens at and those of the settings are answered 400. The workspace travels by the environment, so that `streamlit run app.py` finds
     it the same way. The settings of `.streamlit/config.toml` beside app.py apply. Streamlit's welcome gives way to a
     line of ours: with it would come an offer over the page to install things for coding assistants.
     """
@@ -72,19 +72,19 @@ def main(
             f"{address or 'every address'} is reached by others, and nobody is asked who they are: give a --login "
             "FILE (docs/deploy.md), or --insecure, which lets whoever comes start, delete and decide in any name"
         )
-    hosts = allowed_hosts(host_names)
+    hosts = allowed_hosts([*host_names, *([] if address in EVERY_ADDRESS else [_in_url(address)])])
     forbid_legacy_pages()
     os.environ["MTF_WORKSPACE"] = str(workspace.absolute())
     options = {
         "server.port": port,
         "server.headless": headless,
         "server.baseUrlPath": base,
-        "server.allowedHosts": hosts,
+        "server.allowedHosts": [host.strip("[]") for host in hosts],  # Streamlit's own check takes brackets away
         "logger.hideWelcomeMessage": True,
         "secrets.files": [str(login.absolute())] if login else [],
     }
     options |= {"server.address": address} if address else {}
-    host = "localhost" if address in (*EVERY_ADDRESS, "127.0.0.1") else address
+    host = "localhost" if address in (*EVERY_ADDRESS, "127.0.0.1") else _in_url(address)
     url = f"http://{host}:{port}{f'/{base}/' if base else ''}"
     print(f"The dashboard of {workspace}: {url} (Ctrl+C stops it)", flush=True)
     serve(hosts, options, open_at=None if headless else url)
@@ -99,7 +99,12 @@ def _prepare_login(path: Path | None) -> list[str]:
         raise Refusal("a login needs Authlib, which is not installed; `pip install 'mtf_engine[auth]'`")
     host = urlsplit(read_login(path).auth.redirect_uri).hostname
     os.environ[LOGIN] = str(path.absolute())
-    return [host] if host else []
+    return [_in_url(host)] if host else []
+
+
+def _in_url(host: str) -> str:
+    """Returns a name or an address as addresses of pages and the header Host have it: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def loopback(address: str) -> bool:
@@ -143,9 +148,17 @@ def allowed_hosts(named: Sequence[str] = ()) -> list[str]:
         hosts = given.replace(",", " ").split()
     for name in (*hosts, *named):
         rest = name.removeprefix("*.")
-        if name != "*" and (not rest or set(rest) & set("*/:@? ")):
+        ipv6 = name.startswith("[") and name.endswith("]") and _is_ipv6(name[1:-1])
+        if name != "*" and not ipv6 and (not rest or set(rest) & set("*/:@?[] ")):
             raise Refusal(f"{name!r} is no host name; give it as a browser has it, such as team.example.org")
     return [*dict.fromkeys(name.lower() for name in (*hosts, *named))]
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ip_address(text).version == 6
+    except ValueError:
+        return False
 
 
 def _settings() -> dict[str, Any]:

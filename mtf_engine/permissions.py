@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mtf_engine.spec import Refusal, Spec
 
@@ -98,6 +99,13 @@ class Provider(Spec):
     server_metadata_url: str = Field(pattern=r"^https?://")
     client_kwargs: dict[str, Any] = Field(default_factory=dict)
 
+    @field_validator("redirect_uri")
+    @classmethod
+    def _names_a_host(cls, address: str) -> str:
+        if not urlsplit(address).hostname:
+            raise ValueError("names no host")
+        return address
+
 
 class Roles(Spec):
     """The section `[roles]`: which values of a claim make a viewer, an editor, an approver; without it, people do."""
@@ -140,7 +148,8 @@ class Login(Spec):
             raise Refusal("your session has ended; log in again")
         if not isinstance(name, str) or not name.strip():
             raise Refusal(f"your provider does not tell your {known_by}, by which people are known here")
-        if known_by == "email" and claims.get("email_verified") is False:
+        verified = claims.get("email_verified", True)  # which some providers write as a text
+        if known_by == "email" and not (verified is True or verified == "true"):
             raise Refusal(f"your provider has not verified that {name} is yours; have it do so")
         roles = self.roles.of(claims) | ({self.people[name]} if name in self.people else set())
         if not roles:

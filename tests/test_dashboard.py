@@ -1,14 +1,18 @@
 """The launcher: what must be set before Streamlit's server starts."""
 
+import asyncio
 import re
 import socket
 import tomllib
 from pathlib import Path
 
 import pytest
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import PlainTextResponse
 from streamlit import config
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.web import skills
+from streamlit.web.server.starlette.starlette_websocket import is_host_allowed
 from typer.testing import CliRunner
 
 from mtf_engine import dashboard
@@ -59,13 +63,50 @@ def test_the_launcher_names_the_address_below_the_base_path_it_serves(base, tmp_
     assert (asked["server.baseUrlPath"], asked["at"]) == ("team/mtf", f"http://localhost:{port}/team/mtf/")
 
 
+def status_at_door(hosts: list[str], asked: str) -> int:
+    """Returns the status with which Starlette's check of `hosts` answers the header Host that is `asked`."""
+    told: list[int] = []
+
+    async def send(message: dict) -> None:
+        told.extend([message["status"]] if "status" in message else [])
+
+    async def receive() -> dict:
+        return {"type": "http.request", "body": b""}
+
+    door = TrustedHostMiddleware(PlainTextResponse("in"), allowed_hosts=hosts, www_redirect=False)
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", asked.encode())]}
+    asyncio.run(door(scope, receive, send))
+    return told[0]
+
+
+@pytest.mark.parametrize(
+    ("address", "host"), [("127.0.0.2", "127.0.0.2"), ("::1", "[::1]"), ("127.0.0.1", "localhost")]
+)
+def test_the_address_that_is_printed_is_answered(address, host, tmp_path, monkeypatch, capsys):
+    asked: dict = {}
+    monkeypatch.setenv("MTF_WORKSPACE", "")
+    monkeypatch.setenv("STREAMLIT_SERVER_ADDRESS", address)
+    monkeypatch.setattr(dashboard, "refuse_port", lambda port, address: None)
+    monkeypatch.setattr(dashboard, "serve", lambda hosts, options, open_at: asked.update(options, hosts=hosts))
+    dashboard.main(tmp_path, port=8597)
+    assert f"http://{host}:8597 (" in capsys.readouterr().out
+    assert status_at_door(asked["hosts"], f"{host}:8597") == 200
+    assert status_at_door(asked["hosts"], "evil.example:8597") == 400
+    before = config.get_option("server.allowedHosts")
+    try:
+        config.set_option("server.allowedHosts", asked["server.allowedHosts"])
+        assert is_host_allowed(f"{host}:8597")
+    finally:
+        config.set_option("server.allowedHosts", before)
+
+
 def test_host_names_are_those_of_the_settings_and_those_that_are_named(monkeypatch):
     own = ["localhost", "127.0.0.1"]
     assert dashboard.allowed_hosts() == own
     assert dashboard.allowed_hosts(["Team.example.org", "localhost"]) == [*own, "team.example.org"]
     monkeypatch.setenv("STREAMLIT_SERVER_ALLOWED_HOSTS", "a.example, *.b.example")
-    assert dashboard.allowed_hosts() == ["a.example", "*.b.example"]
-    for wrong in ("https://team.example.org", "team.example.org:8501", "", "*team", "a.*.org"):
+    assert dashboard.allowed_hosts(["[::1]"]) == ["a.example", "*.b.example", "[::1]"]
+    for wrong in ("https://team.example.org", "team.example.org:8501", "", "*team", "a.*.org", "::1", "[1.2.3.4]"):
         with pytest.raises(Refusal, match="is no host name"):
             dashboard.allowed_hosts([wrong])
 

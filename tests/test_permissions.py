@@ -142,10 +142,11 @@ def test_people_have_roles_by_name_or_by_a_claim_and_the_others_none(login):
     assert found.person(claims("ada")) == Person("ada@example.org", Role.APPROVER)
     assert found.person(claims("eve", groups=["engineers", "x"])).role is Role.EDITOR
     assert found.person(claims("ada", groups="viewer")).role is Role.APPROVER
+    assert found.person(claims("ada", email_verified="true")) == found.person(claims("ada", email_verified=True))
     for refused, why in (
         (claims("eve"), "eve@example.org has no role here"),
         (claims("eve", groups="admin"), "has no role"),
-        (claims("ada", email_verified=False), "has not verified"),
+        *((claims("ada", email_verified=no), "has not verified") for no in (False, "false", "", None, 1)),
         (claims("ada", email=None), "does not tell your email"),
         (claims("ada", iat=time.time() - 9 * 3600), "session has ended"),
         (claims("ada", iat=None), "session has ended"),
@@ -166,6 +167,10 @@ def test_people_have_roles_by_name_or_by_a_claim_and_the_others_none(login):
             "people.ada@example.org: .*'viewer'",
         ),
         (lambda path: path.write_text(SETTINGS.replace("0123456789", "")), "auth.cookie_secret: .* 32"),
+        *(
+            (lambda path, to=to: path.write_text(SETTINGS.replace("localhost:8501", to)), f"redirect_uri: {why}")
+            for to, why in (("[x", "Invalid IPv6"), ("/", "names no host"))
+        ),
         (lambda path: path.write_text(SETTINGS + "[sesion]\n"), "sesion: Extra inputs"),
     ],
 )
