@@ -58,10 +58,11 @@ def main(
     """Serves the dashboard of `workspace` on this machine's `port` until it is stopped.
 
     A Refusal where the port cannot be listened on, or where others reach it and no `login` asks who they are, unless
-    that is to be (`insecure`). Requests to another host than `localhost`, `host_names`, the login's, the address
-    it listens at and those of the settings are answered 400. The workspace travels by the environment, so that `streamlit run app.py` finds
-    it the same way. The settings of `.streamlit/config.toml` beside app.py apply. Streamlit's welcome gives way to a
-    line of ours: with it would come an offer over the page to install things for coding assistants.
+    that is to be (`insecure`). Requests to another host than `localhost`, `host_names`, the login's, the address it
+    listens at and those of the settings are answered 400. The workspace travels by the environment, so that
+    `streamlit run app.py` finds it the same way. The settings of `.streamlit/config.toml` beside app.py apply.
+    Streamlit's welcome gives way to a line of ours: with it would come an offer over the page to install things for
+    coding assistants.
     """
     address = _setting("address", "STREAMLIT_SERVER_ADDRESS")
     base = _setting("baseUrlPath", "STREAMLIT_SERVER_BASE_URL_PATH").strip("/")
@@ -79,7 +80,9 @@ def main(
         "server.port": port,
         "server.headless": headless,
         "server.baseUrlPath": base,
-        "server.allowedHosts": [host.strip("[]") for host in hosts],  # Streamlit's own check takes brackets away
+        "server.allowedHosts": [
+            host.strip("[]") for host in hosts
+        ],  # Streamlit's own check takes brackets away
         "logger.hideWelcomeMessage": True,
         "secrets.files": [str(login.absolute())] if login else [],
     }

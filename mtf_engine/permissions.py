@@ -77,6 +77,11 @@ PERMISSIONS: Mapping[Action, Role] = {
 """The least role that each action takes; one that is not here is nobody's."""
 
 
+def needed_for(action: Action) -> str:
+    """Returns which role `action` takes, as a sentence."""
+    return f"It takes the role {PERMISSIONS.get(action, 'that nobody has')} to {action}"
+
+
 class Person(NamedTuple):
     """Who is logged in, by the name that decisions, runs, plans and deletions carry."""
 

@@ -11,6 +11,7 @@ from tempfile import mkstemp
 from filelock import BaseFileLock, FileLock
 
 from mtf_engine.disk import REPAIR, appear, is_full, refusals, settle, workspace_path
+from mtf_engine.permissions import Action, Person, Role, needed_for
 from mtf_engine.registry import (
     BASELINE,
     BEST,
@@ -42,14 +43,13 @@ class Workspace:
 
     `path` defaults to the environment's MTF_WORKSPACE, else `data`. The registry is `registry.sqlite` in it,
     unless MTF_REGISTRY_URL names another database. A workspace that cannot be written to is `read_only`: it
-    can be looked at, and what would write refuses; so does one that is for somebody to `look_only`. What is written
-    carries the `person` who is logged in, where somebody is.
+    can be looked at, and what would write refuses; so does one of a `visitor` who may only look. What is written
+    carries the visitor's name, who is whoever is logged in, where somebody is.
     """
 
-    def __init__(
-        self, path: Path | str | None = None, person: str | None = None, look_only: bool = False
-    ) -> None:
-        self.path, self.person, self.look_only = workspace_path(path), person, look_only
+    def __init__(self, path: Path | str | None = None, visitor: Person | None = None) -> None:
+        self.path, self.visitor = workspace_path(path), visitor
+        self.person = visitor and visitor.name
         self.datasets_dir = self.path / "datasets"
         self.runs_dir = self.path / "runs"
         file = self.path / REGISTRY
@@ -65,11 +65,10 @@ class Workspace:
     def _open(self, own: str) -> Registry:
         """Returns the registry, its `own` or the one that the environment names, once the folders are there."""
         named = os.environ.get(REGISTRY_URL)
-        if self.look_only and not self.read_only:
-            self.read_only = True
-            return Registry(named or own, person=self.person, look_only=True)
-        if self.read_only:
-            return Registry(named) if named else Registry(own, read_only=True)
+        url, look_only = named or own, self.visitor is not None and self.visitor.role is Role.VIEWER
+        if self.read_only or look_only:
+            shut, self.read_only = self.read_only and not named, True
+            return Registry(url, read_only=shut, person=self.person, look_only=look_only)
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)  # one that is there stays as open as it is
         for folder in (self.datasets_dir, self.runs_dir):
             folder.mkdir(exist_ok=True)
@@ -77,7 +76,7 @@ class Workspace:
             if not named:
                 self._refuse_lost()
                 self._back_up_daily(own)
-            return Registry(named or own, person=self.person)
+            return Registry(url, person=self.person)
 
     def _refuse_lost(self) -> None:
         """Refuses a registry that is gone or empty where there are runs or logs: a new one would forget them."""
@@ -124,6 +123,11 @@ class Workspace:
             temp.unlink(missing_ok=True)
         for old in sorted(self._backup.parent.glob("registry-*.sqlite"))[:-KEPT_DAYS]:
             old.unlink(missing_ok=True)
+
+    def ask(self, action: Action) -> None:
+        """Refuses what the visitor's role does not allow; where nobody is logged in, everything is allowed."""
+        if self.visitor and not self.visitor.may(action):
+            raise Refusal(f"{needed_for(action)}; {self.visitor.name} is {self.visitor.role} here")
 
     def dataset_path(self, dataset_id: str) -> Path:
         return self.datasets_dir / f"{dataset_id}.duckdb"
@@ -209,14 +213,19 @@ class Workspace:
 
     def delete_dataset(self, name: str) -> DatasetRow:
         """Deletes a dataset, row and files, and returns its row; Refusal while something `uses` it."""
+        self.ask(Action.DELETE_DATASET)
         row = self.dataset(name)
         with self._deleting(self.datasets_dir, row.id):
             self._free(row.id)
             self.registry.delete_dataset(row.id, noted=True)
         return row
 
-    def delete_runs(self, *run_ids: str, noted: bool = True) -> None:
-        """Deletes finished runs, rows and folders: all or, where one is not finished or in use, none."""
+    def delete_runs(self, *run_ids: str, action: Action = Action.DELETE_RUN) -> None:
+        """Deletes finished runs, rows and folders: all or, where one is not finished or in use, none.
+
+        What an `action` of another kind leaves over is no deletion that the list of them tells.
+        """
+        self.ask(action)
         for run_id in run_ids:
             run = self.registry.run(run_id)
             if not run.state.is_finished:
@@ -225,7 +234,7 @@ class Workspace:
         with self._deleting(self.runs_dir, *run_ids):
             for run_id in run_ids:  # asked while nobody else adds, starts, deletes or decides
                 self._free(run_id, besides=run_ids)
-            if not self.registry.delete_runs(*run_ids, of=finished, noted=noted):
+            if not self.registry.delete_runs(*run_ids, of=finished, noted=action is Action.DELETE_RUN):
                 raise Refusal(
                     f"one of {', '.join(run_ids)} was resumed or deleted at this very moment; look again"
                 )

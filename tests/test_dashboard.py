@@ -87,7 +87,9 @@ def test_the_address_that_is_printed_is_answered(address, host, tmp_path, monkey
     monkeypatch.setenv("MTF_WORKSPACE", "")
     monkeypatch.setenv("STREAMLIT_SERVER_ADDRESS", address)
     monkeypatch.setattr(dashboard, "refuse_port", lambda port, address: None)
-    monkeypatch.setattr(dashboard, "serve", lambda hosts, options, open_at: asked.update(options, hosts=hosts))
+    monkeypatch.setattr(
+        dashboard, "serve", lambda hosts, options, open_at: asked.update(options, hosts=hosts)
+    )
     dashboard.main(tmp_path, port=8597)
     assert f"http://{host}:8597 (" in capsys.readouterr().out
     assert status_at_door(asked["hosts"], f"{host}:8597") == 200
@@ -106,7 +108,15 @@ def test_host_names_are_those_of_the_settings_and_those_that_are_named(monkeypat
     assert dashboard.allowed_hosts(["Team.example.org", "localhost"]) == [*own, "team.example.org"]
     monkeypatch.setenv("STREAMLIT_SERVER_ALLOWED_HOSTS", "a.example, *.b.example")
     assert dashboard.allowed_hosts(["[::1]"]) == ["a.example", "*.b.example", "[::1]"]
-    for wrong in ("https://team.example.org", "team.example.org:8501", "", "*team", "a.*.org", "::1", "[1.2.3.4]"):
+    for wrong in (
+        "https://team.example.org",
+        "team.example.org:8501",
+        "",
+        "*team",
+        "a.*.org",
+        "::1",
+        "[1.2.3.4]",
+    ):
         with pytest.raises(Refusal, match="is no host name"):
             dashboard.allowed_hosts([wrong])
 

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from mtf_engine.cli import app
 from mtf_engine.disk import refusals, write_atomically
+from mtf_engine.permissions import Person, Role
 from mtf_engine.registry import RunState
 from mtf_engine.runs import executor, worker
 from mtf_engine.spec import BoundsPlan, Refusal
@@ -26,7 +27,7 @@ from mtf_engine.work.evaluate import submit_evaluate
 from mtf_engine.work.export import fetch_bundle
 from mtf_engine.work.import_log import submit_import
 from mtf_engine.work.train import submit_train
-from mtf_engine.workspace import Workspace
+from mtf_engine.workspace import REGISTRY_URL, Workspace
 from tests.fixtures import logs
 from tests.workspaces import copy_workspace
 
@@ -233,6 +234,19 @@ def test_a_read_only_workspace_can_be_looked_at_and_what_writes_refuses(read_onl
         code, output, errors = read_only(words)
         assert (code, errors.count("\n")) == (1, 1), words
         assert json.loads(output)["error"].startswith("nothing can be written (")
+
+
+def test_a_visitor_stays_one_where_only_the_registry_elsewhere_can_be_written(tmp_path, monkeypatch):
+    path = Workspace(tmp_path / "workspace").path
+    monkeypatch.setenv(REGISTRY_URL, f"sqlite:///{tmp_path / 'elsewhere.sqlite'}")
+    plan = BoundsPlan.symmetric(0.1, 2)
+    with mounted(path, "--bind", str(path)):
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(path)], check=True)
+        ada = Workspace(path, Person("ada", Role.EDITOR))
+        ada.registry.save_plan("narrow", plan)
+        assert [row.person for row in ada.registry.plans()] == ["ada"]
+        with pytest.raises(Refusal, match="you may look here, and change nothing"):
+            Workspace(path, Person("vera", Role.VIEWER)).registry.save_plan("wide", plan)
 
 
 def test_a_read_only_registry_shows_what_a_writer_has_not_moved_over_yet(small_workspace, tmp_path):

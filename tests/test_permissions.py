@@ -9,9 +9,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from mtf_engine.permissions import LOGIN, PERMISSIONS, Action, Login, Person, Role, read_login
-from mtf_engine.registry import BASELINE
+from mtf_engine.registry import BASELINE, RunState
 from mtf_engine.release import review
+from mtf_engine.runs import executor, files
 from mtf_engine.spec import BoundsPlan, Refusal
+from mtf_engine.work import import_log
 from mtf_engine.workspace import Workspace
 from tests.fixtures.rounds import a_round, add_rounds
 from tests.test_architecture import tree_of
@@ -142,7 +144,9 @@ def test_people_have_roles_by_name_or_by_a_claim_and_the_others_none(login):
     assert found.person(claims("ada")) == Person("ada@example.org", Role.APPROVER)
     assert found.person(claims("eve", groups=["engineers", "x"])).role is Role.EDITOR
     assert found.person(claims("ada", groups="viewer")).role is Role.APPROVER
-    assert found.person(claims("ada", email_verified="true")) == found.person(claims("ada", email_verified=True))
+    assert found.person(claims("ada", email_verified="true")) == found.person(
+        claims("ada", email_verified=True)
+    )
     for refused, why in (
         (claims("eve"), "eve@example.org has no role here"),
         (claims("eve", groups="admin"), "has no role"),
@@ -168,7 +172,10 @@ def test_people_have_roles_by_name_or_by_a_claim_and_the_others_none(login):
         ),
         (lambda path: path.write_text(SETTINGS.replace("0123456789", "")), "auth.cookie_secret: .* 32"),
         *(
-            (lambda path, to=to: path.write_text(SETTINGS.replace("localhost:8501", to)), f"redirect_uri: {why}")
+            (
+                lambda path, to=to: path.write_text(SETTINGS.replace("localhost:8501", to)),
+                f"redirect_uri: {why}",
+            )
             for to, why in (("[x", "Invalid IPv6"), ("/", "names no host"))
         ),
         (lambda path: path.write_text(SETTINGS + "[sesion]\n"), "sesion: Extra inputs"),
@@ -256,7 +263,7 @@ def test_a_login_without_roles_of_ours_lets_nobody_in(team, monkeypatch):
 
 def test_what_is_written_carries_who_is_logged_in_and_who_looks_writes_nothing(team):
     path, plan = team.path, BoundsPlan.symmetric(0.1, 2)
-    ada, vera = Workspace(path, person="ada"), Workspace(path, person="vera", look_only=True)
+    ada, vera = Workspace(path, Person("ada", Role.APPROVER)), Workspace(path, Person("vera", Role.VIEWER))
     ada.registry.save_plan("narrow", plan)
     assert [row.person for row in team.registry.plans()] == ["ada"]
     row = review.decide(ada, "progressive-1", 1, "reject", name="Grace", reason="I am not she")
@@ -274,3 +281,36 @@ def test_what_is_written_carries_who_is_logged_in_and_who_looks_writes_nothing(t
     ada.delete_runs("progressive-1")
     gone = [(row.person, row.kind, row.deleted) for row in team.registry.deletions()]
     assert gone == [("ada", "run", "progressive-1"), ("ada", "plan", "narrow")]
+
+
+def test_the_engine_itself_refuses_an_editor_what_takes_an_approver(team):
+    grace = Workspace(team.path, Person("grace", Role.EDITOR))
+    for said, write in (
+        ("delete a run", lambda: grace.delete_runs("progressive-1")),
+        ("delete a dataset", lambda: grace.delete_dataset("a log")),
+        (
+            "decide on a round",
+            lambda: review.decide(grace, "progressive-1", 1, "reject", name="ada", reason="x"),
+        ),
+        ("roll back what is live", lambda: review.rollback(grace, name="ada", reason="x")),
+    ):
+        with pytest.raises(Refusal, match=f"It takes the role approver to {said}; grace is editor here"):
+            write()
+
+
+def test_parts_are_in_the_name_of_whoever_started_the_whole_and_a_refused_import_leaves_nothing(team):
+    ada, grace = (
+        Workspace(team.path, Person(*who)) for who in (("ada", Role.APPROVER), ("grace", Role.EDITOR))
+    )
+    team.registry.update_run("progressive-1", person="grace")
+    for workspace, name in ((team, "grace"), (ada, "ada")):  # `team` as a worker has it
+        part = executor.submit(workspace, import_log.KIND, {}, parent_id="progressive-1")
+        assert team.registry.run(part).person == name
+    refused = executor.submit(grace, import_log.KIND, {}, parent_id="progressive-1")
+    team.registry.update_run(refused, state=RunState.FAILED, error="no log", parent_id=None)
+    (team.run_dir(refused) / files.REPORT).write_text('{"error": "no log", "defects": []}')
+    with pytest.raises(
+        Refusal, match=r"^no log$"
+    ):  # what an editor's import leaves is the editor's to remove
+        import_log.imported(grace, team.registry.run(refused))
+    assert refused not in {run.id for run in team.registry.runs()}

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Literal
 
+from mtf_engine.permissions import Action
 from mtf_engine.registry import BASELINE, DecisionRow, RunRow, now, run_of
 from mtf_engine.release.criteria import TESTED, Criteria, Guardrail, Metric
 from mtf_engine.release.rounds import Estimate, Round, reward_effect
@@ -148,6 +149,7 @@ def decide(
     one that the rule does not recommend without a reason, and one where something else was made live after the entry
     that was `seen` (None: the last).
     """
+    workspace.ask(Action.DECIDE)
     follows = last_entry(workspace)
     found = case(workspace, run_id, number)
     earlier = decision_of(workspace, run_id, found.round.number)
@@ -185,6 +187,7 @@ def rollback(
 
     Refused where something else was made live after the entry that was `seen` (None: the last).
     """
+    workspace.ask(Action.ROLL_BACK)
     follows = last_entry(workspace)
     past = history(workspace)
     live = past[-1]["policy"]

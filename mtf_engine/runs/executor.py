@@ -93,7 +93,7 @@ def submit(
         parent_id=parent_id,
         writes_dataset=kind.writes_dataset,
         coordinates=kind.coordinates,
-        person=workspace.person,
+        person=workspace.person or _person_of(workspace, parent_id),
     )
 
     def keep(folder: Path) -> None:
@@ -104,6 +104,11 @@ def submit(
     if parent_id is None:
         reconcile(workspace)
     return run.id
+
+
+def _person_of(workspace: Workspace, run_id: str | None) -> str | None:
+    """Returns who started a run; a worker, which nobody is logged in to, adds its parts in that name."""
+    return workspace.registry.run(run_id).person if run_id else None
 
 
 def keep_row(folder: Path, run: RunRow) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from mtf_engine.logs.splits import UNASKED, Splitting
+from mtf_engine.permissions import Action
 from mtf_engine.registry import RunRow
 from mtf_engine.runs.executor import completed, report_of, submit, tell_ends
 from mtf_engine.runs.kind import RunKind
@@ -79,7 +80,7 @@ def imported(workspace: Workspace, run: RunRow) -> RunRow:
     except Refusal:
         if report_of(workspace, run) is not None:
             tell_ends(workspace)  # while there is a row to tell of
-            workspace.delete_runs(run.id, noted=False)
+            workspace.delete_runs(run.id, action=Action.IMPORT)
         raise
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from mtf_engine.permissions import LOGIN, PERMISSIONS, Action, Person, Role, read_login
+from mtf_engine.permissions import LOGIN, Action, Person, needed_for, read_login
 from mtf_engine.spec import Refusal
 from pages.shared import words
 
@@ -91,7 +91,7 @@ def _asking(
     if on_click is not None:
         how["on_click"] = _permitted(action, on_click)
     if not (permitted := may(action)):
-        how["help"] = f"It takes the role {PERMISSIONS.get(action, Role.APPROVER)} to {action}."
+        how["help"] = f"{needed_for(action)}."
     return draw(label, disabled=disabled or not permitted, **how) and permitted
 
 

@@ -32,7 +32,7 @@ from mtf_engine.logs.aggregates import population as count_population
 from mtf_engine.logs.aggregates import signal as measure_signal
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.live_users import Arms, read_arms
-from mtf_engine.permissions import Person, Role
+from mtf_engine.permissions import Person
 from mtf_engine.policies.heads import read_head
 from mtf_engine.registry import DatasetRow, RunRow, RunState
 from mtf_engine.runs import files, finding, storage
@@ -78,7 +78,7 @@ def _workspace(path: str) -> Workspace:
 
 @st.cache_resource(show_spinner=False, max_entries=100)
 def _workspace_of(path: str, who: Person) -> Workspace:
-    return Workspace(path or None, person=who.name, look_only=who.role is Role.VIEWER)
+    return Workspace(path or None, visitor=who)
 
 
 def datasets() -> list[DatasetRow]:
