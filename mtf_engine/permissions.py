@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 
 from mtf_engine.spec import Refusal, Spec
 
+NO_FOLDER = "The login names no folder of logs on the server ([imports] folder, docs/deploy.md)"
 LOGIN = "MTF_LOGIN"
 """Names the file that says who may come in; where it is not set, nobody is asked."""
 
@@ -134,6 +135,37 @@ class Session(Spec):
     person: str = "email"
 
 
+class Imports(Spec):
+    """The section `[imports]`: the folder in which paths lie that a page may be told; without it, it is told none."""
+
+    folder: Path | None = None
+
+    @field_validator("folder")
+    @classmethod
+    def _begins_at_the_root(cls, folder: Path | None) -> Path | None:
+        if folder and not folder.is_absolute():
+            raise ValueError("is no absolute path")
+        return folder
+
+    def held(self, path: Path) -> Path:
+        """Returns `path`, from the folder if it is relative, without links.
+
+        A Refusal where it leaves the folder, or something in it does by a link; whether it exists is not said.
+        """
+        if self.folder is None:
+            raise Refusal(NO_FOLDER)
+        try:
+            folder = self.folder.resolve()
+            found = (folder / path.expanduser()).resolve()
+            if found.is_relative_to(folder):
+                links = (link for link in found.rglob("*") if link.is_symlink())
+                if all(link.resolve().is_relative_to(folder) for link in links):
+                    return found
+        except (OSError, RuntimeError, ValueError):  # links in a circle, `~nobody`, a NUL
+            raise Refusal(f"{path} is no path that can be followed; check it") from None
+        raise Refusal(f"{path} leaves {self.folder}, where the logs to import lie; move or copy it there")
+
+
 class Login(Spec):
     """Who may come in: the provider that is asked, and the roles, by a claim or by name.
 
@@ -144,6 +176,7 @@ class Login(Spec):
     roles: Roles = Roles()
     people: dict[str, Role] = Field(default_factory=dict)
     session: Session = Session()
+    imports: Imports = Imports()
 
     def person(self, claims: Mapping[str, Any]) -> Person:
         """Returns who the claims of a checked token are of; a Refusal says why they let nobody in."""
@@ -169,7 +202,11 @@ def read_login(path: Path) -> Login:
             raise Refusal(
                 f"{path} holds secrets and everybody on this machine can read it; `chmod 600 {path}`"
             )
-        return Login.asked(f"the login {path}", tomllib.loads(path.read_text()))
+        login = Login.asked(f"the login {path}", tomllib.loads(path.read_text()))
+        folder = login.imports.folder
+        if folder and path.resolve().is_relative_to(folder.resolve()):
+            raise Refusal(f"the login {path} lies in the folder {folder} that pages read; name another")
+        return login
     except OSError as error:
         raise Refusal(f"the login {path} cannot be read: {error.strerror}; name another by --login") from None
     except ValueError as error:  # of TOML, or of UTF-8

@@ -173,9 +173,13 @@ class NotYaml(Exception):
 
 
 def from_yaml(text: str | bytes) -> object:
-    """Returns what the YAML of a user says; `NotYaml` where it is none."""
+    """Returns what the YAML of a user says; `NotYaml`, which quotes no line of it, where it is none."""
     try:
         return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:  # its own text quotes the line, which may be a secret's
+        mark = error.problem_mark or error.context_mark
+        at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise NotYaml(f"{error.problem or error.context}{at}") from None
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         # beside its own errors PyYAML raises these: of dates such as 2026-13-45, `!!int ''` and deep nesting
         raise NotYaml(" ".join(str(error).split())) from None

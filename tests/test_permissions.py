@@ -314,3 +314,83 @@ def test_parts_are_in_the_name_of_whoever_started_the_whole_and_a_refused_import
     ):  # what an editor's import leaves is the editor's to remove
         import_log.imported(grace, team.registry.run(refused))
     assert refused not in {run.id for run in team.registry.runs()}
+
+
+@pytest.fixture
+def logs(tmp_path, login) -> Path:
+    """The folder that the login names, with a log, a way out of it, and a file beside it."""
+    folder = tmp_path / "logs"
+    (folder / "day").mkdir(parents=True)
+    (folder / "day" / "shown.csv").write_text("user_id,timestamp,p_a,click\nu1,1,0.5,1\n")
+    (tmp_path / "secret.csv").write_text("key\nhush-hush\n")
+    (folder / "out.csv").symlink_to(tmp_path / "secret.csv")
+    login.write_text(f"{SETTINGS}[imports]\nfolder = '{folder}'\n")
+    return folder
+
+
+def test_a_path_is_held_in_the_folder_of_the_login_wherever_links_lead(logs, login, tmp_path):
+    held = read_login(login).imports.held
+    assert held(Path("day")) == held(logs / "day" / ".." / "day") == (logs / "day").resolve()
+    (logs / "again").symlink_to(logs / "day")
+    assert held(Path("again")) == (logs / "day").resolve()
+    for wrong in (
+        "out.csv",
+        "../secret.csv",
+        "../absent",
+        str(tmp_path),
+        ".",
+        "../logs2",
+        "/proc/self/environ",
+    ):
+        with pytest.raises(Refusal, match=r"leaves .*, where the logs to import lie"):
+            held(Path(wrong))
+    (logs / "ring").symlink_to(logs / "ring")
+    for wrong in ("ring", "~nobody-here/x", "a\0b"):
+        with pytest.raises(Refusal, match="no path that can be followed"):
+            held(Path(wrong))
+
+
+@pytest.mark.parametrize("folder", ["logs", "{here}"])
+def test_a_folder_of_logs_that_is_relative_or_holds_the_login_is_refused(folder, login):
+    login.write_text(f"{SETTINGS}[imports]\nfolder = '{folder.format(here=login.parent)}'\n")
+    with pytest.raises(Refusal, match=r"folder: is no absolute path|lies in the folder .* that pages read"):
+        read_login(login)
+
+
+def test_an_editor_has_read_what_lies_in_the_folder_and_a_viewer_nothing(team, logs, login):
+    app = app_of(claims("grace"), "pages/logs/import_logs.py")
+    shown = checked(app.text_input(key="import_path").set_value("day").run())
+    assert [list(d.value["user_id"]) for d in shown.dataframe] == [["u1"]] and not shown.error
+    for key, path in (("import_path", "out.csv"), ("import_mapping", str(login))):
+        shown = checked(app.text_input(key=key).set_value(path).run())
+        assert "where the logs to import lie" in shown.error[0].value and not shown.dataframe
+        app.text_input(key="import_path").set_value("day")
+    closed = "It takes the role editor"
+    for name, settings in (("vera", login.read_text()), ("grace", SETTINGS)):
+        login.write_text(settings)
+        app.user = claims(name)
+        shown = checked(app.run())
+        assert not shown.dataframe and not shown.text_input(key="import_name").value
+        assert not [t for t in shown.text_input if t.key == "import_path"]
+        assert any(closed in caption.value for caption in shown.caption)
+        closed = "The login names no folder"
+
+
+def test_the_preview_of_a_file_on_the_server_asks_itself(logs):
+    def page(path):
+        from pathlib import Path
+
+        import streamlit as st
+
+        from mtf_engine.spec import Refusal
+        from pages.logs import _mapping_form
+
+        try:
+            st.write(_mapping_form.previews_at(Path(path)))
+        except Refusal as refusal:
+            st.error(str(refusal))
+
+    for name, path, why in (("vera", "day", "role editor"), ("grace", "out.csv", "leaves")):
+        app = AppTest.from_function(page, args=(path,))
+        app.user = claims(name)
+        assert why in checked(app.run()).error[0].value

@@ -156,6 +156,20 @@ def test_a_plan_that_is_none_is_refused(text, problem):
         BoundsPlan.from_yaml(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ('[auth]\nclient_secret = "hush-hush"', "line 2, column 1"),
+        ("a: [hush-hush: {", "line 1, column 17"),
+        ("? {hush-hush: 1}\n: 2", "line 1, column 3"),
+    ],
+)
+def test_what_is_no_yaml_is_told_by_its_place_and_not_quoted(text, at):
+    with pytest.raises(Refusal, match=f"{at}$") as refusal:
+        BoundsPlan.from_yaml(text)
+    assert "hush" not in str(refusal.value)
+
+
 def test_a_refused_plan_is_told_in_our_words_alone():
     with pytest.raises(Refusal) as refusal:
         BoundsPlan.from_yaml("lower: [0, 1]\nupper: [0]")

@@ -33,7 +33,8 @@ def files_at(path: Path) -> list[Path]:
 
 
 def previews_at(path: Path) -> list[Preview]:
-    """Returns the first rows of the tables of a log on the server."""
+    """Returns the first rows of the tables of a log on the server; a Refusal where the visitor may not read it."""
+    path = access.server_path(path)
     with ExitStack() as opened:
         return previews({p.name: opened.enter_context(p.open("rb")) for p in files_at(path)})
 

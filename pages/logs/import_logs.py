@@ -38,6 +38,7 @@ FOLLOWED = "an import"
 
 
 def typed_paths() -> Source:
+    """Draws where paths are typed, and returns them; a Refusal of one that the visitor may not have read."""
     label = "Path of the file or folder"
     path = st.text_input(label, key=first("import_path", ""), placeholder="/data/logs/2026-11")
     with st.expander("User features and a mapping file"):
@@ -45,7 +46,7 @@ def typed_paths() -> Source:
         features = st.text_input(label, key=first("import_features", ""))
         label = "Path of a YAML file that renames columns (optional)"
         mapping = st.text_input(label, key=first("import_mapping", ""))
-    return Source(*(Path(p).expanduser() if p else None for p in (path, features, mapping)))
+    return Source(*(access.server_path(Path(p)) if p else None for p in (path, features, mapping)))
 
 
 def uploads() -> tuple[list[UploadedFile], UploadedFile | None, UploadedFile | None]:
@@ -90,8 +91,14 @@ def start(
 
 
 def show_form() -> None:
-    key = first("import_place", PLACES[0])
-    place = st.segmented_control("Where the log is", PLACES, required=True, key=key)
+    closed = access.closed_paths()
+    places = PLACES[1:] if closed else PLACES
+    key = first("import_place", places[0])
+    if st.session_state[key] not in places:
+        st.session_state[key] = places[0]
+    place = st.segmented_control("Where the log is", places, required=True, key=key)
+    if closed:
+        st.caption(f"Logs on the server are not offered. {closed}.")
     left, right = st.columns(2)
     key = first("import_format", "auto")
     log_format = left.selectbox("Format", FORMATS, format_func=FORMATS.__getitem__, key=key)
@@ -121,7 +128,11 @@ def show_upload(log_format: str, name: str, bad_rows: str) -> None:
 
 
 def show_path(log_format: str, name: str, bad_rows: str) -> None:
-    source = typed_paths()
+    try:
+        source = typed_paths()
+    except Refusal as refusal:
+        st.error(words.plain(refusal))
+        return
     text: str | None = ""
     chosen = _import_choices.choices(log_format)
     if source.log and source.mapping is None:

@@ -7,14 +7,14 @@ from typing import Any
 
 import streamlit as st
 
-from mtf_engine.permissions import LOGIN, Action, Person, needed_for, read_login
+from mtf_engine.permissions import LOGIN, NO_FOLDER, Action, Login, Person, needed_for, read_login
 from mtf_engine.spec import Refusal
 from pages.shared import words
 
 
 def person() -> Person | None:
     """Returns who is logged in; None where no login is set up. A Refusal says why somebody else may not come in."""
-    if not (file := os.environ.get(LOGIN)):
+    if (login := _login()) is None:
         if "is_logged_in" in st.user:  # Streamlit's own settings ask for a login, and say nothing of roles
             raise Refusal(
                 "this dashboard has a login without roles; start it by `mtf dashboard --login FILE`"
@@ -22,7 +22,11 @@ def person() -> Person | None:
         return None
     if not st.user.get("is_logged_in"):
         raise Refusal("log in to go on")
-    return read_login(Path(file)).person(st.user.to_dict())
+    return login.person(st.user.to_dict())
+
+
+def _login() -> Login | None:
+    return read_login(Path(file)) if (file := os.environ.get(LOGIN)) else None
 
 
 def may(action: Action) -> bool:
@@ -32,6 +36,22 @@ def may(action: Action) -> bool:
     except Refusal:
         return False
     return who is None or who.may(action)
+
+
+def closed_paths() -> str:
+    """Returns why the visitor may have no file on the server read, as a sentence; empty where some may be."""
+    if not may(Action.IMPORT):
+        return needed_for(Action.IMPORT)
+    login = _login()
+    return "" if login is None or login.imports.folder else NO_FOLDER
+
+
+def server_path(path: Path) -> Path:
+    """Returns a path on the server that the visitor may have read: any where no login is set up, else see `Imports`."""
+    if why := closed_paths():
+        raise Refusal(why)
+    login = _login()
+    return path.expanduser() if login is None else login.imports.held(path)
 
 
 def show_login(why: Refusal) -> None:
