@@ -80,9 +80,7 @@ def main(
         "server.port": port,
         "server.headless": headless,
         "server.baseUrlPath": base,
-        "server.allowedHosts": [
-            host.strip("[]") for host in hosts
-        ],  # Streamlit's own check takes brackets away
+        "server.allowedHosts": [host.strip("[]") for host in hosts],  # as Streamlit compares them
         "logger.hideWelcomeMessage": True,
         "secrets.files": [str(login.absolute())] if login else [],
     }
