@@ -204,9 +204,10 @@ def test_readmes_own_environment_is_found_in_the_current_folder_and_collected_fr
 def test_a_run_finds_ones_own_environment_whoever_starts_its_worker(own, tmp_path_factory, monkeypatch):
     workspace = Workspace(tmp_path_factory.mktemp("workspace"))
     env = "gym:matching:Matching-v0"
-    run_id = submit_collect(workspace, env=env, n_requests=20, name="own", parent_id="not started by itself")
+    with monkeypatch.context() as patched:
+        patched.setattr(executor, "MAX_WORKING", 0)
+        run_id = submit_collect(workspace, env=env, n_requests=20, name="own")
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
-    assert executor.enqueue(workspace, run_id)
     executor.wait(workspace, run_id)
     assert workspace.registry.run(run_id).state is RunState.COMPLETED
 

@@ -140,7 +140,7 @@ def _impression_columns(raw: RawTable, splitting: Splitting) -> Columns:
         columns.add("split", "text", "optional")
     columns.require("video_id", "text", "key")
     for name in ("date", "time_ms"):
-        columns.require(name, "integer", "key")
+        columns.require(name, "long", "key")
     columns.require("user_id", "text", "key")
     columns.require("play_time_ms", "number")
     columns.require("duration_ms", "number", "optional")

@@ -32,7 +32,7 @@ SCALAR_TYPES = {
 }  # fmt: skip
 """Types of the columns of either table that are not lists; item_id is an integer or a string."""
 
-Kind = Literal["text", "integer", "number", "real", "flag", "time", "list"]
+Kind = Literal["text", "integer", "long", "number", "real", "flag", "time", "list"]
 
 
 class FileColumn(NamedTuple):

@@ -25,7 +25,7 @@ from mtf_engine.spec import MOST
 
 Need = Literal["key", "value", "optional"]
 SQL_TYPES: dict[Kind, str] = {
-    "text": "VARCHAR", "integer": "BIGINT", "number": "FLOAT", "real": "DOUBLE", "flag": "BOOLEAN",
+    "text": "VARCHAR", "integer": "BIGINT", "long": "BIGINT", "number": "FLOAT", "real": "DOUBLE", "flag": "BOOLEAN",
     "time": "TIMESTAMP", "list": "FLOAT[]",
 }  # fmt: skip
 NUMBERS = frozenset(
@@ -39,6 +39,7 @@ TRUTHS = {1: ("true", "t", "yes", "y"), 0: ("false", "f", "no", "n")}
 WHAT = {
     "text": "a text without NUL bytes",
     "integer": f"a whole number of at most {MOST:,}",
+    "long": "a whole number",
     "number": "a number",
     "real": "a number",
     "flag": "true or false (or yes or no, 1 or 0)",
@@ -138,9 +139,11 @@ def _scalar(source: str, kind: str, wanted: Kind) -> str:
     match wanted:
         case "text":
             return text
-        case "integer":
+        case "integer" | "long":
             whole = f"TRY_CAST({text} AS BIGINT)"
-            fits = f"{whole} = TRY_CAST({text} AS DOUBLE) AND {whole} BETWEEN -{MOST} AND {MOST}"
+            fits = f"{whole} = TRY_CAST({text} AS DOUBLE)"
+            if wanted == "integer":
+                fits += f" AND {whole} BETWEEN -{MOST} AND {MOST}"
             return f"CASE WHEN {fits} THEN {whole} END"
         case "real":
             return f"TRY_CAST({text} AS DOUBLE)"
