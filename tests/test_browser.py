@@ -232,6 +232,7 @@ def newest_training(workspace: Workspace) -> str:
     return workspace.registry.runs(kind="train")[0].id
 
 
+@pytest.mark.slow
 def test_a_training_is_started_watched_cancelled_and_resumed(workspace, serve, tab):
     page = tab.open(f"{serve(workspace).url}/start")
     start_training(page, ENDLESS)

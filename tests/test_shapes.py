@@ -70,18 +70,9 @@ def trained(dataset: Dataset, to: Path) -> Policy:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_log_of_another_shape_is_imported_by_its_mapping_and_trained_on(shape, of_shape, tmp_path):
+def test_a_log_of_another_shape_is_imported_by_its_mapping_trained_on_and_exported(shape, of_shape, tmp_path):
     dataset = of_shape(shape)
     assert set(dataset.splits) == {"train", "validation", "test"}
-    trained(dataset, tmp_path)
-
-
-@pytest.mark.parametrize(
-    "shape",
-    ["ebnerd", *(pytest.param(shape, marks=pytest.mark.slow) for shape in SHAPES if shape != "ebnerd")],
-)
-def test_a_policy_learned_from_a_log_of_another_shape_is_exported(shape, of_shape, tmp_path):
-    dataset = of_shape(shape)
     export(trained(dataset, tmp_path), tmp_path / "policy.zip", rows=dataset.evaluation_rows())
     assert verify(tmp_path / "policy.zip")["ok"]
 
