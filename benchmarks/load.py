@@ -248,7 +248,8 @@ def main() -> None:
         finally:
             server.stop()
     memory = psutil.virtual_memory().total / 2**30
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB; {told.sessions} sessions")
+    n = 1 if told.reruns else told.sessions
+    print(f"{platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB; sessions: {n}")
     report(found, footprints)
     sys.exit(bool(found.errors))
 
