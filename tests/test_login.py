@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from playwright.sync_api import Error as PlaywrightError
 from streamlit.web.server.starlette.starlette_app_utils import create_signed_value
 
@@ -201,7 +201,9 @@ def nginx(tmp_path: Path) -> Iterator[Callable[[int, int], None]]:
     print(*(path.read_text() for path in tmp_path.glob("nginx.log")))
 
 
-def test_nginx_serves_it_over_tls_below_a_path_as_the_documentation_says(nginx, provide, workspace, tmp_path):
+def test_nginx_serves_it_over_tls_below_a_path_as_the_documentation_says(
+    nginx, provide, workspace, tmp_path, chrome
+):
     port = free_port()
     url = f"https://team.example.org:{port}/mtf"
     login = login_file(tmp_path / "login.toml", provide("honest"))
@@ -210,24 +212,23 @@ def test_nginx_serves_it_over_tls_below_a_path_as_the_documentation_says(nginx, 
     server = Server(workspace.path, tmp_path / "server.log", base="/mtf", options=options)
     nginx(port, int(urlsplit(server.url).port or 0))
     flags = [*chromium.FLAGS, "--host-resolver-rules=MAP *.example.org 127.0.0.1"]
+    browser = chrome.browser_type.launch(executable_path=chromium.find(), args=flags)
     try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium.find(), args=flags)
-            page = browser.new_context(ignore_https_errors=True, viewport=VIEWPORT).new_page()
-            page.set_default_timeout(40_000)
-            log_in(page, url, "grace")
-            expect(page.get_by_text("grace@example.org")).to_be_visible()
-            page.goto(f"{url}/runs")
-            expect(page.locator("h1")).to_have_text("Runs")
-            page.goto(f"{url}/import_logs")
-            page.get_by_role("radio", name="Upload").click()
-            page.locator("input[type=file]").first.set_input_files(ROOT / "docs/example_log/requests.csv")
-            expect(page.get_by_text("requests.csv").first).to_be_visible()
-            own = [c for c in page.context.cookies() if "example.org" in c["domain"]]
-            served = {c["name"] for c in own if c["name"].startswith("_streamlit")}
-            assert "_streamlit_user" in served and all(c["secure"] for c in own if c["name"] in served)
-            with pytest.raises(PlaywrightError, match="ERR_EMPTY_RESPONSE"):
-                page.goto(f"https://evil.example.org:{port}/mtf/")
-            browser.close()
+        page = browser.new_context(ignore_https_errors=True, viewport=VIEWPORT).new_page()
+        page.set_default_timeout(40_000)
+        log_in(page, url, "grace")
+        expect(page.get_by_text("grace@example.org")).to_be_visible()
+        page.goto(f"{url}/runs")
+        expect(page.locator("h1")).to_have_text("Runs")
+        page.goto(f"{url}/import_logs")
+        page.get_by_role("radio", name="Upload").click()
+        page.locator("input[type=file]").first.set_input_files(ROOT / "docs/example_log/requests.csv")
+        expect(page.get_by_text("requests.csv").first).to_be_visible()
+        own = [c for c in page.context.cookies() if "example.org" in c["domain"]]
+        served = {c["name"] for c in own if c["name"].startswith("_streamlit")}
+        assert "_streamlit_user" in served and all(c["secure"] for c in own if c["name"] in served)
+        with pytest.raises(PlaywrightError, match="ERR_EMPTY_RESPONSE"):
+            page.goto(f"https://evil.example.org:{port}/mtf/")
     finally:
+        browser.close()
         server.stop()
