@@ -25,6 +25,7 @@ KERNEL = {
     errno.EFBIG: ("no file may grow further", "raise the limit of its size (`ulimit -f`) and try again"),
     errno.EROFS: READ_ONLY,
     errno.EACCES: ("permission is missing", "ask for it, or name another place"),
+    errno.ENAMETOOLONG: ("the name is longer than the disk allows", "name a shorter one"),
     errno.ENOMEM: NO_MEMORY,
 }
 """What the kernel says no with: in our words, and what to do."""
@@ -63,7 +64,10 @@ def keep_private(folder: Path) -> None:
 
     What the umask keeps from others stays kept from them.
     """
-    rights = folder.stat().st_mode if folder.exists() else 0o700
+    try:
+        rights = folder.stat().st_mode
+    except OSError:  # it is to come, or closed, which whoever opens it is told
+        rights = 0o700
     os.umask(os.umask(0o077) | ~rights & 0o077)
 
 

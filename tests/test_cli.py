@@ -424,6 +424,20 @@ def test_a_run_is_shown_with_what_a_watcher_needs_and_no_path(shell: Shell) -> N
     assert shell("runs", "logs", run.id) == {"run_id": run.id, "lines": []}
 
 
+def test_a_workspace_that_cannot_be_looked_at_is_told_in_a_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    before = os.umask(0o077)
+    try:
+        for path, said in (
+            (tmp_path / ("x" * 300), "longer than the disk allows"),
+            (tmp_path / "file/w", "file"),
+        ):
+            done = CliRunner().invoke(app, ["--workspace", str(path), "runs", "list"])
+            assert (done.exit_code, done.stderr.count("\n")) == (1, 1) and said in done.stderr
+    finally:
+        os.umask(before)
+
+
 @pytest.mark.parametrize("others", [0, 0o050])
 def test_a_new_workspace_is_its_owners_alone_and_one_that_is_there_stays_as_it_is(others, tmp_path):
     path, before = tmp_path / "workspace", os.umask(0o022)

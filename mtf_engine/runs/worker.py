@@ -214,9 +214,7 @@ def _record(job: Job, values: dict[str, Any], report: dict[str, Any] | None) -> 
         job.write_json(files.REPORT, report)
     job.record_provenance(provenance.at_its_end(job.workspace, registry.run(job.run.id)))
     values["finished_at"] = now()
-    with suppress(
-        OSError
-    ):  # the registry will have it; a disk that is full now need not make the end a death
+    with suppress(OSError):  # the registry will have it, and a full disk need not make the end a death
         keep_row(job.folder, registry.run(job.run.id).model_copy(update=values))
     registry.update_run(job.run.id, **values)  # nothing is written after what is true from here on
 
