@@ -8,8 +8,8 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/architecture.md"
 BEGIN, END = "<!-- rooms: written by `make docs` -->\n", "<!-- end of rooms -->\n"
 ROOMS = (
-    "logs", "exploration", "environments", "policies", "evaluation", "learning", "algos", "release", "study", "runs",
-    "questions", "work", "commands",
+    "registry_versions", "logs", "exploration", "environments", "policies", "evaluation", "learning", "algos",
+    "release", "study", "runs", "questions", "work", "commands",
 )  # fmt: skip
 """In the order that data goes, lowest first."""
 
@@ -24,7 +24,7 @@ def rooms() -> Iterator[str]:
     for name in ROOMS:
         room = ROOT / "mtf_engine" / name
         yield f"\n### `{name}/`\n\n{first_line(room / '__init__.py')}\n\n"
-        for path in sorted(room.glob("[!_]*.py")):
+        for path in sorted(room.rglob("[!_]*.py")):
             yield f"- `{path.name}`: {first_line(path)}\n"
     yield "\n### Beside the rooms\n\n"
     for path in sorted((ROOT / "mtf_engine").glob("[!_]*.py")):

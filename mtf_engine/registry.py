@@ -1,11 +1,13 @@
-"""The small mutable rows (datasets, runs, plans) and the workspace folder they describe."""
+"""The small mutable rows (datasets, runs, plans, decisions), in a file of SQLite or on a server of PostgreSQL."""
 
+import os
 import re
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import quote
@@ -23,7 +25,7 @@ from mtf_engine.registry_tables import (
     VIEWS,
     are_outdated,
     check_columns,
-    create_or_upgrade,
+    upgrade,
 )
 from mtf_engine.registry_tables import RunState as RunState
 from mtf_engine.spec import BoundsPlan, Refusal, Spec
@@ -35,6 +37,7 @@ Seen = datetime | None | Literal["any"]
 LIVE, CANDIDATE = "live", "candidate"
 """Aliases of policies: what the team last made live, and what waits for its decision."""
 BEST = "@best"
+EXAMPLE_URL = "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
 ROUNDS = "progressive"
 """The kind of a run of rounds, and what its id begins with; as a policy it is the one it promoted last."""
 DEFAULT, REGRESSION = "default", "regression"
@@ -223,24 +226,58 @@ def _changed(table: str, name: str, at: datetime | None) -> Refusal:
 
 def is_outdated(url: str) -> bool:
     """Returns whether the tables behind a database URL are of an older version."""
-    with sa.create_engine(url, poolclass=sa.NullPool).connect() as connection:
+    with _engine(url, read_only=False).connect() as connection:
         return are_outdated(connection)
 
 
+@lru_cache(maxsize=16)
+def _engine(url: str, read_only: bool) -> sa.Engine:
+    """Returns what connects to a database: to SQLite's file anew for each call, to a server by a pool of its own."""
+    named = sa.make_url(url)
+    if named.get_backend_name() == "sqlite":
+        engine = sa.create_engine(named, poolclass=sa.NullPool)
+        opened = ("do_connect", _open_read_only) if read_only else ("connect", _configure_sqlite)
+        sa.event.listen(engine, *opened)
+    else:
+        engine = sa.create_engine(named, pool_pre_ping=True)
+        os.register_at_fork(after_in_child=partial(engine.dispose, close=False))
+    sa.event.listen(engine, "handle_error", _tell)
+    return engine
+
+
+def _tell(context: sa.ExceptionContext) -> None:
+    """Refuses where a server does not answer, or no longer."""
+    url, error = context.engine and context.engine.url, context.sqlalchemy_exception
+    if not url or url.get_backend_name() == "sqlite":
+        return
+    if context.is_disconnect or (context.connection is None and isinstance(error, sa.exc.OperationalError)):
+        cause = str(context.original_exception).strip().splitlines()[0][:200]
+        raise Refusal(
+            f"the registry at {url.render_as_string()} does not answer: {cause}; see that its server runs"
+        )
+
+
 class Registry:
-    """The rows behind a database URL. Every call opens its own connection, so any thread may call."""
+    """The rows behind a database URL. Every call has a connection of its own, so any thread may call.
+
+    A Refusal where the URL names no database that there is a driver for, and where its server does not answer.
+    """
 
     def __init__(
         self, url: str, read_only: bool = False, person: str | None = None, look_only: bool = False
     ) -> None:
         self.person, self.look_only = person, look_only
-        self._engine = sa.create_engine(url, poolclass=sa.NullPool)
-        if read_only:
-            sa.event.listen(self._engine, "do_connect", _open_read_only)
-        elif self._engine.dialect.name == "sqlite":
-            sa.event.listen(self._engine, "connect", _configure_sqlite)
+        try:
+            self._engine = _engine(url, read_only)
+        except (sa.exc.ArgumentError, ValueError):
+            raise Refusal(f"the registry's URL is none; write it as {EXAMPLE_URL}") from None
+        except ImportError as error:
+            raise Refusal(
+                f"the registry's database needs {error.name}, which is not installed; for PostgreSQL "
+                "pip install 'mtf_engine[postgres]'"
+            ) from None
         with self._engine.begin() as connection:
-            check_columns(connection) if read_only or look_only else create_or_upgrade(connection)
+            check_columns(connection) if read_only or look_only else upgrade(connection)
 
     def add_dataset(self, row: DatasetRow) -> None:
         """Adds `row`, in place of one with the same id (an import that was resumed)."""
@@ -412,7 +449,11 @@ class Registry:
 
         None if its round is decided, or another entry already follows the one that it follows.
         """
-        insert = sa.insert(DECISIONS).values(row.model_dump(exclude={"id"})).returning(DECISIONS.c.id)
+        number = sa.select(
+            sa.func.coalesce(sa.func.max(DECISIONS.c.id), 0) + 1
+        ).scalar_subquery()  # without gaps
+        values = {**row.model_dump(exclude={"id"}), "id": number}
+        insert = sa.insert(DECISIONS).values(values).returning(DECISIONS.c.id)
         try:
             with self._writing() as connection:
                 return row.model_copy(update={"id": connection.execute(insert).scalar_one()})

@@ -2,11 +2,17 @@
 
 from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from mtf_engine.spec import Refusal
+
+VERSION = "0001"
+"""The newest revision in `registry_versions`; tables that are at it need no Alembic."""
+ONE_AT_A_TIME = 0x6D7466
+"""Number of PostgreSQL's advisory lock of whoever changes the tables."""
 
 
 class RunState(StrEnum):
@@ -47,7 +53,7 @@ class _UTC(sa.TypeDecorator[datetime]):
 
 _STATE = sa.Enum(RunState, native_enum=False, values_callable=list)
 METADATA = sa.MetaData()
-"""A column added to a table must be nullable or have a `server_default`: older workspaces get it at open."""
+"""As they are now; a change of them is a revision in `registry_versions` too, which older workspaces get at open."""
 
 DATASETS = sa.Table(
     "datasets",
@@ -141,38 +147,46 @@ DELETIONS = sa.Table(
     sa.Column("deleted", sa.String, nullable=False),
     sa.Column("name", sa.String, nullable=False),
 )
-ONE_DECISION = sa.Index("one_decision_a_round", DECISIONS.c.run_id, DECISIONS.c.round, unique=True)
+sa.Index("one_decision_a_round", DECISIONS.c.run_id, DECISIONS.c.round, unique=True)
 """Whoever decides a round second is refused by the database itself. Entries of no round do not count."""
-OF_OLDER_ROWS = {
-    "writes_dataset": RUNS.c.kind.in_(("import", "collect", "join")),
-    "coordinates": RUNS.c.kind == "compare",
-}
-"""What a column that an older workspace lacks is for the runs in it, where that is not its default."""
-APPEND_ONLY = (DECISIONS, DELETIONS)
-"""Tables whose rows no statement changes or deletes, held by the database itself where it is SQLite."""
 
 
-def create_or_upgrade(connection: sa.Connection) -> None:
-    """Creates the tables that are missing, and in those there are the columns that are missing."""
-    for table in METADATA.sorted_tables:
-        connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
-        for column in _missing(connection, table):
-            definition = sa.schema.CreateColumn(column).compile(connection)
-            connection.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
-            if (known := OF_OLDER_ROWS.get(column.name)) is not None:
-                connection.execute(sa.update(table).values({column.name: known}))
-        for index in table.indexes:
-            if index is not ONE_DECISION or not _decided_twice(connection):
-                connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
-    if connection.dialect.name == "sqlite":
-        for table in APPEND_ONLY:
-            for change in ("UPDATE", "DELETE"):
-                connection.execute(sa.text(_guard(table.name, change)))
+def upgrade(connection: sa.Connection) -> None:
+    """Brings the tables to `VERSION` by Alembic's revisions, each of `registry_versions`, creating what is missing.
+
+    Of several who open an older or an empty database at once one does it, and the others wait. A Refusal where
+    a newer version has been there.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ONE_AT_A_TIME)))
+    version = _version(connection)
+    if version == VERSION:
+        return
+    if version is not None and version > VERSION:
+        raise Refusal(
+            f"the registry is of a newer version ({version}) than this one ({VERSION}); install that"
+        )
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option(
+        "script_location", str(Path(__file__).with_name("registry_versions")).replace("%", "%%")
+    )
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
 
 
 def are_outdated(connection: sa.Connection) -> bool:
-    """Returns whether the tables lack what this version has."""
-    return any(_missing(connection, table) for table in METADATA.sorted_tables)
+    """Returns whether the tables are of an older version."""
+    return _version(connection) != VERSION
+
+
+def _version(connection: sa.Connection) -> str | None:
+    """Returns the revision that the tables are at; None of those from before there were any."""
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
 
 
 def check_columns(connection: sa.Connection) -> None:
@@ -185,21 +199,7 @@ def check_columns(connection: sa.Connection) -> None:
             )
 
 
-def _decided_twice(connection: sa.Connection) -> bool:
-    """Returns whether a version without the index let two people decide one round: such a ledger stays as it is."""
-    rounds = sa.select(DECISIONS.c.run_id, DECISIONS.c.round).where(DECISIONS.c.run_id.is_not(None))
-    twice = rounds.group_by(DECISIONS.c.run_id, DECISIONS.c.round).having(sa.func.count() > 1)
-    return connection.execute(twice).first() is not None
-
-
 def _missing(connection: sa.Connection, table: sa.Table) -> list[sa.Column[Any]]:
     found = sa.inspect(connection)
     known = found.get_columns(table.name) if found.has_table(table.name) else []
     return [column for column in table.columns if column.name not in {one["name"] for one in known}]
-
-
-def _guard(table: str, change: str) -> str:
-    return (
-        f"CREATE TRIGGER IF NOT EXISTS {table}_no_{change.lower()} BEFORE {change} ON {table} "
-        f"BEGIN SELECT RAISE(ABORT, 'the rows of {table} are never changed'); END"
-    )

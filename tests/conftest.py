@@ -15,7 +15,8 @@ from mtf_engine.work.collect import submit_collect
 from mtf_engine.work.evaluate import submit_evaluate
 from mtf_engine.work.export import submit_export
 from mtf_engine.work.train import submit_train
-from mtf_engine.workspace import Workspace
+from mtf_engine.workspace import REGISTRY_URL, Workspace
+from tests import postgres
 from tests.browsing import chrome, tab
 from tests.workspaces import worked_on_here
 
@@ -67,6 +68,24 @@ def small_workspace(tmp_path_factory, worker_id) -> Workspace:
             with worked_on_here():
                 fill(workspace)
     return workspace
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The URL of a PostgreSQL server, which starts when a test first asks for it."""
+    if postgres.programs() is None:
+        pytest.skip("needs PostgreSQL's server: `apt install postgresql`")
+    with postgres.served() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where the registry of the test's workspace lies: in its folder, or in a database of a server, empty each."""
+    if request.param == "postgresql":
+        url = postgres.new_database(request.getfixturevalue("server"))
+        monkeypatch.setenv(REGISTRY_URL, url)
+    return request.param
 
 
 @pytest.fixture

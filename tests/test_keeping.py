@@ -12,7 +12,7 @@ from tests.test_cli import Shell
 
 
 @pytest.fixture
-def shell(tmp_path, monkeypatch) -> Shell:
+def shell(tmp_path, monkeypatch, database) -> Shell:
     """A workspace in which nothing starts to work."""
     monkeypatch.setattr(executor, "MAX_WORKING", 0)
     return Shell(tmp_path / "workspace")

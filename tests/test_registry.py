@@ -7,14 +7,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
-from mtf_engine.registry import ANY, BASELINE, DatasetRow, RunRow, RunState, Seen, new_id, now
+from mtf_engine import registry_versions
+from mtf_engine.registry import ANY, BASELINE, DatasetRow, DecisionRow, RunRow, RunState, Seen, new_id, now
+from mtf_engine.registry_tables import DECISIONS, DELETIONS, METADATA, VERSION
 from mtf_engine.spec import BoundsPlan, Refusal
 from mtf_engine.workspace import Workspace
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
+def workspace(tmp_path: Path, database: str) -> Workspace:
     return Workspace(tmp_path / "workspace")
 
 
@@ -160,6 +166,72 @@ def test_another_database_is_named_by_a_url(tmp_path: Path, monkeypatch: pytest.
     assert not (workspace.path / "registry.sqlite").exists()
 
 
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("postgres 10.0.0.1", r"the registry's URL is none; write it as postgresql\+psycopg://USER"),
+        ("nosuch://there/db", "the registry's URL is none"),
+        ("mysql+pymysql://there/db", "needs pymysql, which is not installed"),
+        (
+            "postgresql+psycopg://ada:secret@127.0.0.1:9/db",
+            r"ada:\*\*\*@127.0.0.1:9/db does not answer: .*refused",
+        ),
+    ],
+)
+def test_a_database_that_is_none_is_told_in_a_sentence(
+    url: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MTF_REGISTRY_URL", url)
+    with pytest.raises(Refusal, match=told) as refused:
+        Workspace(tmp_path / "workspace")
+    assert "secret" not in str(refused.value)
+
+
+def test_of_many_who_open_it_first_at_once_all_succeed(tmp_path: Path, database: str) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        opened = [*pool.map(lambda _: Workspace(tmp_path / "workspace"), range(6))]
+    assert [workspace.registry.runs() for workspace in opened] == [[]] * 6
+
+
+def test_the_tables_are_those_that_the_revisions_make(workspace: Workspace) -> None:
+    """Held by Alembic's own comparison; `VERSION` spares an opening to load it."""
+    scripts = ScriptDirectory(str(Path(registry_versions.__file__).parent))
+    assert scripts.get_current_head() == VERSION
+    with workspace.registry._engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert context.get_current_revision() == VERSION
+        assert compare_metadata(context, METADATA) == []
+
+
+def test_a_registry_of_a_newer_version_is_left_alone(workspace: Workspace) -> None:
+    with workspace.registry._engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(Refusal, match=r"of a newer version \(9999\) than this one"):
+        Workspace(workspace.path)
+
+
+@pytest.mark.parametrize("statement", ["UPDATE {} SET name = 'Eve'", "DELETE FROM {}", "TRUNCATE {}"])
+def test_the_database_itself_changes_no_entry(workspace: Workspace, statement: str) -> None:
+    workspace.registry.save_plan("narrow", BoundsPlan.symmetric(0.1, 2))
+    workspace.registry.delete_plan("narrow")
+    (entry,) = workspace.registry.deletions()
+    decision = DecisionRow(
+        name="Ada",
+        decision="reject",
+        candidate="train-1",
+        incumbent=BASELINE,
+        live=BASELINE,
+        created_at=now(),
+    )
+    assert workspace.registry.add_decision(decision)
+    for table in (DELETIONS, DECISIONS):
+        told = f"rows of {table.name} are never changed|TRUNCATE.: syntax"  # which SQLite does not know
+        with pytest.raises(sa.exc.DBAPIError, match=told):
+            workspace.registry._execute(sa.text(statement.format(table.name)))
+    assert [row.name for row in workspace.registry.decisions()] == ["Ada"]
+    assert workspace.registry.deletions() == [entry]
+
+
 def test_a_workspace_of_an_older_version_keeps_its_runs_and_gets_what_is_new(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "workspace")
     run = run_row(state=RunState.COMPLETED, note="of last month")
@@ -170,6 +242,7 @@ def test_a_workspace_of_an_older_version_keeps_its_runs_and_gets_what_is_new(tmp
         for column in new:
             older.execute(f"ALTER TABLE runs DROP COLUMN {column}")
         older.execute("DROP TABLE plans")
+        older.execute("DROP TABLE alembic_version")
     again = Workspace(workspace.path)
     assert again.registry.run(run.id) == run
     assert again.registry.plans() == []

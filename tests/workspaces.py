@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from mtf_engine.registry import RunRow, RunState
+from mtf_engine.registry import Registry, RunRow, RunState
+from mtf_engine.registry_tables import METADATA
 from mtf_engine.runs import executor, files, worker
 from mtf_engine.work import kinds
 from mtf_engine.workspace import Workspace
@@ -31,6 +33,14 @@ def copy_workspace(source: Workspace, path: Path) -> Workspace:
     ):
         live.backup(copy)
     return Workspace(path)
+
+
+def move_registry(workspace: Workspace, url: str) -> None:
+    """Copies the rows of a workspace's own registry to the empty database that `url` names."""
+    with workspace.registry._engine.connect() as own, Registry(url)._engine.begin() as other:
+        for table in METADATA.sorted_tables:
+            if rows := own.execute(sa.select(table)).mappings().all():
+                other.execute(sa.insert(table), [dict(row) for row in rows])
 
 
 def stop_all(workspace: Workspace) -> None:
