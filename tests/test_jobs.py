@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ import psutil
 import pytest
 
 from benchmarks import resume
-from mtf_engine.registry import RunRow, RunState
-from mtf_engine.runs import executor, files, metrics
+from mtf_engine.registry import RunRow, RunState, now
+from mtf_engine.runs import executor, files, lock, metrics
 from mtf_engine.runs.storage import open_dataset
 from mtf_engine.spec import Refusal
 from mtf_engine.work.import_log import KIND, imported, submit_import
@@ -154,6 +155,24 @@ def test_two_work_at_a_time_and_the_queue_moves_on(
         return not any(psutil.pid_exists(run.pid) for run in runs if run.pid)
 
     wait_until(are_gone, "a long-lived starter keeps no zombies")
+
+
+def test_no_process_is_signalled_but_the_worker_that_holds_the_lock(workspace: Workspace) -> None:
+    """A worker elsewhere is deaf and overdue; its number is, on this machine, that of somebody else's process."""
+    run_id = executor.submit(workspace, KIND, {}, parent_id=workspace.registry.runs(kind="train")[0].id)
+    with subprocess.Popen(["sleep", "600"]) as somebody:
+        long_ago = now() - timedelta(days=1)
+        workspace.registry.update_run(
+            run_id, state=RunState.RUNNING, pid=somebody.pid, cancel_requested_at=long_ago
+        )
+        held = lock.take(workspace.run_dir(run_id) / files.LOCK)
+        assert held is not None
+        executor.reconcile(workspace)
+        assert somebody.poll() is None
+        somebody.kill()
+        os.close(held)
+    executor.reconcile(workspace)
+    assert workspace.registry.run(run_id).state is RunState.CANCELLED
 
 
 def test_a_cancelled_training_stops_and_goes_on_where_it_was(workspace: Workspace) -> None:

@@ -207,7 +207,7 @@ def test_a_log_keeps_what_it_took_from_one_that_is_deleted(tmp_path, in_process)
     mine = done(source=folder, mapping=folder / "mapping.yaml", name="mine")
     asked = {"source": folder, "name": "theirs", "like": "mine"}
     theirs = done(**asked, mapping=folder / "mapping.yaml", hold_out=0.3)
-    assert theirs["resolvable"]["test_users"] == 2 and mine["resolvable"] is None
+    assert theirs["resolvable"]["test_users"] == 2 and "resolvable" not in mine
     row = workspace.dataset("theirs")
     assert [one.id for one in dependents.of_dataset(workspace, workspace.dataset("mine"))] == []
     workspace.delete_dataset("mine")

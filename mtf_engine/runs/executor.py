@@ -361,7 +361,7 @@ def _environment(n_threads: int) -> dict[str, str]:
 def _is_working(workspace: Workspace, run: RunRow) -> bool:
     """Returns whether the run's worker lives; records the end of one that does not."""
     if lock.is_held(workspace.run_dir(run.id) / files.LOCK):
-        _enforce_cancel(run)
+        _enforce_cancel(workspace, run)
         return True
     run = workspace.registry.run(run.id)
     if run.state is RunState.RUNNING:  # and not at its end a moment ago
@@ -372,11 +372,11 @@ def _is_working(workspace: Workspace, run: RunRow) -> bool:
     return False
 
 
-def _enforce_cancel(run: RunRow) -> None:
+def _enforce_cancel(workspace: Workspace, run: RunRow) -> None:
     if run.cancel_requested_at is None or run.pid is None:
         return
     overdue = (now() - run.cancel_requested_at).total_seconds() / GRACE_SECONDS
-    if overdue > 1:
+    if overdue > 1 and lock.is_open_in(workspace.run_dir(run.id) / files.LOCK, run.pid):
         with suppress(ProcessLookupError):
             os.kill(run.pid, signal.SIGKILL if overdue > 2 else signal.SIGTERM)
 

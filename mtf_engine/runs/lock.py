@@ -7,7 +7,10 @@ process as a zombie and is given to others.
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 
 def take(path: Path) -> int | None:
@@ -29,3 +32,13 @@ def is_held(path: Path) -> bool:
     if descriptor is not None:
         os.close(descriptor)
     return descriptor is None
+
+
+def is_open_in(path: Path, pid: int) -> bool:
+    """Returns whether the process `pid` of this machine has the lock open, as its worker has.
+
+    A number alone says nothing: it may be of a worker on another machine, and of any process on this one.
+    """
+    with suppress(psutil.Error):
+        return str(path.resolve()) in {file.path for file in psutil.Process(pid).open_files()}
+    return False

@@ -103,7 +103,7 @@ def import_log(job: Job, config: ImportConfig) -> dict[str, Any]:
     stored = store(job.workspace, job.run, log.meta, log.batches, log.model)
     told = resolvable(open_dataset(job.workspace, stored["dataset_id"]))
     warnings = [*log.warnings, *(told.warnings if told else ())]
-    return stored | {"resolvable": told and told.model_dump(), "warnings": warnings}
+    return stored | ({"resolvable": told.model_dump()} if told else {}) | {"warnings": warnings}
 
 
 def _like(workspace: Workspace, dataset_id: str) -> "Like":

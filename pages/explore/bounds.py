@@ -111,7 +111,7 @@ def demand_table(size: BoxSize) -> pd.DataFrame:
             "grid of": titles.get(demand.together, f"all {demand.together} free dimensions"),
             "cells": f"{demand.cells:,.0f}" if demand.cells < 1e9 else f"{demand.cells:.2g}",
             "sessions": f"{demand.sessions:,.0f}" if demand.sessions < 1e12 else f"{demand.sessions:.2g}",
-            "days": words.days(demand.days),
+            "takes": words.days(demand.days),
         }
         for demand in size.demands
     )
