@@ -167,11 +167,12 @@ class UnifiedRL:
 
     def prepare(self, transitions: Transitions) -> GroupedBatches:
         """Returns the transitions as `update` takes them, batch by batch."""
-        c, scale, watching = self.config, self.reward_scale.scale, None
-        if len(self.groups) > 1:
-            watching, _ = transitions.ahead(c.n_rewards, c.gamma, transitions.watch_rewards)
-            watching = scale * torch.as_tensor(watching)
-        return GroupedBatches(Batches.of(transitions, self.ensemble, c, scale), watching)
+        c, scale = self.config, self.reward_scale.scale
+        batches = Batches.of(transitions, self.ensemble, c, scale)
+        if len(self.groups) == 1:
+            return GroupedBatches(batches, None)
+        watching, _ = transitions.ahead(c.n_rewards, c.gamma, transitions.watch_rewards)
+        return GroupedBatches(batches, scale * torch.as_tensor(watching))
 
     def update(self, batch: GroupedBatch) -> dict[str, Tensor]:
         """Returns the losses of one step on `batch`: critics, actor, and every few steps the targets."""

@@ -147,7 +147,7 @@ class Mapping(Spec):
                                             # a log may be without one of them, which then is missing in every row
     reward: {weights: {watch_time: 0.01, like: 0.5}, valid_seconds: 10}
     fusion: {negative: [hate], bias: [click, like]}          # or dimensions: [{prediction, kind, low, high}]
-    exploration: uniform                    # or gaussian, baseline, unknown: how the actions were drawn
+    exploration: uniform                    # or gaussian, mixed, baseline, unknown: how the actions were drawn
     predict: {signals: [click, like], numeric: [age, price], categorical: [device]}     # impressions alone: the log has
                                             # no predictions; they are made, each day's from earlier days only
     ```
@@ -200,7 +200,7 @@ class Mapping(Spec):
         default=None,
         description="what is to be predicted of impressions that have no predictions, and of what",
     )
-    exploration: Literal["uniform", "gaussian", "baseline", "unknown"] | None = Field(
+    exploration: Literal["uniform", "gaussian", "mixed", "baseline", "unknown"] | None = Field(
         default=None, description="how the actions were drawn; taken for uniform where nothing is said"
     )
 
