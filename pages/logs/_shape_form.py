@@ -23,7 +23,6 @@ EXPLORED = {
     "": "evenly, unless pscore is missing",
     "uniform": "evenly",
     "gaussian": "Gaussian",
-    "mixed": "Gaussian and at random",
     "baseline": "not",
     "unknown": "nobody knows",
 }
