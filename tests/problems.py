@@ -34,9 +34,19 @@ def worth(optimum, half_width, observations):
 
 
 def transitions(
-    observations, actions, rewards, terminals, half_width, baseline_actions=None, n_profile=None
+    observations,
+    actions,
+    rewards,
+    terminals,
+    half_width,
+    baseline_actions=None,
+    n_profile=None,
+    watch_share=0.25,
 ) -> Transitions:
-    """Returns a log whose sessions end where `terminals` says; within one, the next row follows."""
+    """Returns a log whose sessions end where `terminals` says; within one, the next row follows.
+
+    `watch_share` [n] or a number of each reward is for watch time; None: the log does not tell.
+    """
     n, d = actions.shape
     baseline = np.zeros((n, d)) if baseline_actions is None else baseline_actions
     bounds = np.broadcast_to(half_width, (n, d))
@@ -55,21 +65,30 @@ def transitions(
         FusionSpec.default([f"behaviour_{i}" for i in range(d)]),
         tuple(f"feature_{i}" for i in range(observations.shape[1])),
         n_profile,
+        None if watch_share is None else lambda: np.float32(watch_share) * columns["reward"],
     )
 
 
-def held(columns, fusion, feature_names, n_profile=None) -> Transitions:
+def held(columns, fusion, feature_names, n_profile=None, watch_rewards=None) -> Transitions:
     """Returns the transitions of requests that lie in memory, by session and step."""
     layout = Layout.of([columns])
     rows = layout.pack(columns)
     steps, left_out = zip(*known_steps(rows, layout), strict=True)
     mask = (True,) * len(feature_names)
     return Transitions(
-        rows, np.concatenate(steps), layout, fusion, feature_names, mask, sum(left_out), n_profile
+        rows,
+        np.concatenate(steps),
+        layout,
+        fusion,
+        feature_names,
+        mask,
+        sum(left_out),
+        n_profile,
+        watch_rewards,
     )
 
 
-def sessions(n=600, n_actions=2, half_width=0.15, seed=0) -> Transitions:
+def sessions(n=600, n_actions=2, half_width=0.15, seed=0, watch_share=0.25) -> Transitions:
     """Returns random sessions of three requests around a constant baseline, with random rewards."""
     generator = np.random.default_rng(seed)
     return transitions(
@@ -78,4 +97,5 @@ def sessions(n=600, n_actions=2, half_width=0.15, seed=0) -> Transitions:
         rewards=generator.normal(2, 1, n),
         terminals=np.arange(n) % 3 == 2,
         half_width=half_width,
+        watch_share=watch_share,
     )

@@ -33,6 +33,14 @@ QUICK = {
 }  # fmt: skip
 FINDS_IT = {
     "integrated_rl": QUICK | {"n_critics": "3"},
+    "unified_rl": QUICK
+    | {
+        "n_critics": "2",
+        "hidden": "16",
+        "n_steps": "300",
+        "batch_size": "128",
+        "critic_learning_rate": "0.04",
+    },
     "ddpg": QUICK
     | {
         "n_steps": "600",

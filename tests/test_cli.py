@@ -205,7 +205,9 @@ def test_a_dataset_is_collected_listed_shown_and_deleted(filled: Shell) -> None:
         "--replay",
         "2/1/3",
         "--explore",
-        "gaussian",
+        "mixed",
+        "--random-share",
+        "0.3",
         "--requests",
         "50",
     )
@@ -218,7 +220,8 @@ def test_a_dataset_is_collected_listed_shown_and_deleted(filled: Shell) -> None:
     listed = {row["dataset_id"]: row for row in filled("dataset", "list")}
     assert listed[made["dataset_id"]]["requests"] == made["requests"]
     shown = filled("dataset", "show", made["dataset_id"])
-    assert (shown["source"], shown["meta"]["exploration"]) == ("replay", "gaussian")
+    assert (shown["source"], shown["meta"]["exploration"]) == ("replay", "mixed")
+    assert shown["meta"]["mixture"] == {"sigma": 0.2, "random_share": 0.3, "random_sigma": 0.5}
     assert shown["meta"]["details"]["env"] == "replay:2/1/3"
     assert made["impressions"] == made["requests"]
     assert filled("runs", "show", shown["run_id"])["dataset_id"] == made["dataset_id"]

@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy.stats import norm, truncnorm
 
 from mtf_engine.environments.collect import Collection, _split, collect
 from mtf_engine.environments.session import SessionEnvironment
+from mtf_engine.exploration.coverage import certify_coverage
+from mtf_engine.logs.aggregates import coverage
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.observation import log_history
 from mtf_engine.spec import BoundsPlan, Refusal
@@ -90,6 +93,34 @@ def test_observations_rebuilt_from_the_log_equal_the_environments_bit_for_bit(en
     rebuilt = env.encoder.observe(profile, history, counts, elapsed, step, env.config.n_requests - 1 - step)
     assert (rebuilt == requests["observation"]).all()
     assert counts.max() == 100
+
+
+def test_a_mixed_log_tells_its_mixture_is_certified_by_it_and_has_the_gaussian_draws_where_it_is_noise(
+    env, tmp_path
+):
+    mixed, ledger = written(env, tmp_path, explore="mixed", random_share=0.3, n_requests=5_000)
+    other_batch = written(env, tmp_path, batch=97, explore="mixed", random_share=0.3, n_requests=5_000)[1]
+    assert other_batch.content_hash == ledger.content_hash
+    mixture = mixed.meta.mixture
+    assert (mixture.sigma, mixture.random_share, mixture.random_sigma) == (0.2, 0.3, 0.5)
+    rows = mixed.arrays("SELECT * FROM requests WHERE NOT isnan(pscore) ORDER BY session_id, step")
+    offsets = rows["action"].astype(float) - rows["baseline_action"]
+    noise, at_random = (
+        truncnorm.pdf(x, -1 / s, 1 / s, scale=s).prod(axis=1)
+        if of_random
+        else norm.pdf(x, scale=s).prod(axis=1)
+        for x, s, of_random in ((offsets, 0.2, False), (rows["action"].astype(float), 0.5, True))
+    )
+    whole = rows["clipped"] == 0
+    np.testing.assert_allclose(rows["pscore"][whole], (0.7 * noise + 0.3 * at_random)[whole], rtol=1e-4)
+    certificate = certify_coverage(coverage(mixed), mixed.meta.fusion.names)
+    assert certificate.passed, certificate.reason
+    gaussian = written(env, tmp_path, explore="gaussian", n_sessions=300, n_requests=None)[0]
+    first = "SELECT session_id, action FROM requests WHERE step = 0 AND session_id < 300 ORDER BY session_id"
+    same = (mixed.arrays(first)["action"] == gaussian.arrays(first)["action"]).all(axis=1)
+    assert same.mean() == pytest.approx(0.9 * 0.7 + 0.1, abs=0.08), (
+        "control users are at the baseline in both"
+    )
 
 
 def test_rewards_add_up_from_the_impressions(log):

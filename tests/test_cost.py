@@ -13,7 +13,8 @@ from mtf_engine.exploration.cost import (
     exploration_cost,
     read_candidate_lists,
 )
-from mtf_engine.exploration.deviation import expected_largest, within_gaussian, within_uniform
+from mtf_engine.exploration.deviation import expected_largest, within_gaussian, within_mixture, within_uniform
+from mtf_engine.exploration.mixture import Mixture
 from mtf_engine.exploration.policies import explore
 from mtf_engine.fusion import log_final_score
 from mtf_engine.logs.datasets import Dataset, write_dataset
@@ -69,14 +70,16 @@ def test_deviations_agree_with_drawn_actions(baseline, low, width, sigma, edge, 
     d, n = len(baseline), 20_000
     plan = BoundsPlan(lower=(low,) * d, upper=(low + width,) * d, edge=edge)
     actions = np.float32([baseline])
-    luck = np.random.default_rng(3).random((n, d))
+    luck, part = np.random.default_rng(3).random((n, d)), np.random.default_rng(4).random(n)
+    mixture = Mixture(sigma=sigma, random_share=0.3, random_sigma=0.4)
     for kind, within in (
         ("uniform", within_uniform(plan, actions, ANY)),
         ("gaussian", within_gaussian(sigma, plan, actions, ANY)),
+        ("mixed", within_mixture(mixture, plan, actions, ANY)),
     ):
         drawn = explore(
             kind, np.repeat(actions, n, 0), plan, np.repeat(ANY, n), sigma=sigma,
-            control=np.zeros(n, bool), luck=luck,
+            control=np.zeros(n, bool), luck=luck, mixture=mixture, part=part,
         )  # fmt: skip
         largest = np.abs(drawn.actions - actions).max(axis=1)
         near = np.abs(largest - far) < 1e-5  # clipped draws sit on one value, known to float32

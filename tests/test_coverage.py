@@ -12,6 +12,7 @@ from mtf_engine.exploration.coverage_counts import (
     count_coverage,
     read_logged_actions,
 )
+from mtf_engine.exploration.mixture import Mixture
 from mtf_engine.exploration.policies import explore
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.schema import DatasetMeta, Tables
@@ -23,7 +24,7 @@ PLAN = BoundsPlan.symmetric(0.15, D)
 HASH = np.random.default_rng(99).integers(1, 2**63, 64, np.uint64) * np.uint64(2) + np.uint64(1)
 
 
-def log(seed=0, plan=PLAN, *, kind="uniform", baseline=0.0, luck=None, n=N) -> LoggedActions:
+def log(seed=0, plan=PLAN, *, kind="uniform", baseline=0.0, luck=None, n=N, mixture=None) -> LoggedActions:
     """An explored log of `n` rows, 10 % of them control users, as the collector makes it."""
     d = plan.n_actions
     generator = np.random.default_rng(seed)
@@ -31,7 +32,8 @@ def log(seed=0, plan=PLAN, *, kind="uniform", baseline=0.0, luck=None, n=N) -> L
     segments = np.array(["new", "loyal"])[generator.integers(0, 2, n)]
     control = generator.random(n) < 0.1
     luck = generator.random((n, d)) if luck is None else luck
-    noise = explore(kind, baselines, plan, segments, sigma=0.2, control=control, luck=luck)
+    drawn = {"luck": luck, "mixture": mixture, "part": generator.random(n)}
+    noise = explore(kind, baselines, plan, segments, sigma=0.2, control=control, **drawn)
     return logged(baselines, noise.actions, noise.lower, noise.upper, segments, ~control, noise.clipped)
 
 
@@ -42,8 +44,10 @@ def logged(baselines, actions, lower, upper, segments, explored, clipped) -> Log
     return LoggedActions(baselines, actions, lower, upper, segments, explored, clipped, keys, users)
 
 
-def certify(rows: LoggedActions, plan=PLAN) -> Certificate:
-    return certify_coverage(count_coverage([rows], plan), [f"pow_{i}" for i in range(rows.actions.shape[1])])
+def certify(rows: LoggedActions, plan=PLAN, mixture=None) -> Certificate:
+    return certify_coverage(
+        count_coverage([rows], plan, mixture), [f"pow_{i}" for i in range(rows.actions.shape[1])]
+    )
 
 
 def moved(change) -> LoggedActions:
@@ -146,6 +150,28 @@ def test_clean_logs_pass(seed):
     assert certificate.failed == ()
     assert 0.09 * N < certificate.n_control < 0.11 * N
     assert certificate.n_control + certificate.n_explored == certificate.n_requests == N
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_log_of_a_mixture_is_certified_in_its_quantiles_and_in_those_of_no_other(seed):
+    """Baselines anywhere, a fixed dimension in every second log."""
+    mixture = Mixture(sigma=0.05, random_share=0.2 + 0.2 * seed, random_sigma=0.3 + seed)
+    width = np.full(5, 0.2)
+    width[0] *= seed % 2
+    plan = BoundsPlan(lower=tuple(-width), upper=tuple(width))
+    generator = np.random.default_rng(seed)
+    baseline = generator.uniform(-0.7, 0.7, (N, 5)).astype(np.float32)
+    rows = log(seed, plan, kind="mixed", baseline=baseline, mixture=mixture)
+    passed = certify(rows, plan, mixture)
+    assert passed.passed and passed.reason.endswith("rows are drawn as their mixture says"), passed.reason
+    others = {"sigma": 0.06, "random_share": mixture.random_share + 0.1, "random_sigma": 0.4}
+    for name, value in others.items():
+        assert not certify(rows, plan, mixture.model_copy(update={name: value})).passed, name
+    assert not certify(rows, plan).passed
+    for kind in ("uniform", "gaussian"):
+        other = certify(log(seed, plan, kind=kind, baseline=baseline), plan, mixture)
+        assert not other.passed
+        assert other.reason.startswith("in quantiles of the declared mixture, ") or "clipped" in other.reason
 
 
 def test_the_family_of_tests_keeps_its_level():

@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from mtf_engine.exploration import density_efficiency
-from mtf_engine.exploration.density import density_efficiency_box, log_density_efficiency_box
+from mtf_engine.exploration.density import (
+    density_efficiency_box,
+    log_density_efficiency_box,
+    log_mixture_efficiency_box,
+)
+from mtf_engine.exploration.mixture import Mixture
 from mtf_engine.spec import BoundsPlan, Refusal
 
 H, S, D = 0.15, 0.2, 10
@@ -99,6 +104,36 @@ def integrated(lower, upper, sigma, cells, z):
         result[f"cells({cells})"] *= (1 / cells) / min(mass(a, b) for a, b in pairwise(edges))
         result[f"range({z:g})"] *= 2 * z * sigma * uniform
     return result
+
+
+@pytest.mark.parametrize("box", [((-H, -H), (H, H)), ((-0.05, -0.3), (0.2, 0.1)), ((-0.1, 0), (0.3, 0))])
+def test_a_mixture_s_definitions_are_those_of_its_own_density_on_a_grid(box):
+    mixture, cells = Mixture(sigma=0.15, random_share=0.3, random_sigma=0.7), 3
+    found = log_mixture_efficiency_box(*box, mixture, cells=cells, z=1.6)
+    edges = [np.linspace(low, high, 30 * cells + 1) for low, high in zip(*box, strict=True) if low < high]
+    middles = np.stack(np.meshgrid(*[(e[1:] + e[:-1]) / 2 for e in edges], indexing="ij"), axis=-1)
+    corners = np.stack(np.meshgrid(*edges, indexing="ij"), axis=-1)
+
+    def density(points):
+        flat = points.reshape(-1, len(edges))
+        return mixture.density(np.zeros_like(flat), flat, np.ones(flat.shape, bool)).reshape(
+            points.shape[:-1]
+        )
+
+    volume = np.prod([e[-1] - e[0] for e in edges])
+    inside = density(middles) * volume / middles[..., 0].size
+    for axis in range(len(edges)):
+        inside = np.add.reduceat(inside, np.arange(0, inside.shape[axis], 30), axis=axis)
+    nearest = density(np.array([np.clip(0, e[0], e[-1]) for e in edges]))
+    boxes = [volume / (2 * min(reach, 1)) ** len(edges) for reach in (1.6 * 0.15, 1.6 * 0.7)]
+    expected = {
+        "centre": 1 / volume / nearest,
+        "mean": 1 / inside.sum(),
+        "min": 1 / volume / density(corners).min(),
+        "cells(3)": cells ** -len(edges) / inside.min(),
+        "range(1.6)": 1 / (0.7 * boxes[0] + 0.3 * boxes[1]),
+    }
+    assert {name: math.exp(log) for name, log in found.items()} == pytest.approx(expected, rel=2e-3)
 
 
 asymmetric = st.lists(st.tuples(st.floats(-0.6, 0.6), st.floats(0.01, 0.6)), min_size=1, max_size=4).map(

@@ -13,6 +13,7 @@ import minari
 import numpy as np
 import pytest
 
+from mtf_engine.exploration.mixture import Mixture
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.exporting import export_log, packed
 from mtf_engine.logs.importing import read_log
@@ -156,6 +157,11 @@ def test_a_log_with_impressions_comes_back_from_parquet_and_leaves_them_out_else
     assert steps.n_impressions == 0 < back.n_impressions
     with zipfile.ZipFile(io.BytesIO(packed(first, "parquet"))) as file:
         assert set(file.namelist()) == {"requests.parquet", "impressions.parquet", "mapping.yaml"}
+    own = {"exploration": "mixed", "mixture": Mixture(sigma=0.1, random_share=0.4)}
+    first.meta = first.meta.model_copy(update=own)
+    export_log(first, "parquet", tmp_path / "mixed")
+    mixed = imported(tmp_path / "mixed", tmp_path / "again", mapping=tmp_path / "mixed" / "mapping.yaml")
+    assert {name: getattr(mixed.meta, name) for name in own} == own
 
 
 def test_a_log_that_nobody_called_uniform_is_not_believed_to_be_so_once_it_is_exported(tmp_path):

@@ -1,11 +1,13 @@
 """Exploration promises: actions inside the bounds, a pscore that is the density, control users left alone."""
 
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.stats import kstest, norm, uniform
+from scipy.stats import kstest, norm, truncnorm, uniform
 
+from mtf_engine.exploration.mixture import Mixture
 from mtf_engine.exploration.policies import explore
 from mtf_engine.spec import BoundsPlan, Box
 
@@ -60,6 +62,70 @@ def test_gaussian_pscore_is_the_density_of_the_noise_and_bounds_are_the_plan(bas
     assert (np.abs(explored.actions) <= 1).all()
     assert (explored.clipped >= (np.abs(baseline + noise) > 1 + 1e-6).sum(axis=1)).all()
     assert np.array_equal(explored.lower, plan.resolve(baseline, SEGMENTS)[0])
+
+
+mixtures = st.builds(
+    Mixture,
+    sigma=st.floats(0.05, 1),
+    random_share=st.floats(0.05, 0.95),
+    random_sigma=st.sampled_from([0.1, 0.5, 3.0]),
+)
+parts = arrays(np.float64, N, elements=st.floats(1e-6, 1 - 1e-6))
+
+
+def slow_density(mixture: Mixture, baseline, offset, free) -> float:
+    """Returns the mixture's density of one request's offsets [d], part by part and dimension by dimension."""
+    noise = at_random = 1.0
+    for b, x in zip(baseline[free], offset[free], strict=True):
+        noise *= norm.pdf(x, scale=mixture.sigma)
+        s = mixture.random_sigma
+        at_random *= truncnorm.pdf(np.clip(b + x, -1, 1), -1 / s, 1 / s, scale=s) * (abs(b + x) < 1 + 1e-6)
+    return (1 - mixture.random_share) * noise + mixture.random_share * at_random
+
+
+@settings(max_examples=50)
+@given(baselines, luck, parts, mixtures)
+def test_a_mixture_draws_each_request_of_one_part_and_pscore_is_the_density_of_both(
+    baseline, luck, part, mixture
+):
+    plan = BoundsPlan(lower=(-0.2, 0.0, -0.1), upper=(0.2, 0.0, 0.3))
+    explored = explore(
+        "mixed", baseline, plan, SEGMENTS, sigma=9, control=NOBODY, luck=luck, mixture=mixture, part=part
+    )  # fmt: skip
+    s, free = mixture.random_sigma, explored.upper > explored.lower
+    at_random = truncnorm.ppf(luck, -1 / s, 1 / s, scale=s) - baseline
+    offsets = np.where((part < mixture.random_share)[:, None], at_random, norm.ppf(luck, scale=mixture.sigma))
+    expected = np.where(free, baseline + offsets, baseline + explored.lower)
+    np.testing.assert_allclose(explored.actions, np.clip(expected, -1, 1), atol=1e-6)
+    found = [slow_density(mixture, *row) for row in zip(baseline.astype(float), offsets, free, strict=True)]
+    np.testing.assert_allclose(explored.pscore, found, rtol=1e-5)
+
+
+def quadrature(edges) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the nodes and weights of Gauss and Legendre on each stretch between the edges, one after the other."""
+    nodes, weights = np.polynomial.legendre.leggauss(40)
+    half, middle = np.diff(edges)[:, None] / 2, (edges[1:, None] + edges[:-1, None]) / 2
+    return (middle + half * nodes).ravel(), (half * weights).ravel()
+
+
+@settings(max_examples=20)
+@given(mixtures, st.floats(-0.9, 0.9), st.floats(-0.9, 0.9), st.floats(-0.5, 0.5), st.floats(-0.9, 0.9))
+def test_the_density_of_a_mixture_integrates_to_1_and_to_its_quantiles(mixture, one, other, at, below):
+    """Over two dimensions to 1; over the second up to `below`, given the first at `at`, to its quantile there."""
+    baseline = np.array([[one, other]])
+
+    def density(x, y):
+        grid = np.stack(np.broadcast_arrays(x, y), axis=-1).reshape(-1, 2)
+        return mixture.density(baseline, grid, np.ones(grid.shape, bool))
+
+    ends = [np.unique([-8 * mixture.sigma, 0, 8 * mixture.sigma, -1 - b, -b, 1 - b]) for b in (one, other)]
+    (x, of_x), (y, of_y) = map(quadrature, ends)
+    assert of_x @ density(x[:, None], y).reshape(len(x), -1) @ of_y == pytest.approx(1, abs=1e-5)
+    upto, of_upto = quadrature(np.append(ends[1][ends[1] < below], below))
+    if (whole := density(at, y) @ of_y) > 1e-200:
+        expected = density(at, upto) @ of_upto / whole
+        found = mixture.quantiles(baseline, np.array([[at, below]]), np.ones((1, 2), bool))
+        assert found[0, 1] == pytest.approx(expected, abs=1e-5)
 
 
 @given(baselines, luck, st.sampled_from(["uniform", "gaussian"]))

@@ -59,7 +59,10 @@ def test_density_names_every_definition_and_the_papers_2_to_the_10(empty):
     }  # fmt: skip
     assert "2^10" in texts(app)
     widget(app.slider, "Dimensions").set_value(1)
-    assert tiles(checked(app.run()))["range"] == "2 ×"
+    widget(app.slider, "Share at random").set_value(0.5)
+    # half of +-1.5 * 0.2 and half of +-1.5 * 0.5, in the box of +-0.15: a mean of 1/2 and 1/5
+    assert tiles(checked(app.run()))["range"] == "2.86 ×"
+    assert "--dims 1 --random-share 0.5 --random-sigma 0.5" in texts(app)
 
 
 def test_the_planner_starts_from_the_papers_box(filled):
@@ -277,7 +280,7 @@ def test_cost_compares_a_plan_with_gaussian_noise(filled):
     assert "--bounds narrow --sigma 0.2 --k 2" in texts(app)
     table = next(table for table in tables(app) if "measure" in table)
     changed = table[table["measure"] == "Top 2 that changes"].set_index("noise")["value"]
-    assert changed["uniform"] < changed["Gaussian"]
+    assert changed["uniform"] < changed["Gaussian"] < changed["mixed"]
 
 
 def test_coverage_counts_once_and_says_why_a_log_fails(filled):

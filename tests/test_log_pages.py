@@ -116,6 +116,13 @@ def test_gaussian_noise_has_a_sigma_and_the_default_box_no_option(filled):
     assert "--explore uniform --requests" in texts(opened("collect"))
 
 
+def test_a_mixture_has_its_share_and_both_sigmas(waiting):
+    app = opened("collect", explore="mixed", random_share="0.3")
+    assert "--explore mixed --sigma 0.2 --random-share 0.3 --random-sigma 0.5 --requests" in texts(app)
+    config = CollectConfig.model_validate(asked_for(app, waiting).config)
+    assert (config.explore, config.random_share, config.random_sigma) == ("mixed", 0.3, 0.5)
+
+
 def test_a_collection_is_estimated_by_the_pace_of_the_largest_so_far(filled, tmp_path):
     logged = {run.id: (run.result or {})["requests"] for run in filled.registry.runs(kind="collect")}
     most = max(logged.values())

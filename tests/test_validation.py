@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtf_engine.exploration.mixture import Mixture
 from mtf_engine.logs.importing import read_log
 from mtf_engine.logs.validation import DEFECT_CODES
 from mtf_engine.spec import Refusal
@@ -62,11 +63,17 @@ def test_a_broken_file_does_not_hide_the_defects_of_the_other(tmp_path):
     assert {d.code for d in refusal(tmp_path).defects} == {"truncated_parquet", "session_order_broken"}
 
 
-def test_an_action_outside_its_bounds_is_no_defect_of_a_gaussian_log(tmp_path):
+def test_an_action_outside_its_bounds_is_no_defect_of_a_gaussian_or_a_mixed_log(tmp_path):
     logs.DEFECTS["action_outside_bounds"](tmp_path)
     mapping = tmp_path / "mapping.yaml"
     mapping.write_text(f"{logs.MAPPING}exploration: gaussian\n")
     assert read_log(tmp_path, mapping=mapping).meta.exploration == "gaussian"
+    mapping.write_text(f"{logs.MAPPING}exploration: mixed\nmixture: {{sigma: 0.3}}\n")
+    assert read_log(tmp_path, mapping=mapping).meta.mixture == Mixture(sigma=0.3)
+    for said in ("exploration: mixed", "mixture: {sigma: 0.3}", "exploration: uniform\nmixture: {}"):
+        mapping.write_text(f"{logs.MAPPING}{said}\n")
+        with pytest.raises(Refusal, match="exploration: mixed has a mixture"):
+            read_log(tmp_path, mapping=mapping)
 
 
 def test_control_users_lie_outside_bounds_that_leave_out_the_baseline(tmp_path):

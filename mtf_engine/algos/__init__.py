@@ -15,6 +15,7 @@ from mtf_engine.algos.grid_search import GridSearch
 from mtf_engine.algos.integrated_rl import IntegratedRL
 from mtf_engine.algos.iql import IQL
 from mtf_engine.algos.linear_one_step import LinearOneStep
+from mtf_engine.algos.unified_rl import UnifiedRL
 from mtf_engine.learning.config import TrainerConfig
 from mtf_engine.logs.transitions import Transitions
 from mtf_engine.policies.networks import CriticEnsemble
@@ -72,6 +73,7 @@ class Algorithm(Protocol):
 
 ALGOS: dict[str, type[Algorithm]] = {
     "integrated_rl": IntegratedRL,
+    "unified_rl": UnifiedRL,
     "ddpg": DDPG,
     "cql_sac": CQLSAC,
     "batchrl_mtf": BatchRLMTF,

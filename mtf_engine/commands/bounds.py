@@ -186,7 +186,7 @@ def coverage(
     shell: Session,
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="An explored log.")],
 ) -> None:
-    """Certify that a log covers its boxes evenly, or say why not."""
+    """Certify that a log covers its boxes evenly, or is drawn as its mixture says, or say why not."""
     from mtf_engine.exploration.coverage import certify_coverage
     from mtf_engine.logs.aggregates import coverage as counts_of
     from mtf_engine.runs.storage import open_dataset

@@ -63,6 +63,7 @@ class Exploration(StrEnum):
 
     UNIFORM = "uniform"
     GAUSSIAN = "gaussian"
+    MIXED = "mixed"
     BASELINE = "baseline"
 
 
@@ -136,7 +137,11 @@ def collect(
     half_width: Annotated[
         float, typer.Option(help="Half width of the box around the baseline action.")
     ] = 0.15,
-    sigma: Annotated[float, typer.Option(help="Standard deviation of Gaussian exploration.")] = 0.2,
+    sigma: Annotated[float, typer.Option(help="Standard deviation of Gaussian noise, mixed too.")] = 0.2,
+    random_share: Annotated[
+        float, typer.Option(help="Share of requests that mixed exploration draws at random.")
+    ] = 0.5,
+    random_sigma: Annotated[float, typer.Option(help="Standard deviation of those draws around 0.")] = 0.5,
     bounds: Bounds = None,
     baseline: Around = "baseline",
     control_share: Annotated[float, typer.Option(help="Share of users kept at the baseline action.")] = 0.1,
@@ -155,6 +160,8 @@ def collect(
         plan=bounds_plan(shell.workspace, bounds) if bounds else None,
         half_width=half_width,
         sigma=sigma,
+        random_share=random_share,
+        random_sigma=random_sigma,
         baseline=baseline,
         control_share=control_share,
         n_requests=requests,

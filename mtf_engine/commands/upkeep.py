@@ -17,11 +17,18 @@ def density(
     half_width: Annotated[float, typer.Option(help="Half width of the uniform box.")] = 0.15,
     sigma: Annotated[float, typer.Option(help="Standard deviation of the Gaussian noise.")] = 0.2,
     dims: Annotated[int, typer.Option(help="Dimensions of the action.")] = 10,
+    random_share: Annotated[
+        float, typer.Option(min=0, help="Share of requests drawn at random: above 0, mixed exploration.")
+    ] = 0.0,
+    random_sigma: Annotated[float, typer.Option(help="Standard deviation of those draws.")] = 0.5,
 ) -> None:
-    """Tell how many samples Gaussian noise needs for one of uniform exploration, by definition."""
+    """Tell how many samples Gaussian noise, or a mixture, needs for one of uniform exploration, by definition."""
     from mtf_engine.exploration import density_efficiency
+    from mtf_engine.exploration.mixture import Mixture
 
-    shell.show(density_efficiency(half_width, sigma, dims))
+    parts = {"sigma": sigma, "random_share": random_share, "random_sigma": random_sigma}
+    mixture = Mixture.asked("the mixture", parts) if random_share else None
+    shell.show(density_efficiency(half_width, sigma, dims, mixture=mixture))
 
 
 @command(app, "doctor")

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from mtf_engine.environments import Acting, Active, Environment, Impressions, Step, draws
 from mtf_engine.environments.draws import Channel
 from mtf_engine.environments.play import each_request
+from mtf_engine.exploration.mixture import Mixture
 from mtf_engine.exploration.policies import Exploration, Kind, explore
 from mtf_engine.logs.schema import CANDIDATE_REQUESTS, DatasetMeta, Tables
 from mtf_engine.logs.splits import split_by_draw
@@ -29,6 +30,10 @@ class Collection(Spec):
     )
     plan: BoundsPlan
     sigma: float = Field(default=0.2, gt=0, description="standard deviation of gaussian noise, per dimension")
+    random_share: float = Field(
+        default=0.5, gt=0, lt=1, description="share of mixed requests drawn at random"
+    )
+    random_sigma: float = Field(default=0.5, gt=0, description="standard deviation of those, per dimension")
     control_share: float = Field(
         default=0.1, ge=0, le=1, description="share of users kept at the baseline action"
     )
@@ -43,6 +48,12 @@ class Collection(Spec):
         if (self.n_requests is None) == (self.n_sessions is None):
             raise ValueError("give a number of requests or one of sessions")
         return self
+
+    @property
+    def mixture(self) -> Mixture | None:
+        """What mixed exploration draws from; None of any other."""
+        of = {name: getattr(self, name) for name in Mixture.model_fields}
+        return Mixture(**of) if self.explore == "mixed" else None
 
     def sessions_left(self, sessions: int, requests: int, most: int) -> int:
         """Returns how many sessions to play next, at most `most`, for a log that has so many already."""
@@ -71,6 +82,7 @@ class Collection(Spec):
             exploration=self.explore,
             plan=self.plan,
             sigma=self.sigma if self.explore == "gaussian" else None,
+            mixture=self.mixture,
             control_share=1.0 if self.explore == "baseline" else self.control_share,
             baseline=baseline,
             seed=self.seed,
@@ -130,13 +142,15 @@ def _play(
     users, numbers = env.visits(first, n, collection.seed)
     control = _drawn(users, collection.seed, Channel.CONTROL) < collection.control_share
     split = _split(users, collection)
+    n_actions, mixture = env.fusion.n_actions, collection.mixture
     luck = draws.child(draws.child(draws.root(collection.seed), Channel.NOISE), np.arange(first, first + n))
     env.reset(users, numbers)
     played, shown, offered = [], [], []
     for active, observations in each_request(env):
         who = active.sessions
         baseline_actions = baseline.act(observations)
-        keys = draws.child(draws.child(luck[who], active.step)[:, None], np.arange(env.fusion.n_actions))
+        keys = draws.child(draws.child(luck[who], active.step)[:, None], np.arange(n_actions + 1))
+        lucky = draws.uniform(keys)
         exploration = explore(
             collection.explore,
             baseline_actions,
@@ -144,7 +158,9 @@ def _play(
             active.segments,
             sigma=collection.sigma,
             control=control[who],
-            luck=draws.uniform(keys),
+            luck=lucky[:, :n_actions],
+            mixture=mixture,
+            part=lucky[:, n_actions],
         )
         if n_offered > 0:
             offered.append(vars(env.candidates(slice(0, int(np.searchsorted(who, n_offered))))))

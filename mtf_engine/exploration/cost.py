@@ -10,8 +10,15 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from mtf_engine.exploration.coverage_counts import Arrays
-from mtf_engine.exploration.deviation import expected_largest, within_gaussian, within_uniform
-from mtf_engine.exploration.policies import explore
+from mtf_engine.exploration.deviation import (
+    Within,
+    expected_largest,
+    within_gaussian,
+    within_mixture,
+    within_uniform,
+)
+from mtf_engine.exploration.mixture import Mixture
+from mtf_engine.exploration.policies import Kind, explore
 from mtf_engine.fusion import log_final_score
 from mtf_engine.spec import BoundsPlan, FusionSpec, Refusal, Spec
 
@@ -51,7 +58,7 @@ class NoiseCost(Spec):
 
 
 class ExplorationCost(Spec):
-    """The plan's uniform exploration beside Gaussian noise of `sigma`, on the same requests and luck."""
+    """The plan's uniform exploration beside Gaussian noise of `sigma` and its mixture with random draws, same luck."""
 
     source: Source
     n_requests: int
@@ -61,6 +68,7 @@ class ExplorationCost(Spec):
     far: float
     uniform: NoiseCost
     gaussian: NoiseCost
+    mixed: NoiseCost = Field(description="half of the requests Gaussian of that sigma, half at random")
 
 
 def read_candidate_lists(arrays: Arrays, n_requests: int = MAX_REQUESTS) -> CandidateLists:
@@ -105,9 +113,9 @@ def exploration_cost(
     far: float = 0.4,
     n_draws: int = 4,
 ) -> ExplorationCost:
-    """Returns what `plan` and Gaussian noise of `sigma` would do to the logged requests.
+    """Returns what `plan`, Gaussian noise of `sigma` and a mixture of it would do to the logged requests.
 
-    Each request is ranked by formula 1 at its baseline action and again at `n_draws` explored ones; the two
+    Each request is ranked by formula 1 at its baseline action and again at `n_draws` explored ones; all
     kinds of noise share their uniform draws. Estimates are means over requests, and so are their intervals.
     `beyond` and `largest` need no draws: they are integrals over each request's own box or normal, which is
     cut or clipped at [-1, 1] as an explored action is.
@@ -118,14 +126,12 @@ def exploration_cost(
         raise Refusal(f"cost: no request has more than {k} candidates to choose from; choose a smaller k")
     luck = generator.random((n_draws, *lists.baseline_actions.shape))
 
-    def cost(kind: Literal["uniform", "gaussian"]) -> NoiseCost:
-        explored = _explored(kind, lists, plan, sigma, luck)
+    part = generator.random(luck.shape[:2])
+    mixture, here = Mixture(sigma=sigma), (plan, lists.baseline_actions, lists.segments)
+
+    def cost(kind: Kind, within: Within) -> NoiseCost:
+        explored = _explored(kind, lists, plan, luck, mixture, part)
         changed, correlation = _replay(fusion, lists, explored, kept, k)
-        within = (
-            within_uniform(plan, lists.baseline_actions, lists.segments)
-            if kind == "uniform"
-            else within_gaussian(sigma, plan, lists.baseline_actions, lists.segments)
-        )
         return NoiseCost(
             top_changed=_estimate(changed, 0),
             rank_correlation=_estimate(correlation, -1),
@@ -140,8 +146,9 @@ def exploration_cost(
         k=k,
         sigma=sigma,
         far=far,
-        uniform=cost("uniform"),
-        gaussian=cost("gaussian"),
+        uniform=cost("uniform", within_uniform(*here)),
+        gaussian=cost("gaussian", within_gaussian(sigma, *here)),
+        mixed=cost("mixed", within_mixture(mixture, *here)),
     )
 
 
@@ -162,20 +169,26 @@ def top_changed(
     if not len(kept):
         return 0.0
     luck = generator.random((n_draws, *lists.baseline_actions.shape))
-    changed, _ = _replay(fusion, lists, _explored("uniform", lists, plan, 1.0, luck), kept, k)
+    changed, _ = _replay(fusion, lists, _explored("uniform", lists, plan, luck), kept, k)
     return float(changed.mean())
 
 
 def _explored(
-    kind: Literal["uniform", "gaussian"], lists: CandidateLists, plan: BoundsPlan, sigma: float, luck: NDArray
+    kind: Kind,
+    lists: CandidateLists,
+    plan: BoundsPlan,
+    luck: NDArray,
+    mixture: Mixture | None = None,
+    part: NDArray | None = None,
 ) -> NDArray[np.float32]:
-    """Returns explored actions [draws, r, d], drawn as a collection draws them."""
-    everybody = np.zeros(len(lists.segments), bool)
-    draws = [
-        explore(kind, lists.baseline_actions, plan, lists.segments, sigma=sigma, control=everybody, luck=u)
-        for u in luck
-    ]
-    return np.stack([draw.actions for draw in draws])
+    """Returns explored actions [draws, r, d], drawn as a collection draws them; noise has the mixture's sigma."""
+    sigma = mixture.sigma if mixture else np.nan
+    nobody, actions = np.zeros(len(lists.segments), bool), []
+    for i, lucky in enumerate(luck):
+        drawn = {"luck": lucky, "mixture": mixture, "part": None if part is None else part[i]}
+        here = (lists.baseline_actions, plan, lists.segments)
+        actions.append(explore(kind, *here, sigma=sigma, control=nobody, **drawn).actions)
+    return np.stack(actions)
 
 
 def _replay(

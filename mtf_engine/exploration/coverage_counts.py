@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from mtf_engine.exploration.mixture import Mixture
 from mtf_engine.spec import BoundsPlan, Refusal, Spec
 
 CELLS = 20
@@ -57,6 +58,7 @@ class CoverageCounts(Spec):
     first: tuple[float, ...] = Field(description="lowest position")
     last: tuple[float, ...] = Field(description="highest position")
     histogram: tuple[tuple[int, ...], ...] = Field(description="rows in the 3 * CELLS cells of [-1, 2)")
+    quantiles: bool = Field(default=False, description="positions are quantiles of a mixture, not of the box")
     pairs: tuple[tuple[int, ...], ...] = Field(description="rows in cell (i, a) and (j, b), [5 d, 5 d]")
 
     @property
@@ -88,15 +90,20 @@ def read_logged_actions(arrays: Arrays, n_requests: int, chunk: int = CHUNK) -> 
         yield LoggedActions(**columns)
 
 
-def count_coverage(rows: Iterable[LoggedActions], plan: BoundsPlan | None) -> CoverageCounts:
+def count_coverage(
+    rows: Iterable[LoggedActions], plan: BoundsPlan | None, mixture: Mixture | None = None
+) -> CoverageCounts:
     """Returns the counts of `rows`, compared with the declared `plan` where there is one.
+
+    Of a log that declares a `mixture`, positions are its quantiles instead of places in the box: even and
+    independent where the log was drawn from it.
 
     Time is linear in rows and dimensions, memory that of one chunk and 8 bytes a row. A log without explored
     rows is refused.
     """
     tally: _Tally | None = None
     for part in rows:
-        tally = tally or _Tally(part.actions.shape[1], plan)
+        tally = tally or _Tally(part.actions.shape[1], plan, mixture)
         tally.add(part)
     if tally is None or tally.n_control == tally.n_requests:
         raise Refusal(
@@ -110,8 +117,8 @@ def count_coverage(rows: Iterable[LoggedActions], plan: BoundsPlan | None) -> Co
 class _Tally:
     """Running counts over chunks of rows."""
 
-    def __init__(self, n_actions: int, plan: BoundsPlan | None) -> None:
-        self.plan = plan
+    def __init__(self, n_actions: int, plan: BoundsPlan | None, mixture: Mixture | None) -> None:
+        self.plan, self.mixture = plan, mixture
         self.n_requests = self.n_control = self.control_moved = self.n_clipped = 0
         self.keys: list[NDArray[np.uint64]] = []
         self.on_wall, self.undeclared = np.zeros((2, n_actions), np.int64)
@@ -133,7 +140,11 @@ class _Tally:
             lower, upper = rows.lower[rows.explored], rows.upper[rows.explored]
             free = upper > lower
             self._add_keys(rows, free)
-            self._add_offsets(offsets[rows.explored], rows.actions[rows.explored], lower, upper, free)
+            drawn: NDArray[np.floating] = offsets[rows.explored]
+            if self.mixture is not None:
+                drawn = self.mixture.quantiles(rows.baseline_actions[rows.explored], drawn, free)
+                lower, upper = np.zeros(free.shape, np.float32), free.astype(np.float32)
+            self._add_offsets(drawn, rows.actions[rows.explored], lower, upper, free)
 
     def _compare_bounds(self, rows: LoggedActions, plan: BoundsPlan) -> None:
         declared = plan.resolve(rows.baseline_actions, rows.segments)
@@ -192,5 +203,6 @@ class _Tally:
             first=tuple(np.nan_to_num(self.low[2], posinf=0).tolist()),
             last=tuple(np.nan_to_num(self.high[2], neginf=1).tolist()),
             histogram=tuple(map(tuple, self.histogram.tolist())),
+            quantiles=self.mixture is not None,
             pairs=tuple(map(tuple, self.pairs.tolist())),
         )

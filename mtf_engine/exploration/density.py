@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.special import erf, log_ndtr
 
+from mtf_engine.exploration.mixture import Mixture, log_mass_in_range
 from mtf_engine.spec import Refusal
 
 CELLS = 5
@@ -16,20 +17,28 @@ LARGEST_LOG = math.log(sys.float_info.max)
 
 
 def density_efficiency(
-    half_width: float = 0.15, sigma: float = 0.2, dims: int = 10, *, cells: int = CELLS, z: float = RANGE
+    half_width: float = 0.15,
+    sigma: float = 0.2,
+    dims: int = 10,
+    *,
+    cells: int = CELLS,
+    z: float = RANGE,
+    mixture: Mixture | None = None,
 ) -> dict[str, float]:
     """Returns samples of `N(0, sigma^2)` noise for one sample of `U(-half_width, half_width)`, by definition.
 
     Both are drawn in `dims` dimensions around the baseline action. "For the same density" has no single
     meaning; the keys `centre`, `mean`, `min`, `cells(5)` and `range(1.5)` name the five of
     `density_efficiency_box`. The "2^10 times" of IntegratedRL-MTF (arXiv 2404.17589) names none; its 10
-    dimensions are the default here.
+    dimensions are the default here. With `mixture`, of its samples instead: `log_mixture_efficiency_box`.
     """
     if not 1 <= dims <= MOST_DIMENSIONS:
         raise Refusal(f"density: {dims} dimensions cannot be explored; give 1 to {MOST_DIMENSIONS}")
     if not 0 < half_width < math.inf:
         raise Refusal(f"density: a half width of {half_width:g} is no box; give a number above 0")
     box = np.full(dims, float(half_width))
+    if mixture is not None:
+        return _told(log_mixture_efficiency_box(-box, box, mixture, cells=cells, z=z))
     return density_efficiency_box(-box, box, sigma, cells=cells, z=z)
 
 
@@ -54,11 +63,38 @@ def density_efficiency_box(
     Always `centre <= mean <= cells(c) <= min`, and `cells(1) = mean`. A dimension of width 0 is fixed and
     does not count. An empty box, a sigma that is not above 0, and an efficiency beyond float64 are refused.
     """
-    logs = log_density_efficiency_box(lower, upper, sigma, cells=cells, z=z)
+    return _told(log_density_efficiency_box(lower, upper, sigma, cells=cells, z=z))
+
+
+def _told(logs: dict[str, float]) -> dict[str, float]:
     beyond = [name for name, log in logs.items() if log > LARGEST_LOG]
     if beyond:
         raise Refusal(f"density: {beyond[0]} exceeds 1e308; give a larger sigma or a narrower box")
     return {name: math.exp(log) for name, log in logs.items()}
+
+
+def log_mixture_efficiency_box(
+    lower: Any, upper: Any, mixture: Mixture, *, cells: int = CELLS, z: float = RANGE
+) -> dict[str, float]:
+    """Returns the natural logarithms of how many samples of a mixture replace a uniform one in the box.
+
+    The box is around a baseline action in the middle of its range, where the random draws are centred too. Both
+    parts are then thickest and thinnest at the same points of the box and in the same cells, so by each definition
+    the samples are the harmonic mean of the parts' own, weighed by their shares. The random part is cut at the ends
+    of the range, at 1 from the baseline action: its density is the higher for it, and its `range(z)` ends there.
+    """
+    noise = log_density_efficiency_box(lower, upper, mixture.sigma, cells=cells, z=z)
+    at_random = log_density_efficiency_box(lower, upper, mixture.random_sigma, cells=cells, z=z)
+    n_free = np.count_nonzero(np.subtract(upper, lower))
+    cut = n_free * log_mass_in_range(mixture.random_sigma)
+    beyond = n_free * min(0.0, -math.log(z * mixture.random_sigma))
+    shares = math.log1p(-mixture.random_share), math.log(mixture.random_share)
+    return {
+        name: float(
+            -np.logaddexp(shares[0] - noise[name], shares[1] - log - (beyond if "range" in name else cut))
+        )
+        for name, log in at_random.items()
+    }
 
 
 def log_density_efficiency_box(

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from mtf_engine.exploration.mixture import Mixture
 from mtf_engine.spec import BoundsPlan
 
 NODES = 4
@@ -42,6 +43,25 @@ def within_gaussian(sigma: float, plan: BoundsPlan, baseline_actions: NDArray, s
         down, up = _limits(baseline_actions, t)
         mass = ndtr(up / sigma) - ndtr(down / sigma)
         return np.where(free, mass, (lower >= down) & (lower <= up)).prod(axis=1)
+
+    return within
+
+
+def within_mixture(
+    mixture: Mixture, plan: BoundsPlan, baseline_actions: NDArray, segments: NDArray
+) -> Within:
+    """Returns the chance [r] that a draw of the mixture moves no component further than t."""
+    lower, upper = plan.resolve(baseline_actions, segments)
+    free = upper > lower
+    noise = within_gaussian(mixture.sigma, plan, baseline_actions, segments)
+    low, high = ndtr([-1 / mixture.random_sigma, 1 / mixture.random_sigma])
+
+    def within(t: float) -> NDArray[np.float64]:
+        ends = [np.clip(baseline_actions + end, -1, 1) / mixture.random_sigma for end in (-t, t)]
+        mass = (ndtr(ends[1]) - ndtr(ends[0])) / (high - low)
+        down, up = _limits(baseline_actions, t)
+        at_random = np.where(free, mass, (lower >= down) & (lower <= up)).prod(axis=1)
+        return noise(t) + mixture.random_share * (at_random - noise(t))
 
     return within
 

@@ -1,4 +1,4 @@
-"""Exploration around the baseline action: formula 3, the Gaussian noise it is compared with, and none."""
+"""Exploration around the baseline action: formula 3, the Gaussian noise and the mixture beside it, and none."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,9 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from mtf_engine.exploration.mixture import Mixture
 from mtf_engine.spec import BoundsPlan
 
-Kind = Literal["uniform", "gaussian", "baseline"]
+Kind = Literal["uniform", "gaussian", "mixed", "baseline"]
+EXPLORED: tuple[Kind, ...] = ("uniform", "gaussian", "mixed")
+"""Kinds that move actions; their density is known."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +35,26 @@ def explore(
     sigma: float,
     control: NDArray[np.bool_],
     luck: NDArray[np.floating],
+    mixture: Mixture | None = None,
+    part: NDArray[np.floating] | None = None,
 ) -> Exploration:
-    """Returns baseline actions [n, d] with noise: uniform in the plan's box, or Gaussian of `sigma`.
+    """Returns baseline actions [n, d] with noise: uniform in the plan's box, Gaussian of `sigma`, or of `mixture`.
 
-    `luck` [n, d] are uniform draws in (0, 1). Requests in `control` [n], and all of kind "baseline", stay at
-    the baseline action and have no density. The density is that before any clipping; a dimension whose box
-    has width 0 is fixed, for either noise, and leaves the density.
+    `luck` [n, d] are uniform draws in (0, 1), and so are `part` [n], by which a mixture chooses. Requests in `control`
+    [n], and all of kind "baseline", stay at the baseline action and have no density. The density is that before any
+    clipping; a dimension whose box has width 0 is fixed, for any noise, and leaves the density.
 
     Source: IntegratedRL-MTF (arXiv 2404.17589), formula 3.
     """
     lower, upper = plan.resolve(baseline_actions, segments)
     free = upper > lower
-    noise, density = _uniform(lower, upper, luck) if kind == "uniform" else _gaussian(sigma, luck)
+    if kind == "mixed":
+        assert mixture is not None and part is not None
+        noise = mixture.draw(baseline_actions, luck, part)
+        density = mixture.density(baseline_actions, noise, free)
+    else:
+        noise, each = _uniform(lower, upper, luck) if kind == "uniform" else _gaussian(sigma, luck)
+        density = np.prod(each, axis=1, where=free)
     still = control | (kind == "baseline")
     moved = baseline_actions + np.where(still[:, None], 0, np.where(free, noise, lower)).astype(np.float32)
     actions = np.clip(moved, -1, 1)
@@ -51,7 +62,7 @@ def explore(
         actions=actions,
         lower=lower,
         upper=upper,
-        pscore=np.where(still, np.nan, np.prod(density, axis=1, where=free)),
+        pscore=np.where(still, np.nan, density),
         clipped=(actions != moved).sum(axis=1, dtype=np.int32),
     )
 

@@ -116,8 +116,9 @@ def coverage(dataset: Dataset, progress: Progress = lambda done, of: None) -> Co
     """
     if (stored := stored_coverage(dataset.path, dataset.content_hash)) is not None:
         return stored
+    meta = dataset.meta
     rows = _told(read_logged_actions(dataset.arrays, dataset.n_requests), dataset.n_requests, progress)
-    return _store(dataset, coverage_path(dataset.path), count_coverage(rows, dataset.meta.plan))
+    return _store(dataset, coverage_path(dataset.path), count_coverage(rows, meta.plan, meta.mixture))
 
 
 def quality(dataset: Dataset, progress: Progress = lambda done, of: None) -> Quality:

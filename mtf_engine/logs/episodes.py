@@ -68,6 +68,7 @@ def kept_of(meta: DatasetMeta) -> Kept:
         features=meta.feature_names,
         binary_features=tuple(name for name, numeric in names if not numeric),
         exploration=meta.exploration or "unknown",
+        mixture=meta.mixture,
         on_unit=True,
     )
 

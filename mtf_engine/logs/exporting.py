@@ -74,4 +74,5 @@ def _mapping(dataset: Dataset) -> Mapping:
         reward=meta.reward if shown else None,
         fusion=FusionChoice(dimensions=meta.fusion.dimensions, on_unit=not shown),
         exploration=None if meta.exploration == "uniform" else meta.exploration,
+        mixture=meta.mixture,
     )

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, WithJsonSchema, model_validator
 
+from mtf_engine.exploration.mixture import Mixture
 from mtf_engine.logs.units import TimeUnit, WatchTimeUnit
 from mtf_engine.spec import (
     Defect,
@@ -147,7 +148,7 @@ class Mapping(Spec):
                                             # a log may be without one of them, which then is missing in every row
     reward: {weights: {watch_time: 0.01, like: 0.5}, valid_seconds: 10}
     fusion: {negative: [hate], bias: [click, like]}          # or dimensions: [{prediction, kind, low, high}]
-    exploration: uniform                    # or gaussian, baseline, unknown: how the actions were drawn
+    exploration: uniform                    # or gaussian, mixed, baseline, unknown: how the actions were drawn
     predict: {signals: [click, like], numeric: [age, price], categorical: [device]}     # impressions alone: the log has
                                             # no predictions; they are made, each day's from earlier days only
     ```
@@ -200,14 +201,19 @@ class Mapping(Spec):
         default=None,
         description="what is to be predicted of impressions that have no predictions, and of what",
     )
-    exploration: Literal["uniform", "gaussian", "baseline", "unknown"] | None = Field(
+    exploration: Literal["uniform", "gaussian", "mixed", "baseline", "unknown"] | None = Field(
         default=None, description="how the actions were drawn; taken for uniform where nothing is said"
     )
+    mixture: Mixture | None = Field(default=None, description="what mixed exploration drew from")
 
     @model_validator(mode="after")
     def _one_rule_each(self) -> Self:
         if both := sorted(set(self.counts) & set(self.thresholds)):
             raise ValueError(f"{both[0]} has a count and a threshold; keep one")
+        if (self.mixture is None) == (self.exploration == "mixed"):
+            raise ValueError(
+                "exploration: mixed has a mixture, of sigma, random_share and random_sigma, no other has"
+            )
         if self.time_unit and self.time_format:
             raise ValueError("a timestamp has a time_unit and a time_format; keep one")
         if self.slate and (signal := next((s for s in self.slate.chosen if s == self.slate.marks), None)):

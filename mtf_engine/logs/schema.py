@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from mtf_engine.exploration.mixture import Mixture
 from mtf_engine.observation import ObservationEncoder
 from mtf_engine.spec import BoundsPlan, FusionSpec, RewardSpec, Spec
 
@@ -167,7 +168,7 @@ Source = Literal[
     "minari",
     "d3rlpy",
 ]
-Exploration = Literal["uniform", "gaussian", "baseline", "unknown"]
+Exploration = Literal["uniform", "gaussian", "mixed", "baseline", "unknown"]
 """How actions were drawn around the baseline action; unknown: by a behavior policy that the log does not describe."""
 
 
@@ -186,6 +187,7 @@ class DatasetMeta(Spec):
     exploration: Exploration | None = None
     plan: BoundsPlan | None = Field(default=None, description="the bounds that the log carries")
     sigma: float | None = Field(default=None, description="standard deviation of Gaussian exploration")
+    mixture: Mixture | None = Field(default=None, description="what mixed exploration drew from")
     control_share: float | None = Field(default=None, description="share of users kept at the baseline")
     baseline: str = Field(default="baseline", description="the policy explored around: a run id or baseline")
     baseline_action: tuple[float, ...] | None = Field(

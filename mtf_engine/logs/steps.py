@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
+from mtf_engine.exploration.mixture import Mixture
 from mtf_engine.logs.schema import DatasetMeta, Exploration, Source, Tables
 from mtf_engine.logs.sessions import ImportedLog, changes, drawn_uniformly, within
 from mtf_engine.logs.splits import TEST, TRAIN, VALIDATION, split_by_user
@@ -77,6 +78,7 @@ class Kept(Spec):
     features: tuple[str, ...] = ()
     binary_features: tuple[str, ...] = ()
     exploration: Exploration = "unknown"
+    mixture: Mixture | None = None
     on_unit: bool = Field(default=False, description="actions are on [-1, 1], whatever their ranges mean")
 
 
@@ -122,6 +124,7 @@ def as_log(
         feature_names=features,
         numeric_mask=tuple(feature not in kept.binary_features for feature in features),
         exploration=kept.exploration,
+        mixture=kept.mixture,
         plan=plan,
         baseline_action=_constant(box["baseline_action"]),
         details={"warnings": list(warnings)},

@@ -86,6 +86,7 @@ def read_tabular(
         reward=log.feedback.reward,
         signals=log.feedback.signals,
         exploration=(mapping.exploration or "uniform") if explored else None,
+        mixture=mapping.mixture if explored else None,
         details={
             "warnings": warnings,
             **left_out(log.requests, log.impressions),

@@ -50,6 +50,7 @@ NEEDED = ("observation", "action", "reward")
 ENDS = ("session_id", "terminal", "truncated", "next_observation")
 READ = (
     "requests", "columns", "fill", "categories", "features", "binary_features", "fusion: dimensions", "exploration",
+    "mixture",
 )  # fmt: skip
 """What a mapping says of transitions; with dimensions also FUSED, with a timestamp TIMES."""
 FUSED, TIMES = ("predictions", "fusion: on_unit"), ("time_unit", "time_format")
@@ -83,6 +84,7 @@ def read_transitions(path: Path, mapping: Mapping, name: str, bad_rows: BadRows 
         features=mapping.features,
         binary_features=mapping.binary_features,
         exploration=mapping.exploration or explored,
+        mixture=mapping.mixture,
         on_unit=mapping.fusion.on_unit,
     )
     believed = mapping.exploration == "uniform" and not drawn

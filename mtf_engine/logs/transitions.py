@@ -148,15 +148,18 @@ class Transitions:
         numeric_mask: tuple[bool, ...],
         n_left_out: int = 0,
         n_profile: int | None = None,
+        watch_rewards: Callable[[], NDArray[np.float32]] | None = None,
     ) -> None:
-        self._rows, self._steps, self._layout = rows, steps, layout
+        self._rows, self._steps, self._layout, self._watched = rows, steps, layout, watch_rewards
         self.fusion, self.feature_names, self.numeric_mask = fusion, feature_names, numeric_mask
         self.n_left_out = n_left_out
         self.n_profile = n_profile  # features of the user's profile, the first ones; None: none are marked
 
     @classmethod
-    def open(cls, folder: Path, meta: DatasetMeta) -> Self:
-        """Returns what `write` wrote to `folder`."""
+    def open(
+        cls, folder: Path, meta: DatasetMeta, watch_rewards: Callable[[], NDArray[np.float32]] | None = None
+    ) -> Self:
+        """Returns what `write` wrote to `folder`; `watch_rewards` reads what watch time is of its rows' rewards."""
         head = _Head.model_validate_json((folder / HEAD).read_bytes())
         return cls(
             _mapped(folder / ROWS, head.layout.row),
@@ -167,6 +170,7 @@ class Transitions:
             meta.numeric_mask,
             head.n_left_out,
             len(meta.encoder.profile_names) if meta.encoder else None,
+            watch_rewards,
         )
 
     def __len__(self) -> int:
@@ -202,13 +206,22 @@ class Transitions:
         sums = (of(block).sum(0, dtype=dtype) for block in self.blocks())
         return np.asarray(sum(np.asarray(part, np.float64) for part in sums) / len(self))
 
-    def ahead(self, n: int, gamma: float) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    @cached_property
+    def watch_rewards(self) -> NDArray[np.float32] | None:
+        """What watch time is of the reward of every step, [n]; None of a log whose rewards are not of it and others."""
+        return self._watched()[self._steps] if self._watched else None
+
+    def ahead(
+        self, n: int, gamma: float, rewards: NDArray[np.float32] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """Returns the discounted sum of n rewards from every step on, and by how many steps the last is later.
 
-        They are fewer at the end of a session, and before a request that is no step.
+        They are fewer at the end of a session, and before a request that is no step. `rewards` [n] are a part of
+        the steps' own, which are all of it.
         """
         found = [(block.rewards, block.terminals) for block in self.blocks()]
-        rewards = np.concatenate([np.empty(0, np.float32), *(of for of, _ in found)])
+        if rewards is None:
+            rewards = np.concatenate([np.empty(0, np.float32), *(of for of, _ in found)])
         follows = ~np.concatenate([np.empty(0, bool), *(ends for _, ends in found)])[:-1]
         follows &= np.diff(self._steps) == 1
         sums, later, on = rewards.copy(), np.zeros(len(rewards), np.uint8), np.ones(len(rewards), bool)

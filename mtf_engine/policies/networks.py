@@ -251,6 +251,29 @@ class CriticEnsemble(nn.Module):
             *((weight[critic].t(), bias[critic, :, 0]) for weight, bias in rest),
         ]
 
+    @torch.no_grad()
+    def summed(self, n_parts: int) -> "CriticEnsemble":
+        """Returns n_critics / n_parts critics, each the sum of those at its place in equal parts of the ensemble.
+
+        Their hidden layers lie side by side in one critic's, so what reads critics reads sums of them too.
+        """
+        n = self.n_critics // n_parts
+        hidden = [n_parts * width for width in self.architecture["hidden"]]
+        sums = CriticEnsemble(**self.architecture | {"n_critics": n, "hidden": hidden})
+        sums.standardise.load_state_dict(self.standardise.state_dict())
+        first = self.weights[0].unflatten(1, (n_parts, n, -1)).transpose(1, 2)  # [in, n, n_parts, width]
+        sums.weights[0].copy_(first.flatten(1))
+        sums.biases[0].copy_(self.biases[0].view(n_parts, n, -1).transpose(0, 1).reshape(-1, 1))
+        for i in range(1, len(self.weights)):
+            apart = [
+                torch.block_diag(*parts) for parts in self.weights[i].unflatten(0, (n_parts, n)).unbind(1)
+            ]
+            biases = self.biases[i].unflatten(0, (n_parts, n)).transpose(0, 1).flatten(1, 2)
+            last = i == len(self.weights) - 1
+            sums.weights[i].copy_(torch.stack(apart).sum(2, keepdim=True) if last else torch.stack(apart))
+            sums.biases[i].copy_(biases.sum(1, keepdim=True) if last else biases)
+        return sums.to(self.explored.device)
+
     @torch.inference_mode()
     def q(
         self,

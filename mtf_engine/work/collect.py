@@ -1,12 +1,13 @@
 """Collections: an environment is played around a baseline policy, and what happens is logged."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from mtf_engine.environments.names import Played
+from mtf_engine.exploration.policies import Kind
 from mtf_engine.logs.schema import Tables
 from mtf_engine.registry import BASELINE
 from mtf_engine.runs.executor import submit
@@ -20,10 +21,14 @@ from mtf_engine.workspace import Workspace
 class CollectConfig(Played):
     """Play an environment around a baseline policy and log what happens."""
 
-    explore: Literal["uniform", "gaussian", "baseline"] = "uniform"
+    explore: Kind = "uniform"
     half_width: HalfWidth = Field(default=0.15, description="of the box, where no plan is given")
     plan: BoundsPlan | None = None
     sigma: float = Field(default=0.2, gt=0, description="standard deviation of Gaussian exploration")
+    random_share: float = Field(
+        default=0.5, gt=0, lt=1, description="share of requests that mixed exploration draws at random"
+    )
+    random_sigma: float = Field(default=0.5, gt=0, le=1e6, description="standard deviation of those draws")
     control_share: float = Field(default=0.1, ge=0, lt=1, description="share of users kept at the baseline")
     baseline: str = BASELINE
     n_requests: Count | None = None
@@ -77,6 +82,8 @@ def collect(job: Job, config: CollectConfig) -> dict[str, Any]:
         explore=config.explore,
         plan=config.plan or BoundsPlan.symmetric(config.half_width, env.fusion.n_actions),
         sigma=config.sigma,
+        random_share=config.random_share,
+        random_sigma=config.random_sigma,
         control_share=config.control_share,
         n_requests=config.n_requests,
         n_sessions=config.n_sessions,

@@ -30,7 +30,7 @@ def cost_table(found: ExplorationCost) -> pd.DataFrame:
     rows = []
     for measure, (title, unit) in measures(found).items():
         scale = 100 if unit.startswith("%") else 1
-        for kind, noise in (("uniform", found.uniform), ("Gaussian", found.gaussian)):
+        for kind, noise in (("uniform", found.uniform), ("Gaussian", found.gaussian), ("mixed", found.mixed)):
             value = getattr(noise, measure)
             drawn = value if isinstance(value, Estimate) else Estimate(value=value, low=value, high=value)
             row = {"measure": title, "unit": unit, "noise": kind, "value": scale * drawn.value}
@@ -44,7 +44,8 @@ def show_cost(found: ExplorationCost, plan: plans.Chosen) -> None:
     exhibit(log_charts.cost(table), table, "cost before collecting", alt)
     st.caption(
         f"{found.n_requests:,} requests are ranked again from {SOURCES[found.source]}. Intervals are 95 % "
-        "over requests, and both kinds of noise share their luck; the lower two are integrals, without luck."
+        "over requests, and all kinds of noise share their luck; the lower two are integrals, without luck. Mixed: "
+        "half of the requests with that Gaussian noise, half at random over the whole range."
     )
     if found.n_left_out:
         st.caption(f"{found.n_left_out:,} requests with {found.k} candidates or fewer are left out.")

@@ -15,6 +15,7 @@ from pages.shared.worlds import World
 KINDS = {
     "uniform": "uniform inside bounds around the baseline",
     "gaussian": "Gaussian noise around the baseline",
+    "mixed": "some requests at random over the whole range, the others with Gaussian noise",
     "baseline": "the bare baseline, unexplored",
 }
 BOUND: dict[str, Any] = {"bind": "query-params"}
@@ -46,11 +47,31 @@ def choose_noise(world: World) -> Noise:
         n_actions = world.fusion.n_actions
         chosen = plans.choose(n_actions, right, plans.default(n_actions))
         return Noise({"explore": kind, "plan": chosen.plan}, chosen.option, plans.where(chosen))
+    if kind == "mixed":
+        return choose_mixture(right)
     if kind == "gaussian":
         label = "Sigma of the noise"
         sigma = right.number_input(label, 0.01, 2.0, 0.2, 0.05, format="%g", key="sigma", **BOUND)
         return Noise({"explore": kind, "sigma": sigma}, ("--sigma", f"{sigma:g}"))
     return Noise({"explore": kind}, ())
+
+
+def choose_mixture(place: Any) -> Noise:
+    """Draws what mixed exploration is of."""
+    places = place.columns(3)
+    asked = {
+        "sigma": ("Sigma of the noise", 0.01, 2.0, 0.2, "Around the baseline action."),
+        "random_share": ("Share at random", 0.01, 0.99, 0.5, "Of requests; the others have the noise."),
+        "random_sigma": ("Sigma at random", 0.01, 10.0, 0.5, "Around 0, the middle of each weight's range."),
+    }
+    settings = {
+        key: column.number_input(label, least, most, usual, 0.05, format="%g", key=key, help=why, **BOUND)
+        for column, (key, (label, least, most, usual, why)) in zip(places, asked.items(), strict=True)
+    }
+    options = (
+        part for key, value in settings.items() for part in (f"--{key.replace('_', '-')}", f"{value:g}")
+    )
+    return Noise({"explore": "mixed", **settings}, tuple(options))
 
 
 def choose_settings(world: World) -> tuple[dict[str, Any], tuple[object, ...], str]:
@@ -107,7 +128,7 @@ def show_result(run: RunRow) -> None:
     )
     query = {"dataset": result["dataset_id"]}
     with st.container(horizontal=True):
-        if run.config["explore"] == "uniform":
+        if run.config["explore"] in ("uniform", "mixed"):
             certify = {**query, places.TAB: places.COVERAGE}
             st.page_link(places.DATASETS, label="Certify its coverage →", query_params=certify)
         if run.config["explore"] != "baseline":

@@ -1,9 +1,12 @@
-"""Exploration density: how many Gaussian samples replace a uniform one, by every named definition."""
+"""Exploration density: how many Gaussian or mixed samples replace a uniform one, by every named definition."""
+
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
+from mtf_engine.exploration.mixture import Mixture
 from mtf_engine.spec import BoundsPlan
 from pages.shared import bounds_charts, densities, loaders, words
 from pages.shared.exhibit import exhibit
@@ -11,15 +14,28 @@ from pages.shared.exhibit import exhibit
 NAMES = {key: definition.title for key, definition in densities.DEFINITIONS.items()}
 
 
-def choose() -> tuple[float, float, int]:
-    """Returns half width, sigma and the number of dimensions."""
-    first, second, third = st.columns(3)
+class Chosen(NamedTuple):
+    """The box, the Gaussian noise, and the mixture it is a part of, if any."""
+
+    half_width: float
+    sigma: float
+    dims: int
+    mixture: Mixture | None
+
+
+def choose() -> Chosen:
+    first, second, third, fourth, fifth = st.columns(5)
     bound = {"bind": "query-params"}
-    return (
+    share, why = "Share at random", "Of requests that mixed exploration draws around 0 over the whole range."
+    half_width, sigma, dims, random_share, random_sigma = (
         first.slider("Half width of the box", 0.01, 1.0, 0.15, 0.01, key="half_width", **bound),
         second.slider("Sigma of the Gaussian noise", 0.05, 1.0, 0.2, 0.01, key="sigma", **bound),
         third.slider("Dimensions", 1, 30, 10, key="dims", **bound),
+        fourth.slider(share, 0.0, 0.95, 0.0, 0.05, key="random_share", help=why, **bound),
+        fifth.slider("Sigma at random", 0.05, 2.0, 0.5, 0.05, key="random_sigma", **bound),
     )
+    of = {"sigma": sigma, "random_share": random_share, "random_sigma": random_sigma}
+    return Chosen(half_width, sigma, dims, Mixture(**of) if random_share else None)
 
 
 def show_tiles(table: pd.DataFrame) -> None:
@@ -28,21 +44,24 @@ def show_tiles(table: pd.DataFrame) -> None:
         tile.metric(title, row.samples, help=f"2^{row.log2:.2f}: {row.meaning}.", border=True)
 
 
-def show_curves(half_width: float, sigma: float, dims: int) -> None:
+def show_curves(chosen: Chosen) -> None:
+    half_width, sigma, dims, mixture = chosen
     frames = {
-        "half width": densities.efficiency_over_half_width(np.linspace(0.02, 1, densities.GRID), sigma, dims),
-        "sigma": densities.efficiency_over_sigma(
-            BoundsPlan.symmetric(half_width, dims), np.linspace(0.05, 1, densities.GRID)
+        "half width": densities.efficiency_over_half_width(
+            np.linspace(0.02, 1, densities.GRID), sigma, dims, mixture
         ),
-        "dimensions": densities.efficiency_over_dims(half_width, sigma, np.arange(1, 31)),
+        "sigma": densities.efficiency_over_sigma(
+            BoundsPlan.symmetric(half_width, dims), np.linspace(0.05, 1, densities.GRID), mixture
+        ),
+        "dimensions": densities.efficiency_over_dims(half_width, sigma, np.arange(1, 31), mixture),
     }
-    chosen = {"half width": half_width, "sigma": sigma, "dimensions": dims}
+    at = {"half width": half_width, "sigma": sigma, "dimensions": dims}
     units = {
         "half width": "half width of the box, in units of [-1, 1]",
         "sigma": "sigma",
         "dimensions": "dimensions",
     }
-    panels = [(f"Over {of}", frame, units[of], chosen[of]) for of, frame in frames.items()]
+    panels = [(f"Over {of}", frame, units[of], at[of]) for of, frame in frames.items()]
     figure = bounds_charts.efficiency(panels, NAMES)
     table = pd.concat(frame.assign(over=of) for of, frame in frames.items())
     alt = "Powers of 2 of the efficiency, by five definitions, over half width, sigma and dimensions"
@@ -60,26 +79,32 @@ def show_definitions(table: pd.DataFrame) -> None:
     st.caption(
         "“For the same density” has no single meaning, so none of these is a measurement of the others. The "
         "paper names none for its 2^10; the range gives exactly that at its settings: half width 0.15, sigma "
-        "0.2, 10 dimensions. Below 1 the Gaussian noise is the denser one."
+        "0.2, 10 dimensions. Below 1 the Gaussian noise is the denser one. With a share at random, the samples are of "
+        "BatchRL-MTF's mixed exploration: formulas are of its noise and of its random draws, and the samples of both "
+        "together the harmonic mean of theirs, weighed by the shares."
     )
 
 
 def density() -> None:
     """Draws the page's closed forms, anew at each move of a slider."""
-    half_width, sigma, dims = choose()
-    table = densities.efficiency(BoundsPlan.symmetric(half_width, dims), sigma)
+    chosen = choose()
+    half_width, sigma, dims, mixture = chosen
+    table = densities.efficiency(BoundsPlan.symmetric(half_width, dims), sigma, mixture)
     show_tiles(table)
-    show_curves(half_width, sigma, dims)
+    show_curves(chosen)
     show_definitions(table)
     st.caption("The same on the command line")
     asked = ("--half-width", f"{half_width:g}", "--sigma", f"{sigma:g}", "--dims", dims)
+    if mixture is not None:
+        shares = f"{mixture.random_share:g}", f"{mixture.random_sigma:g}"
+        asked = (*asked, "--random-share", shares[0], "--random-sigma", shares[1])
     st.code(words.command(loaders.workspace().path, "density", *asked), language=None, wrap_lines=True)
 
 
 def main() -> None:
     st.title("Exploration density", anchor=False)
     st.caption(
-        "Decides between uniform and Gaussian exploration: how many Gaussian samples replace a uniform one "
+        "Decides between uniform, Gaussian and mixed exploration: how many other samples replace a uniform one "
         "in a box around the baseline action?"
     )
     st.fragment(density)()

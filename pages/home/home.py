@@ -81,10 +81,10 @@ def show_counts(datasets: list[DatasetRow], runs: list[RunRow]) -> None:
 
 
 def failed_certificates(datasets: list[DatasetRow]) -> dict[str, str]:
-    """Returns why uniform logs failed their certificate, by id, of those whose coverage was counted."""
+    """Returns why uniform and mixed logs failed their certificate, by id, of those whose coverage was counted."""
     workspace, found = loaders.workspace(), {}
     for row in datasets:
-        if row.meta.get("exploration") != "uniform":
+        if row.meta.get("exploration") not in ("uniform", "mixed"):
             continue
         counts = aggregates.stored_coverage(workspace.dataset_path(row.id), row.content_hash)
         if counts is not None:

@@ -88,6 +88,12 @@ def show_dimensions(counts: CoverageCounts, names: tuple[str, ...]) -> None:
     table = cell_table(counts, names)
     alt = "Histograms of the place in the box, a dimension each, relative to an even share"
     exhibit(log_charts.coverage(table), table, "coverage by dimension", alt)
+    if counts.quantiles:
+        st.caption(
+            "0 to 1: the share of the declared mixture's draws below the request's, given its dimensions before this "
+            "one. Dashed: an even share, which draws of the mixture have."
+        )
+        return
     st.caption(
         "0 is the lower wall of each request's own box, 1 the upper. Dashed: an even share. The second colour: "
         "requests outside the bounds they were logged with; the outermost bars hold all beyond."

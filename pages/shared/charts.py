@@ -18,6 +18,7 @@ BOUND = "#ce4f66"
 METHODS = {
     "baseline": BASELINE,
     "integrated_rl": "#2f86b8",
+    "unified_rl": "#5f7fd4",
     "iql": "#c56a24",
     "batchrl_mtf": "#2b9264",
     "cql_sac": "#8d68c8",
@@ -46,7 +47,7 @@ KNOWN_METRICS = (
     ("Fitness of each trial", "weighted GAUC or reward", r"fitness"),
     ("Mean fitness of a generation", "weighted GAUC or reward", r"fitness_mean"),
     ("Step size of the mutations", "sigma, in units of the action", r"sigma"),
-    ("Critic loss", "squared reward", r"critic_loss"),
+    ("Critic loss", "squared reward", r"critic_loss.*"),
     ("Actor loss", "", r"actor_loss"),
     ("Conservative loss", "", r"conservative_loss"),
     ("Loss of the temperature", "", r"temperature_loss"),

@@ -7,6 +7,7 @@ import streamlit as st
 
 from mtf_engine.evaluation import EvaluationResult
 from mtf_engine.evaluation.agreement import Agreement
+from mtf_engine.exploration.policies import EXPLORED
 from mtf_engine.permissions import Action
 from mtf_engine.policies.fixed import fixed_fits
 from mtf_engine.questions.scoreboard import logs_behind
@@ -16,7 +17,6 @@ from mtf_engine.spec import FusionSpec
 from mtf_engine.work.evaluate import submit_evaluate
 from pages.shared import access, follow, links, loaders, places, results, words
 
-EXPLORED = ("uniform", "gaussian")
 FIRST = 6
 """Policies that are compared at first, at most."""
 

@@ -1,12 +1,13 @@
 """Exploration density as the frames and words that charts and tables show: the five named definitions."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from mtf_engine.exploration.density import log_density_efficiency_box
+from mtf_engine.exploration.density import log_density_efficiency_box, log_mixture_efficiency_box
+from mtf_engine.exploration.mixture import Mixture
 from mtf_engine.spec import Box
 from pages.shared.words import power_of_ten
 
@@ -64,9 +65,9 @@ def times(log: float) -> str:
     return f"{math.exp(log - power * math.log(10)):.1f} · {power_of_ten(power)} ×"
 
 
-def efficiency(box: Box, sigma: float) -> pd.DataFrame:
-    """Returns one row a definition: samples of Gaussian noise for one uniform sample in `box`."""
-    logs = log_density_efficiency_box(box.lower, box.upper, sigma)
+def efficiency(box: Box, sigma: float, mixture: Mixture | None = None) -> pd.DataFrame:
+    """Returns one row a definition: samples of Gaussian noise, or of `mixture`, for one uniform sample in `box`."""
+    logs = _logs(box.lower, box.upper, sigma, mixture)
     return pd.DataFrame(
         {
             "definition": key,
@@ -78,22 +79,33 @@ def efficiency(box: Box, sigma: float) -> pd.DataFrame:
     )
 
 
-def efficiency_over_sigma(box: Box, sigmas: np.ndarray) -> pd.DataFrame:
+def efficiency_over_sigma(box: Box, sigmas: np.ndarray, mixture: Mixture | None = None) -> pd.DataFrame:
     """Returns log2 of each definition's efficiency, one row a sigma."""
-    rows = [log_density_efficiency_box(box.lower, box.upper, sigma) for sigma in sigmas]
+    rows = [_logs(box.lower, box.upper, sigma, mixture) for sigma in sigmas]
     return _curves("sigma", sigmas, rows)
 
 
-def efficiency_over_half_width(half_widths: np.ndarray, sigma: float, dims: int) -> pd.DataFrame:
+def efficiency_over_half_width(
+    half_widths: np.ndarray, sigma: float, dims: int, mixture: Mixture | None = None
+) -> pd.DataFrame:
     """Returns log2 of each definition's efficiency, one row a half width."""
     edges = [np.full(dims, h) for h in half_widths]
-    return _curves("half width", half_widths, [log_density_efficiency_box(-e, e, sigma) for e in edges])
+    return _curves("half width", half_widths, [_logs(-e, e, sigma, mixture) for e in edges])
 
 
-def efficiency_over_dims(half_width: float, sigma: float, dims: np.ndarray) -> pd.DataFrame:
+def efficiency_over_dims(
+    half_width: float, sigma: float, dims: np.ndarray, mixture: Mixture | None = None
+) -> pd.DataFrame:
     """Returns log2 of each definition's efficiency, one row a number of dimensions."""
     edges = [np.full(d, half_width) for d in dims]
-    return _curves("dimensions", dims, [log_density_efficiency_box(-e, e, sigma) for e in edges])
+    return _curves("dimensions", dims, [_logs(-e, e, sigma, mixture) for e in edges])
+
+
+def _logs(lower: Any, upper: Any, sigma: float, mixture: Mixture | None) -> dict[str, float]:
+    """Returns the log of each definition's efficiency; a mixture's own sigma gives way to `sigma`."""
+    if mixture is None:
+        return log_density_efficiency_box(lower, upper, sigma)
+    return log_mixture_efficiency_box(lower, upper, mixture.model_copy(update={"sigma": float(sigma)}))
 
 
 def _curves(name: str, values: np.ndarray, rows: list[dict[str, float]]) -> pd.DataFrame:

@@ -114,7 +114,8 @@ TERMS = {
         for percent in (1, 5, 25, 50, 75, 95, 99)
         for title in (f"{percent} %", f"{percent}% quantile")
     },
-    "noise": "Uniform inside the plan's box, or Gaussian of the stated sigma around the baseline action.",
+    "noise": "Uniform inside the plan's box, or Gaussian of the stated sigma around the baseline action; mixed: "
+    "Gaussian for some requests, and for the others a draw around 0 over the whole range (BatchRL-MTF).",
     "sigma": "Standard deviation of the Gaussian noise, on the scale from −1 to 1 of the action.",
     "half width": "Half the width of the box, on the scale from −1 to 1 of the action.",
     "own actions": "Where the policy's own actions lie: inside the bounds, or beyond one of them.",

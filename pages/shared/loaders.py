@@ -24,6 +24,7 @@ from mtf_engine.exploration.cost import (
     read_candidate_lists,
 )
 from mtf_engine.exploration.drift import DriftBounds, bounds_from_drift
+from mtf_engine.exploration.policies import EXPLORED
 from mtf_engine.exploration.signal import Signal
 from mtf_engine.learning.sentinels import Sentinel
 from mtf_engine.learning.sentinels import sentinels as find_sentinels
@@ -95,12 +96,12 @@ def rounds_runs() -> list[RunRow]:
 
 def explored(rows: list[DatasetRow]) -> list[DatasetRow]:
     """Returns the datasets whose log has actions of an exploration that it describes."""
-    return [row for row in rows if row.meta.get("exploration") in ("uniform", "gaussian")]
+    return [row for row in rows if row.meta.get("exploration") in EXPLORED]
 
 
 def learnable(rows: list[DatasetRow]) -> list[DatasetRow]:
     """Returns the datasets that a policy can learn from: explored ones, and those whose actions merely differ."""
-    return [row for row in rows if row.meta.get("exploration") in ("uniform", "gaussian", "unknown")]
+    return [row for row in rows if row.meta.get("exploration") in (*EXPLORED, "unknown")]
 
 
 def population(row: DatasetRow) -> Population:

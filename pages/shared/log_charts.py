@@ -124,20 +124,21 @@ def cost(frame: pd.DataFrame) -> go.Figure:
     `frame` has one row a measure and kind: measure, unit, noise, value, from, to.
     """
     measures = list(frame.groupby(["measure", "unit"], sort=False))
-    drawn = Panels([f"{measure}, {unit}" for (measure, unit), _ in measures], 120, 2)
+    drawn = Panels([f"{measure}, {unit}" for (measure, unit), _ in measures], 150, 2)
     for i, (_, rows) in enumerate(measures):
         reach, least = rows["to"].max(), rows["from"].min()
         near_one = least > 0.5 and reach <= 1
         first = least - 0.2 * (reach - least) if near_one else -0.06 * reach
         drawn.add(i, _noises(rows.iloc[::-1]))
         x = {"range": [first, reach + 0.12 * (reach - first)], "zeroline": not near_one}
-        drawn.axes(i, x, {"range": [-0.5, 1.7]})
+        drawn.axes(i, x, {"range": [-0.5, rows["noise"].nunique() - 0.3]})
     return drawn.figure()
 
 
 def _noises(rows: pd.DataFrame) -> dict[str, Any]:
-    """Returns a dot, a cross for Gaussian noise, with its interval for each of `rows`."""
+    """Returns a dot, a cross for Gaussian noise, a diamond for mixed, with its interval for each of `rows`."""
     uniform = rows["noise"] == "uniform"
+    other = np.where(rows["noise"] == "mixed", "diamond", "x")
     return {
         "type": "scatter",
         "x": rows["value"],
@@ -149,7 +150,7 @@ def _noises(rows: pd.DataFrame) -> dict[str, Any]:
         "marker": {
             "size": 11,
             "color": np.where(uniform, UNIFORM, GAUSSIAN),
-            "symbol": np.where(uniform, "circle", "x"),
+            "symbol": np.where(uniform, "circle", other),
         },
         "error_x": {
             "type": "data",

@@ -23,9 +23,16 @@ ACTOR_FORMS = {
 }
 CRITIC_FORMS = {
     "target": r"$Q' - \delta\, d$: the bootstrap less the bounds penalty; the default",
-    "decay": r"$Q' - (1 - e^{-x}) \,|Q'|$: the form of the paper's v6, whatever the sign of $Q'$",
+    "decay": r"$Q' - (1 - \phi) \,|Q'|$ with $\phi = e^{-x}$: the form of the paper's v6 and of `unified_rl`, whose "
+    r"`phi=product` is $\phi\, Q'$, the same for $Q' > 0$ and growing outside for $Q' < 0$",
     "printed": r"$Q'$: the second term of formula 6 has no gradient in the critic, so it has no effect",
 }
+
+UNIFIED = r"""
+The paper's v6, `unified_rl`, has two groups $g$ of critics, of watch time and of all other feedback. Each critic's
+target is $r_g + \gamma \,(Q'_g - (1 - \phi) \,|Q'_g|)$, `decay` above, of its group's reward; the actor's loss is
+$-\sum_g w_g \,(\bar{Q}_g - \lambda \,\mathrm{std}(Q_g)) + \eta\, d$, with $d$ of formula 5.
+"""
 
 
 class Settings(NamedTuple):
@@ -134,6 +141,7 @@ def show_command(chosen: Settings) -> None:
     dataset = explored[0].id if explored else "DATASET"
     command = words.command(loaders.workspace().path, "train", dataset, *asked)
     st.code(command, language=None, wrap_lines=True)
+    st.markdown(UNIFIED)
 
 
 def show() -> None:
