@@ -219,6 +219,8 @@ def tried(way: str, seed: int, folder: Path) -> str:
 def campaign(tmp_path: Path, first: int, **numbers: int) -> Counter[str]:
     """Returns how many mutants of each way ended how."""
     ended: Counter[str] = Counter()
+    for form in (*FORMATS, "minari", "d3rlpy", "kuairand"):
+        sources(form)  # which is no part of a mutant's time
     for name, n in numbers.items():
         for seed in range(first, first + n):
             with TemporaryDirectory(dir=tmp_path) as folder:
