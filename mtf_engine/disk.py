@@ -71,12 +71,17 @@ def keep_private(folder: Path) -> None:
     os.umask(os.umask(0o077) | ~rights & 0o077)
 
 
+def temp_of(path: Path) -> Path:
+    """Returns where `write_atomically` writes what is to be `path`; who is stopped leaves it."""
+    return path.with_name(f".{path.name}.tmp")
+
+
 def write_atomically(path: Path, content: bytes, temp: Path | None = None, mode: int | None = None) -> None:
     """Writes `content` to `path` so that a reader, a crash or a full disk leaves the old file or the new one.
 
     Who may read it is for `mode` to say, before anything is in it, else for the process's umask.
     """
-    temp = temp or path.with_name(f".{path.name}.tmp")
+    temp = temp or temp_of(path)
     try:
         with room_for(path, temp, n_bytes=len(content)):
             with temp.open("wb") as file:

@@ -253,14 +253,14 @@ def _impressions(shown: Table, mapping: dict) -> None:
     for i, watched in shown.of("watch_time", "number").items():
         shown.add("negative_watch_time", "watch_time", i, watched is not None and watched < -NEAR)
     _repeated(shown, "request_id", "position")
+    for name in set(weights) & set(shown.names) - {"watch_time"}:
+        for i, signal in shown.of(name, "number").items():
+            outside = finite(signal) and not -NEAR <= signal <= 1 + NEAR
+            shown.add("signal_out_of_range", name, i, outside)
     if not set(weights) <= set(shown.names):
         return
     stated, rewards = shown.of("reward", "number"), parts(shown, weights)
     for i, reward in rewards.items():
-        for name in set(weights) - {"watch_time"}:
-            signal = value(shown.rows[i][name], "number")
-            outside = finite(signal) and not 0 <= signal <= 1
-            shown.add("signal_out_of_range", name, i, outside and reward is not None and reward <= -1)
         if finite(stated[i]) and reward is not None:
             wrong = abs(stated[i] - reward) > OF_REWARD * (1 + abs(stated[i]))
             shown.add("reward_contradicts_components", "reward", i, wrong)

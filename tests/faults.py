@@ -12,12 +12,14 @@ import json
 import os
 import pickle
 import random
+import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -26,14 +28,17 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from mtf_engine import disk, registry, sealed
-from mtf_engine.disk import refusals
+from mtf_engine.disk import REPAIR, refusals
+from mtf_engine.logs.exporting import export_log
 from mtf_engine.registry import RunRow, RunState
 from mtf_engine.release import review
-from mtf_engine.runs import executor, files, metrics, worker
+from mtf_engine.runs import executor, files, metrics, notices, worker
 from mtf_engine.runs.doctor import examine
 from mtf_engine.runs.kind import RunKind
-from mtf_engine.spec import BoundsPlan
-from mtf_engine.work import collect, evaluate, export, import_log, train
+from mtf_engine.runs.repair import repair
+from mtf_engine.runs.storage import open_dataset
+from mtf_engine.spec import BoundsPlan, Refusal
+from mtf_engine.work import collect, evaluate, export, import_log, join, progressive, train, tune
 from mtf_engine.workspace import REGISTRY, Workspace
 from tests.fixtures import logs
 from tests.fixtures.rounds import a_round, add_rounds
@@ -43,7 +48,7 @@ NEVER = 1 << 40
 FAULTS = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC, "kill": 0, "power": 0}
 """What a call comes to: two errors, the end of the process, and that of the machine: what was not synced is gone."""
 BITS = (files.POLICY, files.BEST_POLICY, files.CRITICS, files.EXAMPLES, files.EVALUATION, files.BUNDLE)
-"""Files of a run whose bytes hang on nothing but what it was asked for."""
+"""Files of a run whose bytes hang on nothing but what it was asked for; a part is asked for runs by their ids."""
 CLOCK = ("seconds", "steps_per_second")
 
 
@@ -72,6 +77,10 @@ class Operation:
     act: Callable[[Workspace, str], bool]
     """Returns whether it says that it is done; a Refusal says why it is not."""
     again: Callable[[Workspace, str], object]
+    opened: Callable[[Path], Any] = Workspace
+    """What of a folder it is done to."""
+    has_parts: bool = False
+    """Whether what was done of it stands: then the state may be between, and it goes on from there."""
 
 
 def _submitted(submit: Callable[[Workspace], str]) -> Operation:
@@ -115,18 +124,22 @@ def _steps(job: worker.Job, _: dict[str, Any]) -> dict[str, Any]:
 STEPS = RunKind("steps", None, _steps, checkpoints=True)
 """What a training writes, without the seconds that torch takes to load."""
 KINDS = {
-    one.name: one for one in (STEPS, *(of.KIND for of in (collect, evaluate, export, import_log, train)))
+    one.name: one
+    for one in (
+        STEPS,
+        *(of.KIND for of in (collect, evaluate, export, import_log, join, progressive, train, tune)),
+    )
 }
 
 
-def _import(workspace: Workspace) -> str:
-    log = logs.write(logs.clean(), workspace.path.parent)
+def _import(workspace: Workspace, n_users: int = 4) -> str:
+    log = logs.write(logs.clean(n_users), workspace.path.parent)
     return import_log.submit_import(workspace, log, mapping=log / "mapping.yaml")
 
 
-def _imported(workspace: Workspace) -> str:
+def _imported(workspace: Workspace, n_users: int = 4) -> str:
     """Returns the id of a log around a constant baseline, which an actor need not learn before it is trained."""
-    run_id = _import(workspace)
+    run_id = _import(workspace, n_users)
     assert _worked(workspace, run_id)
     return str(workspace.registry.run(run_id).dataset_id)
 
@@ -179,6 +192,88 @@ def _collect(workspace: Workspace, _: str = "") -> str:
     return collect.submit_collect(workspace, env="session:feed", n_requests=20)
 
 
+def _join(workspace: Workspace) -> str:
+    return join.submit_join(workspace, [_imported(workspace), _imported(workspace)], name="both")
+
+
+def _tune(workspace: Workspace) -> str:
+    return tune.submit_tune(
+        workspace,
+        _imported(workspace, n_users=40),
+        algo="linear_one_step",
+        preset="demo",
+        settings={"n_steps": "2"},
+        search={"ridge": "0.1,10"},
+        trials=2,
+    )
+
+
+def _rounds(workspace: Workspace) -> str:
+    return progressive.submit_progressive(
+        workspace,
+        algo="linear_one_step",
+        preset="demo",
+        settings={"n_steps": "2"},
+        env="session:feed",
+        rounds=1,
+        sessions_per_round=12,
+        promote="by-hand",
+        ab_users=0,
+    )
+
+
+def _decided(workspace: Workspace, run_id: str) -> bool:
+    """Works a run of rounds until it waits, decides its round, and works it to its end."""
+    if workspace.registry.run(run_id).state not in (RunState.QUEUED, RunState.WAITING):
+        executor.resume(workspace, run_id)
+    if workspace.registry.run(run_id).state is RunState.QUEUED:
+        ended = worker.run_job(workspace, run_id, KINDS)
+        if ended is not RunState.WAITING:
+            return ended is RunState.COMPLETED
+    if review.decision_of(workspace, run_id, 1) is None:
+        progressive.decide(workspace, run_id, 1, "promote", name="somebody", reason="it is better")
+    return _resumed(workspace, run_id)
+
+
+def _lost(workspace: Workspace) -> str:
+    """Backs a registry up, adds a run that the backup does not know, and writes over the registry."""
+    _imported(workspace)
+    workspace.back_up()
+    _stepped(workspace)
+    (workspace.path / REGISTRY).write_bytes(b"no registry" * 500)
+    for file in workspace.path.glob(f"{REGISTRY}-*"):
+        file.unlink()
+    return ""
+
+
+def _repaired(folder: Path, _: str) -> bool:
+    repair(folder)
+    return True
+
+
+EXPORTED = "exported"
+"""Where a log is exported to: inside the workspace, where calls fail."""
+
+
+def _export_as(format: str) -> Operation:
+    return _repeated(
+        _imported,
+        lambda workspace, name: export_log(
+            open_dataset(workspace, name), format, workspace.path / f"{EXPORTED}-v0"
+        ),
+    )
+
+
+WEBHOOK = "http://127.0.0.1:9/hook"
+
+
+def _claim(workspace: Workspace, run_id: str) -> None:
+    """Claims the end of a run for the one notice that is sent of it."""
+    run = workspace.registry.run(run_id)
+    workspace.registry.claim_end(run)
+    assert not workspace.registry.claim_end(run), "an end is told twice"
+
+
 OPERATIONS = {
     "import": _submitted(_import),
     "collect": _submitted(_collect),
@@ -194,6 +289,15 @@ OPERATIONS = {
     ),
     "delete-run": _repeated(_stepped, lambda workspace, run_id: workspace.delete_runs(run_id)),
     "delete-dataset": _repeated(_imported, lambda workspace, name: workspace.delete_dataset(name)),
+    "join": _submitted(_join),
+    "tune": Operation(_tune, _worked, _resumed, has_parts=True),
+    "rounds": Operation(_rounds, _decided, _decided, has_parts=True),
+    "repair": Operation(_lost, _repaired, _repaired, opened=Path),
+    "to-parquet": _export_as("parquet"),
+    "to-d3rlpy": _export_as("d3rlpy"),
+    "to-minari": _export_as("minari"),
+    "webhook": _repeated(lambda _: "", lambda workspace, _: notices.set_receiver(workspace, WEBHOOK)),
+    "notice": _repeated(_stepped, _claim),
 }
 
 
@@ -210,8 +314,11 @@ OF_POLICIES = (
     "mtf_engine.policies.graphs",
     "mtf_engine.work.fitness",
 )
-LOADED = dict.fromkeys(("import", "delete-dataset"), OF_LOGS) | dict.fromkeys(
-    ("collect", "train", "evaluate", "export"), OF_POLICIES
+OF_FORMATS = (*OF_LOGS, "h5py", "minari.dataset.minari_storage")
+LOADED = (
+    dict.fromkeys(("import", "delete-dataset", "join", "repair", "to-parquet"), OF_LOGS)
+    | dict.fromkeys(("collect", "train", "evaluate", "export", "tune", "rounds"), OF_POLICIES)
+    | dict.fromkeys(("to-d3rlpy", "to-minari"), OF_FORMATS)
 )
 """What an operation loads, which takes seconds: once, not in each trial."""
 
@@ -227,32 +334,47 @@ class Trial(NamedTuple):
     """Of a loss of power: whether the "synced" names are left, or "all", of contents that were not synced."""
 
 
-def state(workspace: Workspace) -> dict[str, Any]:
+def state(place: Path) -> dict[str, Any]:
     """Returns what a workspace holds, whatever the ids of runs and the time of day."""
+    try:
+        workspace = Workspace(place)
+    except Refusal as refusal:
+        return {"refused": REPAIR in str(refusal) or str(refusal), "wrong": []}
     found = examine(workspace)
-    left = sorted(
-        str(path.relative_to(workspace.path)) for path in workspace.path.rglob(".*") if ".tmp" in path.name
-    )
+    left = sorted(str(path.relative_to(place)) for path in place.rglob(".*") if ".tmp" in path.name)
+    registry, told = workspace.registry, notices.receiver(workspace)
     return {
-        "runs": sorted((_of_run(workspace, run) for run in workspace.registry.runs()), key=repr),
-        "datasets": sorted((row.name, row.content_hash) for row in workspace.registry.datasets()),
-        "decisions": [(row.run_id, row.round, row.decision) for row in workspace.registry.decisions()],
-        "plans": [row.name for row in workspace.registry.plans()],
+        "runs": sorted((_of_run(workspace, run) for run in registry.runs()), key=repr),
+        "datasets": sorted((row.name, row.content_hash) for row in registry.datasets()),
+        "decisions": [
+            (ID.sub("ID", f"{row.run_id}"), row.round, row.decision) for row in registry.decisions()
+        ],
+        "plans": [row.name for row in registry.plans()],
+        "exported": {
+            str(path.relative_to(place)): _digest(path)
+            for path in sorted([*place.glob(f"{EXPORTED}*"), *place.glob(f"{EXPORTED}*/**/*")])
+            if path.is_file()
+        },
+        "receiver": told and str(told.url),
+        "untold": [run.name for run in registry.runs(RunState.COMPLETED) if run.told_end != run.finished_at],
         "wrong": [*found["damaged"], *found["ledger_mismatches"], *found["orphans"], *left],
     }
+
+
+ID = re.compile(r"[a-z]+-[0-9a-f]{8}")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _of_run(workspace: Workspace, run: RunRow) -> tuple[Any, ...]:
     if run.state is not RunState.COMPLETED:
         return run.kind, run.name, "not completed"
     folder = workspace.run_dir(run.id)
-    bits = {
-        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        for name in BITS
-        if (folder / name).exists()
-    }
+    bits = {name: _digest(folder / name) for name in BITS if (folder / name).exists() and not run.parent_id}
     rows = [{k: v for k, v in row.items() if k not in CLOCK} for row in metrics.read(folder)]
-    return run.kind, run.name, "completed", run.result, bits, rows
+    return run.kind, run.name, "completed", ID.sub("ID", repr(run.result)), bits, rows
 
 
 Entries = dict[str, tuple[bool, int]]
@@ -319,13 +441,13 @@ class Campaign:
         before.parent.mkdir()
         about = self._told(lambda: prepare(Workspace(before)))
         self._copy(before)
-        old = self._told(lambda: state(Workspace(self._place)))
+        old = self._told(lambda: state(self._place))
         self._copy(before)
         assert self._told(partial(self._act, Trial(name, NEVER, "EIO"), about)) is True
         calls = self._log.read_text().splitlines()
         assert calls, "the library is not loaded"
-        new = self._told(lambda: state(Workspace(self._place)))
-        assert old != new and not old["wrong"] and not new["wrong"], (name, old, new)
+        new = self._told(lambda: state(self._place))
+        assert old != new and not old["wrong"] and not new["wrong"] and "runs" in new, (name, old, new)
         return calls, partial(self._tried, before, about, old, new)
 
     def _tried(self, before: Path, about: str, old: Any, new: Any, trial: Trial) -> dict[str, Any]:
@@ -344,31 +466,33 @@ class Campaign:
         return {"trial": trial._asdict(), "call": call, "wrong": problem, "said": sentence}
 
     def _act(self, trial: Trial, about: str) -> bool:
-        workspace = Workspace(self._place)
+        done_to = OPERATIONS[trial.operation].opened(self._place)
         durable = self._durable if trial.fault == "power" else ""
         names = (os.fsencode(str(path)) for path in (self._place, self._log, durable))
         good = int(trial.for_good)
         self._library.faults_arm(*names, ctypes.c_long(trial.at), FAULTS[trial.fault], good)
         with refusals(self._place):
-            return OPERATIONS[trial.operation].act(workspace, about)
+            return OPERATIONS[trial.operation].act(done_to, about)
 
     def _looked(self, name: str, about: str, old: Any, new: Any, is_done: bool) -> tuple[str, str]:
         """Returns what is wrong with what is left, and what its run says; then ends it, and looks again."""
-        workspace = Workspace(self._place)
-        executor.reconcile(workspace)
-        found = state(workspace)
-        run = next((run for run in workspace.registry.runs() if run.id == about), None)
-        sentence = (run and run.error) or ""
+        operation, sentence = OPERATIONS[name], ""
+        with suppress(Refusal):  # of a registry that is lost, as `state` says
+            workspace = Workspace(self._place)
+            executor.reconcile(workspace)
+            run = next((run for run in workspace.registry.runs() if run.id == about), None)
+            sentence = (run and run.error) or ""
+        found = state(self._place)
         if found == new:
             return "", sentence
-        if found != old:
+        if found != old and (found["wrong"] or not operation.has_parts):
             return f"between: {_differences(old, found)}", sentence
         if is_done:
             return "it said that it was done, and is not", sentence
         if "internal error" in sentence:
             return sentence, sentence
-        OPERATIONS[name].again(workspace, about)
-        found = state(workspace)
+        operation.again(operation.opened(self._place), about)
+        found = state(self._place)
         return ("" if found == new else f"done again: {_differences(new, found)}"), sentence
 
     def _copy(self, before: Path) -> None:
@@ -408,7 +532,9 @@ class Campaign:
 
 def _differences(was: dict[str, Any], found: dict[str, Any]) -> str:
     return "; ".join(
-        f"{name}: {was[name]} -> {found[name]}"[:2000] for name in was if was[name] != found[name]
+        f"{name}: {was.get(name)} -> {found.get(name)}"[:2000]
+        for name in {*was, *found}
+        if was.get(name) != found.get(name)
     )
 
 

@@ -1,12 +1,15 @@
 """Figures and words: frame in, figure out; what users typed is shown as it is."""
 
 import io
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import streamlit as st
 from hypothesis import given, strategies
+from streamlit import config
 
 from mtf_engine.algos import ALGOS
 from mtf_engine.learning.training import fit, make_config
@@ -46,6 +49,14 @@ def test_text_that_users_typed_is_shown_and_not_obeyed():
 CELLS = strategies.text(alphabet="'=+-@\t\r\n 1,\"a;", min_size=1, max_size=6) | strategies.sampled_from(
     ["=cmd|' /C calc'!A0", "-2+3", "-2.5", "+1e3", "-", "@SUM(A1)", "'=1", "''", "-inf", "\t7", "x"]
 )
+
+
+def test_tables_offer_no_csv_of_streamlits_own():
+    settings = tomllib.loads((Path(__file__).parent.parent / ".streamlit" / "config.toml").read_text())
+    for name, value in settings["client"].items():
+        config.get_option(f"client.{name}")  # one that Streamlit does not know raises
+        assert name != "disableDataExport" or value is True
+    assert "disableDataExport" in settings["client"]
 
 
 @given(strategies.lists(CELLS, min_size=1, max_size=8))

@@ -16,6 +16,7 @@ import pytest
 from mtf_engine.exploration.mixture import Mixture
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.exporting import export_log, packed
+from mtf_engine.logs.hdf5_files import check_written
 from mtf_engine.logs.importing import read_log
 from mtf_engine.spec import FusionDimension, FusionSpec, Refusal
 from tests.fixtures.logs import clean, write
@@ -196,6 +197,28 @@ def test_what_cannot_be_written_or_read_is_refused_and_leaves_nothing(steps, tmp
         with pytest.raises(Refusal, match=told):
             read_log(tmp_path / "there")
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_file_whose_tables_are_damaged_is_refused(steps, tmp_path):
+    export_log(steps, "d3rlpy", tmp_path / "log.h5")
+    export_log(steps, "minari", tmp_path / "log-v0")
+    for path in (tmp_path / "log.h5", tmp_path / "log-v0" / "data" / "main_data.hdf5"):
+        path.write_bytes(path.read_bytes().replace(b"SNOD", b"SNOB").replace(b"OHDR", b"OHDX"))
+        with pytest.raises(Refusal, match="cannot be read as a"):
+            read_log(path if path.suffix == ".h5" else tmp_path / "log-v0")
+
+
+def test_an_export_that_a_full_disk_left_unwritten_is_refused(tmp_path):
+    values = np.arange(1_000.0)
+    wanted = {"rewards": values, "names": ["a", "bc"]}
+    path = hdf5(tmp_path / "log.h5", **wanted)
+    check_written(path, path, wanted.items())
+    content = path.read_bytes()
+    for lost in (values.tobytes()[-800:], b"bc"):
+        assert content.count(lost) == 1
+        path.write_bytes(content.replace(lost, bytes(len(lost))))
+        with pytest.raises(Refusal, match=r"log\.h5 could not be written whole: the disk is full"):
+            check_written(path, path, wanted.items())
 
 
 def hdf5(path: Path, **columns) -> Path:

@@ -47,9 +47,10 @@ PLAIN = {
 OPTIONS = ("Selectbox.options", "MultiSelect.options")
 
 
-def cut(text: str) -> tuple[str, str, str]:
-    """Returns a text as it can be a tag and a name, and whole."""
-    return text.replace(",", "")[: keeping.LONGEST_TAG].strip(), text[: keeping.LONGEST_NAME], text
+def cut(text: str) -> tuple[str, str, str, str]:
+    """Returns a text as it can be a tag and a name, and whole; last as a log can hold it, without a NUL."""
+    tag, name = text.replace(",", "")[: keeping.LONGEST_TAG].strip(), text[: keeping.LONGEST_NAME]
+    return tag, name, text, text.replace("\0", "")
 
 
 def call_by(workspace: Workspace, first: int) -> None:

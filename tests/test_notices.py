@@ -267,6 +267,13 @@ def mtf(workspace: Workspace, *words: str, code: int = 0, input: str | None = No
     return done.output
 
 
+def test_a_webhook_that_was_half_set_leaves_no_secret_behind(workspace):
+    left = workspace.path / f".{notices.FILE}.tmp"
+    left.write_text(SECRET)
+    executor.reconcile(workspace)
+    assert not left.exists() and notices.receiver(workspace) is None
+
+
 def test_commands_set_show_and_test_a_webhook_and_never_print_its_secret(workspace, webhook, monkeypatch):
     assert "name a webhook" in mtf(workspace, "test", code=1)
     assert "/…" in mtf(workspace, "set", "-", input=f"{webhook.url}\n")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -54,8 +55,8 @@ def changed(
     return folder
 
 
-def read(folder: Path):
-    return read_log(folder, mapping=folder / "mapping.yaml")
+def read(folder: Path, **how: Any):
+    return read_log(folder, mapping=folder / "mapping.yaml", **how)
 
 
 def stored(folder: Path) -> Dataset:
@@ -181,7 +182,6 @@ def without_reward(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[
         (on("watch_time", lambda t: t * 1000), "column watch_time: half of the watch times are above"),
         (on("watch_time", lambda t: t / 1000), "all labels are false, so no weighted GAUC"),
         (on("watch_time", lambda t: t + 11), "all labels are true, so no weighted GAUC"),
-        (at("like", 4, 3), "row 4, column like: is 3.0, outside .0, 1., and counts by so much in the reward"),
     ],
 )  # fmt: skip
 def test_what_is_likely_meant_otherwise_is_told(importer, change, said, tmp_path):
@@ -233,12 +233,17 @@ def test_some_predictions_that_are_none_are_counted(importer, tmp_path):
 
 
 @pytest.mark.parametrize("importer", SAID)
-def test_a_count_that_takes_the_reward_to_minus_one_is_refused(importer, tmp_path):
-    reward = "reward: {weights: {watch_time: 0.001, like: -0.3}}\n"
-    folder = changed(importer, tmp_path, without_reward(at("like", 6, 5)))
+@pytest.mark.parametrize("value", [3, -1, 1.5])
+def test_a_signal_outside_0_and_1_is_refused_with_its_row_or_left_out(importer, value, tmp_path):
+    reward = "reward: {weights: {watch_time: 0.001, like: 0.3}}\n"
+    folder = changed(importer, tmp_path, without_reward(at("like", 6, value)))
     (folder / "mapping.yaml").write_text("signals: [watch_time, like]\n" + reward)
     (defect,) = refusal(folder).defects
     assert (defect.code, defect.row, defect.column) == ("signal_out_of_range", 6, "like")
+    assert "counts: {like: 3}" in defect.remedy
+    assert any("signal_out_of_range" in w for w in read(folder, bad_rows="drop").warnings)
+    (folder / "mapping.yaml").write_text("signals: [watch_time, like]\ncounts: {like: 3}\n" + reward)
+    assert value < 0 or read(folder)
 
 
 IDS = st.sampled_from(

@@ -395,13 +395,11 @@ class Feedback:
             each = each_prediction(con, columns)
             below = shares(con, [value for _, value in each], "< 0")
             checks += [prediction_above_zero(*p) for p, share in zip(each, below, strict=True) if share > 0.5]
-        if self.is_complete:
-            checks += [
-                signal_in_range(
-                    s, quoted(s), "and takes the reward to -1 or below", f"{self.reward_sql} <= -1"
-                )
-                for s in self.weighed
-            ]
+        where, capped = (
+            "where a signal of the reward lies",
+            ", or cap a count in the mapping: counts: {{{}: 3}}",
+        )
+        checks += [signal_in_range(s, quoted(s), where, capped.format(s)) for s in self.weighed]
         if "reward" in columns.names and self.is_complete:
             remedy = "correct it, or name the weights that made it under reward: in the mapping"
             checks.append(reward_is(self.reward_sql, "the weighted sum of the signals", remedy))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.episodes import Episode, episodes, extra, new_place
-from mtf_engine.logs.hdf5_files import opened
+from mtf_engine.logs.hdf5_files import UNREADABLE, check_written, opened
 from mtf_engine.logs.sessions import ImportedLog
 from mtf_engine.logs.steps import Kept, Steps, as_log, flags, joined, numbers, refuse_ragged
 from mtf_engine.spec import Refusal
@@ -31,7 +31,7 @@ def read_d3rlpy(path: Path, name: str) -> ImportedLog:
     try:
         with opened(path) as file, np.errstate(over="ignore"):  # what float32 cannot hold is refused as inf
             parts = [*(_dumped(file, path.name) if "columns" in file else _flat(file, path.name))]
-    except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         raise Refusal(f"{path.name} cannot be read as a file of d3rlpy: {error}; write it anew") from None
     if not parts:
         raise Refusal(f"{path.name} holds no episode; bring one that does")
@@ -83,16 +83,25 @@ def write_d3rlpy(dataset: Dataset, path: Path) -> dict[str, int]:
     """Returns how many episodes and steps were written to the file, which `ReplayBuffer.load` reads."""
     h5py = extra("h5py")
     counts = {"episodes": 0, "steps": 0}
-    with new_place(path) as temp, h5py.File(temp, "w") as file:
-        file["columns"] = list(COLUMNS)
-        for episode in episodes(dataset):
-            for column, values in _columns(episode).items():
-                file[f"{column}_{counts['episodes']}"] = values
-            counts["episodes"] += 1
-            counts["steps"] += episode.n_steps
-        file["num_episodes"] = counts["episodes"]
-        file["version"] = VERSION
+    with new_place(path) as temp:
+        with h5py.File(temp, "w") as file:
+            file["columns"] = list(COLUMNS)
+            for episode in episodes(dataset):
+                for column, values in _columns(episode).items():
+                    file[f"{column}_{counts['episodes']}"] = values
+                counts["episodes"] += 1
+                counts["steps"] += episode.n_steps
+            file["num_episodes"] = counts["episodes"]
+            file["version"] = VERSION
+        check_written(temp, path, _written(dataset, counts["episodes"]))
     return counts
+
+
+def _written(dataset: Dataset, n_episodes: int) -> Iterator[tuple[str, Any]]:
+    """Yields what a file of the dataset holds, by name."""
+    yield from {"columns": list(COLUMNS), "num_episodes": n_episodes, "version": VERSION}.items()
+    for i, episode in enumerate(episodes(dataset)):
+        yield from ((f"{column}_{i}", values) for column, values in _columns(episode).items())
 
 
 def _columns(episode: Episode) -> dict[str, Any]:

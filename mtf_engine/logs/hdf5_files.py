@@ -1,12 +1,14 @@
-"""HDF5 files of users, opened once nothing in them leads elsewhere or asks for more memory than they can fill.
+"""HDF5 files: of users, opened once nothing in them leads elsewhere or asks for more memory than they can fill; ours.
 
 HDF5 lets a dataset lie in any other file of the machine that reads it, and a small file declare arrays of any size.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mtf_engine.logs.episodes import extra
 from mtf_engine.spec import Refusal
@@ -15,6 +17,9 @@ MOST_BYTES = 8 << 30
 """An import has all of a file's arrays in memory at once."""
 MOST_TIMES, FREE_BYTES = 1_000, 1 << 20
 """Arrays come to at most so many times the size of their file, about what gzip makes of zeros, and so many bytes."""
+
+UNREADABLE = (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError)
+"""What h5py raises of a file that is damaged, or is not as its reader expects."""
 
 
 @contextmanager
@@ -33,6 +38,34 @@ def opened(path: Path) -> Iterator[Any]:
                     f"at most of a file of {path.stat().st_size:,}; write fewer episodes, or all of their values"
                 )
         yield file
+
+
+def check_written(path: Path, place: Path, wanted: Iterable[tuple[str, Any]]) -> None:
+    """Refuses a file that does not hold what is `wanted` by name (of an attribute `group@name`), meant for `place`.
+
+    Where HDF5 writes what it held back until the file is closed, h5py lets a full disk pass unseen.
+    """
+    with suppress(*UNREADABLE), extra("h5py").File(path, "r") as file:
+        if all(_is(_read(file, name), values) for name, values in wanted):
+            return
+    raise Refusal(
+        f"{place} could not be written whole: the disk is full, or fails; free some space there and try again"
+    )
+
+
+def _read(file: Any, name: str) -> Any:
+    where, _, attribute = name.partition("@")
+    return file[where].attrs[attribute] if attribute else file[where][()]
+
+
+def _is(found: Any, values: Any) -> bool:
+    found, values = np.asarray(found), np.asarray(values)
+    if values.dtype.kind not in "OSU":
+        return found.dtype == values.dtype and np.array_equal(
+            found, values, equal_nan=found.dtype.kind == "f"
+        )
+    texts = [value.decode() if isinstance(value, bytes) else value for value in found.ravel()]
+    return found.shape == values.shape and texts == [*values.ravel()]
 
 
 def _datasets(file: Any, name: str) -> Iterator[tuple[str, Any]]:

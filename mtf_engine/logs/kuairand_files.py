@@ -163,7 +163,7 @@ def _type_impressions(con: duckdb.DuckDBPyConnection, columns: Columns) -> list[
         checks.append(negative_watch_time("play_time_ms"))
     for flag in columns.names & {*FLAGS.values(), "is_hate", "is_like", "label"}:
         con.execute(cut_to_range(table, flag, 0, 1))
-        checks.append(signal_in_range(flag, flag, "where it is 0 or 1 as published"))
+        checks.append(signal_in_range(flag, flag, "where it is 0 or 1 as published", ""))
     return defects + columns.check(con, table, checks)
 
 

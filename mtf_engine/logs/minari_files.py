@@ -6,7 +6,7 @@ and in the metadata what the columns mean: an import of it has the same transiti
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.endings import DATA, METADATA, minari_place
 from mtf_engine.logs.episodes import Episode, episodes, extra, kept_of, new_place
-from mtf_engine.logs.hdf5_files import opened
+from mtf_engine.logs.hdf5_files import UNREADABLE, check_written, opened
 from mtf_engine.logs.sessions import ImportedLog
 from mtf_engine.logs.steps import BOX, Kept, Steps, as_log, flags, joined, numbers, refuse_ragged
 from mtf_engine.spec import FusionSpec, Refusal
@@ -30,6 +30,9 @@ INFOS = (*BOX, "pscore", "clipped", *TEXTS)
 MOST_CHOICES = 1_000
 """Each is a number of an observation."""
 STORAGE = "minari.dataset.minari_storage"
+MAIN = "main_data.hdf5"
+WRITTEN = ("observations", "actions", "rewards", "terminations", "truncations")
+"""Of each episode, in the file `MAIN` of its data."""
 
 
 def read_minari(folder: Path, name: str) -> ImportedLog:
@@ -51,15 +54,7 @@ def read_minari(folder: Path, name: str) -> ImportedLog:
         found = storage.read(place)
         with np.errstate(over="ignore"):  # what float32 cannot hold is refused as inf
             steps = _steps(found, folder.name, INFOS if OURS in metadata else ())
-    except (
-        OSError,
-        LookupError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        AssertionError,
-        RecursionError,
-    ) as error:
+    except (*UNREADABLE, AssertionError) as error:
         raise Refusal(
             f"{folder} cannot be read as a Minari dataset: {str(error) or type(error).__name__}; "
             "download or write it anew"
@@ -184,7 +179,17 @@ def write_minari(dataset: Dataset, folder: Path) -> dict[str, int]:
                 OURS: json.loads(kept_of(meta).model_dump_json()),
             }
         )
+        check_written(temp / DATA / MAIN, folder, _written(dataset))
         return {"episodes": made.total_episodes, "steps": made.total_steps}
+
+
+def _written(dataset: Dataset) -> Iterator[tuple[str, Any]]:
+    """Yields what the file of a Minari dataset holds, by name."""
+    for i, episode in enumerate(episodes(dataset)):
+        yield f"episode_{i}@total_steps", episode.n_steps
+        buffer = _buffer(episode)
+        yield from ((f"episode_{i}/{name}", getattr(buffer, name)) for name in WRITTEN)
+        yield from ((f"episode_{i}/infos/{name}", values) for name, values in buffer.infos.items())
 
 
 def _id(name: str) -> str:

@@ -5,8 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtf_engine.logs.columns import Columns, Feedback, each_prediction, shares
-from mtf_engine.logs.files import quoted
-from mtf_engine.logs.validation import Check, prediction_above_zero, signal_in_range
+from mtf_engine.logs.validation import Check, prediction_above_zero
 
 LONG_SECONDS = 3600.0
 """A median watch time above this is likely to be in another unit."""
@@ -19,7 +18,6 @@ def suspicions(con: duckdb.DuckDBPyConnection, columns: Columns, feedback: Feedb
     checks = [
         *(prediction_above_zero(*prediction) for prediction in predictions),
         *(_probability(*p) for p, share in zip(predictions, above, strict=True) if share > 0.5),
-        *(signal_in_range(s, quoted(s), "and counts by so much in the reward") for s in feedback.weighed),
     ]
     found = map(str, columns.broken(con, "impressions", checks))
     return [*found, *_long_watch_times(con, columns), *_one_label(con, columns, feedback)]

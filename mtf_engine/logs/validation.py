@@ -35,7 +35,7 @@ DEFECT_CODES: dict[DefectCode, str] = {
     "doubled_column": "a header names one column twice",
     "bad_mapping": "the mapping is not YAML or names something that does not exist",
     "prediction_below_zero": "most values of a prediction are below 0, as logits are: the fusion takes logarithms",
-    "signal_out_of_range": "a weighted signal outside [0, 1] takes a reward to -1, or teaches a prediction",
+    "signal_out_of_range": "a signal that counts in the reward, or teaches a prediction, lies outside [0, 1]",
     "unknown_item": "a slate's feedback names an item that the slate does not show",
 }
 """The closed list of what validation refuses; every defect carries one of these codes."""
@@ -301,14 +301,14 @@ def prediction_above_zero(column: str, value: str) -> Check:
     )
 
 
-def signal_in_range(column: str, value: str, effect: str, also: str = "true") -> Check:
-    """Returns the check that the signal `value` (SQL) lies in [0, 1], at least where `also` (SQL) is true."""
+def signal_in_range(column: str, value: str, effect: str, remedy: str) -> Check:
+    """Returns the check that the signal `value` (SQL) lies in [0, 1], as it has to for its `effect`."""
     return Check(
         "signal_out_of_range",
         column,
-        f"isfinite({value}) AND ({value} < 0 OR {value} > 1) AND {also}",
+        f"isfinite({value}) AND ({value} < 0 OR {value} > 1)",
         f"is {{value}}, outside [0, 1], {effect}",
-        "write 1 where it happened and 0 where not, or scale it to [0, 1]",
+        f"write 1 where it happened and 0 where not{remedy}",
         value,
     )
 

@@ -130,6 +130,7 @@ def reconcile(workspace: Workspace) -> None:
         return
     with workspace.lock():
         workspace.finish()
+        notices.remove_leavings(workspace)
         _children[:] = [child for child in _children if child.poll() is None]
         working = [run for run in workspace.registry.runs(RunState.RUNNING) if _is_working(workspace, run)]
         _sweep(workspace, {run.dataset_id for run in working if run.writes_dataset})

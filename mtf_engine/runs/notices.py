@@ -15,7 +15,7 @@ from pydantic import AfterValidator, AwareDatetime, HttpUrl, ValidationError
 from pydantic_core import to_json
 
 from mtf_engine import __version__
-from mtf_engine.disk import write_atomically
+from mtf_engine.disk import temp_of, write_atomically
 from mtf_engine.registry import RunRow, RunState, now
 from mtf_engine.spec import Refusal, Spec
 from mtf_engine.workspace import Workspace
@@ -79,8 +79,14 @@ def set_receiver(workspace: Workspace, url: str, dashboard: str | None = None) -
     """Returns the receiver that from now on is told of ends, kept in a file that its owner alone may read."""
     asked = {"url": url, "dashboard": dashboard, "since": now()}
     found = Receiver.asked("the webhook", asked)
-    write_atomically(workspace.path / FILE, found.model_dump_json(indent=2).encode(), mode=0o600)
+    with workspace.lock():
+        write_atomically(workspace.path / FILE, found.model_dump_json(indent=2).encode(), mode=0o600)
     return found
+
+
+def remove_leavings(workspace: Workspace) -> None:
+    """Removes the URL that `set_receiver` was writing when it was stopped; whoever calls holds the lock."""
+    temp_of(workspace.path / FILE).unlink(missing_ok=True)
 
 
 def remove_receiver(workspace: Workspace) -> bool:

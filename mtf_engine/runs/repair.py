@@ -52,7 +52,7 @@ def repair(path: Path | str | None) -> dict[str, Any]:
         _forget(folder, registry)
         for file in folder.glob(f"{REGISTRY}*"):
             file.rename(aside / file.name)
-        new.rename(folder / REGISTRY)
+        appear(new, folder / REGISTRY)
     Workspace(folder).back_up()
     return {
         "kept_aside": str(aside.relative_to(folder)),

@@ -33,8 +33,9 @@ def show_list(rows: Sequence[DatasetRow]) -> None:
         "Impressions": st.column_config.NumberColumn(format="localized"),
         "Written": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm"),
     }
+    table = _log_tables.datasets(rows)
     st.dataframe(
-        _log_tables.datasets(rows),
+        table,
         placeholder="",
         hide_index=True,
         key="datasets",
@@ -44,6 +45,7 @@ def show_list(rows: Sequence[DatasetRow]) -> None:
         height=min(38 + 35 * len(rows), 300),
         alt="Datasets of the workspace",
     )
+    csv_download(table, "datasets")
 
 
 def show_deletion(row: DatasetRow) -> None:

@@ -60,8 +60,9 @@ def show_table(view: View, was_live: bool) -> None:
             st.session_state["run"] = fresh[-1]
 
     rows = [ids.index(run_id) for run_id in ticked if run_id in ids]
+    table = run_table.table(shown, dataset_names(), facts, more)
     st.dataframe(
-        run_table.table(shown, dataset_names(), facts, more),
+        table,
         hide_index=True,
         key=key,
         on_select=keep_ticks,
@@ -73,6 +74,7 @@ def show_table(view: View, was_live: bool) -> None:
         placeholder="",
         alt=f"{len(shown)} runs by {view.by}",
     )
+    csv_download(table, "runs")
     if not runs:
         st.caption(f"None of the {len(there):,} runs is shown: choose “all”, or take filters back.")
     if len(runs) > SHOWN:
