@@ -1,6 +1,8 @@
 """Bugs to plant: what stands in the code, what stands there instead, and the tests that are to notice.
 
-`tests/test_planted.py` plants each in a copy of the house and expects those tests to fail (`make slow`).
+`tests/test_planted.py` plants each in a copy of the house and expects those tests to fail (`make slow`): `BUGS` are in
+what is computed, `GUARDS` in what keeps damage, strangers and the second of two out. `tests/faults.py` has those of
+syncs and renames.
 """
 
 from typing import NamedTuple
@@ -13,6 +15,8 @@ class Bug(NamedTuple):
     before: str
     after: str
     tests: str
+    only: str = ""
+    """Of the tests, as `pytest -k` takes it, where they are many and this is about one."""
 
 
 E = "mtf_engine/"
@@ -128,3 +132,56 @@ BUGS = {
         "test_datasets"),
 }  # fmt: skip
 """By what goes wrong."""
+GUARDS = {
+    "a_policy_is_taken_as_it_is": Bug(
+        E + "policies/heads.py", "        sealed.read(path, REMEDY)\n", "", "test_sealed"),
+    "a_checkpoint_is_taken_as_it_is": Bug(
+        E + "learning/training.py", "content = sealed.read(path, ANEW)", "content = path.read_bytes()", "test_sealed"),
+    "a_line_of_metrics_is_taken_as_it_is": Bug(
+        E + "runs/metrics.py", "if row is None and any_sealed:", "if False:", "test_sealed"),
+    "a_file_never_differs_from_its_hash": Bug(
+        E + "sealed.py", "if own is None or hashlib.sha256(content).hexdigest() in own:", "if True:", "test_sealed"),
+    "files_appear_before_they_are_on_the_disk": Bug(
+        E + "disk.py", '    for one in (temp, *temp.rglob("*")):\n        settle(one)\n', "", "test_faults"),
+    "two_entries_follow_one": Bug(
+        E + "registry_tables.py", "DECISIONS.c.follows, unique=True", "DECISIONS.c.follows", "test_review"),
+    "a_plan_is_replaced_unseen": Bug(
+        E + "registry.py", "if seen not in (ANY, there):", "if False:", "test_registry"),
+    "a_change_of_the_live_policy_is_not_told": Bug(
+        E + "release/review.py", 'seen is not None and (one["decision"] or 0) > seen]', "False]", "test_review"),
+    "a_round_is_decided_twice": Bug(
+        E + "registry_tables.py", "DECISIONS.c.round, unique=True", "DECISIONS.c.round", "test_review"),
+    "a_memo_obeys_what_users_typed": Bug(
+        E + "release/memo.py", 'f"<td>{escape(cell)}</td>"', 'f"<td>{cell}</td>"', "test_review"),
+    "charts_obey_what_users_typed": Bug(
+        "pages/shared/charts.py", 'return html.escape(" ".join(str(text).split()), quote=False)',
+        'return " ".join(str(text).split())', "test_charts"),
+    "a_cell_of_a_download_is_a_formula": Bug(
+        "pages/shared/exhibit.py", ".map(_no_formula)", "", "test_charts"),
+    "everybody_may_do_everything": Bug(
+        E + "workspace.py", "if self.visitor and not self.visitor.may(action):", "if False:", "test_permissions"),
+    "what_takes_no_role_is_everybodys": Bug(
+        E + "permissions.py", "return least is not None and self.role.covers(least)",
+        "return least is None or self.role.covers(least)", "test_permissions"),
+    "a_workspace_is_open_to_everybody": Bug(
+        E + "workspace.py", "self.path.mkdir(mode=0o700, ", "self.path.mkdir(", "test_registry"),
+    "a_new_workspaces_files_are_open": Bug(
+        E + "disk.py", "rights = 0o700", "rights = 0o755", "test_cli", "owners_alone"),
+    "a_foreign_host_is_answered": Bug(
+        E + "dashboard.py", "        Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),\n", "",
+        "test_browser", "foreign_host"),
+    "a_member_of_a_bundle_is_as_large_as_it_likes": Bug(
+        E + "policies/bundle_reading.py", "if info.file_size > most:", "if False:", "test_bundle"),
+    "a_member_of_a_bundle_is_there_twice": Bug(
+        E + "policies/bundle_reading.py", " or names.count(info.filename) > 1:", ":", "test_bundle"),
+    "a_manifest_is_not_hashed": Bug(
+        E + "policies/bundle_reading.py", "found[MANIFEST] = manifest_hash(manifest)",
+        "found[MANIFEST] = hashes.get(MANIFEST)", "test_bundle"),
+    "a_graph_takes_all_time": Bug(
+        E + "policies/answering.py",
+        "    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))\n", "", "test_bundle"),
+    "a_graph_takes_all_memory": Bug(
+        E + "policies/answering.py",
+        "    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_MB << 20, MEMORY_MB << 20))\n", "", "test_bundle"),
+}  # fmt: skip
+"""By what gets in or is lost, one guard out of place each."""

@@ -90,6 +90,7 @@ def kill(run: RunRow, number: int = signal.SIGKILL) -> None:
     os.kill(run.pid, number)
 
 
+@pytest.mark.slow
 def test_a_training_killed_three_times_ends_like_one_that_was_not(workspace: Workspace) -> None:
     whole, killed = (train(workspace, n_steps=LONG) for _ in range(2))
     folder, generator = workspace.run_dir(killed), np.random.default_rng(0)

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.planted import BUGS, Bug
+from tests.planted import BUGS, GUARDS, Bug
 
 ROOT = Path(__file__).parent.parent
 MOST_MISSED = 1
-"""Of the bugs that `tests/planted.py` lists."""
+"""Of `BUGS`; of `GUARDS` none."""
 
 
 def test_what_is_to_be_planted_stands_in_the_code():
-    for name, bug in BUGS.items():
+    for name, bug in (BUGS | GUARDS).items():
         assert (ROOT / bug.file).read_text().count(bug.before) == 1, name
         for test in bug.tests.split():
             assert (ROOT / f"tests/{test}.py").exists(), name
@@ -33,10 +33,10 @@ def house(tmp_path_factory) -> Path:
     return house
 
 
-def fails(house: Path, tests: str) -> bool:
+def fails(house: Path, tests: str, *options: str) -> bool:
     """Returns whether one of the tests, a word each, fails in the house."""
     files = [f"tests/{test}.py" for test in tests.split()]
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *files]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *files, *options]
     done = subprocess.run(
         command, cwd=house, env=os.environ | {"PYTHONPATH": str(house)}, capture_output=True
     )
@@ -44,13 +44,13 @@ def fails(house: Path, tests: str) -> bool:
     return done.returncode == 1
 
 
-def is_caught(house: Path, bug: Bug) -> bool:
+def is_caught(house: Path, bug: Bug, *options: str) -> bool:
     """Returns whether a test fails while the bug is in."""
     file = house / bug.file
     sound = file.read_text()
     file.write_text(sound.replace(bug.before, bug.after))
     try:
-        return fails(house, bug.tests)
+        return fails(house, bug.tests, *options, *(["-k", bug.only] if bug.only else []))
     finally:
         file.write_text(sound)
 
@@ -62,3 +62,17 @@ def test_planted_bugs_are_caught(house):
     )
     missed = [name for name, bug in BUGS.items() if not is_caught(house, bug)]
     assert len(missed) <= MOST_MISSED, missed
+
+
+@pytest.fixture(scope="module")
+def sound(house) -> Path:
+    """The house, in which no test of a guard fails while all stand."""
+    tests = {test for bug in GUARDS.values() if not bug.only for test in bug.tests.split()}
+    assert not fails(house, " ".join(sorted(tests)), "-m", "not slow")
+    return house
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GUARDS)
+def test_a_guard_that_is_taken_away_is_noticed(name, sound):
+    assert is_caught(sound, GUARDS[name], "-m", "not slow")

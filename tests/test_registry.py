@@ -1,5 +1,6 @@
 """The registry keeps what it is told, from any thread and process, and refuses ambiguous names."""
 
+import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -145,6 +146,15 @@ def test_the_workspace_is_given_or_named_by_the_environment_or_data(
     monkeypatch.setenv("MTF_WORKSPACE", str(tmp_path / "named"))
     assert Workspace().path == tmp_path / "named"
     assert Workspace(tmp_path / "given").path == tmp_path / "given"
+
+
+def test_a_new_workspace_is_closed_to_others_whoever_opens_it(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        path = Workspace(tmp_path / "new").path
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_file_cannot_be_a_workspace(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from mtf_engine.environments import Acting, Environment, draws
 from mtf_engine.environments.draws import Channel
 from mtf_engine.environments.play import play
-from mtf_engine.learning.search import sessions_each
 from mtf_engine.logs.splits import ALL, TRAIN
 from mtf_engine.registry import DatasetRow
 from mtf_engine.runs.storage import open_dataset, open_environment
@@ -78,6 +77,8 @@ def _ranking(workspace: Workspace, dataset_id: str, config: Mapping[str, Any]) -
 
 
 def _instant_reward(workspace: Workspace, dataset_id: str, config: Mapping[str, Any]) -> SizedFitness:
+    from mtf_engine.learning.search import sessions_each  # with torch, which only trainings need
+
     played = _collection(workspace, workspace.dataset(dataset_id))
     seed = draws.seed(draws.child(draws.root(config["seed"]), Channel.FITNESS))
     env = open_environment(
