@@ -1,8 +1,7 @@
 """The reference scorer: what a bundle computes, in numpy alone, with nothing of the project that made the bundle.
 
-    python reference_scorer.py policy.zip     # tells how far it is from the answers that lie in the bundle
-
-It reads the weights in policy.safetensors, not the graphs, so it says what they mean, a network of each kind.
+It reads the weights, not the graphs, and tells how far it is from the answers stored in the bundle:
+`python reference_scorer.py policy.zip`.
 """
 
 import io
@@ -13,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-Floats, Weights = np.ndarray, dict[str, np.ndarray]
+Floats = np.ndarray
+Weights = dict[str, np.ndarray]
 
 
 def read(content: bytes) -> tuple[dict[str, Any], Weights]:
