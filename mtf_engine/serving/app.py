@@ -120,7 +120,9 @@ def _tell_refusals(app: FastAPI, metrics: Metrics) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
         first, *rest = error.errors()
-        place = ".".join(map(str, first["loc"][1:])) or "the body"
+        if first["loc"] == ("body",):
+            return told(422, "the body is no JSON object; send one, with Content-Type: application/json")
+        place = ".".join(map(str, first["loc"][1:]))
         more = f" ({len(rest)} more like it)" if rest else ""
         return told(422, f"{place}: {first['msg']}{more}; docs/serving.md tells what is taken")
 
