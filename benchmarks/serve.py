@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -34,21 +35,22 @@ TARGET_MS = 0.5
 """Of one request with 1,000 candidates by the graph alone, 99th percentile."""
 
 
-def commands(workspace: Path, *lines: str) -> None:
-    """Runs commands of `mtf` in a workspace, one after the other."""
-    for line in lines:
-        subprocess.run([*MTF, "--workspace", workspace, *line.split()], check=True, stdout=subprocess.DEVNULL)
+def mtf(workspace: Path, *words: object) -> Any:
+    """Returns what a command prints as JSON, of one that must not be refused."""
+    command = [*MTF, "--workspace", workspace, "--json", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def some_bundle(folder: Path) -> Path:
-    """Returns a bundle of a policy of the session environment: two layers of 64, 24 critics behind it."""
-    commands(
-        folder / "workspace",
-        "dataset collect --env session --explore uniform --requests 3000 --seed 1 --name explored",
-        "train explored --preset laptop --set n_steps=50 --name served",
-        f"export served --to {folder / 'policy.zip'}",
-    )
-    return folder / "policy.zip"
+    """Returns a bundle of a policy of the session environment, of two layers of 64, that learned from `explored`."""
+    workspace, bundle = folder / "workspace", folder / "policy.zip"
+    how = ("--env", "session", "--explore", "uniform", "--requests", 3_000, "--name", "explored")
+    mtf(workspace, "dataset", "collect", *how)
+    trained = mtf(workspace, "train", "explored", "--preset", "laptop", "--set", "n_steps=50")
+    mtf(workspace, "export", trained["run_id"], "--to", bundle)
+    return bundle
 
 
 class Server:

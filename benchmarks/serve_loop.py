@@ -9,32 +9,24 @@ coverage` and `train`, as commands, and the new policy is compared with the one 
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
-from typing import Any
 
-from serve import Caller, Server, some_bundle
+from serve import Caller, Server, mtf, some_bundle
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from mtf_engine.environments.session import SessionEnvironment
-from tests.browsing import MTF
 from tests.serving import play
 
 
 def loop(folder: Path, n_requests: int) -> None:
     """Plays, imports, certifies and trains; exits with 1 where one of them does not do what it should."""
-
-    def mtf(*words: object) -> Any:
-        command = [*MTF, "--workspace", folder / "workspace", "--json", *map(str, words)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    bundle, log = some_bundle(folder), folder / "served"
+    bundle, log, workspace = some_bundle(folder), folder / "served", folder / "workspace"
+    live = json.loads(zipfile.ZipFile(bundle).read("manifest.json"))["origin"]["run_id"]
     server = Server(bundle, "--explore", "uniform", "--log", log, "--seed", "7")
     try:
         began = time.perf_counter()
@@ -43,15 +35,14 @@ def loop(folder: Path, n_requests: int) -> None:
     finally:
         server.stop()
     print(f"{asked:,} requests in {seconds:.0f} s, {asked - same} shown in another order than the server's")
-    imported = mtf(
-        "dataset", "import", log, "--mapping", log / "mapping.yaml", "--like", "explored", "--name", "again"
-    )
+    how = ("--mapping", log / "mapping.yaml", "--like", "explored", "--name", "again")
+    imported = mtf(workspace, "dataset", "import", log, *how)
     print(f"imported: {imported['requests']:,} requests, {imported['impressions']:,} impressions")
-    certificate = mtf("bounds", "coverage", "again")
+    certificate = mtf(workspace, "bounds", "coverage", "again")
     print(f"certificate: {certificate['reason']}; {certificate['n_control']:,} rows of control users")
-    trained = mtf("train", "again", "--preset", "laptop", "--set", "n_steps=300", "--name", "next")
+    trained = mtf(workspace, "train", "again", "--preset", "laptop", "--set", "n_steps=300")
     print(f"trained: {trained['run_id']} {trained['state']}")
-    for row in mtf("evaluate", trained["run_id"], "served", "--on", "again", "--no-floors"):
+    for row in mtf(workspace, "evaluate", trained["run_id"], live, "--on", "again", "--no-floors"):
         print(f"  {row['run_id']}: weighted GAUC {row['weighted_gauc']:.4f} on {row['split']} rows")
     if imported["requests"] != asked or not certificate["passed"] or trained["state"] != "completed":
         sys.exit("the loop does not close")
