@@ -58,7 +58,16 @@ class Server:
 
     def __init__(self, bundle: Path, *options: str | Path) -> None:
         self.port = free_port()
-        command = [*MTF, "serve", bundle, "--port", str(self.port), *options]
+        command = [
+            *MTF,
+            "--workspace",
+            bundle.parent / "workspace",
+            "serve",
+            bundle,
+            "--port",
+            str(self.port),
+            *options,
+        ]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         wait_until(self.is_there, "the server answers")
 

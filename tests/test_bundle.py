@@ -36,6 +36,7 @@ from tests import mutants
 FUSION = FusionSpec.default(("click", "watch", "skip"), negative=("skip",), bias=("click",))
 FEATURES = ("age", "clicks", "new", "left")
 HALF_WIDTH = 0.15
+SERVING = Path(__file__).parent.parent / "docs" / "serving.md"
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +142,7 @@ def test_the_lines_that_serve_it_run_and_the_reference_scorer_agrees_with_the_gr
     exec(serving_lines(manifest, told), served)
     assert served["log_final_scores"].shape == served["best_first"].shape == (1, 60)
     assert len([line for line in serving_lines(manifest, told).splitlines() if line]) <= 10
+    assert f"```python\n{serving_lines(manifest, 'policy.zip')}```" in SERVING.read_text()
     readme = bundle_readme(manifest, "policy.zip")
     assert (
         all(f'"{name}"' in readme for name in (*FEATURES, *FUSION.predictions)) and "not approved" in readme
