@@ -159,6 +159,9 @@ WRONG = {
     "no candidates": ({"predictions": []}, 422, "requests.0.predictions: has no candidates"),
     "a later step": ({"step": 3}, 409, "step: is 3, and session s0 goes on with 0"),
     "another year": ({"timestamp": "1850-01-01"}, 422, "lies in the year 1850"),
+    "far from UTC": ({"timestamp": "0001-01-01T00:00:00+14:00"}, 422, "lies in the year 1;"),
+    "an invisible id": ({"session_id": "s\0"}, 422, "requests.0.session_id: is not text that can be"),
+    "a deep body": (b"[" * 100_000, 400, "parsing the body"),
     "a huge body": (b" " * (MOST_BYTES + 1), 413, "has more than"),
 }
 
@@ -227,6 +230,11 @@ def test_a_log_goes_on_after_a_line_that_was_cut_off_and_is_one_servers(bundle, 
     ]
     with pytest.raises(Refusal, match="another exploration; name a new folder"):
         served(bundle, "baseline", log)
+    requests.write_bytes(whole + b"[]\n")
+    with pytest.raises(Refusal, match="a line that no server of a bundle wrote"):
+        served(bundle, "uniform", log)
+    with pytest.raises(Refusal, match="is a file, and a log is a folder"):
+        served(bundle, "uniform", requests)
 
 
 def test_what_cannot_be_explored_or_reached_is_refused(bundle, path, tmp_path):
@@ -242,6 +250,7 @@ def test_what_cannot_be_explored_or_reached_is_refused(bundle, path, tmp_path):
     shell = Shell(tmp_path / "workspace")
     assert "0.0.0.0 is reached by others" in shell.refused("serve", str(path), "--host", "0.0.0.0")
     assert "cannot be read as a bundle" in shell.refused("serve", str(tmp_path / "none.zip"))
+    assert "says nothing of --explore baseline" in shell.refused("serve", str(path), "--bounds", "narrow")
     assert "there is no port 0" in shell.refused("serve", str(path), "--port", "0")
 
 

@@ -60,6 +60,8 @@ def serve(
 
     if not 0 <= control_share <= 1:
         raise Refusal(f"--control-share is {control_share:g}; give 0 to 1")
+    if bounds and explore is Exploration.BASELINE:
+        raise Refusal(f"--bounds {bounds} says nothing of --explore baseline; leave it out, or explore")
     if sigma <= 0:
         raise Refusal(f"--sigma is {sigma:g}; give a number above 0")
     refuse_place(host, port, insecure)

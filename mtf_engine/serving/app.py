@@ -124,7 +124,10 @@ def _tell_refusals(app: FastAPI, metrics: Metrics) -> None:
             return told(422, "the body is no JSON object; send one, with Content-Type: application/json")
         place = ".".join(map(str, first["loc"][1:]))
         more = f" ({len(rest)} more like it)" if rest else ""
-        return told(422, f"{place}: {first['msg']}{more}; docs/serving.md tells what is taken")
+        return told(
+            422,
+            f"{place}: {first['msg'].removeprefix('Value error, ')}{more}; docs/serving.md tells what is taken",
+        )
 
     @app.exception_handler(AnyHTTPException)
     async def other(_: Request, error: AnyHTTPException) -> Response:

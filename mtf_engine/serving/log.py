@@ -29,6 +29,8 @@ class ServedLog:
 
         A Refusal where another server writes to it, or where what is there means something else than `mapping`.
         """
+        if folder.exists() and not folder.is_dir():
+            raise Refusal(f"{folder} is a file, and a log is a folder; name another")
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.mapping = folder, mapping
         self.requests, self.impressions = _Lines(folder / REQUESTS), _Lines(folder / IMPRESSIONS)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from mtf_engine.disk import refusals
 from mtf_engine.exploration.policies import Exploration
@@ -24,7 +24,7 @@ REMEMBERED, REMEMBERED_CANDIDATES = 10_000, 1_000_000
 """Requests whose feedback is waited for, and their candidates in all, some 100 MB."""
 SESSIONS = 100_000
 """Sessions whose next step is known; those that rested longest are forgotten."""
-YEARS = range(1900, 2100)
+YEARS = range(1970, 2100)
 RESERVED = {column.name for column in (*REQUEST_FILE, *IMPRESSION_FILE)} - {"watch_time"}
 
 
@@ -32,7 +32,13 @@ def _text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-Id = Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=200)]
+def _plain(value: str) -> str:
+    if not value.isprintable() or value != value.strip():
+        raise ValueError("is not text that can be printed, without blanks around it")
+    return value
+
+
+Id = Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=200), AfterValidator(_plain)]
 Number = Annotated[float, Field(strict=True)]
 Count = Annotated[int, Field(strict=True, ge=0, le=MOST)]
 
@@ -122,9 +128,12 @@ class Service:
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._waiting: OrderedDict[str, Request] = OrderedDict()
         self._n_waiting = 0
-        for row in log.requests if log else ():
-            when = datetime.fromisoformat(row["timestamp"]).replace(tzinfo=UTC)
-            self._move({row["session_id"]: Session(row["user_id"], row["step"], when)})
+        try:
+            for row in log.requests if log else ():
+                when = datetime.fromisoformat(row["timestamp"]).replace(tzinfo=UTC)
+                self._move({row["session_id"]: Session(row["user_id"], row["step"], when)})
+        except (ValueError, LookupError, TypeError):
+            raise Refusal("the log has a line that no server of a bundle wrote; name a new folder") from None
 
     def score(self, asked: Sequence[Asked]) -> list[dict[str, Any]]:
         """Returns an answer a request; a Refused where one is wrong, and then none of them is logged."""
@@ -281,9 +290,9 @@ class Service:
         """Returns where a session is with this request; a Refused where an import would refuse the log for it."""
         assert one.session_id is not None and one.user_id is not None and one.step is not None
         when = one.timestamp or datetime.now(UTC)
-        when = when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
         if when.year not in YEARS:
-            raise Refused(f"{where}.timestamp: lies in the year {when.year}; send a time from 1900 to 2099")
+            raise Refused(f"{where}.timestamp: lies in the year {when.year}; send a time from 1970 to 2099")
+        when = when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
         before = moved.get(one.session_id) or self._sessions.get(one.session_id)
         step = before.step + 1 if before else 0
         if one.step != step:
