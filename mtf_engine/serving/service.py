@@ -133,6 +133,8 @@ class Service:
                 when = datetime.fromisoformat(row["timestamp"]).replace(tzinfo=UTC)
                 self._move({row["session_id"]: Session(row["user_id"], row["step"], when)})
         except (ValueError, LookupError, TypeError):
+            assert log is not None
+            log.close()
             raise Refusal("the log has a line that no server of a bundle wrote; name a new folder") from None
 
     def score(self, asked: Sequence[Asked]) -> list[dict[str, Any]]:
