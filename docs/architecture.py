@@ -9,7 +9,7 @@ PAGE = ROOT / "docs/architecture.md"
 BEGIN, END = "<!-- rooms: written by `make docs` -->\n", "<!-- end of rooms -->\n"
 ROOMS = (
     "registry_versions", "logs", "exploration", "environments", "policies", "evaluation", "learning", "algos",
-    "release", "study", "runs", "questions", "work", "commands",
+    "release", "study", "runs", "questions", "work", "serving", "commands",
 )  # fmt: skip
 """In the order that data goes, lowest first."""
 

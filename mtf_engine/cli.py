@@ -22,6 +22,7 @@ from mtf_engine.commands import (
     progressive,
     review,
     runs,
+    serve,
     tune,
     upkeep,
 )
@@ -72,5 +73,6 @@ app.add_typer(livetest.app)
 app.add_typer(progressive.app)
 app.add_typer(compare.app)
 app.add_typer(review.app, name="review")
+app.add_typer(serve.app)
 app.add_typer(notify.app, name="notify")
 app.add_typer(upkeep.app)

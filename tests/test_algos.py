@@ -10,6 +10,7 @@ import torch
 
 from mtf_engine.algos import ALGOS
 from mtf_engine.learning.training import fit, load_critics, make_config, save_critics
+from mtf_engine.policies import reference_scorer
 from mtf_engine.policies.candidates import CandidatePolicy
 from mtf_engine.policies.graphs import policy_graph
 from mtf_engine.policies.networks import Actor, ConstantAction, LinearPolicy, OffsetPolicy
@@ -177,6 +178,8 @@ def test_a_saved_policy_and_its_critics_answer_as_the_trained_ones(name, tmp_pat
     loaded = Policy.load(tmp_path / "policy.safetensors")
     np.testing.assert_array_equal(loaded.act(log[:].observations), algo.policy.act(log[:].observations))
     assert loaded.info["algo"] == name
+    scored = reference_scorer.act(*reference_scorer.read(loaded.to_bytes()), log[:].observations)
+    np.testing.assert_allclose(scored, loaded.act(log[:].observations), atol=1e-5)
     if algo.critics is not None:
         save_critics(algo.critics, tmp_path / "critics.safetensors")
         context = (log[:].observations, log[:].baseline_actions, log[:].lower, log[:].upper, log[:].actions)
@@ -193,6 +196,8 @@ def test_its_graph_answers_as_the_policy(name):
     session = onnxruntime.InferenceSession(policy_graph(algo.policy, None))
     (actions,) = session.run(None, {"observations": log[:].observations})
     np.testing.assert_allclose(actions, algo.policy.act(log[:].observations), atol=1e-6)
+    scored = reference_scorer.act(*reference_scorer.read(algo.policy.to_bytes()), log[:].observations)
+    np.testing.assert_allclose(scored, actions, atol=1e-5)
 
 
 @pytest.mark.parametrize("rewards", [*REWARDS, pytest.param("zero", marks=pytest.mark.slow)])

@@ -33,7 +33,9 @@ LAYERS = (
     ("runs",),
     ("questions",),
     ("work",),
-    ("commands", "cli", "__main__", "dashboard", "__init__"),
+    ("dashboard",),
+    ("serving",),
+    ("commands", "cli", "__main__", "__init__"),
 )
 """Rooms of the engine from the ground up: a file imports from its own layer and those before it.
 

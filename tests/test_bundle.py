@@ -5,6 +5,7 @@ import io
 import json
 import re
 import resource
+import shutil
 import struct
 import subprocess
 import sys
@@ -22,9 +23,10 @@ import torch
 
 from mtf_engine.fusion import log_final_score
 from mtf_engine.logs.schema import EvaluationRows
-from mtf_engine.policies import answering
+from mtf_engine.policies import answering, reference_scorer
 from mtf_engine.policies.bundle import MANIFEST, export, verify
 from mtf_engine.policies.bundle_reading import MEMBERS, manifest_hash
+from mtf_engine.policies.bundle_readme import SCORER, bundle_readme, serving_lines
 from mtf_engine.policies.graphs import Clip
 from mtf_engine.policies.networks import Actor, Standardise
 from mtf_engine.policies.policy import Policy
@@ -34,6 +36,7 @@ from tests import mutants
 FUSION = FusionSpec.default(("click", "watch", "skip"), negative=("skip",), bias=("click",))
 FEATURES = ("age", "clicks", "new", "left")
 HALF_WIDTH = 0.15
+SERVING = Path(__file__).parent.parent / "docs" / "serving.md"
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +134,36 @@ def test_the_policy_inside_is_the_policy(bundle, policy, tmp_path):
     path = tmp_path / "policy.safetensors"
     path.write_bytes(contents(bundle)["policy.safetensors"])
     assert Policy.load(path).to_bytes() == policy.to_bytes()
+
+
+def test_the_lines_that_serve_it_run_and_the_reference_scorer_agrees_with_the_graphs(bundle, tmp_path):
+    manifest, told = json.loads(contents(bundle)[MANIFEST]), str(bundle)
+    served: dict = {}
+    exec(serving_lines(manifest, told), served)
+    assert served["log_final_scores"].shape == served["best_first"].shape == (1, 60)
+    assert len([line for line in serving_lines(manifest, told).splitlines() if line]) <= 10
+    assert f"```python\n{serving_lines(manifest, 'policy.zip')}```" in SERVING.read_text()
+    readme = bundle_readme(manifest, "policy.zip")
+    assert (
+        all(f'"{name}"' in readme for name in (*FEATURES, *FUSION.predictions)) and "not approved" in readme
+    )
+
+    assert set(re.findall(r"^ *(?:import|from) (\w+)", SCORER.read_text(), re.MULTILINE)) == {
+        "io", "json", "sys", "typing", "zipfile", "numpy",
+    }  # fmt: skip
+    assert len(SCORER.read_text().splitlines()) < 100
+    command = [sys.executable, "-I", shutil.copy(SCORER, tmp_path), bundle]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert [float(off) < 1e-5 for off in re.findall(r"most (\S+) off", done.stdout)] == [True, True]
+    g = np.random.default_rng(4)
+    observations, predictions = g.normal(20, 30, (9, 4)).astype(np.float32), g.uniform(0, 1, (9, 7, 3))
+    actions = reference_scorer.act(
+        *reference_scorer.read(contents(bundle)["policy.safetensors"]), observations
+    )
+    scores = reference_scorer.log_final_scores(manifest["fusion"], actions, predictions)
+    session = onnxruntime.InferenceSession(contents(bundle)["scores.onnx"])
+    asked = {"observations": observations, "predictions": predictions.astype(np.float32)}
+    np.testing.assert_allclose(scores, session.run(None, asked)[0], atol=1e-5, rtol=1e-5)
 
 
 def test_verify_needs_numpy_and_onnxruntime_alone(bundle):

@@ -370,8 +370,11 @@ def test_a_policy_that_nobody_approved_goes_live_only_where_that_is_said(
     (training,) = filled.workspace.registry.runs(kind="train")
     live = ("export", training.id, "--to", str(tmp_path / "live.zip"), "--for", "live")
     assert "is not approved for live use" in filled.refused(*live) and not list(tmp_path.iterdir())
-    manifest = filled(*live, "--unapproved")["manifest"]
-    assert (manifest["purpose"], manifest["approved"]) == ("live", False)
+    told = filled(*live, "--unapproved", "--readme")
+    assert (told["manifest"]["purpose"], told["manifest"]["approved"]) == ("live", False)
+    assert told["beside"] == ["live.md", "reference_scorer.py"]
+    assert {path.name for path in tmp_path.iterdir()} == {"live.zip", *told["beside"]}
+    assert training.id in (tmp_path / "live.md").read_text()
 
 
 def test_what_is_held_in_bounds_is_served_and_scored_so(filled: Shell, tmp_path: Path) -> None:

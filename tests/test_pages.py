@@ -143,7 +143,9 @@ def test_home_counts_what_is_there(filled):
 
 
 def test_export_shows_that_the_bundle_answers_as_the_policy_does(filled):
-    assert "Verified with numpy and onnxruntime alone" in opened("export").success[0].value
+    app = opened("export")
+    assert "Verified with numpy and onnxruntime alone" in app.success[0].value
+    assert any("onnxruntime.InferenceSession" in code.value for code in app.code)
 
 
 def test_a_policy_that_is_no_run_is_exported_for_logs_like_one(filled):

@@ -187,10 +187,16 @@ def export(
     unapproved: Annotated[
         bool, typer.Option("--unapproved", help="For live use although nobody has approved it.")
     ] = False,
+    readme: Annotated[
+        bool,
+        typer.Option(
+            "--readme", help="Beside it: how to serve it (FILE.md), and a reference scorer in numpy."
+        ),
+    ] = False,
 ) -> None:
     """Write a policy as a bundle that a server loads, after checking that it computes the same."""
     from mtf_engine.commands.foreground import finish
-    from mtf_engine.work.export import fetch_bundle, submit_export
+    from mtf_engine.work.export import fetch_bundle, submit_export, write_readme
 
     if not to.absolute().parent.is_dir():
         raise Refusal(f"there is no folder {to.parent} to write {to.name} to; create it")
@@ -199,7 +205,8 @@ def export(
         shell.workspace, submit_export(shell.workspace, run, on, plan, purpose.value, unapproved)
     )
     fetch_bundle(shell.workspace, exported.id, to)
-    shell.show(exported.result)
+    result = exported.result or {}
+    shell.show(result | ({"beside": write_readme(result["manifest"], to)} if readme else {}))
 
 
 @command(app, "verify policy.zip --json")

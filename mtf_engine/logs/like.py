@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mtf_engine.logs.columns import Feedback
-from mtf_engine.logs.mapping import Mapping, Predict, ProfileColumns
+from mtf_engine.logs.mapping import FusionChoice, Mapping, Predict, ProfileColumns
 from mtf_engine.logs.schema import DatasetMeta
 from mtf_engine.logs.sessions import fit_encoder
 from mtf_engine.observation import ObservationEncoder
@@ -60,9 +60,10 @@ class Like:
             if model.inputs:
                 columns = _columns(model.inputs).model_dump()
                 told["predict"] = Predict(signals=model.behaviours, **columns)
+        theirs = told | {"fusion": FusionChoice(dimensions=meta.fusion.dimensions)}
         for part in ("fusion", "signals", "profile", "predict"):
             said = getattr(mapping, part)
-            if said != Mapping.model_fields[part].get_default() and not _alike(said, told.get(part)):
+            if said != Mapping.model_fields[part].get_default() and not _alike(said, theirs.get(part)):
                 raise Refusal(
                     f"the mapping says {part}, and {self.name} has its own; leave {part} or --like out"
                 )
@@ -158,7 +159,9 @@ def _alike(said: Any, told: Any) -> bool:
     if isinstance(said, ProfileColumns) and isinstance(told, ProfileColumns):
         parts = ("numeric", "categorical", *(("signals",) if isinstance(said, Predict) else ()))
         return all(_alike(getattr(said, part), getattr(told, part, ())) for part in parts)
-    return isinstance(said, tuple) and isinstance(told, tuple) and set(said) == set(told)
+    if isinstance(said, tuple) and isinstance(told, tuple):
+        return set(said) == set(told)
+    return bool(said == told)
 
 
 def _unseen(values: pd.Series, known: tuple[str, ...]) -> pd.Series:

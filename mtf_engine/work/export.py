@@ -1,5 +1,6 @@
 """Exports: the policy of a training as a bundle, once it is shown to compute the same."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -136,6 +137,16 @@ def read_bundle(workspace: Workspace, export_id: str) -> bytes:
 def fetch_bundle(workspace: Workspace, export_id: str, to: Path) -> None:
     """Copies the bundle of a completed export to `to`, where it appears at once or not at all."""
     write_atomically(to, read_bundle(workspace, export_id))
+
+
+def write_readme(manifest: Mapping[str, Any], bundle: Path) -> list[str]:
+    """Returns the names of what is written beside a `bundle`: what to know of it, and the reference scorer."""
+    from mtf_engine.policies.bundle_readme import SCORER, bundle_readme
+
+    readme = bundle.with_name(f"{bundle.stem}.md")
+    write_atomically(readme, bundle_readme(manifest, bundle.name).encode())
+    write_atomically(bundle.with_name(SCORER.name), SCORER.read_bytes())
+    return [readme.name, SCORER.name]
 
 
 def export(job: Job, config: ExportConfig) -> dict[str, Any]:

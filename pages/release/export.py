@@ -1,12 +1,14 @@
 """Export a policy: the bundle that a server loads. Decides whether that bundle can be trusted."""
 
-from typing import NamedTuple
+import shlex
+from typing import Any, NamedTuple
 
 import pandas as pd
 import streamlit as st
 
 from mtf_engine.permissions import Action
 from mtf_engine.policies.bundle import MANIFEST
+from mtf_engine.policies.bundle_readme import SCORER, bundle_readme, serving_lines
 from mtf_engine.registry import DEFAULT, REGRESSION, DatasetRow, RunRow, RunState, is_fixed, run_of
 from mtf_engine.release.review import approval
 from mtf_engine.runs import executor
@@ -123,10 +125,11 @@ def show_bundle(run: RunRow) -> None:
         st.error(
             f"The bundle answers otherwise than the policy, largest difference {checked['max_abs_diff']:.1e}."
         )
+    name = f"{run.config['run_id'].replace(':', '-')}.zip"
     access.download_button(
         f"Download policy.zip ({len(bundle) / 1024:,.0f} KB)",
         bundle,
-        f"{run.config['run_id'].replace(':', '-')}.zip",
+        name,
         "application/zip",
         type="primary",
         on_click="ignore",
@@ -144,8 +147,35 @@ def show_bundle(run: RunRow) -> None:
     held = {MANIFEST, *(run.result or {})["manifest"]["sha256"]}
     table = pd.DataFrame([pair for pair in contents.items() if pair[0] in held], columns=["File", "Holds"])
     st.dataframe(table, placeholder="", hide_index=True, alt="Files of the bundle")
+    show_serving((run.result or {})["manifest"], name)
     with st.expander("Manifest"):
         st.json(run.result or {})
+
+
+def show_serving(manifest: dict[str, Any], name: str) -> None:
+    """Draws how a server loads the bundle in the file `name`, and what to read beside it."""
+    st.header("Serve it", anchor=False)
+    st.code(serving_lines(manifest, name), language="python", wrap_lines=True)
+    st.caption("For tests and staging, by HTTP (docs/serving.md):")
+    st.code(f"mtf serve {shlex.quote(name)}", language=None, wrap_lines=True)
+    left, right = st.columns(2)
+    readme = f"{name.removesuffix('.zip')}.md"
+    access.download_button(
+        "Download its README",
+        bundle_readme(manifest, name),
+        readme,
+        "text/markdown",
+        place=left,
+        on_click="ignore",
+    )
+    access.download_button(
+        f"Download {SCORER.name} (numpy alone)",
+        SCORER.read_text(),
+        SCORER.name,
+        "text/x-python",
+        place=right,
+        on_click="ignore",
+    )
 
 
 def main() -> None:
