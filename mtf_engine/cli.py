@@ -22,6 +22,7 @@ from mtf_engine.commands import (
     progressive,
     review,
     runs,
+    shadow,
     tune,
     upkeep,
 )
@@ -69,6 +70,7 @@ app.add_typer(models.app)
 app.add_typer(tune.app)
 app.add_typer(abtest.app)
 app.add_typer(livetest.app)
+app.add_typer(shadow.app)
 app.add_typer(progressive.app)
 app.add_typer(compare.app)
 app.add_typer(review.app, name="review")

@@ -149,6 +149,7 @@ def show_deviation(found: Case, runs: dict[str, RunRow]) -> None:
     query = {"policies": one.candidate, "on": one.dataset_id}
     with st.container(horizontal=True):
         for tab, label in (
+            (places.SHADOW, "Shadow diff →"),
             (places.CRITICS, "What its critics say →"),
             (places.REQUEST, "Explain one request →"),
         ):

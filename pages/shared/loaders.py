@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     from mtf_engine.evaluation import EvaluationResult
     from mtf_engine.evaluation.explain import Explanation, LoggedRequest
+    from mtf_engine.evaluation.shadow import Shadow
     from mtf_engine.evaluation.what_if import WhatIf
     from mtf_engine.questions.exploring import PolicyActions
 
@@ -321,6 +322,20 @@ def _what_if(policies: tuple[str, ...], dataset_id: str, content_hash: str, sign
     from mtf_engine.questions.what_if import reward_what_if
 
     return reward_what_if(workspace(), policies, dataset_id, signal)
+
+
+def shadowed(candidate: str, against: str, row: DatasetRow, top_k: int | None) -> "Shadow":
+    """Returns what a candidate ranks otherwise than another policy on a log, by the command line's seed."""
+    return _shadowed(candidate, against, row.id, row.content_hash, top_k)
+
+
+@st.cache_data(show_spinner="Both policies rank the log…", max_entries=50)
+def _shadowed(
+    candidate: str, against: str, dataset_id: str, content_hash: str, top_k: int | None
+) -> "Shadow":
+    from mtf_engine.questions.shadow import shadow_diff
+
+    return shadow_diff(workspace(), candidate, against, dataset_id, top_k=top_k)
 
 
 def live_arms(upload: "UploadedFile") -> Arms:
