@@ -276,18 +276,13 @@ def test_a_run_outlives_its_dashboard_and_a_new_one_shows_it(workspace, serve, t
 @pytest.mark.slow
 def test_a_finished_round_is_decided_by_name_and_its_bundle_is_approved(workspace, serve, tab, tmp_path):
     candidate = newest_training(workspace)
-    log = workspace.dataset("explored").id
-    one = a_round(1, "baseline", gain=0.05).model_copy(update={"candidate": candidate, "dataset_id": log})
+    one = a_round(1, "baseline", gain=0.05).model_copy(update={"candidate": candidate})
     add_rounds(workspace, one)
     page = tab.open(f"{serve(workspace).url}/rounds")
     expect(page.locator(".js-plotly-plot")).to_have_count(2)
     assert not violations(page)
     page.get_by_role("link", name="Review it").click()
     expect(page.locator("h1")).to_have_text("Review")
-    page.get_by_role("link", name="Shadow diff").click()
-    expect(page.get_by_text("hold the same items")).to_be_visible()
-    assert not violations(tab.drawn())
-    page.go_back()
     expect(page.get_by_text("every guardrail holds")).to_be_visible()
     tab.drawn().get_by_text("promote", exact=True).filter(visible=True).last.click()
     page.get_by_label("Your name").fill("Ada Analyst")
@@ -310,6 +305,18 @@ def test_a_finished_round_is_decided_by_name_and_its_bundle_is_approved(workspac
     with zipfile.ZipFile(tmp_path / "policy.zip") as file:
         manifest = json.loads(file.read("manifest.json"))
     assert manifest["approved"] and manifest["approval"]["name"] == "Ada Analyst"
+    tab.check()
+
+
+@pytest.mark.slow
+def test_the_shadow_diff_of_a_candidate_is_reached_from_its_review(workspace, serve, tab):
+    found = {"candidate": newest_training(workspace), "dataset_id": workspace.dataset("explored").id}
+    add_rounds(workspace, a_round(1, "baseline", gain=0.05).model_copy(update=found))
+    page = tab.open(f"{serve(workspace).url}/review")
+    page.get_by_role("link", name="Shadow diff").click()
+    expect(page.get_by_text("hold the same items")).to_be_visible()
+    expect(page.get_by_text("Requests that differ most")).to_be_visible()
+    assert not violations(tab.drawn())
     tab.check()
 
 

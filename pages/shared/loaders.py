@@ -34,7 +34,7 @@ from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.live_users import Arms, read_arms
 from mtf_engine.permissions import Person
 from mtf_engine.policies.heads import read_head
-from mtf_engine.registry import DatasetRow, RunRow, RunState
+from mtf_engine.registry import POLICY_KINDS, DatasetRow, RunRow, RunState
 from mtf_engine.runs import files, finding, storage
 from mtf_engine.runs.metrics import read as read_metrics
 from mtf_engine.runs.storage import open_dataset, open_policy
@@ -243,14 +243,17 @@ def _takes(path: Path) -> Takes:
 
 
 def trainings(*states: RunState) -> list[RunRow]:
-    """Returns the trainings in any of `states` (default all) that are not archived, newest first; parts at the end."""
-    kept = [run for run in workspace().registry.runs(*states, kind="train") if not run.archived]
+    """Returns the trainings and imported policies in any of `states` (default all), newest first; parts at the end.
+
+    Those that are archived are left out.
+    """
+    kept = [run for run in workspace().registry.runs(*states, kind=POLICY_KINDS) if not run.archived]
     return sorted(kept, key=lambda run: run.parent_id is not None)
 
 
 def runs_by_id() -> dict[str, RunRow]:
-    """Returns all trainings by id, newest first: what gives policies their names and methods."""
-    return {run.id: run for run in workspace().registry.runs(kind="train")}
+    """Returns all trainings and imported policies by id, newest first: what gives policies their names and methods."""
+    return {run.id: run for run in workspace().registry.runs(kind=POLICY_KINDS)}
 
 
 def facts(runs: Sequence[RunRow]) -> dict[str, dict[str, Any]]:
