@@ -23,6 +23,7 @@ from mtf_engine.commands import (
     review,
     runs,
     serve,
+    shadow,
     tune,
     upkeep,
 )
@@ -70,6 +71,7 @@ app.add_typer(models.app)
 app.add_typer(tune.app)
 app.add_typer(abtest.app)
 app.add_typer(livetest.app)
+app.add_typer(shadow.app)
 app.add_typer(progressive.app)
 app.add_typer(compare.app)
 app.add_typer(review.app, name="review")

@@ -44,6 +44,7 @@ class Action(StrEnum):
     COMPARE = "start a comparison"
     START_ROUNDS = "start rounds"
     EXPORT = "export a policy"
+    IMPORT_POLICY = "import a policy"
     STEER_RUN = "cancel, resume or move a run"
     DESCRIBE_RUN = "name, note, tag or archive a run"
     SAVE_PLAN = "save or delete a plan"
@@ -66,6 +67,7 @@ PERMISSIONS: Mapping[Action, Role] = {
     Action.COMPARE: Role.EDITOR,
     Action.START_ROUNDS: Role.EDITOR,
     Action.EXPORT: Role.EDITOR,
+    Action.IMPORT_POLICY: Role.EDITOR,
     Action.STEER_RUN: Role.EDITOR,
     Action.DESCRIBE_RUN: Role.EDITOR,
     Action.SAVE_PLAN: Role.EDITOR,

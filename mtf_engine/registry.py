@@ -38,11 +38,16 @@ LIVE, CANDIDATE = "live", "candidate"
 """Aliases of policies: what the team last made live, and what waits for its decision."""
 BEST = "@best"
 EXAMPLE_URL = "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
+POLICY_KINDS = ("train", "policy")
+"""Kinds of runs that have a policy of their own: trainings, and policies imported from a bundle."""
 ROUNDS = "progressive"
 """The kind of a run of rounds, and what its id begins with; as a policy it is the one it promoted last."""
 DEFAULT, REGRESSION = "default", "regression"
 _FIXED = re.compile(rf"{DEFAULT}|{REGRESSION}|(head|constant|random):.+")
-_DATASET_ID, _POLICY = re.compile(r"dataset-[0-9a-f]{8}"), re.compile(rf"train-[0-9a-f]{{8}}({BEST})?")
+_DATASET_ID, _POLICY = (
+    re.compile(r"dataset-[0-9a-f]{8}"),
+    re.compile(rf"({'|'.join(POLICY_KINDS)})-[0-9a-f]{{8}}({BEST})?"),
+)
 
 
 def run_of(policy: str) -> str:
@@ -56,7 +61,7 @@ def is_fixed(policy: str) -> bool:
 
 
 def is_trained(policy: str) -> bool:
-    """Returns whether a policy is of a training: neither the baseline of what it acts on nor a fixed one."""
+    """Returns whether a policy is of a run, trained or imported: neither the baseline nor a fixed one."""
     return policy != BASELINE and not is_fixed(policy)
 
 
@@ -310,16 +315,16 @@ class Registry:
     def runs(
         self,
         *states: RunState,
-        kind: str | None = None,
+        kind: str | Sequence[str] | None = None,
         dataset_id: str | None = None,
         parent_id: str | None = None,
     ) -> list[RunRow]:
-        """Returns the runs in any of `states` (default all), newest first."""
+        """Returns the runs in any of `states` (default all) and of `kind`, one or several, newest first."""
         query = sa.select(RUNS).order_by(RUNS.c.created_at.desc(), RUNS.c.id)
         if states:
             query = query.where(RUNS.c.state.in_(states))
         if kind:
-            query = query.where(RUNS.c.kind == kind)
+            query = query.where(RUNS.c.kind.in_([kind] if isinstance(kind, str) else kind))
         if dataset_id:
             query = query.where(RUNS.c.dataset_id == dataset_id)
         if parent_id:

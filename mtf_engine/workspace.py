@@ -17,6 +17,7 @@ from mtf_engine.registry import (
     BEST,
     CANDIDATE,
     LIVE,
+    POLICY_KINDS,
     REGRESSION,
     ROUNDS,
     DatasetRow,
@@ -147,15 +148,17 @@ class Workspace:
         raise Refusal(f"{len(found)} datasets are named {name!r}; use the id of one: {ids}")
 
     def trained(self, policy: str) -> RunRow:
-        """Returns the completed training behind `RUN` or `RUN@best`; Refusal if it has no such policy yet."""
+        """Returns the completed training or import behind `RUN` or `RUN@best`; Refusal if it has no such policy yet."""
         run = self.registry.run(run_of(policy))
-        if run.kind != "train":
+        if run.kind not in POLICY_KINDS:
             raise Refusal(f"{run.id} is a run of kind {run.kind}, it has no policy; name a training")
         if run.state is not RunState.COMPLETED:
             raise Refusal(f"{run.id} is {run.state}, so it has no final policy; wait for it or resume it")
         if policy.endswith(BEST) and run.best_step is None:
             raise Refusal(
                 f"{run.id} has no best step, since its log had no validation users; use its last, {run.id}"
+                if run.kind == "train"
+                else f"{run.id} was imported, and has one policy, {run.id}"
             )
         return run
 

@@ -308,6 +308,18 @@ def test_a_finished_round_is_decided_by_name_and_its_bundle_is_approved(workspac
     tab.check()
 
 
+@pytest.mark.slow
+def test_the_shadow_diff_of_a_candidate_is_reached_from_its_review(workspace, serve, tab):
+    found = {"candidate": newest_training(workspace), "dataset_id": workspace.dataset("explored").id}
+    add_rounds(workspace, a_round(1, "baseline", gain=0.05).model_copy(update=found))
+    page = tab.open(f"{serve(workspace).url}/review")
+    page.get_by_role("link", name="Shadow diff").click()
+    expect(page.get_by_text("hold the same items")).to_be_visible()
+    expect(page.get_by_text("Requests that differ most")).to_be_visible()
+    assert not violations(tab.drawn())
+    tab.check()
+
+
 def approved(workspace: Workspace) -> bool:
     newest = workspace.registry.runs(kind="export")[0]
     return bool(newest.result and newest.result["manifest"]["approved"])

@@ -30,7 +30,7 @@ from mtf_engine.policies.bundle_readme import SCORER, bundle_readme, serving_lin
 from mtf_engine.policies.graphs import Clip
 from mtf_engine.policies.networks import Actor, Standardise
 from mtf_engine.policies.policy import Policy
-from mtf_engine.spec import BoundsPlan, Box, FusionSpec, Refusal
+from mtf_engine.spec import BoundsPlan, Box, FusionDimension, FusionSpec, Refusal
 from tests import mutants
 
 FUSION = FusionSpec.default(("click", "watch", "skip"), negative=("skip",), bias=("click",))
@@ -122,6 +122,7 @@ def test_the_manifest_says_what_is_needed_to_serve_and_no_path(bundle):
     assert manifest["features"] == list(FEATURES)
     assert manifest["standardised"] == ["age", "clicks", "left"]
     assert manifest["approved"] is False and manifest["clipped_to_bounds"] is False
+    assert manifest["negative_pows"] == [], "the only one is that of a negative behaviour"
     assert manifest["origin"]["dataset_hash"] == "abc"
     assert manifest["evaluation"] == {"value": 0.7}
     assert FusionSpec.model_validate(manifest["fusion"]) == FUSION
@@ -393,7 +394,10 @@ def test_a_policy_of_what_shows_no_candidates_is_written_alone(policy, rows, tmp
 
 
 def test_clipped_actions_stay_in_the_bounds_around_the_baseline(policy, rows, tmp_path):
-    baseline = Policy.baseline(FUSION, FEATURES, policy.numeric_mask)
+    wide = FusionDimension(prediction="click", kind="pow", low=-1, high=1)  # the pow is the action itself
+    fusion = FUSION.model_copy(update={"dimensions": (wide, *FUSION.dimensions[1:])})
+    policy, rows = replace(policy, fusion=fusion), replace(rows, fusion=fusion)
+    baseline = Policy.baseline(fusion, FEATURES, policy.numeric_mask)
     clip = Clip(baseline, BoundsPlan.symmetric(HALF_WIDTH, 4))
     manifest = export(policy, tmp_path / "clipped.zip", rows=rows, clip=clip)
     assert manifest["clipped_to_bounds"] is True and manifest["clip_bounds"]["upper"] == [HALF_WIDTH] * 4
@@ -403,6 +407,11 @@ def test_clipped_actions_stay_in_the_bounds_around_the_baseline(policy, rows, tm
     expected = policy.act(rows.observations).clip(-HALF_WIDTH, HALF_WIDTH)
     np.testing.assert_allclose(actions, expected, atol=1e-6)
     assert np.abs(expected).max() == pytest.approx(HALF_WIDTH), "the clip must have had something to do"
+    (told,) = manifest["negative_pows"]
+    assert (told["prediction"], told["share"]) == ("click", pytest.approx((expected[:, 0] < 0).mean()))
+    assert told["lowest"] == pytest.approx(min(expected[:, 0])) and told["share"] > 0, (
+        "as it is served, in its bounds"
+    )
 
 
 def test_bounds_per_segment_cannot_be_clipped_to(policy, rows, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from streamlit.testing.v1 import AppTest
 
 from mtf_engine import sealed
 from mtf_engine.evaluation import EvaluationResult
+from mtf_engine.questions.shadow import shadow_diff
 from mtf_engine.runs import files
-from pages.shared.places import CRITICS, DEVIATION
+from pages.shared.places import CRITICS, DEVIATION, SHADOW
 from tests.test_pages import button, checked, empty, filled, opened, tables, texts
 from tests.workspaces import copy_workspace
 
@@ -239,3 +241,29 @@ def test_critics_show_a_histogram_inside_against_outside_of_all_and_of_one(fille
         shown = next(table for table in tables(app) if "inside, %" in table)
         assert shown[["inside, %", "outside, %"]].sum().tolist() == pytest.approx([100, 100])
         assert "Inside against outside the bounds" in [header.value for header in app.header]
+
+
+def test_the_shadow_diff_shows_what_the_command_tells_and_opens_each_request_in_explain(filled):
+    (train,) = filled.registry.runs(kind="train")
+    test = next(row for row in filled.registry.datasets() if row.name == "test")
+    app = opened("policies", tab=SHADOW, policies=train.id, on=test.id, top_places="3")
+    found = shadow_diff(filled, train.id, "baseline", test.id, top_k=3)
+    assert f"{found.overlap.value:.1%}" in texts(app)
+    assert list(table(app, "items in common")["share of requests"]) == list(found.in_common)
+    requests = table(app, "request", "Explain")
+    assert list(requests["request"]) == [one.request_id for one in found.requests]
+    assert list(table(app, "of the log final score")["shift"]) == [
+        found.score_mean.difference.value,
+        found.score_spread.difference.value,
+    ]
+    risen = table(app, "tenth", "live")
+    assert risen["candidate"].sum() == pytest.approx(1) and "By user segment" in {
+        e.label for e in app.expander
+    }
+    assert f"shadow {train.id} --against baseline --on {test.id} --top-k 3" in texts(app)
+    page, _, query = requests["Explain"][0].partition("?")
+    explained = opened(page, **{name: values[0] for name, values in parse_qs(query).items()})
+    assert explained.text_input(key="request").value == str(found.requests[0].request_id)
+    assert table(explained, "item_id", "rank, baseline") is not None
+    none = opened(page, tab=SHADOW, policies=train.id, on=test.id, top_places="90")
+    assert "no request of this log" in none.error[0].value

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtf_engine.fusion import PREDICTION_FLOOR, log_final_score
+from mtf_engine.policies.monotony import negative_pows, sentences
 from mtf_engine.spec import FusionDimension, FusionSpec
 
 SPEC = FusionSpec.default(("click", "like", "hate"), negative=("hate",), bias=("like",))
@@ -76,3 +77,26 @@ def test_torch_gives_the_same_scores_with_gradients():
     scores.sum().backward()
     assert tensor.grad is not None
     assert (tensor.grad != 0).all()
+
+
+def test_a_pow_that_ranks_against_a_good_thing_is_named_with_the_requests_it_does_so_on():
+    fusion = FusionSpec(
+        predictions=("click", "like", "skip", "watch"),
+        dimensions=(
+            FusionDimension(prediction="click", kind="pow", low=-1, high=1),  # the pow is the action
+            FusionDimension(prediction="like", kind="pow", low=-2, high=0),
+            FusionDimension.power("skip", negative=True),
+            FusionDimension(prediction="watch", kind="pow", low=-1, high=3),
+            FusionDimension.bias("click"),
+        ),
+    )
+    actions = np.float32([[-0.5, 0, 0, 0, 0], [0.2, 0, 0, 0, 0], [-0.1, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
+    click, watch = negative_pows(fusion, actions)
+    assert (click.prediction, click.share, click.lowest) == ("click", 0.5, -0.5)
+    assert (watch.prediction, watch.share, watch.low) == ("watch", 0, -1)
+    is_so, may_be = sentences([click, watch])
+    assert "pow of click, a positive behaviour, is negative on 50.0% of the requests, -0.5 at" in is_so
+    assert may_be.endswith("may be negative, and are on none of the requests: watch")
+    told = negative_pows(fusion, actions, {"like": 0.5, "skip": -0.2, "watch": -0.1, "click": 0.0})
+    assert [one.prediction for one in told] == ["click", "like"], "what the reward says goes before the range"
+    assert told[1].share == 1.0 and not negative_pows(FusionSpec.default(("click",)), actions[:, :1])

@@ -2,8 +2,9 @@
 
 import pytest
 
+from mtf_engine.policies.monotony import NegativePow
 from mtf_engine.registry import BASELINE, RunState
-from mtf_engine.release import review
+from mtf_engine.release import memo, review
 from mtf_engine.workspace import Workspace
 from tests.fixtures.rounds import a_round, add_rounds, estimate
 from tests.test_pages import button, checked, opened, texts
@@ -97,3 +98,15 @@ def test_a_review_shows_both_metrics_and_says_where_they_disagree(team):
     rails = next(t.value for t in app.dataframe if "guardrail" in t.value)
     assert "valid consumption at least -1 %" in rails["guardrail"].tolist()
     assert not any("disagree" in w.value for w in opened("review", run="progressive-1", round="1").warning)
+
+
+def test_a_candidate_that_ranks_against_a_good_thing_is_said_to_on_the_page_and_in_the_memo(team):
+    one = a_round(4, BASELINE)
+    against = NegativePow(prediction="like", low=-1, lowest=-0.4, share=0.125)
+    told = one.model_copy(update={"policy": one.policy.model_copy(update={"negative_pows": (against,)})})
+    add_rounds(team, told, run_id="progressive-4")
+    app = opened("review", run="progressive-4")
+    said = "the pow of like, a positive behaviour, is negative on 12.5% of the requests"
+    assert said in texts(app).replace("\\", "")
+    assert said in memo.markdown(review.case(team, "progressive-4"), None)
+    assert not any("a positive behaviour" in w.value for w in opened("review", run="progressive-1").warning)

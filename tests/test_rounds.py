@@ -19,9 +19,9 @@ from mtf_engine.logs import aggregates
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.joining import joined_meta
 from mtf_engine.registry import BASELINE, RunRow, RunState
-from mtf_engine.release.rounds import Estimate, Round, predicted_return, share_of, verdict
+from mtf_engine.release.rounds import Estimate, Round, policy_figures, predicted_return, share_of, verdict
 from mtf_engine.runs import executor
-from mtf_engine.runs.storage import live_policy, open_dataset, open_policy
+from mtf_engine.runs.storage import live_policy, load_policy, open_dataset, open_policy
 from mtf_engine.spec import BoundsPlan, Refusal
 from mtf_engine.work.collect import CollectConfig
 from mtf_engine.work.import_log import submit_import
@@ -413,3 +413,19 @@ def test_the_papers_datasets_are_of_four_groups_of_users_and_of_equal_size(works
     groups = [users[name] for name in ("1", "2", "3", "test")]
     assert len(set().union(*groups)) == sum(map(len, groups)) == 160
     assert len(set(logs["3"].arrays("SELECT baseline_action FROM requests")["baseline_action"][:, 0])) > 1
+
+
+def test_a_round_tells_where_its_policy_ranks_against_a_good_thing(small_workspace):
+    (run,) = small_workspace.registry.runs(kind="train")
+    (evaluated,) = small_workspace.registry.runs(kind="evaluate")
+    log, policy = open_dataset(small_workspace, "explored"), load_policy(small_workspace, run.id)
+    first, *others = log.meta.fusion.dimensions
+    wide = first.model_copy(update={"low": -2.0, "high": 0.5})  # its pow is -0.75 at action 0
+    fusion = log.meta.fusion.model_copy(update={"dimensions": (wide, *others)})
+    asked = (policy, policy, None, evaluated.result, (run.id, BASELINE))
+    assert not any(one.share for one in policy_figures(log, *asked).negative_pows), "they merely may be"
+    log.__dict__["meta"] = log.meta.model_copy(update={"fusion": fusion})
+    (told,) = (one for one in policy_figures(log, *asked).negative_pows if one.share)
+    pows = 1.25 * policy.act(log.evaluation_rows().observations)[:, 0] - 0.75
+    assert told.prediction == first.prediction and told.share == pytest.approx((pows < 0).mean())
+    assert told.lowest == pytest.approx(pows.min(), abs=1e-6) and told.share > 0

@@ -1,4 +1,4 @@
-"""`train`, `evaluate`, `export`, `verify`."""
+"""`train`, `evaluate`, `export`, `verify`, `import-policy`."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -218,3 +218,18 @@ def verify(
     from mtf_engine.policies.bundle import verify as verify_bundle
 
     shell.show(verify_bundle(path))
+
+
+@command(app, "import-policy policy.zip --name theirs", name="import-policy")
+def import_policy(
+    shell: Session,
+    path: Annotated[Path, typer.Argument(metavar="FILE.zip", help="A bundle, exported anywhere.")],
+    name: Name = None,
+) -> None:
+    """Make the policy of a bundle one of this workspace, a baseline or a candidate like any that was trained here."""
+    from mtf_engine.commands.foreground import finish
+    from mtf_engine.work.import_policy import read_bundle_file, submit_import_policy
+
+    run_id = submit_import_policy(shell.workspace, read_bundle_file(path), path.name, name)
+    run = finish(shell.workspace, run_id)
+    shell.show({"run_id": run.id, "name": run.name, "state": run.state, **(run.result or {})})

@@ -28,6 +28,7 @@ def show(
 ) -> None:
     """Show a round's candidate: its figures, the rule's recommendation, and the decision where there is one."""
     from mtf_engine.disk import write_atomically
+    from mtf_engine.policies.monotony import sentences
     from mtf_engine.release import memo as memos
     from mtf_engine.release.review import RULE, decided_case
 
@@ -53,6 +54,7 @@ def show(
             "rule": RULE,
             "recommendation": found.recommendation,
             "because": found.because,
+            "warnings": sentences(found.round.policy.negative_pows),
             "decision": row and row.model_dump(mode="json", exclude={"case"}),
         }
     )

@@ -48,14 +48,15 @@ def export(
     clip: Clip | None = None,
     approval: Mapping[str, Any] | None = None,
     purpose: str = "test",
+    reward: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Returns the manifest of the bundle written to `to`, in one step, once it is shown to compute the same.
 
     `rows` are logged requests to take golden examples from, and where they have no impressions the policy is written
     alone, without the graph that scores candidates; `evaluation` is the policy's scores, JSON-able;
     `clip` holds served actions inside bounds; `approval` tells who made the policy live, and why; `purpose` what the
-    bundle is for. The same arguments give the same bytes. A Refusal where rows and policy differ in names, or where
-    onnxruntime and the policy disagree.
+    bundle is for; `reward` has the weights of the log's reward, by which a negative pow is told. The same arguments
+    give the same bytes. A Refusal where rows and policy differ in names, or where onnxruntime and the policy disagree.
     """
     from mtf_engine.disk import write_atomically
     from mtf_engine.policies.graphs import ServedPolicy, graphs
@@ -66,7 +67,10 @@ def export(
         "policy.safetensors": policy.to_bytes(),
         GOLDEN: _golden(ServedPolicy(policy, clip), rows),
     }
-    manifest = _manifest(policy, members, evaluation, clip, approval) | {"purpose": purpose}
+    manifest = _manifest(policy, members, evaluation, clip, approval) | {
+        "purpose": purpose,
+        "negative_pows": _negative_pows(ServedPolicy(policy, clip), rows, reward),
+    }
     manifest = json.loads(json.dumps(manifest))
     manifest["sha256"][MANIFEST] = manifest_hash(manifest)
     content = _zip({**members, MANIFEST: json.dumps(manifest, indent=1, sort_keys=True).encode()})
@@ -78,15 +82,16 @@ def export(
     return manifest
 
 
-def verify(path: Path | io.BytesIO) -> dict[str, Any]:
+def verify(path: Path | io.BytesIO, name: str = "") -> dict[str, Any]:
     """Returns whether a bundle's graphs answer its golden examples as the policy did: `ok`, `max_abs_diff`.
 
     All requests at once, and the first one alone with one candidate. A Refusal where the file is no bundle,
     or not as it was written. Members are read by their fixed names, in the sizes that they may have; nothing is
-    unpacked or unpickled. The graphs run in a process of their own, with limits of time and memory.
+    unpacked or unpickled. The graphs run in a process of their own, with limits of time and memory. A refusal calls
+    the file `name`, else as it is called.
     """
-    name = path.name if isinstance(path, Path) else "the bundle"
-    members = read(path)
+    name = name or (path.name if isinstance(path, Path) else "the bundle")
+    members = read(path, name)
     golden = arrays(members[GOLDEN], name)
     expected = {"policy.onnx": "actions"} | ({SCORES: "log_final_scores"} if SCORES in members else {})
     asked_of = ("observations", *(("predictions",) if SCORES in members else ()))
@@ -107,6 +112,24 @@ def verify(path: Path | io.BytesIO) -> dict[str, Any]:
         "ok": all(np.allclose(answered, told, TOLERANCE, TOLERANCE) for answered, told in pairs),
         "max_abs_diff": max(float(np.abs(answered - told).max(initial=0)) for answered, told in pairs),
     }
+
+
+def _negative_pows(
+    served: Any, rows: EvaluationRows | Examples, reward: Mapping[str, float] | None
+) -> list[dict[str, Any]]:
+    """Returns the pows of positive behaviours that are negative, or may be, as they are served on `rows`.
+
+    None where nothing is predicted: there an action is the weights themselves, and no behaviour's.
+    """
+    if not len(rows.predictions):
+        return []
+    import torch
+
+    from mtf_engine.policies.monotony import negative_pows
+
+    with torch.inference_mode():
+        actions = served(torch.as_tensor(rows.observations)).numpy()
+    return [one.model_dump(mode="json") for one in negative_pows(rows.fusion, actions, reward)]
 
 
 def _golden(served: Any, rows: EvaluationRows | Examples) -> bytes:

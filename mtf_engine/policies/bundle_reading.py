@@ -34,17 +34,16 @@ SECONDS = 30.0
 GOLDEN_ARRAYS = ("observations", "actions", "predictions", "log_final_scores")
 
 
-def read(path: Path | io.BytesIO) -> dict[str, bytes]:
-    """Returns the members of a bundle by name, each with the hash its manifest gives it; else a Refusal.
+def read(path: Path | io.BytesIO, name: str) -> dict[str, bytes]:
+    """Returns the files of the bundle `name`, its manifest too, each with the hash that this gives it; else a Refusal.
 
-    The manifest's own hash is of all of it. What is in the archive beside the members is refused, too.
+    The manifest's own hash is of all of it. What is in the archive beside them is refused, too.
     """
-    name = path.name if isinstance(path, Path) else "the bundle"
     try:
         with zipfile.ZipFile(path) as file:
             held = _held(file, name)
             members = {member: file.read(member) for member in held}
-        manifest = json.loads(members.pop(MANIFEST))
+        manifest = json.loads(members[MANIFEST])
     except (
         OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, ValueError,
     ) as error:  # fmt: skip
@@ -57,7 +56,7 @@ def read(path: Path | io.BytesIO) -> dict[str, bytes]:
     if not isinstance(hashes, dict):
         raise refusal(f"{name} is no bundle: its manifest has no hashes; export the policy again")
     found = {member: hashlib.sha256(content).hexdigest() for member, content in members.items()}
-    found[MANIFEST] = manifest_hash(manifest)
+    found |= {MANIFEST: manifest_hash(manifest)}
     if not set(found) <= set(hashes):
         raise refusal(
             f"{name} is no bundle: its manifest has no hash of a file in it; export the policy again"
@@ -72,12 +71,20 @@ def read(path: Path | io.BytesIO) -> dict[str, bytes]:
     return members
 
 
+def head_of(content: bytes) -> dict[str, Any]:
+    """Returns the head of a safetensors file, its tensors by name and `__metadata__`; else a ValueError."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    head = json.loads(content[8:start]) if start <= len(content) else None
+    if not isinstance(head, dict):
+        raise ValueError("it has no head")
+    return head
+
+
 def _is_safetensors(content: bytes) -> bool:
     """Returns whether the head of a safetensors file tells of as many bytes as follow it."""
     start = 8 + int.from_bytes(content[:8], "little")
     try:
-        head = json.loads(content[8:start]) if start <= len(content) else {}
-        ends = [of["data_offsets"][1] for tensor, of in head.items() if tensor != "__metadata__"]
+        ends = [of["data_offsets"][1] for name, of in head_of(content).items() if name != "__metadata__"]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return False
     return bool(ends) and max(ends) == len(content) - start

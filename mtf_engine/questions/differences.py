@@ -18,7 +18,12 @@ def differs(workspace: Workspace, policy: str, dataset: Dataset, split: str) -> 
     """
     if not is_trained(policy):
         return ()
-    dataset_id = str(workspace.trained(policy).dataset_id)
+    run = workspace.trained(policy)
+    if run.kind != "train":
+        return (
+            "imported: the log that it learned from is not in this workspace, nor are its days and users",
+        )
+    dataset_id = str(run.dataset_id)
     if dataset_id == dataset.path.stem:
         return ()
     if dataset_id not in {row.id for row in workspace.registry.datasets()}:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mtf_engine.evaluation.agreement import GROUP, METRIC
 from mtf_engine.logs.splits import ALL
-from mtf_engine.registry import BASELINE, RunRow, RunState, run_of
+from mtf_engine.registry import BASELINE, POLICY_KINDS, RunRow, RunState, run_of
 from mtf_engine.spec import Spec
 from mtf_engine.workspace import Workspace
 
@@ -97,7 +97,7 @@ def scoreboard(workspace: Workspace, most: int = MOST) -> list[Standing]:
         for policy, change, evaluation in _gauc_changes(runs, live)
         if not learned_from_it(workspace, by_id.get(run_of(policy)), evaluation)
     }
-    trained = [run for run in runs if run.kind == "train" and run.state is RunState.COMPLETED]
+    trained = [run for run in runs if run.kind in POLICY_KINDS and run.state is RunState.COMPLETED]
     own = [run.id for run in trained if run.parent_id is None and not run.archived]
     measured = [policy for policy in (*gauc, *reward) if run_of(policy) in own]
     policies = [live, *dict.fromkeys(p for p in (*waits, *measured, *own) if p != live)]

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from html import escape
 
+from mtf_engine.policies.monotony import sentences
 from mtf_engine.registry import DecisionRow
 from mtf_engine.release.criteria import shown
 from mtf_engine.release.review import RULE, Case
@@ -55,6 +56,7 @@ def memo_parts(case: Case, row: DecisionRow | None) -> Iterator[tuple[str, list[
             f"{case.algo}, {one.steps:,} gradient steps: {one.candidate}, {one.policy.path:.4f} from the first "
             f"baseline, {one.policy.share_at_wall:.1%} of its explored weights at a wall of the bounds.",
             *_signal(case),
+            *(f"Mind that {sentence}." for sentence in sentences(one.policy.negative_pows)),
             (
                 ("gain over the round's baseline", "95 % interval"),
                 [(n, text(e, f)) for n, e, f in _gains(case)],

@@ -18,6 +18,7 @@ from mtf_engine.exploration.signal import Signal
 from mtf_engine.exploration.walls import at_wall
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.splits import CONTROL, VALIDATION
+from mtf_engine.policies.monotony import NegativePow, negative_pows
 from mtf_engine.spec import BoundsPlan, Spec
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class PolicyFigures(Spec):
 
     `predicted_return` is what its critics expect of a session, discounted to its start. `walked` is the mean
     |action - action of the first baseline| of each dimension, `share_at_wall` the share of explored weights
-    at a wall of the bounds (`exploration.walls`).
+    at a wall of the bounds (`exploration.walls`), `negative_pows` where it ranks against a positive behaviour.
     """
 
     gauc: Estimate
@@ -64,6 +65,7 @@ class PolicyFigures(Spec):
     predicted_return: Estimate | None
     walked: tuple[float, ...]
     share_at_wall: float
+    negative_pows: tuple[NegativePow, ...] = ()
 
     @property
     def path(self) -> float:
@@ -181,6 +183,9 @@ def policy_figures(
         predicted_return=predicted_return(log, policy, critics) if critics is not None else None,
         walked=tuple(np.abs(actions - first_baseline.act(rows.observations)).mean(0, dtype=float).tolist()),
         share_at_wall=_share_at_wall(offsets, rows.lower, rows.upper),
+        negative_pows=negative_pows(rows.fusion, actions, log.meta.reward.weights)
+        if len(rows.request)
+        else (),
     )
 
 

@@ -11,9 +11,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -29,6 +30,7 @@ from mtf_engine.spec import Defect, Refusal
 from mtf_engine.workspace import Workspace
 
 WORKERS = "MTF_WORKERS"
+NOTHING: Mapping[str, bytes] = MappingProxyType({})
 
 
 def _most_working() -> int:
@@ -70,12 +72,13 @@ def submit(
     seed_group: str = "",
     n_steps: int = 0,
     parent_id: str | None = None,
+    kept: Mapping[str, bytes] = NOTHING,
 ) -> str:
     """Returns the id of a new run, started as soon as fewer than `MAX_WORKING` others work.
 
     `config` is what the work of `kind` is told, JSON-able, and has `n_threads` (else 1). A run that writes a
     dataset gets that dataset's id now. A part of another run is not queued: its parent's worker does it, or
-    queues it where the parent only coordinates.
+    queues it where the parent only coordinates. Files `kept` lie in its folder before it starts.
     """
     run = RunRow(
         id=new_id(kind.name),
@@ -98,6 +101,8 @@ def submit(
 
     def keep(folder: Path) -> None:
         sealed.write(folder / files.MODULES, os.fsencode(_here()))
+        for file, content in kept.items():
+            sealed.write(folder / file, content)
         keep_row(folder, run)
 
     workspace.add_run(run, keep)

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -30,12 +29,11 @@ class ServedBundle:
     def __init__(self, path: Path, n_threads: int = 1) -> None:
         """Reads and verifies the bundle at `path`; a Refusal where it is none, or its graphs answer otherwise."""
         content = io.BytesIO(_content(path))
-        members = read(content)
-        with zipfile.ZipFile(content) as file:
-            self.manifest: dict[str, Any] = json.loads(file.read(MANIFEST))
+        members = read(content, path.name)
+        self.manifest: dict[str, Any] = json.loads(members[MANIFEST])
         if foreign := sorted(set(self.manifest["inputs"]) - INPUTS):
             raise Refusal(f"{path.name} takes {', '.join(foreign)}, which is not served here; use its graphs")
-        if not (found := verify(content))["ok"]:
+        if not (found := verify(content, path.name))["ok"]:
             raise Refusal(
                 f"the graphs in {path.name} answer otherwise than its policy, by {found['max_abs_diff']:.1e}; "
                 "export the policy again"

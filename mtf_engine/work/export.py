@@ -10,6 +10,7 @@ from pydantic import Field
 from mtf_engine import sealed
 from mtf_engine.disk import write_atomically
 from mtf_engine.policies.fixed import fixed_action
+from mtf_engine.policies.monotony import NegativePow, sentences
 from mtf_engine.registry import BASELINE, REGRESSION, RunState, is_fixed, run_of
 from mtf_engine.release import review
 from mtf_engine.runs import files
@@ -176,9 +177,17 @@ def export(job: Job, config: ExportConfig) -> dict[str, Any]:
         clip=clip,
         approval=approved,
         purpose=config.purpose,
+        reward=_reward(job.workspace, config.on or policy.info.get("dataset_id")),
     )
     sealed.seal(path)
-    return {"run_id": config.run_id, **verify(path), "manifest": manifest}
+    warnings = sentences([NegativePow.model_validate(one) for one in manifest["negative_pows"]])
+    return {"run_id": config.run_id, **verify(path), "warnings": warnings, "manifest": manifest}
+
+
+def _reward(workspace: Workspace, dataset_id: str | None) -> dict[str, float] | None:
+    """Returns the weights of the reward of a log; None where it is not there any more."""
+    rows = {row.id: row for row in workspace.registry.datasets()}
+    return rows[dataset_id].meta["reward"]["weights"] if dataset_id in rows else None
 
 
 def _policy(workspace: Workspace, name: str, on: str, dataset: "Dataset") -> "Policy":

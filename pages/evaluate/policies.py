@@ -6,7 +6,7 @@ from functools import partial
 import streamlit as st
 
 from mtf_engine.registry import BASELINE, DatasetRow
-from pages.evaluate import _abtest, _critics, _deviation, _gauc, _request
+from pages.evaluate import _abtest, _critics, _deviation, _gauc, _request, _shadow
 from pages.shared import comparison, links, places
 from pages.shared.comparison import Comparison
 
@@ -36,6 +36,11 @@ def explained(policies: list[str], log: DatasetRow) -> None:
     _request.show(log, [BASELINE, *policies])
 
 
+def shadowed(policies: list[str], log: DatasetRow) -> None:
+    """Draws what a candidate among `policies` would rank otherwise."""
+    _shadow.show(log, policies)
+
+
 def main() -> None:
     st.title("Policies", anchor=False)
     st.caption("Decides which policy is better, by how much one can know it, and why it ranks as it does.")
@@ -49,6 +54,7 @@ def main() -> None:
         places.GAUC: partial(compared, _gauc.show),
         places.DEVIATION: partial(compared, _deviation.show),
         places.CRITICS: partial(compared, _critics.show),
+        places.SHADOW: shadowed,
         places.REQUEST: explained,
     }
     drawn = {tab: partial(on_log, draw, policies, log) for tab, draw in read.items()}

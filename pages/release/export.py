@@ -11,10 +11,11 @@ from mtf_engine.policies.bundle import MANIFEST
 from mtf_engine.policies.bundle_readme import SCORER, bundle_readme, serving_lines
 from mtf_engine.registry import DEFAULT, REGRESSION, DatasetRow, RunRow, RunState, is_fixed, run_of
 from mtf_engine.release.review import approval
-from mtf_engine.runs import executor
+from mtf_engine.runs import executor, keeping
 from mtf_engine.spec import BoundsPlan
 from mtf_engine.work.export import read_bundle, submit_export
-from pages.shared import access, comparison, follow, links, loaders, words
+from mtf_engine.work.import_policy import submit_import_policy
+from pages.shared import access, comparison, follow, links, loaders, places, words
 
 UNBOUND = "*unbound"
 PURPOSES = {"test": "tests and staging", "live": "live use, which asks for an approved policy"}
@@ -135,6 +136,8 @@ def show_bundle(run: RunRow) -> None:
         on_click="ignore",
         disabled=not checked["ok"],
     )
+    for sentence in (run.result or {}).get("warnings", ()):
+        st.warning(f"Mind that {words.plain(sentence)}.")
     show_score(run)
     st.header("What is in it", anchor=False)
     contents = {
@@ -176,6 +179,33 @@ def show_serving(manifest: dict[str, Any], name: str) -> None:
         place=right,
         on_click="ignore",
     )
+def offer_import(opened: bool) -> None:
+    """Draws the way in for a policy of another machine, which is a candidate or a baseline from then on."""
+    with st.expander("Import a policy from a bundle", expanded=opened):
+        st.caption(
+            "A bundle that was exported on another machine. It is checked whole before anything is kept: its weights "
+            "must answer as its graphs do, and nothing in it is unpacked here."
+        )
+        upload = st.file_uploader("Bundle", "zip", key="policy_bundle")
+        name = st.text_input(
+            "Name", key="policy_name", placeholder="that of its file", max_chars=keeping.LONGEST_NAME
+        )
+        if access.button(Action.IMPORT_POLICY, "Import the policy", disabled=upload is None) and upload:
+            with follow.refusals():
+                submitted = submit_import_policy(
+                    loaders.workspace(), upload.getvalue(), upload.name, name or None
+                )
+                st.session_state["imported_policy"] = submitted
+        if (imported := st.session_state.get("imported_policy")) and (run := follow.finished(imported)):
+            with follow.refusals():
+                executor.completed(loaders.workspace(), run)
+                st.success(f"Imported as {words.plain(run.name)} ({run.id}).")
+                st.page_link(places.POLICIES, label="Compare it →", query_params={"policies": run.id})
+        st.caption("The same on the command line")
+        called = upload.name if upload else "policy.zip"
+        asked = ("--name", name) if name else ()
+        command = words.command(loaders.workspace().path, "import-policy", called, *asked)
+        st.code(command, language=None, wrap_lines=True)
 
 
 def main() -> None:
@@ -184,6 +214,7 @@ def main() -> None:
         "One zip that a server loads; it is marked as approved where the team has made its policy live."
     )
     runs = loaders.trainings(RunState.COMPLETED)
+    offer_import(opened=not runs)
     if not runs:
         st.info("No policy is trained yet, so there is nothing to export.")
         st.page_link("pages/train/start.py", label="Start a training →")

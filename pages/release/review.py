@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from mtf_engine.permissions import Action
+from mtf_engine.policies.monotony import sentences
 from mtf_engine.questions.scoreboard import Change, Verdict, verdict
 from mtf_engine.registry import BASELINE, DecisionRow, RunRow
 from mtf_engine.release import memo, review
@@ -90,6 +91,8 @@ def show_case(found: Case, runs: dict[str, RunRow]) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.badge(SIGNS[found.recommendation], color=COLOURS[found.recommendation])  # type: ignore[arg-type]
         st.markdown(f"The rule recommends so: {words.plain(found.because)}.")
+    for sentence in sentences(one.policy.negative_pows):
+        st.warning(f"Mind that {words.plain(sentence)}.")
     if disagree(one):
         comparison.explain_disagreement("The metrics disagree on this candidate.")
     facts = {
@@ -149,6 +152,7 @@ def show_deviation(found: Case, runs: dict[str, RunRow]) -> None:
     query = {"policies": one.candidate, "on": one.dataset_id}
     with st.container(horizontal=True):
         for tab, label in (
+            (places.SHADOW, "Shadow diff →"),
             (places.CRITICS, "What its critics say →"),
             (places.REQUEST, "Explain one request →"),
         ):

@@ -64,6 +64,11 @@ TERMS = {
     "error": "Mean of this critic's Q minus the logged return, on steps it was not trained on.",
     "mean return": "Mean discounted reward that the log saw from these steps to the end of their sessions.",
     "correlation": "Pearson's, over the same actions.",
+    "share of the top in common": "Items that are among the first places under both policies, over these places; "
+    "lists of no more items than places are left out.",
+    "change of the share of top places": "Share of the first places that items of this tenth hold under the candidate, "
+    "minus that under the other policy, of the same requests.",
+    "places an item moves": "Mean of |rank under the candidate − rank under the other policy| over a request's items.",
     "score": "Logarithm of the final score: the sum over predictions of pow × log(prediction + bias).",
     "rank": "Place by the final score; 1 is first.",
     "position": "Where the log showed the item, from 1; empty for a candidate that was not shown.",

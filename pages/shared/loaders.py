@@ -35,7 +35,7 @@ from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.live_users import Arms, read_arms
 from mtf_engine.permissions import Person
 from mtf_engine.policies.heads import read_head
-from mtf_engine.registry import DatasetRow, RunRow, RunState
+from mtf_engine.registry import POLICY_KINDS, DatasetRow, RunRow, RunState
 from mtf_engine.runs import files, finding, storage
 from mtf_engine.runs.metrics import read as read_metrics
 from mtf_engine.runs.storage import open_dataset, open_policy
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from mtf_engine.evaluation import EvaluationResult
     from mtf_engine.evaluation.explain import Explanation, LoggedRequest
+    from mtf_engine.evaluation.shadow import Shadow
     from mtf_engine.evaluation.what_if import WhatIf
     from mtf_engine.questions.exploring import PolicyActions
 
@@ -243,14 +244,17 @@ def _takes(path: Path) -> Takes:
 
 
 def trainings(*states: RunState) -> list[RunRow]:
-    """Returns the trainings in any of `states` (default all) that are not archived, newest first; parts at the end."""
-    kept = [run for run in workspace().registry.runs(*states, kind="train") if not run.archived]
+    """Returns the trainings and imported policies in any of `states` (default all), newest first; parts at the end.
+
+    Those that are archived are left out.
+    """
+    kept = [run for run in workspace().registry.runs(*states, kind=POLICY_KINDS) if not run.archived]
     return sorted(kept, key=lambda run: run.parent_id is not None)
 
 
 def runs_by_id() -> dict[str, RunRow]:
-    """Returns all trainings by id, newest first: what gives policies their names and methods."""
-    return {run.id: run for run in workspace().registry.runs(kind="train")}
+    """Returns all trainings and imported policies by id, newest first: what gives policies their names and methods."""
+    return {run.id: run for run in workspace().registry.runs(kind=POLICY_KINDS)}
 
 
 def facts(runs: Sequence[RunRow]) -> dict[str, dict[str, Any]]:
@@ -322,6 +326,20 @@ def _what_if(policies: tuple[str, ...], dataset_id: str, content_hash: str, sign
     from mtf_engine.questions.what_if import reward_what_if
 
     return reward_what_if(workspace(), policies, dataset_id, signal)
+
+
+def shadowed(candidate: str, against: str, row: DatasetRow, top_k: int | None) -> "Shadow":
+    """Returns what a candidate ranks otherwise than another policy on a log, by the command line's seed."""
+    return _shadowed(candidate, against, row.id, row.content_hash, top_k)
+
+
+@st.cache_data(show_spinner="Both policies rank the log…", max_entries=50)
+def _shadowed(
+    candidate: str, against: str, dataset_id: str, content_hash: str, top_k: int | None
+) -> "Shadow":
+    from mtf_engine.questions.shadow import shadow_diff
+
+    return shadow_diff(workspace(), candidate, against, dataset_id, top_k=top_k)
 
 
 def live_arms(upload: "UploadedFile") -> Arms:

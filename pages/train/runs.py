@@ -4,7 +4,7 @@ import streamlit as st
 
 from mtf_engine.environments.names import meets_again
 from mtf_engine.permissions import Action
-from mtf_engine.registry import RunRow, RunState
+from mtf_engine.registry import POLICY_KINDS, RunRow, RunState
 from mtf_engine.runs import executor
 from pages.shared import (
     access,
@@ -137,7 +137,7 @@ def show_actions(run: RunRow) -> None:
     if run.kind == "train":
         again = {"from": run.id}
         st.page_link("pages/train/start.py", label="Run again with changes →", query_params=again)
-    if run.kind == "train" and run.state is RunState.COMPLETED:
+    if run.kind in POLICY_KINDS and run.state is RunState.COMPLETED:
         compare = {"policies": words.policies(run)}
         st.page_link(places.POLICIES, label="Compare it →", query_params=compare)
         if (takes := loaders.takes(run)) and meets_again(takes.env):
