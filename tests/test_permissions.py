@@ -33,6 +33,7 @@ WRITERS = {
     "submit_compare": Action.COMPARE,
     "submit_progressive": Action.START_ROUNDS,
     "submit_export": Action.EXPORT,
+    "submit_mlflow": Action.EXPORT,
     "executor.cancel": Action.STEER_RUN,
     "executor.resume": Action.STEER_RUN,
     "executor.move": Action.STEER_RUN,

@@ -8,10 +8,12 @@ import streamlit as st
 from mtf_engine.permissions import Action
 from mtf_engine.policies.bundle import MANIFEST
 from mtf_engine.registry import DEFAULT, REGRESSION, DatasetRow, RunRow, RunState, is_fixed, run_of
+from mtf_engine.release.card import card
 from mtf_engine.release.review import approval
 from mtf_engine.runs import executor
 from mtf_engine.spec import BoundsPlan
 from mtf_engine.work.export import read_bundle, submit_export
+from pages.release import _mlflow
 from pages.shared import access, comparison, follow, links, loaders, words
 
 UNBOUND = "*unbound"
@@ -132,7 +134,15 @@ def show_bundle(run: RunRow) -> None:
         on_click="ignore",
         disabled=not checked["ok"],
     )
+    access.download_button(
+        "Download card.md",
+        card(loaders.workspace(), run.config["run_id"], (run.result or {})["manifest"]),
+        "card.md",
+        "text/markdown",
+        on_click="ignore",
+    )
     show_score(run)
+    _mlflow.show(run)
     st.header("What is in it", anchor=False)
     contents = {
         "policy.onnx": "observation → action",
