@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -182,8 +182,8 @@ def full_mlflow(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def server(full_mlflow, tmp_path) -> Iterator[str]:
-    """The address of an MLflow server with its own SQLite file and artifacts."""
+def starting(full_mlflow, tmp_path) -> Iterator[Callable[[], str]]:
+    """An MLflow server with its own SQLite file and artifacts; called, its address once it answers."""
     port, url = free_port(), ""
     stores = (
         "--backend-store-uri",
@@ -205,8 +205,7 @@ def server(full_mlflow, tmp_path) -> Iterator[str]:
         command = [full_mlflow, "server", *stores, *where]
         process = subprocess.Popen(command, env=quiet, cwd=tmp_path, stdout=log, stderr=log)
     try:
-        wait_until(answers, "MLflow answers")
-        yield url
+        yield lambda: wait_until(answers, "MLflow answers") and url
     finally:
         process.terminate()
         process.wait(PATIENCE)
@@ -215,8 +214,9 @@ def server(full_mlflow, tmp_path) -> Iterator[str]:
 @pytest.mark.slow
 @pytest.mark.browser
 def test_an_export_is_read_back_from_a_real_server_and_seen_on_its_page(
-    team, server, answering, tab: Tab, tmp_path
+    starting, team, answering, tab: Tab, tmp_path
 ):
+    server = starting()
     review.decide(team, "progressive-1", 1, "promote", name="Ada")
     (run,) = team.registry.runs(kind="train")
     command = [

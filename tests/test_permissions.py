@@ -26,6 +26,7 @@ BUTTONS = ("button", "form_submit_button", "download_button")
 WRITERS = {
     "submit_import": Action.IMPORT,
     "submit_collect": Action.COLLECT,
+    "submit_narrow": Action.COLLECT,
     "submit_seeds": Action.TRAIN,
     "submit_tune": Action.TUNE,
     "submit_evaluate": Action.EVALUATE,

@@ -1,4 +1,4 @@
-"""`dataset import`, `export`, `collect`, `join`, `list`, `show`, `quality`, `signal`, `rewards`, `delete`."""
+"""`dataset import`, `export`, `collect`, `join`, `narrow`, `list`, `show`, `quality`, `signal`, `rewards`, `delete`."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -252,6 +252,30 @@ def signal(
     if not shell.as_json:
         segments = [{column: row[column] for column in SIGNAL} for row in segments]
     shell.show(first | ({"segments": segments, "left_out": found.left_out} if by_segment else {}))
+
+
+@command(app, "dataset narrow explored --bounds narrow --name inside")
+def narrow(
+    shell: Session,
+    dataset: Dataset,
+    bounds: Annotated[
+        str, typer.Option("--bounds", metavar="NAME|FILE", help="A narrower plan: stored, or a YAML file.")
+    ],
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Write those rows as a log to train on.")
+    ] = None,
+) -> None:
+    """Tell what a narrower plan would have taught, by a uniform log's rows inside it; with --name, keep them."""
+    from mtf_engine.commands.foreground import finish
+    from mtf_engine.logs.aggregates import sub_box
+    from mtf_engine.runs.storage import open_dataset
+    from mtf_engine.work.narrow import submit_narrow
+
+    plan = bounds_plan(shell.workspace, bounds)
+    found = sub_box(open_dataset(shell.workspace, dataset), plan)
+    run = finish(shell.workspace, submit_narrow(shell.workspace, dataset, plan, name)) if name else None
+    told = found.model_dump(mode="json") if shell.as_json else {"kept": found.kept, "of": found.requests}
+    shell.show({"sentence": found.sentence, **((run and run.result) or {}), **told})
 
 
 @command(app, "dataset rewards real")
