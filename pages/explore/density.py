@@ -98,6 +98,7 @@ def density() -> None:
     st.caption("The same on the command line")
     asked = ("--half-width", f"{half_width:g}", "--sigma", f"{sigma:g}", "--dims", dims)
     st.code(words.command(loaders.workspace().path, "density", *asked), language=None, wrap_lines=True)
+    show_reach(half_width, dims)
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ from mtf_engine.learning.sentinels import sentinels as find_sentinels
 from mtf_engine.logs.aggregates import Population, stored_signal
 from mtf_engine.logs.aggregates import population as count_population
 from mtf_engine.logs.aggregates import signal as measure_signal
+from mtf_engine.logs.aggregates import sub_box as replay_inside
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.live_users import Arms, read_arms
 from mtf_engine.permissions import Person
@@ -191,7 +192,7 @@ def sub_box(row: DatasetRow, plan: BoundsPlan) -> "SubBox":
 
 @st.cache_data(show_spinner="Reading the rows inside…", max_entries=100)
 def _sub_box(dataset_id: str, content_hash: str, plan: str) -> "SubBox":
-    return aggregates.sub_box(open_dataset(workspace(), dataset_id), BoundsPlan.model_validate_json(plan))
+    return replay_inside(open_dataset(workspace(), dataset_id), BoundsPlan.model_validate_json(plan))
 
 
 def sensitivity(row: DatasetRow, plan: BoundsPlan) -> "RankSensitivity":
