@@ -75,3 +75,20 @@ def test_a_large_log_is_sampled_whatever_its_rhythm(log, monkeypatch):
     assert result.n_steps == 500
     assert result.q_mean == pytest.approx(result.return_mean)
     assert result.q_mean == pytest.approx(log.returns(GAMMA).mean(), rel=0.05)
+
+
+def test_where_critics_disagree_they_are_off_only_if_their_spread_says_so(log):
+    """Critics off by as much as they differ are ranked so; a spread that has nothing to do with the error is not."""
+    generator = np.random.default_rng(2)
+    returns = log.returns(GAMMA)
+    spread = generator.uniform(0.1, 2, len(returns))
+    off = spread * generator.normal(size=len(returns))
+    honest = calibrated(SCALE * (returns + off + np.array([[-1], [1]]) * spread), log)
+    assert [one.count for one in honest.by_disagreement] == [300] * 10
+    for one in honest.by_disagreement:
+        assert one.error == pytest.approx(one.std_mean, rel=0.2)
+        assert one.ci_low < one.error < one.ci_high
+    assert honest.rank_correlation > 0.4
+    idle = calibrated(SCALE * (returns + off + np.array([[-1], [1]]) * generator.permutation(spread)), log)
+    assert abs(idle.rank_correlation) < 0.1
+    assert calibrated(SCALE * returns[None], log).by_disagreement == ()

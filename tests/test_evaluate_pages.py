@@ -141,6 +141,8 @@ def test_critics_are_told_apart(filled, result):
     calibration = result.calibrations[policy.run_id]
     assert sum(table(app, "steps")["steps"]) == calibration.n_steps
     assert f"{calibration.n_steps:,} steps" in texts(app)
+    off = table(app, "std over critics", "root mean square error")
+    assert list(off["steps"]) == [one.count for one in calibration.by_disagreement]
 
 
 def test_critics_of_one_policy_are_overlaid_by_segment(filled, result):

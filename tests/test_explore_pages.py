@@ -58,6 +58,7 @@ def test_density_names_every_definition_and_the_papers_2_to_the_10(empty):
         "centre": "170 ×", "mean": "419 ×", "corner": "2,828 ×", "5 cells": "1,052 ×", "range": "1,024 ×",
     }  # fmt: skip
     assert "2^10" in texts(app)
+    assert "5 boxes of 0.15 reach as far as one of 0.75" in texts(app).replace("\\", "")
     widget(app.slider, "Dimensions").set_value(1)
     widget(app.slider, "Share at random").set_value(0.5)
     # half of +-1.5 * 0.2 and half of +-1.5 * 0.5, in the box of +-0.15: a mean of 1/2 and 1/5
@@ -281,6 +282,9 @@ def test_cost_compares_a_plan_with_gaussian_noise(filled):
     table = next(table for table in tables(app) if "measure" in table)
     changed = table[table["measure"] == "Top 2 that changes"].set_index("noise")["value"]
     assert changed["uniform"] < changed["Gaussian"] < changed["mixed"]
+    assert "of 10 dimensions change the ranking inside the bounds" in texts(app).replace("\\", "")
+    swapped = next(table for table in tables(app) if "pairs swapped, %" in table)
+    assert len(swapped) == 10 and swapped["pairs swapped, %"].max() > 0
 
 
 def test_coverage_counts_once_and_says_why_a_log_fails(filled):

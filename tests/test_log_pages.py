@@ -201,6 +201,8 @@ def test_what_a_log_can_teach_is_measured_once_and_shown(filled, few_will_do):
     checked(app.run())
     shown = next(table for table in tables(app) if "slope" in table)
     assert list(shown["slope"]) == [one.slope for one in found.segments[0].slopes]
+    said = texts(app).replace("\\", "")
+    assert f"dataset narrow {row.id} --bounds plan.yaml" in said and "rows lie inside (100.0%)" in said
 
 
 def test_segments_that_cannot_tell_are_named(filled):

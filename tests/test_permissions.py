@@ -26,6 +26,7 @@ BUTTONS = ("button", "form_submit_button", "download_button")
 WRITERS = {
     "submit_import": Action.IMPORT,
     "submit_collect": Action.COLLECT,
+    "submit_narrow": Action.COLLECT,
     "submit_seeds": Action.TRAIN,
     "submit_tune": Action.TUNE,
     "submit_evaluate": Action.EVALUATE,
@@ -34,6 +35,7 @@ WRITERS = {
     "submit_progressive": Action.START_ROUNDS,
     "submit_export": Action.EXPORT,
     "submit_import_policy": Action.IMPORT_POLICY,
+    "submit_mlflow": Action.EXPORT,
     "executor.cancel": Action.STEER_RUN,
     "executor.resume": Action.STEER_RUN,
     "executor.move": Action.STEER_RUN,

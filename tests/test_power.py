@@ -41,6 +41,8 @@ def test_more_users_tell_smaller_gaps_and_few_are_warned_of(tmp_path, monkeypatc
     assert (few.test_users, many.test_users) == (10, 640) and many.with_both_classes > 600
     assert few.in_bounds > 4 * many.in_bounds and many.warnings == ()
     assert many.single_prediction > 2 * many.in_bounds
+    asked = resolvable(Dataset.open(tmp_path / "d640.duckdb"), users=2_560)
+    assert asked and asked.test_users == 2_560 and asked.in_bounds == pytest.approx(many.in_bounds / 2)
     (sentence,) = few.warnings
     assert sentence.startswith(
         f"test users with both valid and other impressions: {few.with_both_classes} of 10; a policy"

@@ -62,6 +62,7 @@ def test_the_next_round_starts_from_what_was_promoted_with_its_own_bounds(team):
     app.selectbox(key="plan").set_value("*draft")
     app = checked(app.run())
     said = texts(app)
+    assert "Round 4: +8.00% of session reward expected" in said.replace("\\", "") and "Go on" in said
     assert "--rounds 1 --sessions-per-round 100" in said and "--set n_steps=20" in said
     assert "--bounds plan.yaml --baseline train-3" in said and "--seed 5" in said
     button(app, "Start rounds").click()

@@ -1,4 +1,4 @@
-"""`bounds`: plans kept by name, proposed from a policy's actions, and what they would cost."""
+"""`bounds`: plans kept by name, proposed from a policy's actions, what they cost, reach and change."""
 
 import sys
 from pathlib import Path
@@ -179,6 +179,36 @@ def cost(
     plan = bounds_plan(shell.workspace, bounds)
     found = collection_cost(shell.workspace, dataset, plan, sigma=sigma, k=k, n_requests=requests, seed=seed)
     shell.show(found.model_dump(mode="json"))
+
+
+@command(app, "bounds sensitivity explored --bounds narrow")
+def sensitivity(
+    shell: Session,
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A log with candidates or impressions.")],
+    bounds: PlanOption,
+    requests: Annotated[int, typer.Option(metavar="N", min=1, help="Requests ranked.")] = 2_000,
+) -> None:
+    """Tell how many dimensions change the ranking inside the bounds, in effect, and which."""
+    from mtf_engine.questions.exploring import sensitivity as sensitivity_of
+
+    found = sensitivity_of(shell.workspace, dataset, bounds_plan(shell.workspace, bounds), requests)
+    shell.show({"sentence": found.sentence, **found.model_dump(mode="json")})
+
+
+@command(app, "bounds reach --rounds 5 --half-width 0.15")
+def reach(
+    shell: Session,
+    rounds: Annotated[int, typer.Option(metavar="N", min=1, help="Small boxes, one after the other.")] = 5,
+    half_width: Annotated[float, typer.Option(help="Of a small box.")] = 0.15,
+    dims: Annotated[int, typer.Option(metavar="D", min=1, help="Dimensions.")] = 10,
+    k: Annotated[int, typer.Option(metavar="K", min=1, help="Samples in each cell.")] = 10,
+    cells: Annotated[int, typer.Option(metavar="C", min=1, help="Cells along a side of a small box.")] = 5,
+) -> None:
+    """Hold several small boxes against one wide box of the same reach: what is covered, samples, and loss."""
+    from mtf_engine.exploration.reach import progressive_reach
+
+    found = progressive_reach(rounds, half_width, dims, k=k, cells=cells)
+    shell.show({"sentence": found.sentence, **found.model_dump(mode="json")})
 
 
 @command(app, "bounds coverage explored")

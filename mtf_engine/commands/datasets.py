@@ -1,4 +1,4 @@
-"""`dataset import`, `export`, `collect`, `join`, `list`, `show`, `quality`, `signal`, `rewards`, `delete`."""
+"""`dataset import`, `export`, `collect`, `join`, `narrow`, `list`, `show`, `quality`, `signal`, `power`, and more."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +20,7 @@ from mtf_engine.commands.options import (
     environment,
 )
 from mtf_engine.reward import GAMMA
+from mtf_engine.spec import Refusal
 
 Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Id or unique name of a dataset.")]
 COLUMNS = ("dataset_id", "name", "source", "requests", "impressions", "created_at", "run_id")
@@ -259,6 +260,50 @@ def signal(
     if not shell.as_json:
         segments = [{column: row[column] for column in SIGNAL} for row in segments]
     shell.show(first | ({"segments": segments, "left_out": found.left_out} if by_segment else {}))
+
+
+@command(app, "dataset narrow explored --bounds narrow --name inside")
+def narrow(
+    shell: Session,
+    dataset: Dataset,
+    bounds: Annotated[
+        str, typer.Option("--bounds", metavar="NAME|FILE", help="A narrower plan: stored, or a YAML file.")
+    ],
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Write those rows as a log to train on.")
+    ] = None,
+) -> None:
+    """Tell what a narrower plan would have taught, by a uniform log's rows inside it; with --name, keep them."""
+    from mtf_engine.commands.foreground import finish
+    from mtf_engine.logs.aggregates import sub_box
+    from mtf_engine.runs.storage import open_dataset
+    from mtf_engine.work.narrow import submit_narrow
+
+    plan = bounds_plan(shell.workspace, bounds)
+    found = sub_box(open_dataset(shell.workspace, dataset), plan)
+    run = finish(shell.workspace, submit_narrow(shell.workspace, dataset, plan, name)) if name else None
+    told = found.model_dump(mode="json") if shell.as_json else {"kept": found.kept, "of": found.requests}
+    shell.show({"sentence": found.sentence, **((run and run.result) or {}), **told})
+
+
+@command(app, "dataset power real --users 50000")
+def power(
+    shell: Session,
+    name: Dataset,
+    users: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="So many users like them; default: the log's.")
+    ] = None,
+) -> None:
+    """Tell the smallest difference in weighted GAUC that a log's test users, or so many like them, would show."""
+    from mtf_engine.evaluation.power import resolvable
+    from mtf_engine.runs.storage import open_dataset
+
+    found = resolvable(open_dataset(shell.workspace, name), users=users)
+    if found is None:
+        raise Refusal(
+            f"{name} has no test rows with impressions to tell anything; import it with --test-days"
+        )
+    shell.show({**found.model_dump(mode="json"), "warnings": list(found.warnings)})
 
 
 @command(app, "dataset rewards real")

@@ -30,7 +30,31 @@ class Purpose(StrEnum):
     LIVE = "live"
 
 
+MLFLOW = Path("mlflow")
+"""What a policy is exported to in place of a file: a tracking server."""
 SCORES = ("run_id", "weighted_gauc", "ci_low", "ci_high", "users_used", "users_left_out", "split")
+
+BundleTo = Annotated[
+    Path,
+    typer.Option(
+        "--to",
+        metavar="FILE.zip|mlflow",
+        help="The bundle to write; `mlflow`: log it to a tracking server, and register its model there.",
+    ),
+]
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(
+        "--tracking-uri",
+        metavar="URL",
+        envvar="MLFLOW_TRACKING_URI",
+        help="The MLflow server of --to mlflow; a password is MLflow's own MLFLOW_TRACKING_PASSWORD.",
+    ),
+]
+ModelName = Annotated[
+    str,
+    typer.Option("--model", metavar="NAME", help="In MLflow, of the experiment and of the registered model."),
+]
 
 app = typer.Typer()
 
@@ -168,7 +192,7 @@ def export(
             "constant:..., regression.",
         ),
     ],
-    to: Annotated[Path, typer.Option("--to", metavar="FILE.zip", help="The bundle to write.")],
+    to: BundleTo,
     on: Annotated[
         str | None,
         typer.Option("--on", metavar="DATASET", help="Check it with rows of this log, not of its own."),
@@ -193,17 +217,27 @@ def export(
             "--readme", help="Beside it: how to serve it (FILE.md), and a reference scorer in numpy."
         ),
     ] = False,
+    tracking_uri: TrackingUri = None,
+    model: ModelName = "multi-task-fusion",
 ) -> None:
-    """Write a policy as a bundle that a server loads, after checking that it computes the same."""
+    """Write a policy as a bundle that a server loads, after checking that it computes the same; or log it to MLflow."""
     from mtf_engine.commands.foreground import finish
     from mtf_engine.work.export import fetch_bundle, submit_export, write_readme
+    from mtf_engine.work.mlflow import reached, submit_mlflow
 
-    if not to.absolute().parent.is_dir():
+    if to == MLFLOW:
+        reached(tracking_uri, model)  # before minutes of work
+    elif not to.absolute().parent.is_dir():
         raise Refusal(f"there is no folder {to.parent} to write {to.name} to; create it")
     plan = bounds_plan(shell.workspace, clip) if clip else None
     exported = finish(
         shell.workspace, submit_export(shell.workspace, run, on, plan, purpose.value, unapproved)
     )
+    if to == MLFLOW:
+        shell.show(
+            finish(shell.workspace, submit_mlflow(shell.workspace, exported.id, tracking_uri, model)).result
+        )
+        return
     fetch_bundle(shell.workspace, exported.id, to)
     result = exported.result or {}
     shell.show(result | ({"beside": write_readme(result["manifest"], to)} if readme else {}))

@@ -1,4 +1,4 @@
-"""`review show`, `decide`, `history`, `rollback`."""
+"""`review show`, `decide`, `next`, `history`, `rollback`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -76,6 +76,17 @@ def decide(
 
     row = decide(shell.workspace, run, number, decision, name=by, reason=reason)
     shell.show(row.model_dump(mode="json", exclude={"case"}))
+
+
+@command(app, "review next progressive-1f00ba77", name="next")
+def next_one(shell: Session, run: RunId) -> None:
+    """Tell whether another round is worth it: its expected gain, what a test can show, and what exploring costs."""
+    from mtf_engine.release.rounds import Round
+    from mtf_engine.release.stopping import next_round
+
+    told = (shell.workspace.registry.run(run).result or {}).get("rounds", ())
+    found = next_round(tuple(Round.model_validate(one) for one in told))
+    shell.show(found.model_dump(mode="json"))
 
 
 @command(app, "review history")

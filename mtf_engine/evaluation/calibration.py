@@ -24,6 +24,20 @@ class CalibrationBin(Spec):
     ci_high: float | None
 
 
+class DisagreementBin(Spec):
+    """Steps about which the critics differ similarly: their mean spread, and how far off their mean Q was.
+
+    `std_mean` is the mean standard deviation over critics, `error` the root mean square of `mean Q - return`, with its
+    95 % interval.
+    """
+
+    count: int
+    std_mean: float
+    error: float
+    ci_low: float | None
+    ci_high: float | None
+
+
 class Calibration(Spec):
     """The critics' mean Q of logged actions against the discounted return that the log saw after them.
 
@@ -42,6 +56,10 @@ class Calibration(Spec):
     correlation: float | None
     errors: tuple[float, ...]
     bins: tuple[CalibrationBin, ...]
+    by_disagreement: tuple[DisagreementBin, ...] = ()
+    """Empty for a single critic, and in an evaluation of an earlier version."""
+    rank_correlation: float | None = None
+    """Spearman's, of a step's spread and its |mean Q - return|."""
 
 
 def calibration(
@@ -68,6 +86,7 @@ def calibration(
     q = np.asarray(critics.q(*seen), np.float64) / reward_scale
     returns = transitions.returns(gamma)[steps]
     session = np.unique(asked.sessions, return_inverse=True)[1]
+    several = len(q) > 1 and bool(np.ptp(q.std(0)) > 0)
     return Calibration(
         dataset_id=dataset_id,
         split=split,
@@ -79,11 +98,40 @@ def calibration(
         correlation=_correlation(q.mean(0), returns),
         errors=tuple((q - returns).mean(1).tolist()),
         bins=_bins(q.mean(0), returns, session, n_bootstrap, generator),
+        by_disagreement=_by_disagreement(q, returns, session, n_bootstrap, generator) if several else (),
+        rank_correlation=_correlation(_ranks(q.std(0)), _ranks(np.abs(q.mean(0) - returns)))
+        if several
+        else None,
     )
 
 
 def _correlation(q: np.ndarray, returns: np.ndarray) -> float | None:
     return float(np.corrcoef(q, returns)[0, 1]) if q.std() > 0 and returns.std() > 0 else None
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    return np.unique(values, return_inverse=True)[1].astype(np.float64)
+
+
+def _by_disagreement(
+    q: np.ndarray, returns: np.ndarray, session: np.ndarray, n_bootstrap: int, generator: np.random.Generator
+) -> tuple[DisagreementBin, ...]:
+    """Returns bins of steps by rank of the spread of q [n_critics, n]; their squared errors are drawn as returns."""
+    std, squared = q.std(0), (q.mean(0) - returns) ** 2
+
+    def root(value: float | None) -> float | None:
+        return None if value is None else float(np.sqrt(value))
+
+    return tuple(
+        DisagreementBin(
+            count=one.count,
+            std_mean=one.q_mean,
+            error=float(np.sqrt(one.return_mean)),
+            ci_low=root(one.ci_low),
+            ci_high=root(one.ci_high),
+        )
+        for one in _bins(std, squared, session, n_bootstrap, generator)
+    )
 
 
 def _bins(

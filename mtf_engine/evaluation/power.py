@@ -57,13 +57,17 @@ class Resolvable(Spec):
         )
 
 
-def resolvable(dataset: Dataset, seed: int = 0) -> Resolvable | None:
-    """Returns what the test users of a log can tell; None where it has none, or where no weighted GAUC is defined."""
+def resolvable(dataset: Dataset, seed: int = 0, users: int | None = None) -> Resolvable | None:
+    """Returns what the test users of a log can tell; None where it has none, or where no weighted GAUC is defined.
+
+    With `users`, what so many users like them would tell: gaps shrink with the root of their number.
+    """
     if TEST not in dataset.splits or not dataset.n_impressions:
         return None
     n_users = dataset.query("SELECT count(DISTINCT user_id) AS n FROM requests WHERE split = ?", [TEST])["n"][
         0
     ]
+    n_users = users or n_users
     rows = dataset.evaluation_rows(TEST, MOST_USERS)
     if (rows.reward <= -1).any():
         return None

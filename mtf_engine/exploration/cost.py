@@ -196,7 +196,7 @@ def _replay(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Returns, for each kept request, the share of its top k that changes and the rank correlation."""
     changed, correlation = np.empty((2, len(kept)))
-    for places, rows in _equally_long(lists, kept):
+    for places, rows in equally_long(lists, kept):
         requests, n = kept[places], rows.shape[1]
         predictions = lists.predictions[rows]  # [g, n, p]
         before = _ranks(log_final_score(fusion, lists.baseline_actions[requests], predictions))
@@ -208,7 +208,7 @@ def _replay(
     return changed, correlation
 
 
-def _equally_long(lists: CandidateLists, kept: NDArray) -> Iterator[tuple[NDArray, NDArray]]:
+def equally_long(lists: CandidateLists, kept: NDArray) -> Iterator[tuple[NDArray, NDArray]]:
     """Yields places in `kept` [g] and candidate rows [g, n] of requests with equally many candidates."""
     sizes = np.diff(lists.first)[kept]
     for n in np.unique(sizes):

@@ -84,7 +84,7 @@ def read_logged_actions(arrays: Arrays, n_requests: int, chunk: int = CHUNK) -> 
             "SELECT baseline_action AS baseline_actions, action AS actions, lower, upper, "
             "segment AS segments, pscore IS NOT NULL AS explored, coalesce(clipped, 0) AS clipped, "
             "hash(action) AS action_keys, hash(user_id) AS user_keys "
-            "FROM requests WHERE rowid >= ? AND rowid < ?",
+            "FROM requests WHERE rowid >= ? AND rowid < ? AND NOT isnan(action[1])",
             [first, first + chunk],
         )
         yield LoggedActions(**columns)

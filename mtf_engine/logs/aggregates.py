@@ -19,13 +19,16 @@ from mtf_engine.exploration.explored_returns import explored_returns, read_sessi
 from mtf_engine.exploration.pilot import CHURN_REQUESTS, Pilot, dimension_churn, read_arms
 from mtf_engine.exploration.pilot import pilot as measure_pilot
 from mtf_engine.exploration.signal import Signals, signals
+from mtf_engine.exploration.sub_box import SubBox
+from mtf_engine.exploration.sub_box import sub_box as replay
 from mtf_engine.logs.datasets import Dataset
+from mtf_engine.logs.narrowing import narrowed_meta, refuse_narrowed
 from mtf_engine.logs.next_day import NextDay
 from mtf_engine.logs.next_day import next_day as correlate
 from mtf_engine.logs.quality import Quality, measure
 from mtf_engine.logs.splits import TRAIN
 from mtf_engine.reward import GAMMA
-from mtf_engine.spec import Spec
+from mtf_engine.spec import BoundsPlan, Spec
 
 BASELINE_ROWS = 10_000
 """Requests of which the mean baseline action is taken."""
@@ -152,6 +155,7 @@ def pilot(dataset: Dataset, progress: Progress = lambda done, of: None) -> Pilot
     """
     if (stored := stored_pilot(dataset.path, dataset.content_hash)) is not None:
         return stored
+    refuse_narrowed(dataset.meta, "plan by")
     parts = _told(read_sessions(dataset.arrays, dataset.n_requests, TRAIN), dataset.n_requests, progress)
     log = explored_returns(parts, dataset.n_requests, GAMMA)
     fusion, users = dataset.meta.fusion, population(dataset)
@@ -175,6 +179,14 @@ def _churn(dataset: Dataset) -> NDArray[np.float64]:
     shown = dataset.n_impressions / dataset.n_requests
     k = max(1, round(shown if lists.source == "candidates" else shown / 2))
     return dimension_churn(dataset.meta.fusion, lists, k)
+
+
+def sub_box(dataset: Dataset, plan: BoundsPlan) -> SubBox:
+    """Returns what the rows of a uniform log inside a narrower `plan` tell of the return; nothing is kept."""
+    held = narrowed_meta(dataset.meta, "", "", plan).plan
+    assert held is not None
+    parts = read_sessions(dataset.arrays, dataset.n_requests, TRAIN)
+    return replay(explored_returns(parts, dataset.n_requests, GAMMA), dataset.meta.fusion.names, held)
 
 
 def next_day(dataset: Dataset, progress: Progress = lambda done, of: None) -> NextDay:

@@ -395,7 +395,10 @@ class Dataset:
         With `n_users`, those of at most so many users, the same ones at every call.
         """
         split = split or next((s for s in (TEST, VALIDATION) if s in self.splits), ALL)
-        whom = {ALL: "?::VARCHAR IS NOT NULL", CONTROL: "pscore IS NULL AND ?::VARCHAR IS NOT NULL"}
+        whom = {
+            ALL: "?::VARCHAR IS NOT NULL",
+            CONTROL: "pscore IS NULL AND NOT isnan(action[1]) AND ?::VARCHAR IS NOT NULL",
+        }
         where = whom.get(split, "split = ?")
         params: list[Any] = [split]
         if n_users is not None:

@@ -12,6 +12,7 @@ from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.episodes import kept_of, new_place
 from mtf_engine.logs.mapping import FusionChoice, Mapping
 from mtf_engine.logs.minari_files import write_minari
+from mtf_engine.logs.narrowing import refuse_narrowed
 from mtf_engine.spec import Refusal
 
 ExportFormat = Literal["minari", "parquet", "d3rlpy"]
@@ -23,6 +24,8 @@ def export_log(dataset: Dataset, format: str, path: Path) -> dict[str, int]:
     writers = {"minari": write_minari, "parquet": _write_parquet, "d3rlpy": write_d3rlpy}
     if format not in writers:
         raise Refusal(f"the format {format} is not known; choose one of {', '.join(get_args(ExportFormat))}")
+    if format != "parquet":
+        refuse_narrowed(dataset.meta, "export")
     return writers[format](dataset, path.absolute())  # Minari looks for a relative one below itself
 
 

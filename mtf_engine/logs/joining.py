@@ -46,7 +46,7 @@ def joined(logs: Sequence[Dataset]) -> Iterator[Tables]:
         ends = log.arrays("SELECT max(request_id) AS request, max(session_id) AS session FROM requests")
         n = int(ends["request"][0]) + 1
         for start in range(0, n, CHUNK):
-            read = [_rows(log, table, start) for table in TABLES]
+            read = [table_rows(log, table, start) for table in TABLES]
             request_rows, impressions, candidates = (_renumbered(rows, requests, sessions) for rows in read)
             if request_rows and impressions:
                 told = {name: values for name, values in impressions.items() if name in shared}
@@ -55,7 +55,7 @@ def joined(logs: Sequence[Dataset]) -> Iterator[Tables]:
         sessions += int(ends["session"][0]) + 1
 
 
-def _rows(log: Dataset, table: str, start: int) -> Columns | None:
+def table_rows(log: Dataset, table: str, start: int) -> Columns | None:
     """Returns the rows of `CHUNK` requests from `start` on; None where the log has no such table, or no request."""
     if table not in log.tables:
         return None

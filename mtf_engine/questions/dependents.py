@@ -26,6 +26,7 @@ WITHOUT_POLICY = {
     "evaluate": "keeps its figures as a run; no page of comparisons shows the policy",
     "abtest": "keeps its figures",
     "export": "keeps its bundle in its folder; no page offers it",
+    "mlflow": "keeps what it logged on the server",
     "progressive": "keeps its figures; the policy cannot be made live or explored around",
     "compare": "keeps its figures; cannot say how the policy ranks under other reward weights",
     "tune": "keeps its figures; the settings of that trial can be typed anew, not started from",

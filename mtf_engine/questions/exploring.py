@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtf_engine.exploration.cost import ExplorationCost, exploration_cost, read_candidate_lists
+from mtf_engine.exploration.sensitivity import RankSensitivity, rank_sensitivity
+from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.samples import sample
 from mtf_engine.runs.storage import load_policy, open_dataset, open_policy
 from mtf_engine.spec import BoundsPlan, Refusal, Spec
@@ -66,14 +68,27 @@ def collection_cost(
 ) -> ExplorationCost:
     """Returns what exploring with `plan`, and with Gaussian noise, do to a sample of a log's requests."""
     dataset = open_dataset(workspace, dataset_name)
-    fusion = dataset.meta.fusion
-    if plan.n_actions != fusion.n_actions:
+    _refuse_other(dataset, plan)
+    lists = read_candidate_lists(dataset.arrays, n_requests)
+    return exploration_cost(dataset.meta.fusion, lists, plan, np.random.default_rng(seed), sigma=sigma, k=k)
+
+
+def sensitivity(
+    workspace: Workspace, dataset_name: str, plan: BoundsPlan, n_requests: int = 2_000
+) -> RankSensitivity:
+    """Returns which dimensions change a log's rankings inside `plan`, by a sample of its requests."""
+    dataset = open_dataset(workspace, dataset_name)
+    _refuse_other(dataset, plan)
+    return rank_sensitivity(dataset.meta.fusion, read_candidate_lists(dataset.arrays, n_requests), plan)
+
+
+def _refuse_other(dataset: Dataset, plan: BoundsPlan) -> None:
+    """Refuses a plan of other dimensions than the log's."""
+    if plan.n_actions != dataset.meta.fusion.n_actions:
         raise Refusal(
             f"the plan has {plan.n_actions} dimensions, the actions of {dataset.meta.name} "
-            f"{fusion.n_actions}; choose a plan drawn for this log"
+            f"{dataset.meta.fusion.n_actions}; choose a plan drawn for this log"
         )
-    lists = read_candidate_lists(dataset.arrays, n_requests)
-    return exploration_cost(fusion, lists, plan, np.random.default_rng(seed), sigma=sigma, k=k)
 
 
 class PlanChange(Spec):

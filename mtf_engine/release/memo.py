@@ -4,7 +4,7 @@ The same case and decision give the same bytes.
 """
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
 from mtf_engine.policies.monotony import sentences
@@ -177,8 +177,13 @@ def title(case: Case) -> str:
 
 def markdown(case: Case, row: DecisionRow | None = None) -> str:
     """Returns the memo as Markdown."""
-    lines = [f"# {_plain(title(case))}"]
-    for heading, parts in memo_parts(case, row):
+    return document(title(case), memo_parts(case, row))
+
+
+def document(title: str, sections: Iterable[tuple[str, list[Part]]]) -> str:
+    """Returns a page of sections, each a heading and what stands below it, as Markdown."""
+    lines = [f"# {_plain(title)}"]
+    for heading, parts in sections:
         lines += ["", f"## {heading}"]
         for part in parts:
             lines += ["", *_markdown(part)]

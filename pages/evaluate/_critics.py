@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import pandas as pd
 import streamlit as st
 
 from mtf_engine.evaluation.disagreement import Spreads
@@ -11,6 +12,13 @@ from pages.shared.comparison import Comparison
 from pages.shared.exhibit import described, exhibit, folded
 
 OVERLAY = {"policies": "policies", "segments": "segments of one policy"}
+SPREAD = {
+    "count": "steps",
+    "std_mean": "std over critics",
+    "error": "root mean square error",
+    "ci_low": "from",
+    "ci_high": "to",
+}
 DIFFER = {"bias": "direction: above or below all", "size": "size: root mean square"}
 
 
@@ -111,6 +119,16 @@ def show_calibration(found: Comparison, run_id: str) -> None:
         f"intervals by bootstrap over sessions. Mean Q {calibration.q_mean:.3g}, mean return "
         f"{calibration.return_mean:.3f}, correlation {correlation}. Q is of going on with the learned "
         "policy, the return of how the log went on: of a better policy Q should lie above."
+    )
+    if not calibration.by_disagreement:
+        return
+    st.write("How far off they were where they differ little, and where much:")
+    spread = pd.DataFrame(one.model_dump() for one in calibration.by_disagreement)
+    described(spread.rename(columns=SPREAD), "off", "Error of the mean Q by the disagreement of the critics")
+    found = "-" if calibration.rank_correlation is None else f"{calibration.rank_correlation:.3f}"
+    st.caption(
+        f"Rank correlation of disagreement and error {found}. The error holds the luck of single sessions too, so it "
+        "lies above the disagreement; what tells is whether it rises with it."
     )
 
 

@@ -4,9 +4,10 @@ import pandas as pd
 import streamlit as st
 
 from mtf_engine.exploration.cost import Estimate, ExplorationCost
+from mtf_engine.exploration.sensitivity import RankSensitivity
 from mtf_engine.spec import FusionSpec
 from pages.shared import follow, links, loaders, log_charts, plans, words
-from pages.shared.exhibit import exhibit
+from pages.shared.exhibit import described, exhibit
 
 SAMPLES = (2_000, 10_000)
 SOURCES = {
@@ -51,6 +52,18 @@ def show_cost(found: ExplorationCost, plan: plans.Chosen) -> None:
         st.caption(f"{found.n_left_out:,} requests with {found.k} candidates or fewer are left out.")
 
 
+def show_sensitivity(found: RankSensitivity) -> None:
+    st.header("Dimensions that change the ranking", anchor=False)
+    st.write(words.plain(found.sentence))
+    st.caption(
+        "Each dimension is moved alone to the ends of its box. Two candidates swap where that turns their order; "
+        "dimensions that swap the same pairs count as one."
+    )
+    table = pd.DataFrame(one.model_dump() for one in found.dimensions)
+    table["swapped"] *= 100
+    described(table.rename(columns={"swapped": "pairs swapped, %"}), "sensitivity", "Pairs that each swaps")
+
+
 def show() -> None:
     """Draws the tab."""
     st.caption("Decides whether a plan may be collected: how much of what users see it would change.")
@@ -70,6 +83,8 @@ def show() -> None:
     n = third.selectbox("Requests replayed", SAMPLES, format_func="{:,}".format, key="replayed", **bound)
     with follow.refusals():
         show_cost(loaders.collection_cost(row, plan.plan, sigma, k, n), plan)
+    with follow.refusals():
+        show_sensitivity(loaders.sensitivity(row, plan.plan))
     st.caption(f"The same on the command line{plans.where(plan)}")
     asked = (*plan.option, "--sigma", f"{sigma:g}", "--k", k, "--requests", n)
     command = words.command(loaders.workspace().path, "bounds", "cost", row.id, *asked)

@@ -7,10 +7,20 @@ import pandas as pd
 import streamlit as st
 
 from mtf_engine.exploration.mixture import Mixture
+from mtf_engine.exploration.reach import FAR, progressive_reach
 from mtf_engine.spec import BoundsPlan
 from pages.shared import bounds_charts, densities, loaders, words
-from pages.shared.exhibit import exhibit
+from pages.shared.exhibit import described, exhibit
 
+REACH = {
+    "half_width": "half width",
+    "log10_covered": "covered, power of 10",
+    "log10_samples": "samples, power of 10",
+    "pair_samples": "samples for two dimensions",
+    "relative_loss": "loss of a request, times",
+    "relative_sessions": "sessions for equal slopes, times",
+    "beyond": f"beyond {FAR:g}",
+}
 NAMES = {key: definition.title for key, definition in densities.DEFINITIONS.items()}
 
 
@@ -68,6 +78,20 @@ def show_curves(chosen: Chosen) -> None:
     exhibit(figure, table, "exploration density", alt, **densities.MEANINGS)
 
 
+def show_reach(half_width: float, dims: int) -> None:
+    """Draws several small boxes beside one wide box of the same reach."""
+    st.header("Several small boxes against a wide one", anchor=False)
+    most = max(1, int(1 / half_width + 1e-9))
+    rounds = st.number_input("Small boxes, one after the other", 1, most, min(5, most), key="reach_rounds")
+    found = progressive_reach(int(rounds), half_width, dims)
+    st.write(words.plain(found.sentence))
+    table = pd.DataFrame(way.model_dump() for way in found.ways).rename(columns=REACH)
+    described(table, "reach", "Several small boxes and a wide one")
+    asked = ("--rounds", int(rounds), "--half-width", f"{half_width:g}", "--dims", dims)
+    command = words.command(loaders.workspace().path, "bounds", "reach", *asked)
+    st.code(command, language=None, wrap_lines=True)
+
+
 def show_definitions(table: pd.DataFrame) -> None:
     st.header("What each definition says", anchor=False)
     lines = ["| definition | samples | power of 2 | says | per dimension |", "|---|---:|---:|---|---|"]
@@ -99,6 +123,7 @@ def density() -> None:
         shares = f"{mixture.random_share:g}", f"{mixture.random_sigma:g}"
         asked = (*asked, "--random-share", shares[0], "--random-sigma", shares[1])
     st.code(words.command(loaders.workspace().path, "density", *asked), language=None, wrap_lines=True)
+    show_reach(half_width, dims)
 
 
 def main() -> None:

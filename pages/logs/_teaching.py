@@ -1,5 +1,7 @@
 """Whether a log can teach: what to expect, each dimension's slope, and the sessions that would do."""
 
+from functools import partial
+
 import pandas as pd
 import streamlit as st
 
@@ -7,12 +9,17 @@ from mtf_engine.exploration.signal import Signal, Signals
 from mtf_engine.logs import aggregates
 from mtf_engine.registry import DatasetRow
 from mtf_engine.spec import Refusal
+from pages.logs import _narrow
 from pages.shared import dataset_charts, links, loaders, words
 from pages.shared.counting import Aggregate, counted
-from pages.shared.exhibit import csv_download, described, exhibit
+from pages.shared.exhibit import csv_download, described, exhibit, folded
 
 SIGNAL = Aggregate(aggregates.stored_signal, aggregates.signal, "requests")
 EVERYBODY = "*everybody"
+NARROWER = (
+    "The rows whose actions lie inside a narrower plan are those that it would have drawn, evenly and with a known "
+    "density. They can be kept as a log of their own, and trained on."
+)
 MEANINGS = {
     "slope": "What the return of a request gains per unit of the action, which lies in [−1, 1].",
     "low": "Lower end of the 95 % interval: errors are clustered by session.",
@@ -67,6 +74,8 @@ def show(row: DatasetRow) -> None:
         st.caption("The same on the command line")
         command = words.command(loaders.workspace().path, "dataset", "signal", row.id, "--by-segment")
         st.code(command, language=None, wrap_lines=True)
+        if row.meta["exploration"] == "uniform":
+            folded("What a narrower plan would have taught", partial(_narrow.show, row), NARROWER, ("plan",))
 
 
 def show_signal(found: Signals) -> None:

@@ -10,11 +10,13 @@ from mtf_engine.permissions import Action
 from mtf_engine.policies.bundle import MANIFEST
 from mtf_engine.policies.bundle_readme import SCORER, bundle_readme, serving_lines
 from mtf_engine.registry import DEFAULT, REGRESSION, DatasetRow, RunRow, RunState, is_fixed, run_of
+from mtf_engine.release.card import card
 from mtf_engine.release.review import approval
 from mtf_engine.runs import executor, keeping
 from mtf_engine.spec import BoundsPlan
 from mtf_engine.work.export import read_bundle, submit_export
 from mtf_engine.work.import_policy import submit_import_policy
+from pages.release import _mlflow
 from pages.shared import access, comparison, follow, links, loaders, places, words
 
 UNBOUND = "*unbound"
@@ -138,7 +140,15 @@ def show_bundle(run: RunRow) -> None:
     )
     for sentence in (run.result or {}).get("warnings", ()):
         st.warning(f"Mind that {words.plain(sentence)}.")
+    access.download_button(
+        "Download card.md",
+        card(loaders.workspace(), run.config["run_id"], (run.result or {})["manifest"]),
+        "card.md",
+        "text/markdown",
+        on_click="ignore",
+    )
     show_score(run)
+    _mlflow.show(run)
     st.header("What is in it", anchor=False)
     contents = {
         "policy.onnx": "observation → action",

@@ -8,6 +8,8 @@ from mtf_engine.environments.names import is_replay
 from mtf_engine.permissions import Action
 from mtf_engine.registry import RunRow
 from mtf_engine.release.rounds import Round
+from mtf_engine.release.stopping import next_round
+from mtf_engine.spec import Refusal
 from pages.release import _round_charts, _round_form
 from pages.shared import access, follow, glossary, links, loaders, places, round_tables, words
 from pages.shared.exhibit import described, exhibit, folded
@@ -97,6 +99,14 @@ def show_next(run: RunRow, told: list[Round]) -> None:
     st.caption(
         "Starts around what was promoted last. Its bounds are the planner's, drawn by hand or from pressure."
     )
+    try:
+        found = next_round(tuple(told))
+        (st.warning if found.stop else st.info)(words.plain(found.sentence))
+        st.code(
+            words.command(loaders.workspace().path, "review", "next", run.id), language=None, wrap_lines=True
+        )
+    except Refusal as refusal:
+        st.caption(words.plain(refusal))
     with st.container(horizontal=True):
         st.page_link(
             places.BOUNDS,

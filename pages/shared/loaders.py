@@ -31,6 +31,7 @@ from mtf_engine.learning.sentinels import sentinels as find_sentinels
 from mtf_engine.logs.aggregates import Population, stored_signal
 from mtf_engine.logs.aggregates import population as count_population
 from mtf_engine.logs.aggregates import signal as measure_signal
+from mtf_engine.logs.aggregates import sub_box as replay_inside
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.live_users import Arms, read_arms
 from mtf_engine.permissions import Person
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from mtf_engine.evaluation.explain import Explanation, LoggedRequest
     from mtf_engine.evaluation.shadow import Shadow
     from mtf_engine.evaluation.what_if import WhatIf
+    from mtf_engine.exploration.sensitivity import RankSensitivity
+    from mtf_engine.exploration.sub_box import SubBox
     from mtf_engine.questions.exploring import PolicyActions
 
 MOST_REQUESTS = 200_000
@@ -182,6 +185,28 @@ def collection_cost(
 ) -> ExplorationCost:
     """Returns what exploring would do to a sample of a log's rankings, by the command line's seed."""
     return _collection_cost(row.id, row.content_hash, plan.model_dump_json(), sigma, k, n_requests)
+
+
+def sub_box(row: DatasetRow, plan: BoundsPlan) -> "SubBox":
+    """Returns what the rows of a uniform log inside a plan tell of the return."""
+    return _sub_box(row.id, row.content_hash, plan.model_dump_json())
+
+
+@st.cache_data(show_spinner="Reading the rows inside…", max_entries=100)
+def _sub_box(dataset_id: str, content_hash: str, plan: str) -> "SubBox":
+    return replay_inside(open_dataset(workspace(), dataset_id), BoundsPlan.model_validate_json(plan))
+
+
+def sensitivity(row: DatasetRow, plan: BoundsPlan) -> "RankSensitivity":
+    """Returns which dimensions change a log's rankings inside a plan, on as many requests as the command ranks."""
+    return _sensitivity(row.id, row.content_hash, plan.model_dump_json())
+
+
+@st.cache_data(show_spinner="Ranking logged candidates again…", max_entries=100)
+def _sensitivity(dataset_id: str, content_hash: str, plan: str) -> "RankSensitivity":
+    from mtf_engine.questions import exploring
+
+    return exploring.sensitivity(workspace(), dataset_id, BoundsPlan.model_validate_json(plan))
 
 
 @st.cache_data(show_spinner="Ranking logged candidates again…", max_entries=100)
