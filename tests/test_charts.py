@@ -1,5 +1,7 @@
 """Figures and words: frame in, figure out; what users typed is shown as it is."""
 
+import ast
+import inspect
 import io
 import tomllib
 from pathlib import Path
@@ -16,7 +18,7 @@ from mtf_engine.learning.training import fit, make_config
 from pages.evaluate import _critic_charts
 from pages.release import _round_charts
 from pages.shared import bounds_charts, charts, dataset_charts, glossary, log_charts, words
-from pages.shared.exhibit import FORMULA, digits, safe_csv
+from pages.shared.exhibit import FORMULA, described, digits, exhibit, safe_csv
 from tests.problems import sessions
 
 
@@ -57,6 +59,20 @@ def test_tables_offer_no_csv_of_streamlits_own():
         config.get_option(f"client.{name}")  # one that Streamlit does not know raises
         assert name != "disableDataExport" or value is True
     assert "disableDataExport" in settings["client"]
+
+
+def test_every_table_can_be_taken_away():
+    """Not by Streamlit: but for a preview of a file, and the list of a bundle's files, the page draws the button."""
+    bare = set()
+    for path in sorted((Path(__file__).parent.parent / "pages").rglob("*.py")):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef):
+                called = [ast.unparse(c.func) for c in ast.walk(function) if isinstance(c, ast.Call)]
+                if "st.dataframe" in called and "csv_download" not in called:
+                    bare.add(f"{path.stem}.{function.name}")
+    assert bare == {"exhibit._drawn", "_mapping_form.mapping_form", "export.show_bundle"}
+    drawn = inspect.getsource(described) + inspect.getsource(exhibit)
+    assert drawn.count("_drawn(") == drawn.count("csv_download(") == 2
 
 
 @given(strategies.lists(CELLS, min_size=1, max_size=8))

@@ -11,7 +11,7 @@ from mtf_engine.permissions import Action
 from mtf_engine.registry import DatasetRow
 from pages.evaluate import _explain_charts, _explaining
 from pages.shared import access, comparison, follow, glossary, links, loaders, words
-from pages.shared.exhibit import csv_download, described, exhibit, folded
+from pages.shared.exhibit import described, exhibit, folded
 from pages.shared.firsts import first
 
 MOST_RANKS = 10
@@ -103,8 +103,7 @@ def explain(dataset: DatasetRow, policies: list[str], request_id: int) -> None:
     folded("One item", partial(show_item, ranking), glossary.TERMS["score"], asked=("item",))
     everything = ranking.drop(columns=["algo", "did"])
     with st.expander("Everything as one table"):
-        described(everything, "everything", "Every item under every policy")
-        csv_download(everything, f"request {request_id}")
+        described(everything, f"request {request_id}", "Every item under every policy")
 
 
 def show(dataset: DatasetRow, policies: list[str]) -> None:

@@ -154,7 +154,6 @@ def show_requests(found: "Shadow", policies: tuple[str, str], row: DatasetRow) -
     opens = st.column_config.LinkColumn(display_text="explain", help="This request under both policies.")
     alt = f"The {len(table)} requests whose rankings differ most"
     described(table, "requests that differ", alt, Explain=opens, **shares(OVERLAP))
-    csv_download(table.drop(columns="Explain"), "requests that differ")
 
 
 def show(row: DatasetRow, policies: list[str]) -> None:

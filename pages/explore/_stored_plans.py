@@ -110,9 +110,9 @@ def stored_list(rows: list[PlanRow], draft: plans.Draft, names: tuple[str, ...])
 
 def _stored(rows: list[PlanRow], draft: plans.Draft, names: tuple[str, ...]) -> None:
     columns = {"Stored": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm")}
-    st.dataframe(
-        plan_table(rows), placeholder="", hide_index=True, column_config=columns, alt="Stored bounds plans"
-    )
+    table = plan_table(rows)
+    st.dataframe(table, placeholder="", hide_index=True, column_config=columns, alt="Stored bounds plans")
+    csv_download(table, "plans")
     by_name = {row.name: row for row in rows}
     left, middle, right = st.columns([3, 1, 1], vertical_alignment="bottom")
     name = left.selectbox("Stored plan", by_name, key="stored plan")

@@ -14,7 +14,7 @@ from mtf_engine.registry import DatasetRow
 from mtf_engine.spec import FusionSpec, Refusal
 from pages.shared import access, bounds_charts, links, loaders, plans, words
 from pages.shared.counting import Aggregate, counted
-from pages.shared.exhibit import csv_download, described, exhibit, folded
+from pages.shared.exhibit import described, exhibit, folded
 
 PILOT = Aggregate(aggregates.stored_pilot, aggregates.pilot, "requests")
 GIVEN = LOSS, INFORMATION = ("loss", "information")
@@ -215,7 +215,6 @@ def _dimensions(found: Teaching) -> None:
     alt = f"Half width, information and loss of each of {len(table)} dimensions of the box that teaches most"
     explained = {name: st.column_config.Column(help=text) for name, text in MEANINGS.items()}
     described(table, "box that teaches most", alt, **explained)
-    csv_download(table, "box that teaches most")
     if found.fixed:
         st.caption(
             words.plain(f"Not explored by the pilot, or at the end of the range: {', '.join(found.fixed)}.")

@@ -8,7 +8,7 @@ from mtf_engine.exploration.walls import AT_WALL
 from mtf_engine.permissions import Action
 from mtf_engine.questions.exploring import logged_plan
 from pages.shared import access, acting, links, loaders, log_charts, places, plans, words
-from pages.shared.exhibit import exhibit
+from pages.shared.exhibit import csv_download, exhibit
 
 PROPOSALS = {
     "widen": "↔ widen",
@@ -58,6 +58,7 @@ def show_proposals(table: pd.DataFrame) -> None:
         column_config=columns,
         alt="Walls to move, and why",
     )
+    csv_download(shown, "proposals")
 
 
 def _interval(lower: pd.Series, upper: pd.Series) -> list[str]:

@@ -12,7 +12,7 @@ from mtf_engine.environments.names import GYM, meets_again
 from mtf_engine.questions.scoreboard import MOST, Change, Standing, Verdict, scoreboard
 from mtf_engine.registry import BASELINE, run_of
 from pages.shared import charts, comparison, glossary, loaders, places, words
-from pages.shared.exhibit import exhibit
+from pages.shared.exhibit import csv_download, exhibit
 
 GAUC, REWARD = "weighted GAUC", "session reward, %"
 SIGNS = {
@@ -166,13 +166,15 @@ def show() -> None:
         ),
         "next": st.column_config.LinkColumn(display_text="#(.+)$"),
     }
+    shown = table(standings)
     st.dataframe(
-        table(standings),
+        shown,
         hide_index=True,
         column_config=columns,
         placeholder="",
         alt=f"{len(standings)} policies beside the live one, {standings[0].name}",
     )
+    csv_download(shown, "scoreboard")
     st.caption("Change against the live policy: of weighted GAUC on a log, of session reward in an A/B test.")
     if len(standings) == MOST:
         st.page_link(places.RUNS, label="All trainings →")

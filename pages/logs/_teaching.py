@@ -12,7 +12,7 @@ from mtf_engine.spec import Refusal
 from pages.logs import _narrow
 from pages.shared import dataset_charts, links, loaders, words
 from pages.shared.counting import Aggregate, counted
-from pages.shared.exhibit import csv_download, described, exhibit, folded
+from pages.shared.exhibit import described, exhibit, folded
 
 SIGNAL = Aggregate(aggregates.stored_signal, aggregates.signal, "requests")
 EVERYBODY = "*everybody"
@@ -95,7 +95,6 @@ def show_signal(found: Signals) -> None:
         with st.expander("Segments"):
             segments = segment_table(found)
             described(segments, "signal by segment", "Signal of everybody and of each segment")
-            csv_download(segments, "signal by segment")
     if found.left_out:
         named = ", ".join(found.left_out)
         st.caption(words.plain(f"Segments that cannot tell by themselves: {named}."))

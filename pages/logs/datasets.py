@@ -117,11 +117,9 @@ def show_columns(row: DatasetRow, quality: Quality) -> None:
         st.header("Signals", anchor=False)
         signals = _log_tables.signals(quality, row.meta["reward"]["weights"])
         described(signals, "signals", "Feedback signals of the log", **shares("rate"))
-        csv_download(signals, "signals")
     with st.expander("Features and predictions"):
         columns = _log_tables.columns(quality)
         described(columns, "columns", "Features and predictions of the log")
-        csv_download(columns, "columns")
         if quality.sampled_requests < quality.n_requests:
             st.caption(f"Of {quality.sampled_users:,} users, the same ones every time.")
 

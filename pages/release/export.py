@@ -189,6 +189,8 @@ def show_serving(manifest: dict[str, Any], name: str) -> None:
         place=right,
         on_click="ignore",
     )
+
+
 def offer_import(opened: bool) -> None:
     """Draws the way in for a policy of another machine, which is a candidate or a baseline from then on."""
     with st.expander("Import a policy from a bundle", expanded=opened):

@@ -26,7 +26,7 @@ from pages.shared import (
     results,
     words,
 )
-from pages.shared.exhibit import described, exhibit
+from pages.shared.exhibit import csv_download, described, exhibit
 from pages.shared.round_tables import DISTANCE, interval_text
 
 SIGNS = {"promote": "▲ promote", "discuss": "◆ discuss", "do not": "▼ do not promote"}
@@ -113,6 +113,7 @@ def show_case(found: Case, runs: dict[str, RunRow]) -> None:
             alt="What is known of the candidate",
             key="facts",
         )
+        csv_download(table, "candidate")
     with right:
         rails = pd.DataFrame(
             [
@@ -132,6 +133,7 @@ def show_case(found: Case, runs: dict[str, RunRow]) -> None:
             alt="Guardrails, fixed before the round",
             key="rails",
         )
+        csv_download(rails, "guardrails")
     with st.expander("Configuration of the rounds"):
         st.json(found.config)
 

@@ -12,7 +12,7 @@ from mtf_engine.release.stopping import next_round
 from mtf_engine.spec import Refusal
 from pages.release import _round_charts, _round_form
 from pages.shared import access, follow, glossary, links, loaders, places, round_tables, words
-from pages.shared.exhibit import described, exhibit, folded
+from pages.shared.exhibit import csv_download, described, exhibit, folded
 from pages.shared.round_tables import AB_GAIN, AT_WALL, GAUC
 
 COLUMNS = {
@@ -90,6 +90,7 @@ def show_two(told: list[Round]) -> None:
     table = round_tables.side_by_side(by_number[one], by_number[other], loaders.runs_by_id())
     alt = f"Rounds {one} and {other} side by side"
     st.dataframe(table, placeholder="", hide_index=True, height="content", alt=alt, key="two rounds")
+    csv_download(table, "two rounds")
 
 
 def show_next(run: RunRow, told: list[Round]) -> None:

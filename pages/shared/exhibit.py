@@ -32,7 +32,7 @@ def exhibit(figure: go.Figure, table: pd.DataFrame, name: str, alt: str, **meani
     downloads = st.expander("Table and downloads", key=f"downloads {name}", on_change="rerun")
     if downloads.open:
         with downloads:
-            described(table, name, alt, **explained)
+            _drawn(table, name, alt, explained)
             with st.container(horizontal=True):
                 csv_download(table, name)
                 picture_downloads(f"figure {name}", name)
@@ -59,8 +59,14 @@ def folded(
 
 
 def described(table: pd.DataFrame, name: str, alt: str, **columns: Any) -> None:
-    """Draws `table`, its columns explained on hovering; `columns` are drawn as they say. What is not known is blank."""
-    config = digits(table, glossary.columns(table) | columns)
+    """Draws `table` with its download, its columns explained on hovering; `columns` are drawn as they say."""
+    _drawn(table, name, alt, columns)
+    csv_download(table, name)
+
+
+def _drawn(table: pd.DataFrame, name: str, alt: str, columns: Mapping[str, Any]) -> None:
+    """Draws `table`; what is not known is blank."""
+    config = digits(table, glossary.columns(table) | dict(columns))
     st.dataframe(table, hide_index=True, column_config=config, placeholder="", alt=alt, key=f"table {name}")
 
 
@@ -102,6 +108,7 @@ def csv_download(table: pd.DataFrame, name: str) -> None:
         f"{name}.csv",
         "text/csv",
         key=f"csv {name}",
+        type="tertiary",
         on_click="ignore",
     )
 

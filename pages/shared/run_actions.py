@@ -10,6 +10,7 @@ from mtf_engine.questions import dependents
 from mtf_engine.registry import RunRow
 from mtf_engine.runs import differences, executor, keeping
 from pages.shared import access, follow, loaders, needed, places, words
+from pages.shared.exhibit import csv_download
 
 
 def show_chosen(runs: Sequence[RunRow]) -> None:
@@ -121,6 +122,7 @@ def show_deletions() -> None:
             column_config=columns,
             alt="Deleted runs, datasets and plans",
         )
+        csv_download(table, "deletions")
         show_command("runs", "deletions")
 
 

@@ -82,6 +82,7 @@ def show_results(signed: Mapping[str, RunRow]) -> None:
         placeholder="",
         alt="Results, one row a training",
     )
+    csv_download(table[shown], "results")
 
 
 def show_curves(signed: Mapping[str, RunRow], names: Sequence[str], look: Look, group: bool) -> None:

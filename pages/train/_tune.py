@@ -73,6 +73,7 @@ def show_best(found: Tuning, best: Best) -> None:
     st.dataframe(
         table, placeholder="", hide_index=True, width="content", alt="Best settings beside the defaults"
     )
+    csv_download(table, "best settings")
     with st.container(horizontal=True):
         train = {places.TAB: places.TRAIN, "from": best.run_id}
         st.page_link(places.START, label="Train with these settings →", query_params=train)

@@ -170,8 +170,9 @@ def show_parts(run: RunRow) -> None:
         return
     ended = sum(part.state is RunState.COMPLETED for part in parts)
     with st.expander(f"{len(parts)} parts, {ended} of them completed"):
+        table = run_table.table(parts, dataset_names())
         st.dataframe(
-            run_table.table(parts, dataset_names()).assign(Open=[f"runs?run={part.id}" for part in parts]),
+            table.assign(Open=[f"runs?run={part.id}" for part in parts]),
             hide_index=True,
             column_order=[*PART_COLUMNS, "Open"],
             column_config={**run_table.COLUMNS, "Open": st.column_config.LinkColumn(display_text="open")},
@@ -179,6 +180,7 @@ def show_parts(run: RunRow) -> None:
             key=f"parts of {run.id}",
             alt=f"{len(parts)} parts of {run.id}",
         )
+        csv_download(table, f"parts of {run.id}")
 
 
 def show_details(run: RunRow) -> None:
