@@ -129,9 +129,11 @@ def test_a_memo_of_an_open_round_tells_what_is_recommended(team: Workspace) -> N
     )
 
 
-def test_the_database_itself_changes_no_entry(team: Workspace) -> None:
-    review.decide(team, RUN, 1, "promote", name="Ada")
+def test_the_database_itself_changes_no_entry_and_takes_one_a_round(team: Workspace) -> None:
+    row = review.decide(team, RUN, 1, "promote", name="Ada")
     before = stored(team)
+    again = row.model_copy(update={"follows": row.id, "name": "Eve"})
+    assert team.registry.add_decision(again) is None, "whatever it follows"
     for statement in (sa.update(DECISIONS).values(name="Eve"), sa.delete(DECISIONS)):
         with pytest.raises(sa.exc.IntegrityError, match="never changed"):
             team.registry._execute(statement)
