@@ -126,6 +126,12 @@ def test_a_memo_of_an_open_round_tells_what_is_recommended(team: Workspace) -> N
     )
 
 
+def test_the_database_itself_takes_one_entry_a_round(team: Workspace) -> None:
+    row = review.decide(team, RUN, 1, "promote", name="Ada")
+    again = row.model_copy(update={"follows": row.id, "name": "Eve"})
+    assert team.registry.add_decision(again) is None, "whatever it follows"
+
+
 @pytest.mark.parametrize(
     ("act", "reason"),
     [
