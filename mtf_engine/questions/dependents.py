@@ -15,6 +15,7 @@ WITHOUT_LOG = {
     "evaluate": "keeps its figures as a run; no page of comparisons shows them",
     "collect": UNSEARCHED,
     "join": UNSEARCHED,
+    "narrow": UNSEARCHED,
     "progressive": "keeps its figures",
     "compare": "keeps its figures; cannot say what other reward weights would change",
     "tune": "keeps its figures",
@@ -67,7 +68,7 @@ def of_runs(workspace: Workspace, deleted: Iterable[RunRow]) -> list[Dependent]:
         if gone.keys() & _policies_of(run) or (run.id in wholes and run.state is not RunState.COMPLETED):
             found += _losing(run, WITHOUT_POLICY, _resumed(run))
     for row in workspace.registry.datasets():
-        if row.run_id in gone and gone[row.run_id].kind in ("collect", "join"):
+        if row.run_id in gone and gone[row.run_id].kind in ("collect", "join", "narrow"):
             found.append(Dependent(id=row.id, name=row.name, loses=UNSEARCHED))
     return found
 
