@@ -31,6 +31,7 @@ class Purpose(StrEnum):
 
 
 SCORES = ("run_id", "weighted_gauc", "ci_low", "ci_high", "users_used", "users_left_out", "split")
+OFF_POLICY = ("run_id", "estimator", "value", "ci_low", "ci_high", "ess", "in_support")
 
 app = typer.Typer()
 
@@ -99,6 +100,25 @@ def evaluate(
             help="The best single head and regression weights beside them, chosen on training rows.",
         ),
     ] = True,
+    off_policy: Annotated[
+        bool,
+        typer.Option(
+            "--off-policy", help="What a session would bring, too, by five estimators on held-out users."
+        ),
+    ] = False,
+    tau: Annotated[
+        float | None,
+        typer.Option(
+            help="With --off-policy: std of the smoothed policy in half widths of the logged box, 2."
+        ),
+    ] = None,
+    min_ess: Annotated[
+        float | None,
+        typer.Option(help="With --off-policy: effective sample size below which nothing is told, 50."),
+    ] = None,
+    fit_steps: Annotated[
+        int | None, typer.Option(metavar="N", help="With --off-policy: updates of the fitted Q, 1,000.")
+    ] = None,
     seed: Seed = 0,
 ) -> None:
     """Score policies by weighted GAUC on a log's test rows, or on all where it has no split, and against the baseline.
@@ -106,29 +126,48 @@ def evaluate(
     Differences are paired by user; without the baseline among the policies they are to the last one named.
     """
     from mtf_engine.commands.foreground import finish
+    from mtf_engine.evaluation.off_policy import OffPolicySettings
     from mtf_engine.evaluation.result import alike
     from mtf_engine.work.evaluate import submit_evaluate
 
-    run_id = submit_evaluate(shell.workspace, policies, on, seed=seed, floors=floors)
+    asked = {"tau": tau, "min_ess": min_ess, "fit_steps": fit_steps}
+    given = {name: value for name, value in asked.items() if value is not None}
+    if given and not off_policy:
+        raise Refusal(f"--{next(iter(given)).replace('_', '-')} says how --off-policy works; give that, too")
+    how = OffPolicySettings.asked("--off-policy", given) if off_policy else None
+    run_id = submit_evaluate(shell.workspace, policies, on, seed=seed, floors=floors, off_policy=how)
     result = finish(shell.workspace, run_id).result or {}
     rows = scores(result)
     if shell.as_json:
         shell.show(rows)
         return
     untold = ("no_gauc",) if result.get("no_gauc") else ()
-    asked = [row["run_id"] for row in rows if not row["floor"]] or [row["run_id"] for row in rows]
-    base = BASELINE if BASELINE in asked else asked[-1]
+    named = [row["run_id"] for row in rows if not row["floor"]] or [row["run_id"] for row in rows]
+    base = BASELINE if BASELINE in named else named[-1]
     if len(rows) > 1:
         compared = [row | _against(row, base) for row in rows]
         shell.show(compared, (*SCORES, *untold, f"minus {base}", "from", "to", "is"))
     else:
         shell.show(rows, (*SCORES, *untold))
+    if how:
+        shell.show(_off_policy(result), OFF_POLICY)
     for sentence, of in alike((row["run_id"], row["differs"]) for row in result["policies"]).items():
         print(f"{', '.join(of)}: {sentence}")
     if floors and not result["floors"] and not untold:
         print(
             "no floors: neither this log nor the one that a policy learned from has training rows to choose them on"
         )
+
+
+def _off_policy(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns a row a policy and estimator, where a sentence stands for a value that is not told."""
+    from mtf_engine.evaluation.off_policy import NOT_ENOUGH
+
+    return [
+        {"run_id": row["run_id"], **one, "value": NOT_ENOUGH if one["value"] is None else one["value"]}
+        for row in result["policies"]
+        for one in row["off_policy"]
+    ]
 
 
 def _against(row: dict[str, Any], base: str) -> dict[str, Any]:
