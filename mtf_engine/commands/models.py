@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,9 @@ from mtf_engine.commands.options import (
 from mtf_engine.registry import BASELINE, RunRow
 from mtf_engine.spec import Refusal
 
+if TYPE_CHECKING:
+    from mtf_engine.evaluation.off_policy import OffPolicySettings
+
 
 class Purpose(StrEnum):
     """What a bundle is for."""
@@ -32,6 +35,24 @@ class Purpose(StrEnum):
 
 SCORES = ("run_id", "weighted_gauc", "ci_low", "ci_high", "users_used", "users_left_out", "split")
 OFF_POLICY = ("run_id", "estimator", "value", "ci_low", "ci_high", "ess", "in_support")
+
+OffPolicy = Annotated[
+    bool,
+    typer.Option(
+        "--off-policy", help="What a session would bring, too, by five estimators on held-out users."
+    ),
+]
+Tau = Annotated[
+    float | None,
+    typer.Option(help="With --off-policy: std of the smoothed policy in half widths of the logged box, 2."),
+]
+MinESS = Annotated[
+    float | None,
+    typer.Option(help="With --off-policy: effective sample size below which nothing is told, 50."),
+]
+FitSteps = Annotated[
+    int | None, typer.Option(metavar="N", help="With --off-policy: updates of the fitted Q, 1,000.")
+]
 
 app = typer.Typer()
 
@@ -100,25 +121,10 @@ def evaluate(
             help="The best single head and regression weights beside them, chosen on training rows.",
         ),
     ] = True,
-    off_policy: Annotated[
-        bool,
-        typer.Option(
-            "--off-policy", help="What a session would bring, too, by five estimators on held-out users."
-        ),
-    ] = False,
-    tau: Annotated[
-        float | None,
-        typer.Option(
-            help="With --off-policy: std of the smoothed policy in half widths of the logged box, 2."
-        ),
-    ] = None,
-    min_ess: Annotated[
-        float | None,
-        typer.Option(help="With --off-policy: effective sample size below which nothing is told, 50."),
-    ] = None,
-    fit_steps: Annotated[
-        int | None, typer.Option(metavar="N", help="With --off-policy: updates of the fitted Q, 1,000.")
-    ] = None,
+    off_policy: OffPolicy = False,
+    tau: Tau = None,
+    min_ess: MinESS = None,
+    fit_steps: FitSteps = None,
     seed: Seed = 0,
 ) -> None:
     """Score policies by weighted GAUC on a log's test rows, or on all where it has no split, and against the baseline.
@@ -126,15 +132,10 @@ def evaluate(
     Differences are paired by user; without the baseline among the policies they are to the last one named.
     """
     from mtf_engine.commands.foreground import finish
-    from mtf_engine.evaluation.off_policy import OffPolicySettings
     from mtf_engine.evaluation.result import alike
     from mtf_engine.work.evaluate import submit_evaluate
 
-    asked = {"tau": tau, "min_ess": min_ess, "fit_steps": fit_steps}
-    given = {name: value for name, value in asked.items() if value is not None}
-    if given and not off_policy:
-        raise Refusal(f"--{next(iter(given)).replace('_', '-')} says how --off-policy works; give that, too")
-    how = OffPolicySettings.asked("--off-policy", given) if off_policy else None
+    how = _how(off_policy, {"tau": tau, "min_ess": min_ess, "fit_steps": fit_steps})
     run_id = submit_evaluate(shell.workspace, policies, on, seed=seed, floors=floors, off_policy=how)
     result = finish(shell.workspace, run_id).result or {}
     rows = scores(result)
@@ -157,6 +158,16 @@ def evaluate(
         print(
             "no floors: neither this log nor the one that a policy learned from has training rows to choose them on"
         )
+
+
+def _how(off_policy: bool, asked: dict[str, float | None]) -> "OffPolicySettings | None":
+    """Returns the settings of --off-policy, None without it; a Refusal where some are given all the same."""
+    from mtf_engine.evaluation.off_policy import OffPolicySettings
+
+    given = {name: value for name, value in asked.items() if value is not None}
+    if given and not off_policy:
+        raise Refusal(f"--{next(iter(given)).replace('_', '-')} says how --off-policy works; give that, too")
+    return OffPolicySettings.asked("--off-policy", given) if off_policy else None
 
 
 def _off_policy(result: dict[str, Any]) -> list[dict[str, Any]]:

@@ -161,7 +161,9 @@ class UserSums:
     @classmethod
     def of_sessions(cls, values: Floats, users: NDArray[np.int64], ess: float) -> "UserSums":
         """Returns the mean of one value a session, [s], of the users [s]."""
-        return cls(np.bincount(users, values)[None], np.bincount(users)[None].astype(float), np.ones(1), ess)
+        return cls(
+            _by_user(values[:, None], users), _by_user(np.ones((len(users), 1)), users), np.ones(1), ess
+        )
 
     @property
     def value(self) -> float:
@@ -225,4 +227,4 @@ def effective_sample_size(weights: Floats) -> float:
 
 def _by_user(values: Floats, users: NDArray[np.int64]) -> Floats:
     """Returns the sums [steps, n_users] of values [s, steps] over the sessions of each user."""
-    return np.stack([np.bincount(users, column) for column in values.T])
+    return np.stack([np.bincount(users, column).astype(np.float64) for column in values.T])

@@ -54,8 +54,8 @@ def introduce(rows: OffPolicyRows) -> None:
     )
     st.caption(
         f"{rows.n_sessions:,} sessions of {rows.n_users:,} users of the split {rows.split}, none of whom has a "
-        f"training row; {rows.n_explored:,} of them were explored in every request, on which the estimators with weights are."
-        f"{cut} Rewards are discounted by {rows.gamma:g} a request."
+        f"training row. {rows.n_explored:,} sessions were explored in every request: on these the estimators with "
+        f"weights are.{cut} Rewards are discounted by {rows.gamma:g} a request."
     )
 
 

@@ -63,8 +63,8 @@ TERMS = {
     "session value": "Discounted reward of a session from its start to its end, in units of the reward; empty where "
     "the effective sample size is below the least.",
     "smoothed policy": "A truncated Gaussian about the policy's action inside the logged box, since a policy that "
-    "always acts alike has no density. Its standard deviation is in half widths of the box: the larger, the more support "
-    "there is, and the nearer it comes to the exploration itself.",
+    "always acts alike has no density. Its standard deviation is in half widths of the box: the larger, the more "
+    "support there is, and the nearer it comes to the exploration itself.",
     "effective sample size": "Sessions of equal weight that would tell as much as these: (sum of weights)² / sum of "
     "squared weights, of each session's weight at its end. Where nothing is weighed, all sessions.",
     "share in support": "Share of held-out requests for which the policy's own action lies in the logged box, in every "
