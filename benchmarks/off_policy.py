@@ -239,8 +239,8 @@ def section(options: argparse.Namespace) -> str:
 Synthetic users. Each log has {options.sessions:,} sessions, explored uniformly within ±{HALF_WIDTH:g} in 10 dimensions,
 a tenth of their users held out. Smoothing is {how.tau:g} half widths, the least effective sample size {how.min_ess:g}.
 Rank: Spearman's correlation of the values told with what the policies themselves bring. Bias, error (root mean
-square) and coverage of the 95 % interval are against what an estimator is of: the smoothed policy for the first three, the policy
-itself for the last two.
+square) and coverage of the 95 % interval are against what an estimator is of: the smoothed policy for the first three,
+the policy itself for the last two.
 
 | log | estimator | policies told | rank | bias | error | coverage |
 | --- | --- | --- | --- | --- | --- | --- |
