@@ -24,7 +24,14 @@ TABS = {
     "bounds": (places.BY_HAND, places.DRIFT, places.WALLS, places.COST),
     "start": (places.TRAIN, places.TUNE, places.PENALTY),
     "runs": (places.ALL_RUNS, places.COMPARED),
-    "policies": (places.GAUC, places.ABTEST, places.DEVIATION, places.CRITICS, places.REQUEST),
+    "policies": (
+        places.GAUC,
+        places.ABTEST,
+        places.OFF_POLICY,
+        places.DEVIATION,
+        places.CRITICS,
+        places.REQUEST,
+    ),
 }
 VIEWS = [""] + [
     f"{page}?{urlencode({places.TAB: tab})}" if tab else page

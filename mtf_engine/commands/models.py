@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,9 @@ from mtf_engine.commands.options import (
 from mtf_engine.registry import BASELINE, RunRow
 from mtf_engine.spec import Refusal
 
+if TYPE_CHECKING:
+    from mtf_engine.evaluation.off_policy import OffPolicySettings
+
 
 class Purpose(StrEnum):
     """What a bundle is for."""
@@ -33,6 +36,25 @@ class Purpose(StrEnum):
 MLFLOW = Path("mlflow")
 """What a policy is exported to in place of a file: a tracking server."""
 SCORES = ("run_id", "weighted_gauc", "ci_low", "ci_high", "users_used", "users_left_out", "split")
+OFF_POLICY = ("run_id", "estimator", "value", "ci_low", "ci_high", "ess", "in_support")
+
+OffPolicy = Annotated[
+    bool,
+    typer.Option(
+        "--off-policy", help="What a session would bring, too, by five estimators on held-out users."
+    ),
+]
+Tau = Annotated[
+    float | None,
+    typer.Option(help="With --off-policy: std of the smoothed policy in half widths of the logged box, 2."),
+]
+MinESS = Annotated[
+    float | None,
+    typer.Option(help="With --off-policy: effective sample size below which nothing is told, 50."),
+]
+FitSteps = Annotated[
+    int | None, typer.Option(metavar="N", help="With --off-policy: updates of the fitted Q, 1,000.")
+]
 
 BundleTo = Annotated[
     Path,
@@ -123,6 +145,10 @@ def evaluate(
             help="The best single head and regression weights beside them, chosen on training rows.",
         ),
     ] = True,
+    off_policy: OffPolicy = False,
+    tau: Tau = None,
+    min_ess: MinESS = None,
+    fit_steps: FitSteps = None,
     seed: Seed = 0,
 ) -> None:
     """Score policies by weighted GAUC on a log's test rows, or on all where it has no split, and against the baseline.
@@ -133,26 +159,50 @@ def evaluate(
     from mtf_engine.evaluation.result import alike
     from mtf_engine.work.evaluate import submit_evaluate
 
-    run_id = submit_evaluate(shell.workspace, policies, on, seed=seed, floors=floors)
+    how = _how(off_policy, {"tau": tau, "min_ess": min_ess, "fit_steps": fit_steps})
+    run_id = submit_evaluate(shell.workspace, policies, on, seed=seed, floors=floors, off_policy=how)
     result = finish(shell.workspace, run_id).result or {}
     rows = scores(result)
     if shell.as_json:
         shell.show(rows)
         return
     untold = ("no_gauc",) if result.get("no_gauc") else ()
-    asked = [row["run_id"] for row in rows if not row["floor"]] or [row["run_id"] for row in rows]
-    base = BASELINE if BASELINE in asked else asked[-1]
+    named = [row["run_id"] for row in rows if not row["floor"]] or [row["run_id"] for row in rows]
+    base = BASELINE if BASELINE in named else named[-1]
     if len(rows) > 1:
         compared = [row | _against(row, base) for row in rows]
         shell.show(compared, (*SCORES, *untold, f"minus {base}", "from", "to", "is"))
     else:
         shell.show(rows, (*SCORES, *untold))
+    if how:
+        shell.show(_off_policy(result), OFF_POLICY)
     for sentence, of in alike((row["run_id"], row["differs"]) for row in result["policies"]).items():
         print(f"{', '.join(of)}: {sentence}")
     if floors and not result["floors"] and not untold:
         print(
             "no floors: neither this log nor the one that a policy learned from has training rows to choose them on"
         )
+
+
+def _how(off_policy: bool, asked: dict[str, float | None]) -> "OffPolicySettings | None":
+    """Returns the settings of --off-policy, None without it; a Refusal where some are given all the same."""
+    from mtf_engine.evaluation.off_policy import OffPolicySettings
+
+    given = {name: value for name, value in asked.items() if value is not None}
+    if given and not off_policy:
+        raise Refusal(f"--{next(iter(given)).replace('_', '-')} says how --off-policy works; give that, too")
+    return OffPolicySettings.asked("--off-policy", given) if off_policy else None
+
+
+def _off_policy(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns a row a policy and estimator, where a sentence stands for a value that is not told."""
+    from mtf_engine.evaluation.off_policy import NOT_ENOUGH
+
+    return [
+        {"run_id": row["run_id"], **one, "value": NOT_ENOUGH if one["value"] is None else one["value"]}
+        for row in result["policies"]
+        for one in row["off_policy"]
+    ]
 
 
 def _against(row: dict[str, Any], base: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pydantic import Field
 from mtf_engine.evaluation.calibration import Calibration
 from mtf_engine.evaluation.deviation import Deviation
 from mtf_engine.evaluation.disagreement import Disagreement
+from mtf_engine.evaluation.off_policy import OffPolicyEstimate, OffPolicyRows
 from mtf_engine.spec import Spec
 
 Group = Literal["user", "request"]
@@ -68,6 +69,9 @@ class PolicyEvaluation(Spec):
     deviation: Deviation
     deviation_by_segment: dict[str, Deviation]
     disagreement: Disagreement | None
+    off_policy: tuple[OffPolicyEstimate, ...] = Field(
+        default=(), description="what a session would bring under it, where that was asked; floors are not"
+    )
 
 
 class PairedDifference(Spec):
@@ -124,6 +128,8 @@ class EvaluationResult(Spec):
     floors_from: str | None = None
     """The dataset on whose training rows the floors were chosen and fitted; None: there are none."""
     calibrations: dict[str, Calibration] = Field(default_factory=dict)
+    off_policy: OffPolicyRows | None = None
+    """How policies were evaluated off-policy, and on what; None: they were not."""
 
     @property
     def no_gauc(self) -> str | None:

@@ -1,11 +1,14 @@
 """Evaluations: scores of policies for the registry, and what is drawn of them in a file of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from mtf_engine import sealed
+from mtf_engine.evaluation.off_policy import OffPolicyEstimate, OffPolicyRows, OffPolicySettings
+from mtf_engine.logs.datasets import Dataset
+from mtf_engine.logs.held_out import held_out_sessions
 from mtf_engine.logs.splits import TEST, VALIDATION
 from mtf_engine.policies.fixed import fixed_action
 from mtf_engine.questions.differences import differs
@@ -30,6 +33,7 @@ class EvaluateConfig(Spec):
     policies: tuple[str, ...] = Field(min_length=1)
     dataset_id: str
     floors: bool = Field(default=False, description="the best single head and regression weights, too")
+    off_policy: OffPolicySettings | None = Field(default=None, description="also by off-policy evaluation")
     seed: Seed = 0
     n_threads: Threads = 1
 
@@ -41,12 +45,14 @@ def submit_evaluate(
     *,
     seed: int = 0,
     floors: bool = True,
+    off_policy: OffPolicySettings | None = None,
     name: str | None = None,
     parent_id: str | None = None,
 ) -> str:
     """Returns the id of the run that scores `policies` (`RUN`, `RUN@best`, `baseline`, a fixed one) on a dataset.
 
-    With `floors` the best single head and the regression weights stand beside them, see `training_rows`.
+    With `floors` the best single head and the regression weights stand beside them, see `training_rows`. With
+    `off_policy` the policies asked for, and no floors, are evaluated off-policy, too.
     """
     row = workspace.dataset(dataset)
     policies = [workspace.policy(policy) for policy in policies]
@@ -56,7 +62,13 @@ def submit_evaluate(
             fixed_action(policy, FusionSpec.model_validate(row.meta["fusion"]))
     config = EvaluateConfig.asked(
         "the evaluation",
-        {"policies": tuple(dict.fromkeys(policies)), "dataset_id": row.id, "seed": seed, "floors": floors},
+        {
+            "policies": tuple(dict.fromkeys(policies)),
+            "dataset_id": row.id,
+            "seed": seed,
+            "floors": floors,
+            "off_policy": off_policy,
+        },
     )
     return submit(
         workspace,
@@ -85,6 +97,7 @@ def evaluate(job: Job, config: EvaluateConfig) -> dict[str, Any]:
         else open_policy(job.workspace, name, dataset.meta, rows)
         for name in dict.fromkeys((*config.policies, *beside))
     }
+    held_out, estimates = _off_policy(dataset, {name: policies[name] for name in config.policies}, config)
     critics = {name: found for name in config.policies if (found := open_critics(job.workspace, name))}
     result = score(policies, dataset.evaluation_rows(), seed=config.seed, critics=critics)
     calibrations = {
@@ -94,14 +107,55 @@ def evaluate(job: Job, config: EvaluateConfig) -> dict[str, Any]:
     }
     told = [
         one.model_copy(
-            update={"differs": (*differs(job.workspace, one.run_id, dataset, result.split), *one.differs)}
+            update={
+                "differs": (*differs(job.workspace, one.run_id, dataset, result.split), *one.differs),
+                "off_policy": estimates.get(one.run_id, ()),
+            }
         )
         for one in result.policies
     ]
-    more = {"floors": beside, "floors_from": learned if beside else None, "calibrations": calibrations}
+    more = {
+        "floors": beside,
+        "floors_from": learned if beside else None,
+        "calibrations": calibrations,
+        "off_policy": held_out,
+    }
     result = result.model_copy(update={**more, "policies": tuple(told)})
     sealed.write(job.folder / files.EVALUATION, result.model_dump_json().encode())
     return result.summary()
+
+
+def _off_policy(
+    dataset: Dataset, policies: Mapping[str, "Policy"], config: EvaluateConfig
+) -> tuple[OffPolicyRows, dict[str, tuple[OffPolicyEstimate, ...]]] | tuple[None, dict[str, Any]]:
+    """Returns what was held out of the log and the estimates of each policy; None and nothing where none is asked.
+
+    Q is fitted on the log's training rows, and all is told of users that those do not know.
+    """
+    if config.off_policy is None:
+        return None, {}
+    from mtf_engine.evaluation.off_policy import off_policy
+    from mtf_engine.learning.fqe import FQEConfig, fitted_q
+
+    sessions, transitions = held_out_sessions(dataset), dataset.transitions()
+    how = FQEConfig(
+        n_steps=config.off_policy.fit_steps,
+        gamma=config.off_policy.gamma,
+        smoothing=config.off_policy.tau,
+        seed=config.seed,
+    )
+    estimates = {}
+    for name, policy in policies.items():
+        fitted = fitted_q(transitions, policy, how)
+        estimates[name] = off_policy(
+            policy,
+            sessions,
+            fitted.critics,
+            config.off_policy,
+            reward_scale=fitted.reward_scale,
+            seed=config.seed,
+        )
+    return OffPolicyRows.of(config.off_policy, sessions), estimates
 
 
 def _calibration(

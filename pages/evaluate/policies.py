@@ -6,7 +6,7 @@ from functools import partial
 import streamlit as st
 
 from mtf_engine.registry import BASELINE, DatasetRow
-from pages.evaluate import _abtest, _critics, _deviation, _gauc, _request, _shadow
+from pages.evaluate import _abtest, _critics, _deviation, _gauc, _off_policy, _request, _shadow
 from pages.shared import comparison, links, places
 from pages.shared.comparison import Comparison
 
@@ -52,6 +52,7 @@ def main() -> None:
     log = comparison.choose_log(policies, linked)
     read = {
         places.GAUC: partial(compared, _gauc.show),
+        places.OFF_POLICY: _off_policy.show,
         places.DEVIATION: partial(compared, _deviation.show),
         places.CRITICS: partial(compared, _critics.show),
         places.SHADOW: shadowed,

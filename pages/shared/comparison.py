@@ -8,6 +8,7 @@ import streamlit as st
 from mtf_engine.evaluation import EvaluationResult
 from mtf_engine.evaluation.agreement import Agreement
 from mtf_engine.exploration.policies import EXPLORED
+from mtf_engine.evaluation.off_policy import OffPolicySettings
 from mtf_engine.permissions import Action
 from mtf_engine.policies.fixed import fixed_fits
 from mtf_engine.questions.scoreboard import logs_behind
@@ -140,7 +141,7 @@ def choose_log(policies: list[str], linked: bool, place: Any = st) -> DatasetRow
 def compared(policies: list[str], dataset: DatasetRow) -> Comparison | None:
     """Returns the evaluation of the baseline and `policies` on a log; until there is one, draws how to make it."""
     chosen = Chosen([BASELINE, *policies], dataset)
-    found = _evaluation_of(chosen)
+    found = evaluation_of(chosen)
     if found is None:
         _offer(chosen)
         return None
@@ -210,10 +211,13 @@ def _show_floors(result: EvaluationResult, chosen: Chosen, asked: bool) -> None:
         st.rerun()
 
 
-def _evaluation_of(chosen: Chosen) -> RunRow | None:
-    """Returns the newest evaluation of these policies on this log, live or completed."""
+def evaluation_of(chosen: Chosen, off_policy: OffPolicySettings | None = None) -> RunRow | None:
+    """Returns the newest evaluation of these policies on this log, live or completed; one `off_policy` so, if asked."""
     runs = loaders.workspace().registry.runs(kind="evaluate", dataset_id=chosen.dataset.id)
     usable = [run for run in runs if run.state is RunState.COMPLETED or not run.state.is_finished]
+    if off_policy:
+        asked = {"tau": off_policy.tau, "min_ess": off_policy.min_ess}.items()
+        usable = [run for run in usable if asked <= (run.config.get("off_policy") or {}).items()]
     return next((run for run in usable if set(chosen.policies) <= set(run.config["policies"])), None)
 
 

@@ -58,6 +58,27 @@ TERMS = {
     "std 5 %": "5 % of the actions have less disagreement than this.",
     "std 95 %": "95 % of the actions have less disagreement than this.",
     "mean Q": "Mean over critics and actions of the discounted reward still to come, in units of the reward.",
+    "off-policy evaluation": "What a session would bring under a policy, told by a log that another one made: the "
+    "discounted reward from a session's start to its end, mean over sessions of users that no training saw.",
+    "session value": "Discounted reward of a session from its start to its end, in units of the reward; empty where "
+    "the effective sample size is below the least.",
+    "smoothed policy": "A truncated Gaussian about the policy's action inside the logged box, since a policy that "
+    "always acts alike has no density. Its standard deviation is in half widths of the box: the larger, the more "
+    "support there is, and the nearer it comes to the exploration itself.",
+    "effective sample size": "Sessions of equal weight that would tell as much as these: (sum of weights)² / sum of "
+    "squared weights, of each session's weight at its end. Where nothing is weighed, all sessions.",
+    "share in support": "Share of held-out requests for which the policy's own action lies in the logged box, in every "
+    "dimension.",
+    "per_decision_is": "Importance sampling per decision: each reward is weighed by how much likelier the smoothed "
+    "policy was to get there. Unbiased, and wide.",
+    "ncis": "Normalised capped importance sampling: weights per decision, cut at 10 and normalised at each step. The "
+    "metric of UnifiedRL, the paper's later version.",
+    "doubly_robust": "A fitted Q of the smoothed policy, corrected by importance sampling where the log says "
+    "otherwise.",
+    "fqe": "Fitted Q evaluation: Q of the policy itself by regression on training users, at the start of each session. "
+    "Its interval does not know how far the fit is off.",
+    "conservative_fqe": "Fitted Q evaluation whose Q is pushed down at the policy's actions and up at logged ones "
+    "(BatchRL-MTF).",
     "distance": "Distance beyond the bounds in half widths, of the dimension farthest out; 0 is inside.",
     "bias": "Mean of this critic's Q minus the mean of all critics, in units of the reward.",
     "size": "Root mean square of this critic's Q minus the mean of all critics, in units of the reward.",

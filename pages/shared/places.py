@@ -15,8 +15,8 @@ QUALITY, REWARDS, COVERAGE, TEACHING = "Quality", "Reward weights", "Coverage", 
 BY_HAND, DRIFT, WALLS, COST = "By hand", "From drift", "From walls", "Cost"
 TRAIN, TUNE, PENALTY = "Train", "Tune", "The penalty, explained"
 ALL_RUNS, COMPARED = "All runs", "Compare"
-GAUC, ABTEST, DEVIATION, CRITICS, REQUEST, SHADOW = (
-    "Weighted GAUC", "A/B test", "Deviation", "Critics", "One request", "Shadow diff",
+GAUC, ABTEST, OFF_POLICY, DEVIATION, CRITICS, REQUEST, SHADOW = (
+    "Weighted GAUC", "A/B test", "Off-policy", "Deviation", "Critics", "One request", "Shadow diff",
 )  # fmt: skip
 
 

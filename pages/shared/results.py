@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from mtf_engine.evaluation import EvaluationResult
+from mtf_engine.evaluation.off_policy import ESTIMATORS, NOT_ENOUGH
 from mtf_engine.registry import BASELINE, RunRow, is_fixed, run_of
 from pages.shared import words
 
@@ -86,6 +87,38 @@ def segment_differences(result: EvaluationResult, group: str, base: str, runs: R
         for pair in result.segment_differences
         if (pair.base, pair.group) == (base, group)
     )
+
+
+def off_policy(result: EvaluationResult, runs: Runs) -> pd.DataFrame:
+    """Returns what each estimator tells of each policy, one row each; NaN and why where it tells nothing."""
+    frame = pd.DataFrame(
+        {
+            "estimator": one.estimator,
+            **named(policy.run_id, runs),
+            "session value": one.value,
+            "low": one.ci_low,
+            "high": one.ci_high,
+            "effective sample size": one.ess,
+            "share in support": one.in_support,
+            "told": NOT_ENOUGH if one.value is None else "yes",
+        }
+        for policy in result.policies
+        for one in policy.off_policy
+    )
+    order = {name: i for i, name in enumerate(ESTIMATORS)}
+    frame = frame.sort_values("estimator", key=lambda names: names.map(order), kind="stable")
+    return frame.astype({"session value": float, "low": float, "high": float})
+
+
+def ladder(frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns a row a policy and a column an estimator, of a frame of `off_policy`: value and interval in words."""
+    cells = [
+        NOT_ENOUGH if pd.isna(value) else f"{value:.4g} ({low:.4g} to {high:.4g})"
+        for value, low, high in zip(frame["session value"], frame["low"], frame["high"], strict=True)
+    ]
+    wide = frame.assign(cell=cells).pivot(index="policy", columns="estimator", values="cell")
+    kept = wide.loc[list(dict.fromkeys(frame["policy"])), list(dict.fromkeys(frame["estimator"]))]
+    return kept.reset_index().rename_axis(columns=None)
 
 
 def searches(policies: Iterable[str], runs: Runs) -> pd.DataFrame:
