@@ -58,13 +58,13 @@ def export(
     onnxruntime and the policy disagree.
     """
     from mtf_engine.disk import write_atomically
-    from mtf_engine.policies.graphs import ServedPolicy, graphs
+    from mtf_engine.policies.graphs import graphs
 
     policy.check(rows.fusion, rows.feature_names)
     members = {
         **graphs(policy, clip, scores=len(rows.predictions) > 0),
         "policy.safetensors": policy.to_bytes(),
-        GOLDEN: _golden(ServedPolicy(policy, clip), rows),
+        GOLDEN: _golden(policy, clip, rows),
     }
     manifest = _manifest(policy, members, evaluation, clip, approval) | {"purpose": purpose}
     manifest = json.loads(json.dumps(manifest))
@@ -89,10 +89,16 @@ def verify(path: Path | io.BytesIO) -> dict[str, Any]:
     members = read(path)
     golden = arrays(members[GOLDEN], name)
     expected = {"policy.onnx": "actions"} | ({SCORES: "log_final_scores"} if SCORES in members else {})
-    asked_of = ("observations", *(("predictions",) if SCORES in members else ()))
+    by_item = "item_features" in golden
+    asked_of = (
+        "observations",
+        *(("predictions",) if SCORES in members else ()),
+        *(("item_features",) if by_item else ()),
+    )
     if not {*asked_of, *expected.values()} <= set(golden):
         raise refusal(f"{GOLDEN} in {name} lacks answers; export the policy again")
-    parts = {"observations": 1, "actions": 1, "predictions": 2, "log_final_scores": 2}
+    parts = {"observations": 1, "actions": 2 if by_item else 1, "predictions": 2, "log_final_scores": 2}
+    parts |= {"item_features": 2}
     alone = {key: golden[key][(slice(1),) * parts[key]] for key in golden}
     asked = [{key: of[key] for key in asked_of} for of in (golden, alone)]
     found = answers({graph: members[graph] for graph in expected}, asked, name)
@@ -109,23 +115,37 @@ def verify(path: Path | io.BytesIO) -> dict[str, Any]:
     }
 
 
-def _golden(served: Any, rows: EvaluationRows | Examples) -> bytes:
+def _golden(policy: Policy, clip: Clip | None, rows: EvaluationRows | Examples) -> bytes:
     """Returns golden.npz: requests spread over the log, each with 8 logged impressions as candidates if it has any."""
     import torch
 
     from mtf_engine.fusion import log_final_score
+    from mtf_engine.observation import item_states
+    from mtf_engine.policies.graphs import ServedPolicy
 
     requests = np.unique(np.linspace(0, len(rows.observations) - 1, GOLDEN_REQUESTS).astype(int))
-    observations = rows.observations[requests]
-    with torch.inference_mode():
-        actions = served(torch.as_tensor(observations)).numpy()
-    golden = {"observations": observations, "actions": actions}
+    golden = {"observations": rows.observations[requests]}
     if len(rows.predictions):
         first = np.linspace(0, len(rows.predictions) - 1, len(requests)).astype(int)
         candidates = (first[:, None] + np.arange(GOLDEN_CANDIDATES)) % len(rows.predictions)
-        predictions = rows.predictions[candidates]
-        scores = log_final_score(rows.fusion, actions, predictions).astype(np.float32)
-        golden |= {"predictions": predictions, "log_final_scores": scores}
+        golden["predictions"] = rows.predictions[candidates]
+        if policy.action_level == "item":
+            features = None if rows.item_features is None else rows.item_features[candidates]
+            golden["item_features"] = item_states(
+                policy.item_names, rows.item_names, features, rows.fusion.predictions, golden["predictions"]
+            )
+    elif policy.action_level == "item":
+        raise refusal(
+            "the policy has weights for each item, and the rows show none; export with a log that does"
+        )
+    asked = [torch.as_tensor(golden[name]) for name in ("observations", "item_features") if name in golden]
+    with torch.inference_mode():
+        golden["actions"] = ServedPolicy(policy, clip)(*asked).numpy()
+    if len(rows.predictions):
+        scores = log_final_score(
+            rows.fusion, golden["actions"], golden["predictions"], typical=policy.typical
+        )
+        golden["log_final_scores"] = scores.astype(np.float32)
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **golden)
     return buffer.getvalue()
@@ -143,6 +163,15 @@ def _manifest(
         inputs["predictions"] = (
             "float32 [requests, candidates, predictions], in the order of fusion.predictions"
         )
+    own: dict[str, Any] = {}
+    if policy.action_level == "item":
+        shape = "float32 [requests, candidates, features]"
+        inputs["item_features"] = f"{shape}, natural units, in the order of item_features"
+        own = {
+            "action_level": "item",
+            "item_features": list(policy.item_names),
+            "typical_predictions": list(policy.typical_predictions),
+        }
     return {
         "schema_version": SCHEMA_VERSION,
         "approved": approval is not None,
@@ -150,8 +179,13 @@ def _manifest(
         "inputs": inputs,
         "features": list(policy.feature_names),
         "standardised": [
-            n for n, numeric in zip(policy.feature_names, policy.numeric_mask, strict=True) if numeric
+            name
+            for name, numeric in zip(
+                (*policy.feature_names, *policy.item_names), policy.numeric_mask, strict=True
+            )
+            if numeric
         ],
+        **own,
         "fusion": policy.fusion.model_dump(mode="json"),
         "origin": policy.info,
         "clipped_to_bounds": clip is not None,
