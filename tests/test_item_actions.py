@@ -26,8 +26,18 @@ from mtf_engine.policies.bundle import export, verify
 from mtf_engine.policies.examples import Examples
 from mtf_engine.policies.graphs import Clip
 from mtf_engine.policies.policy import Policy
+from mtf_engine.runs import executor
 from mtf_engine.spec import BoundsPlan, FusionDimension, FusionSpec, Refusal, RewardSpec
+from mtf_engine.work.abtest import submit_abtest
+from mtf_engine.work.collect import submit_collect
+from mtf_engine.work.evaluate import submit_evaluate
+from mtf_engine.work.export import submit_export
+from mtf_engine.work.progressive import submit_progressive
+from mtf_engine.work.train import submit_train
+from mtf_engine.workspace import Workspace
 from tests.test_datasets import META, tables, written
+from tests.test_pages import opened, texts
+from tests.workspaces import copy_workspace
 
 HALF_WIDTH = 0.5
 SETTINGS = {
@@ -285,3 +295,51 @@ def test_a_training_by_item_starts_as_the_baseline_and_goes_on_from_one_of_its_k
         np.testing.assert_allclose(fresh.actor(seen), np.zeros((9, 1)), atol=1e-6)
         onward = ALGOS["integrated_rl"](config, steps, by_item.policy)
         np.testing.assert_array_equal(onward.actor(seen), by_item.actor(seen))
+
+
+@pytest.mark.slow
+def test_every_page_shows_such_a_policy_or_says_why_not(small_workspace, tmp_path, monkeypatch, in_process):
+    copy_workspace(small_workspace, tmp_path / "workspace")
+    monkeypatch.setenv("MTF_WORKSPACE", str(tmp_path / "workspace"))
+    workspace = Workspace(tmp_path / "workspace")
+
+    def done(run_id: str) -> str:
+        executor.completed(workspace, executor.wait(workspace, run_id))
+        return run_id
+
+    settings = {"n_steps": "20", "n_critics": "3", "hidden": "8", "action_level": "item"}
+    run = done(submit_train(workspace, "explored", algo="integrated_rl", preset="demo", settings=settings))
+    done(submit_evaluate(workspace, [run, f"{run}@best"], "test"))
+    told = done(
+        submit_abtest(
+            workspace, [run], against="baseline", env="session:feed", n_users=40, personalisation=True
+        )
+    )
+    assert not workspace.registry.run(told).result["personalisation"]
+    done(submit_export(workspace, run))
+    by_default = opened("start", algo="integrated_rl")
+    assert by_default.selectbox(key="integrated_rl.laptop.action_level").value == "request"
+    on = workspace.dataset("test").id
+    explained = opened("explain", dataset=on, policies=run)
+    assert "A policy with weights for each item has a mark an item" in texts(explained)
+    for page in ("compare", "abtest", "deviation", "critics"):
+        opened(page, dataset=on)
+    for page in ("drift", "walls"):
+        assert "the policy has weights for each item (action_level=item)" in texts(
+            opened(page, run=run, dataset=on)
+        )
+    for page in ("", "runs", "export", "review", "rounds"):
+        opened(page or None, **({"run": run} if page in ("runs", "export") else {}))
+    refused = submit_collect(
+        workspace, env="session:feed", n_requests=20, explore="uniform", seed=1, name="around", baseline=run
+    )
+    assert "has weights for each item" in str(executor.wait(workspace, refused).error)
+    with pytest.raises(Refusal, match="a round explores around one action of the request"):
+        submit_progressive(
+            workspace,
+            algo="integrated_rl",
+            preset="demo",
+            settings=settings,
+            env="session:feed",
+            sessions_per_round=50,
+        )
