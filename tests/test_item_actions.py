@@ -13,6 +13,7 @@ from mtf_engine.environments.play import play
 from mtf_engine.environments.replay import ReplayConfig, ReplayEnvironment
 from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.evaluation import evaluate
+from mtf_engine.evaluation.calibration import calibration
 from mtf_engine.evaluation.explain import LOGGED, explain, read_request
 from mtf_engine.evaluation.personalisation import personalisation
 from mtf_engine.evaluation.ranking import Ranking
@@ -138,6 +139,9 @@ def test_weights_for_each_item_win_where_nothing_else_can(log, by_item):
     item, other = found.policies
     assert item.weighted_gauc > 0.9 and other.weighted_gauc < 0.7
     assert found.differences[0].ci_low > 0.2
+    steps = log.known_steps("validation", by_item=True)
+    asked = {"dataset_id": "log", "split": "validation", "gamma": 0.0, "reward_scale": 1.0, "n_bootstrap": 9}
+    assert calibration(by_item.critics, steps, **asked).correlation > 0.2
     assert item.deviation.n_requests == len(rows.request) and item.disagreement.n_requests == len(
         rows.request
     )
@@ -307,7 +311,7 @@ def test_every_page_shows_such_a_policy_or_says_why_not(small_workspace, tmp_pat
         executor.completed(workspace, executor.wait(workspace, run_id))
         return run_id
 
-    settings = {"n_steps": "20", "n_critics": "3", "hidden": "8", "action_level": "item"}
+    settings = {"n_steps": "20", "n_critics": "3", "hidden": "32", "action_level": "item"}
     run = done(submit_train(workspace, "explored", algo="integrated_rl", preset="demo", settings=settings))
     done(submit_evaluate(workspace, [run, f"{run}@best"], "test"))
     told = done(
