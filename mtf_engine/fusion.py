@@ -11,17 +11,32 @@ from mtf_engine.spec import FusionSpec
 PREDICTION_FLOOR = 1e-6
 
 
-def log_final_score(spec: FusionSpec, actions: Any, predictions: Any, xp: ModuleType = np) -> Any:
+def log_final_score(
+    spec: FusionSpec, actions: Any, predictions: Any, xp: ModuleType = np, typical: Any = None
+) -> Any:
     """Returns `sum_i pow_i * log(prediction_i + bias_i)`, the logarithm of the paper's formula 1.
 
-    Actions [n, d] lie in [-1, 1]; predictions are [n, p], or [n, k, p] for k candidates a request, and give
-    scores [n] or [n, k]. Predictions are floored at 1e-6, so the logarithm exists. A prediction without a
-    pow dimension has pow 0, one without a bias dimension bias 0. `xp` is numpy, or torch for tensors.
+    Actions [n, d] lie in [-1, 1]; predictions are [n, p], or [n, k, p] for k candidates a request, and give scores [n]
+    or [n, k]. Actions [n, k, d] are one for each candidate. Predictions are floored at 1e-6, so the logarithm exists. A
+    prediction without a pow dimension has pow 0, one without a bias dimension bias 0. `xp` is numpy, or torch for
+    tensors.
+
+    With `typical` predictions [p] a score is told less that of a typical item under the same weights: else items with
+    weights of their own would rise or sink by the weights alone, whatever is predicted of them. Where all items of a
+    request have the same weights this changes no ranking.
     """
+    return log_parts(spec, actions, predictions, xp, typical).sum(-1)
+
+
+def log_parts(
+    spec: FusionSpec, actions: Any, predictions: Any, xp: ModuleType = np, typical: Any = None
+) -> Any:
+    """Returns what each prediction adds to `log_final_score`, [n, p] or [n, k, p]."""
     pows, biases = pows_and_biases(spec, actions, xp)
-    if predictions.ndim == 3:
+    if predictions.ndim > actions.ndim:
         pows, biases = pows[:, None, :], biases[:, None, :]
-    return (pows * xp.log(predictions.clip(PREDICTION_FLOOR) + biases)).sum(-1)
+    parts = pows * xp.log(predictions.clip(PREDICTION_FLOOR) + biases)
+    return parts if typical is None else parts - pows * xp.log(typical + biases)
 
 
 def action_of(spec: FusionSpec, weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -42,16 +57,22 @@ class LogPredictions:
         self._predictions = predictions[:, self._biased].clip(PREDICTION_FLOOR).astype(np.float64)
         self._logs = np.log(predictions.astype(np.float64).clip(PREDICTION_FLOOR))
 
-    def log_final_score(self, actions: np.ndarray, request: np.ndarray) -> np.ndarray:
-        """Returns formula 1's logarithm [m] where row i is of request `request[i]`, given `actions` [r, d]."""
+    def log_final_score(
+        self, actions: np.ndarray, own: np.ndarray, typical: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Returns formula 1's logarithm [m] where row i has the action `own[i]` of `actions` [n, d].
+
+        With `typical` predictions [p] less that of a typical item.
+        """
         pows, biases = pows_and_biases(self.spec, actions)
         logs = self._logs
-        logs[:, self._biased] = np.log(self._predictions + biases[:, self._biased][request])
-        return np.einsum("mp,mp->m", pows[request], logs)
+        logs[:, self._biased] = np.log(self._predictions + biases[:, self._biased][own])
+        scores = np.einsum("mp,mp->m", pows[own], logs)
+        return scores if typical is None else scores - (pows * np.log(typical + biases)).sum(-1)[own]
 
 
 def pows_and_biases(spec: FusionSpec, actions: Any, xp: ModuleType = np) -> tuple[Any, Any]:
-    """Returns real pows and biases, each [n, p], for actions [n, d]."""
+    """Returns real pows and biases, each [..., p], for actions [..., d]."""
     centre = np.array([(d.high + d.low) / 2 for d in spec.dimensions], np.float32)
     half_range = np.array([(d.high - d.low) / 2 for d in spec.dimensions], np.float32)
     real = actions * xp.asarray(half_range) + xp.asarray(centre)

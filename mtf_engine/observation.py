@@ -8,13 +8,52 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from mtf_engine.spec import Spec
+from mtf_engine.fusion import PREDICTION_FLOOR
+from mtf_engine.spec import Refusal, Spec
 
 HISTORY = 100
 """At most this many past impressions of a user enter an observation."""
 
 MISSING = "missing"
 """The category of a blank or never seen categorical value."""
+
+
+LOG = "log_"
+"""Before a prediction's name: its logarithm as an item feature."""
+
+
+def item_names(named: Sequence[str], predictions: Sequence[str]) -> tuple[str, ...]:
+    """Returns the item features of a state: those that a log has `named`, else the logarithms of its predictions."""
+    return tuple(named) or tuple(f"{LOG}{name}" for name in predictions)
+
+
+def item_states(
+    wanted: Sequence[str],
+    named: Sequence[str],
+    features: np.ndarray | None,
+    predictions_named: Sequence[str],
+    predictions: np.ndarray,
+) -> np.ndarray:
+    """Returns the item features `wanted` of items, float32 [..., len(wanted)], in natural units.
+
+    `features` [..., len(named)] are those that a log has, None where it has none; `predictions` [..., p] give
+    logarithms. A Refusal names what the log lacks.
+    """
+    logs = tuple(f"{LOG}{name}" for name in predictions_named)
+    if lacking := [name for name in wanted if name not in (*named, *logs)]:
+        raise Refusal(
+            "the policy has weights for each item, and the data lacks item features that it reads: "
+            f"{', '.join(lacking)}; take a log or an environment that has them"
+        )
+    if features is not None and tuple(wanted) == tuple(named):
+        return features
+    read = np.empty((*predictions.shape[:-1], len(wanted)), np.float32)
+    for column, name in enumerate(wanted):
+        if name in named and features is not None:
+            read[..., column] = features[..., named.index(name)]
+        else:
+            read[..., column] = np.log(predictions[..., logs.index(name)].clip(PREDICTION_FLOOR))
+    return read
 
 
 class ObservationEncoder(Spec):

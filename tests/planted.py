@@ -144,13 +144,15 @@ GUARDS = {
     "files_appear_before_they_are_on_the_disk": Bug(
         E + "disk.py", '    for one in (temp, *temp.rglob("*")):\n        settle(one)\n', "", "test_faults"),
     "two_entries_follow_one": Bug(
-        E + "registry_versions/versions/v0001_first.py", "DECISIONS.c.follows, unique=True", "DECISIONS.c.follows", "test_review"),
+        E + "registry_versions/versions/v0001_first.py", "DECISIONS.c.follows, unique=True", "DECISIONS.c.follows",
+        "test_review"),
     "a_plan_is_replaced_unseen": Bug(
         E + "registry.py", "if seen not in (ANY, there):", "if False:", "test_registry"),
     "a_change_of_the_live_policy_is_not_told": Bug(
         E + "release/review.py", 'seen is not None and (one["decision"] or 0) > seen]', "False]", "test_review"),
     "a_round_is_decided_twice": Bug(
-        E + "registry_versions/versions/v0001_first.py", "DECISIONS.c.round, unique=True", "DECISIONS.c.round", "test_review"),
+        E + "registry_versions/versions/v0001_first.py", "DECISIONS.c.round, unique=True", "DECISIONS.c.round",
+        "test_review"),
     "a_memo_obeys_what_users_typed": Bug(
         E + "release/memo.py", 'f"<td>{escape(cell)}</td>"', 'f"<td>{cell}</td>"', "test_review"),
     "charts_obey_what_users_typed": Bug(

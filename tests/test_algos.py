@@ -1,5 +1,6 @@
 """The contract that every entry of ALGOS keeps."""
 
+import copy
 import math
 from itertools import islice
 
@@ -25,7 +26,9 @@ GRAPHED = {
     OffsetPolicy: "linear_one_step",
 }
 """A method with a network of each class."""
-pytestmark = pytest.mark.parametrize("name", ALGOS)
+BY_ITEM = "integrated_rl by item"
+"""With a setting that every method with an actor has: the policy then gives every item weights of its own."""
+pytestmark = pytest.mark.parametrize("name", [*ALGOS, BY_ITEM])
 
 SMALL = {"n_critics": "3", "hidden": "8,8", "batch_size": "16", "log_every": "1", "checkpoint_every": "2"}
 OPTIMUM, HALF_WIDTH = (0.2, -0.3), 0.5
@@ -94,8 +97,26 @@ def best_found(name, log, half_width) -> np.ndarray:
 
 
 def trainer(name, log, seed=0, baseline=None, **changes):
-    settings = {k: v for k, v in (SMALL | changes).items() if k in ALGOS[name].Config.model_fields}
-    return ALGOS[name](make_config(name, "laptop", settings, seed), log, baseline)
+    method, *by_item = name.split(" by ")
+    settings = {k: v for k, v in (SMALL | changes).items() if k in ALGOS[method].Config.model_fields}
+    settings |= dict.fromkeys(["action_level"] * len(by_item), "item")
+    return ALGOS[method](make_config(method, "laptop", settings, seed), told_of(name, log), baseline)
+
+
+def told_of(name, log):
+    """Returns the log, its last feature that of an item where a method has weights for each."""
+    if name != BY_ITEM:
+        return log
+    told = copy.copy(log)
+    told.item_names, told.typical = log.feature_names[-1:], (0.1,) * log.fusion.n_actions
+    return told
+
+
+def acted(policy, observations):
+    """Returns the policy's actions [n, d], one item a request."""
+    if policy.action_level == "request":
+        return policy.act(observations)
+    return policy.act_on(observations[:, :-1], observations[:, -1:])
 
 
 def learn(algo, log, *rest):
@@ -120,6 +141,7 @@ def identical(a, b) -> bool:
 
 
 def test_presets_are_valid_and_every_setting_is_described(name):
+    name = name.removesuffix(" by item")
     assert set(ALGOS[name].presets) == {"laptop", "paper", "demo"}
     for preset in ALGOS[name].presets:
         config = make_config(name, preset, {}, seed=3)
@@ -137,9 +159,9 @@ def test_metrics_are_finite_and_actions_in_range_and_deterministic(name):
     rows = list(learn(algo, log))
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
     assert all(math.isfinite(value) for row in rows for value in row.values())
-    actions = algo.policy.act(1e4 * log[:].observations)
+    actions = acted(algo.policy, 1e4 * log[:].observations)
     assert actions.dtype == np.float32 and np.abs(actions).max() <= 1
-    np.testing.assert_array_equal(actions, algo.policy.act(1e4 * log[:].observations))
+    np.testing.assert_array_equal(actions, acted(algo.policy, 1e4 * log[:].observations))
 
 
 def test_same_seed_same_weights(name):
@@ -176,10 +198,12 @@ def test_a_saved_policy_and_its_critics_answer_as_the_trained_ones(name, tmp_pat
     list(learn(algo, log))
     algo.policy.save(tmp_path / "policy.safetensors")
     loaded = Policy.load(tmp_path / "policy.safetensors")
-    np.testing.assert_array_equal(loaded.act(log[:].observations), algo.policy.act(log[:].observations))
-    assert loaded.info["algo"] == name
-    scored = reference_scorer.act(*reference_scorer.read(loaded.to_bytes()), log[:].observations)
-    np.testing.assert_allclose(scored, loaded.act(log[:].observations), atol=1e-5)
+    np.testing.assert_array_equal(acted(loaded, log[:].observations), acted(algo.policy, log[:].observations))
+    assert loaded.info["algo"] == name.removesuffix(" by item")
+    assert loaded.action_level == ("item" if name == BY_ITEM else "request")
+    if loaded.action_level == "request":
+        scored = reference_scorer.act(*reference_scorer.read(loaded.to_bytes()), log[:].observations)
+        np.testing.assert_allclose(scored, loaded.act(log[:].observations), atol=1e-5)
     if algo.critics is not None:
         save_critics(algo.critics, tmp_path / "critics.safetensors")
         context = (log[:].observations, log[:].baseline_actions, log[:].lower, log[:].upper, log[:].actions)
@@ -191,13 +215,14 @@ def test_its_graph_answers_as_the_policy(name):
     log = sessions()
     algo = trainer(name, log, n_steps="3")
     if GRAPHED[type(algo.policy.network)] != name:
-        return  # a graph is its network's, and that method's is of this class
+        return  # a graph is its network's, and that method's is of this class; that of items: test_item_actions
     list(learn(algo, log))
     session = onnxruntime.InferenceSession(policy_graph(algo.policy, None))
     (actions,) = session.run(None, {"observations": log[:].observations})
-    np.testing.assert_allclose(actions, algo.policy.act(log[:].observations), atol=1e-6)
-    scored = reference_scorer.act(*reference_scorer.read(algo.policy.to_bytes()), log[:].observations)
-    np.testing.assert_allclose(scored, actions, atol=1e-5)
+    np.testing.assert_allclose(actions, acted(algo.policy, log[:].observations), atol=1e-6)
+    if algo.policy.action_level == "request":
+        scored = reference_scorer.act(*reference_scorer.read(algo.policy.to_bytes()), log[:].observations)
+        np.testing.assert_allclose(scored, actions, atol=1e-5)
 
 
 @pytest.mark.parametrize("rewards", [*REWARDS, pytest.param("zero", marks=pytest.mark.slow)])
@@ -214,7 +239,7 @@ def test_rewards_of_any_sign_and_size_train(name, rewards):
     rows = list(learn(algo, log))
     values = [value for row in rows for metric, value in row.items() if metric not in CLOCK]
     assert len(rows) == 3 and np.isfinite(values).all() and np.abs(values).max() < 1e7
-    assert np.isfinite(algo.policy.act(log[:].observations)).all()
+    assert np.isfinite(acted(algo.policy, log[:].observations)).all()
 
 
 def test_it_starts_as_a_baseline_of_its_own_kind(name):
@@ -223,11 +248,13 @@ def test_it_starts_as_a_baseline_of_its_own_kind(name):
     list(learn(first, log))
     second = trainer(name, log, baseline=first.policy)
     np.testing.assert_array_equal(
-        second.policy.act(log[:].observations), first.policy.act(log[:].observations)
+        acted(second.policy, log[:].observations), acted(first.policy, log[:].observations)
     )
 
 
 def test_it_finds_the_optimum_of_a_one_step_problem(name):
+    if name == BY_ITEM:
+        return  # the same losses on the same numbers; test_item_actions has a world in which items count
     log = one_step(OPTIMUM, HALF_WIDTH)
     best = best_found(name, log, HALF_WIDTH)
     algo = ALGOS[name](make_config(name, "laptop", FINDS_IT.get(name, {}), seed=0), log)

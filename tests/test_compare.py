@@ -236,6 +236,21 @@ def test_a_second_call_does_only_what_is_missing(workspace: Workspace, whole: Ru
     assert workspace.trained(str(critics.policy)).config["n_critics"] == 2
 
 
+def test_a_method_with_weights_for_each_item_is_a_row_of_its_own(workspace: Workspace) -> None:
+    methods = ("integrated_rl", "integrated_rl:item", "linear_one_step")
+    config = asked_for(workspace, methods=methods, preset="demo", settings=SMALL, rounds=True, **DESIGN)
+    levels = {method: own.get("action_level") for method, own in config.training.items()}
+    assert levels == dict(zip(methods, ("request", "item", None), strict=True))
+    trained = [(part.name, part.algo) for part in parts(config) if part.kind.name == "train"]
+    assert ("integrated_rl:item on dataset 2, seed 4", "integrated_rl") in trained and len(trained) == 3
+    in_rounds = [cell.method for cell in cells(config) if cell.dataset == ROUNDS]
+    assert in_rounds == ["integrated_rl", "linear_one_step"], (
+        "a round explores around one action of the request"
+    )
+    with pytest.raises(Refusal, match="grid_search has no setting action_level"):
+        asked_for(workspace, methods=("grid_search:item",), preset="demo", settings={}, **DESIGN)
+
+
 def test_what_no_part_could_be_made_of_is_refused(workspace: Workspace) -> None:
     before = len(workspace.registry.runs())
     with pytest.raises(Refusal, match="none of integrated_rl has a setting n_step"):

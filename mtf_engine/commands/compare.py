@@ -19,7 +19,12 @@ from mtf_engine.commands.options import (
 app = typer.Typer()
 ALL = "all"
 
-Methods = Annotated[str, typer.Option(metavar="A,B", help="README lists them; all: every one.")]
+Methods = Annotated[
+    str,
+    typer.Option(
+        metavar="A,B", help="README lists them; all: every one; METHOD:item: with weights for each item."
+    ),
+]
 Datasets = Annotated[
     str,
     typer.Option(metavar="A,B", help="1 Gaussian, 1b Gaussian of matched sigma, 2 uniform, 3 five rounds."),

@@ -1,12 +1,12 @@
 """Environments: many sessions at once, one action (a fusion-weight vector) for each at every request."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mtf_engine.observation import ObservationEncoder
+from mtf_engine.observation import ObservationEncoder, item_states
 from mtf_engine.spec import FusionSpec, RewardSpec
 
 
@@ -33,6 +33,7 @@ class Impressions:
     signals: NDArray[np.float32]  # [n, k, signals]
     reward: NDArray[np.float64]  # [n, k]
     label: NDArray[np.bool_]  # [n, k]
+    item_features: NDArray[np.float32] | None = None  # [n, k, item features]
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Candidates:
 
     item_id: NDArray  # [n, k]
     predictions: NDArray[np.float32]  # [n, k, p]
+    item_features: NDArray[np.float32] | None = None  # [n, k, item features]
 
 
 class Environment(Protocol):
@@ -70,6 +72,10 @@ class Environment(Protocol):
     signals: tuple[str, ...]
     feature_names: tuple[str, ...]
     numeric_mask: tuple[bool, ...]
+    item_features: tuple[str, ...]
+    """Names of what candidates tell of their items; empty where they tell their predictions alone."""
+    item_mask: tuple[bool, ...]
+    """Item features that a policy standardises."""
 
     @property
     def encoder(self) -> ObservationEncoder | None:
@@ -94,8 +100,12 @@ class Environment(Protocol):
     def candidates(self, rows: slice) -> Candidates:
         """Returns what some of the active sessions choose from at this request."""
 
-    def step(self, actions: NDArray[np.float32]) -> Step:
-        """Returns what happens when the active sessions are served with `actions` [n, d] in [-1, 1]."""
+    def step(self, actions: NDArray[np.float32], typical: NDArray[np.float32] | None = None) -> Step:
+        """Returns what happens when the active sessions are served with `actions` in [-1, 1].
+
+        They are [n, d], or [n, k, d] where each of the k candidates has weights of its own; scores are then told
+        beside those of an item of `typical` predictions [p].
+        """
 
 
 class Acting(Protocol):
@@ -103,6 +113,31 @@ class Acting(Protocol):
 
     def act(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns an action [n, d] in [-1, 1] for each observation [n, f]."""
+
+
+class ActingOnItems(Acting, Protocol):
+    """What a policy does that has weights for each item, by the features `item_names` of it."""
+
+    item_names: tuple[str, ...]
+    typical: NDArray[np.float32]  # [p], predictions of a typical item
+
+    def act_on(self, observations: NDArray[np.float32], items: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns an action [n, k, d] for each item, for items [n, k, `item_names`] of observations [n, f].
+
+        For one item of each observation, [n, `item_names`], they are [n, d].
+        """
+
+
+def serve(env: Environment, policy: Acting, observations: NDArray[np.float32]) -> Step:
+    """Returns what happens when the active sessions are served by `policy`, which may have weights for each item."""
+    wanted = getattr(policy, "item_names", ())
+    if not wanted:
+        return env.step(policy.act(observations))
+    offered, on_items = env.candidates(slice(None)), cast("ActingOnItems", policy)
+    items = item_states(
+        wanted, env.item_features, offered.item_features, env.fusion.predictions, offered.predictions
+    )
+    return env.step(on_items.act_on(observations, items), on_items.typical)
 
 
 def best(scores: NDArray, k: int) -> NDArray[np.int64]:

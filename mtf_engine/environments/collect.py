@@ -77,6 +77,8 @@ class Collection(Spec):
             signals=env.signals,
             feature_names=env.feature_names,
             numeric_mask=env.numeric_mask,
+            item_features=env.item_features,
+            item_mask=env.item_mask,
             encoder=env.encoder,
             synthetic=env.synthetic,
             exploration=self.explore,
@@ -163,7 +165,8 @@ def _play(
             part=lucky[:, n_actions],
         )
         if n_offered > 0:
-            offered.append(vars(env.candidates(slice(0, int(np.searchsorted(who, n_offered))))))
+            found = vars(env.candidates(slice(0, int(np.searchsorted(who, n_offered)))))
+            offered.append({name: column for name, column in found.items() if column is not None})
         step = env.step(exploration.actions)
         played.append(
             {
@@ -238,6 +241,7 @@ def _shown(env: Environment, users: NDArray[np.str_], impressions: Impressions) 
         "item_id": impressions.item_id,
         "position": np.tile(np.arange(k, dtype=np.int32), (n, 1)),
         "predictions": impressions.predictions,
+        **({} if impressions.item_features is None else {"item_features": impressions.item_features}),
         **signals,
         "reward": impressions.reward,
         "label": impressions.label,

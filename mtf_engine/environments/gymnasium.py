@@ -39,6 +39,8 @@ class GymnasiumEnvironment:
     batch = 64
     reward = RewardSpec(weights={"reward": 1.0})
     signals: tuple[str, ...] = ()
+    item_features: tuple[str, ...] = ()
+    item_mask: tuple[bool, ...] = ()
     encoder = None
 
     def __init__(self, make: Callable[[], gymnasium.Env], name: str, seed: int = 0) -> None:
@@ -113,7 +115,7 @@ class GymnasiumEnvironment:
         shown = self._nothing(len(self._sessions[rows]))
         return Candidates(shown.item_id, shown.predictions)
 
-    def step(self, actions: NDArray[np.float32]) -> Step:
+    def step(self, actions: NDArray[np.float32], typical: NDArray[np.float32] | None = None) -> Step:
         """Returns what happens when the active sessions are served with `actions` [n, d] in [-1, 1]."""
         weights = pows_and_biases(self.fusion, actions)[0].reshape(-1, *self._box.shape)
         weights = np.clip(weights, self._box.low, self._box.high).astype(self._box.dtype)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from mtf_engine.environments import Acting, Active, Environment, Step
+from mtf_engine.environments import Acting, Active, Environment, Step, serve
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def _play(env: Environment, policy: Acting, users: NDArray[np.int64], sessions: 
     outcome = Outcome(users, np.zeros(n), np.zeros(n, np.int64), np.zeros(n), np.zeros(n, np.int64))
     env.reset(users, sessions)
     for active, observations in each_request(env):
-        who, step = active.sessions, env.step(policy.act(observations))
+        who, step = active.sessions, serve(env, policy, observations)
         outcome.rewards[who] += step.rewards
         outcome.valid[who] += step.impressions.label.sum(axis=1)
         outcome.seconds[who] += _watch_time(env, step)

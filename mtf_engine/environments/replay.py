@@ -104,6 +104,7 @@ class ReplayEnvironment:
             meta.feature_names,
             meta.numeric_mask,
         )
+        self.item_features, self.item_mask = meta.item_features, meta.item_mask
         self.encoder = cast("ObservationEncoder", meta.encoder)  # user_log has refused a log without one
         self._span = np.ceil(np.ptp(self.log.seconds) / DAY + 1) * DAY
 
@@ -174,13 +175,17 @@ class ReplayEnvironment:
     def candidates(self, rows: slice) -> Candidates:
         """Returns what some of the active sessions choose from at this request."""
         offered = self._offered(self._state[rows])
-        return Candidates(item_id=self.log.item_id[offered], predictions=self.log.predictions[offered])
+        return Candidates(
+            item_id=self.log.item_id[offered],
+            predictions=self.log.predictions[offered],
+            item_features=self._items(offered),
+        )
 
-    def step(self, actions: NDArray[np.float32]) -> Step:
-        """Returns what happens when the active sessions are served with `actions` [n, d] in [-1, 1]."""
+    def step(self, actions: NDArray[np.float32], typical: NDArray[np.float32] | None = None) -> Step:
+        """Returns what happens when the active sessions are served with `actions` [n, d], or [n, k, d], in [-1, 1]."""
         log, state = self.log, self._state
         offered = self._offered(state)
-        scores = log_final_score(self.fusion, actions, log.predictions[offered])
+        scores = log_final_score(self.fusion, actions, log.predictions[offered], typical=typical)
         shown = np.take_along_axis(offered, best(scores, self.config.n_shown), axis=1)
         history, counts = push(state.history, state.counts, log.signals[shown])
         ended = self._requests_left(state.user, state.row) == 0
@@ -194,8 +199,12 @@ class ReplayEnvironment:
             signals=log.signals[shown],
             reward=log.reward[shown],
             label=log.label[shown],
+            item_features=self._items(shown),
         )
         return Step(impressions.reward.sum(axis=1), ended, np.zeros(len(ended), bool), impressions)
+
+    def _items(self, rows: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        return None if self.log.item_features is None else self.log.item_features[rows]
 
     def _offered(self, state: State) -> NDArray[np.int64]:
         return state.row[:, None] + np.arange(self.config.n_candidates)

@@ -113,6 +113,7 @@ class SessionEnvironment:
     synthetic = True
     batch = 2048
     signals: tuple[str, ...] = world.SIGNALS
+    item_features, item_mask = world.ITEM_FEATURES, world.ITEM_MASK
 
     def __init__(
         self,
@@ -201,12 +202,16 @@ class SessionEnvironment:
     def candidates(self, rows: slice) -> Candidates:
         """Returns what some of the active sessions choose from at this request."""
         offer = self._offer(self._state[rows])
-        return Candidates(offer.items, np.ascontiguousarray(np.moveaxis(offer.predictions, 0, -1)))
+        return Candidates(
+            offer.items,
+            np.ascontiguousarray(np.moveaxis(offer.predictions, 0, -1)),
+            self.catalogue.features(offer.items),
+        )
 
-    def step(self, actions: Floats) -> Step:
-        """Returns what happens when the active sessions are served with `actions` [n, d] in [-1, 1]."""
+    def step(self, actions: Floats, typical: Floats | None = None) -> Step:
+        """Returns what happens when the active sessions are served with `actions` [n, d], or [n, k, d], in [-1, 1]."""
         reach = self.reach
-        parts = self._map(lambda rows: self._serve(self._state[rows], actions[rows]))
+        parts = self._map(lambda rows: self._serve(self._state[rows], actions[rows], typical))
         impressions, ended, states = (_concatenate(part) for part in zip(*parts, strict=True))
         self._step += 1
         self._state = states
@@ -241,10 +246,13 @@ class SessionEnvironment:
         predictions = self.world.predictions(state.users, pairs, self.catalogue.kind.take(items), keys)
         return Offer(items, keys, pairs, predictions)
 
-    def _serve(self, state: State, actions: Floats) -> tuple[Impressions, NDArray[np.bool_], State]:
+    def _serve(
+        self, state: State, actions: Floats, typical: Floats | None
+    ) -> tuple[Impressions, NDArray[np.bool_], State]:
         """Returns impressions and whether each session ended, [n], and the state of those that go on."""
         offer = self._offer(state)
-        scores = log_final_score(self.fusion, actions, np.moveaxis(offer.predictions, 0, -1))
+        predictions = np.moveaxis(offer.predictions, 0, -1)
+        scores = log_final_score(self.fusion, actions, predictions, typical=typical)
         shown = offer.at(best(scores, self.config.n_shown))
         signals, ended, after = self._live(state, shown)
         columns = dict(zip(self.signals, np.moveaxis(signals, -1, 0), strict=True))
@@ -254,6 +262,7 @@ class SessionEnvironment:
             signals=signals,
             reward=impression_rewards(self.reward, columns),
             label=columns["watch_time"] > self.reward.valid_seconds,
+            item_features=self.catalogue.features(shown.items),
         )
         return impressions, ended, after[~ended]
 

@@ -42,8 +42,11 @@ TOPICS = tuple(f"topic_{i:02d}" for i in range(12))
 NUMERIC = ("daily_minutes",)
 CATEGORICAL = ("age_band", "gender", "activity", "top_interest", "second_interest")
 N_INTERESTS = 8
-KINDS = 3
-"""Item types by duration: short, middle, long."""
+
+ITEM_KINDS = ("short", "middle", "long")
+ITEM_FEATURES = ("log_duration", *(f"kind={kind}" for kind in ITEM_KINDS))
+ITEM_MASK = (True, *(False for _ in ITEM_KINDS))
+"""What a server knows of an item: its duration, and which of them a policy standardises."""
 
 VALID_SECONDS, SKIP_SECONDS = 10.0, 4.0
 SHORTEST, LONGEST = 12.0, 240.0
@@ -78,6 +81,15 @@ class Catalogue:
             kind=np.digitize(duration, [25, 50]),
             centroids=centroids,
         )
+
+    def features(self, items: NDArray[np.int64]) -> Floats:
+        """Returns what a server knows of `items` [n, k], [n, k, ITEM_FEATURES]."""
+        return self._features.take(items, axis=0)
+
+    @cached_property
+    def _features(self) -> Floats:
+        kinds = self.kind[:, None] == np.arange(len(ITEM_KINDS))
+        return np.column_stack([self.log_duration, kinds]).astype(np.float32)
 
 
 @dataclass(frozen=True)

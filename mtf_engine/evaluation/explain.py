@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from mtf_engine.fusion import PREDICTION_FLOOR, log_final_score, pows_and_biases
+from mtf_engine.fusion import log_parts
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.schema import DatasetMeta
+from mtf_engine.observation import item_states
 from mtf_engine.spec import FusionSpec, Refusal
 
 if TYPE_CHECKING:  # reading a request needs no torch
@@ -32,6 +33,7 @@ class LoggedRequest:
     action: np.ndarray | None  # [d], None in a log without actions
     items: pd.DataFrame
     predictions: np.ndarray  # [k, p], in the order of `items`
+    item_features: np.ndarray | None  # [k, item features]
     meta: DatasetMeta
 
 
@@ -39,8 +41,9 @@ class LoggedRequest:
 class Explanation:
     """Why items stand where they stand, by policy.
 
-    `weights` has one row a policy and dimension: policy, dimension, kind, prediction, action (in [-1, 1]),
-    weight (the real pow or bias), low, high. `ranking` has one row a policy and item: policy, item (its row
+    `weights` has one row a policy and dimension, and item where the policy has weights for each item: policy, item
+    (its row in the request's items, missing where the weights are all items'), dimension, kind, prediction, action (in
+    [-1, 1]), weight (the real pow or bias), low, high. `ranking` has one row a policy and item: policy, item (its row
     in the request's items), item_id, score (log final score), rank (1 is first, ties share the lowest), and
     in `part <prediction>` what each prediction adds to the score.
     """
@@ -85,31 +88,53 @@ def read_request(dataset: Dataset, request_id: int) -> LoggedRequest:
         action=None if np.isnan(found["action"]).any() else found["action"][0],
         items=items,
         predictions=np.concatenate([shown["predictions"], unseen["predictions"]]),
+        item_features=np.concatenate([shown["item_features"], unseen["item_features"]])
+        if dataset.meta.item_features
+        else None,
         meta=dataset.meta,
     )
 
 
 def explain(policies: Mapping[str, "Policy"], request: LoggedRequest) -> Explanation:
-    """Returns the weights that each policy gives this request, and how its items rank under them.
+    """Returns the weights that each policy gives this request, or each item of it, and how its items rank under them.
 
     The log's own action is listed first, as `logged`, where it has one. A policy with other features or
     another fusion than the log is refused.
     """
     fusion = request.meta.fusion
-    actions = {} if request.action is None else {LOGGED: request.action}
+    actions = {} if request.action is None else {LOGGED: request.action[None]}
     for name, policy in policies.items():
         policy.check(fusion, request.meta.feature_names)
-        actions[name] = policy.act(request.observation[None])[0]
+        actions[name] = _actions(policy, request)
+    typical = {name: policy.typical for name, policy in policies.items()}
     return Explanation(
         weights=pd.concat([_weights(name, fusion, a) for name, a in actions.items()], ignore_index=True),
-        ranking=pd.concat([_ranking(name, request, a) for name, a in actions.items()], ignore_index=True),
+        ranking=pd.concat(
+            [_ranking(name, request, a, typical.get(name)) for name, a in actions.items()], ignore_index=True
+        ),
     )
 
 
-def _weights(name: str, fusion: FusionSpec, action: np.ndarray) -> pd.DataFrame:
+def _actions(policy: "Policy", request: LoggedRequest) -> np.ndarray:
+    """Returns one action for all items, [1, d], or one for each, [k, d]."""
+    if policy.action_level == "request":
+        return policy.act(request.observation[None])
+    meta = request.meta
+    items = item_states(
+        policy.item_names,
+        meta.item_features,
+        request.item_features,
+        meta.fusion.predictions,
+        request.predictions,
+    )
+    return policy.act_on(request.observation[None], items[None])[0]
+
+
+def _weights(name: str, fusion: FusionSpec, actions: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "policy": name,
+            "item": pd.NA if len(actions) == 1 else item,
             "dimension": dimension.name,
             "kind": dimension.kind,
             "prediction": dimension.prediction,
@@ -118,15 +143,17 @@ def _weights(name: str, fusion: FusionSpec, action: np.ndarray) -> pd.DataFrame:
             "low": dimension.low,
             "high": dimension.high,
         }
-        for dimension, value in zip(fusion.dimensions, action.astype(float), strict=True)
-    )
+        for item, action in enumerate(actions.astype(float))
+        for dimension, value in zip(fusion.dimensions, action, strict=True)
+    ).astype({"item": "Int64"})
 
 
-def _ranking(name: str, request: LoggedRequest, action: np.ndarray) -> pd.DataFrame:
+def _ranking(
+    name: str, request: LoggedRequest, actions: np.ndarray, typical: np.ndarray | None
+) -> pd.DataFrame:
     fusion, predictions = request.meta.fusion, request.predictions.astype(np.float64)
-    score = log_final_score(fusion, action[None], predictions[None])[0]
-    pows, biases = pows_and_biases(fusion, action[None])
-    parts = pows * np.log(predictions.clip(PREDICTION_FLOOR) + biases)  # [k, p]
+    parts = log_parts(fusion, actions, predictions, typical=typical)  # [k, p]
+    score = parts.sum(axis=1)
     return pd.DataFrame(
         {
             "policy": name,
@@ -146,7 +173,7 @@ def _has_candidates(dataset: Dataset) -> bool:
 
 def _unseen(dataset: Dataset, request_id: int, shown: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns item_id and predictions of the candidates that are not `shown`; of none where none are kept."""
-    names = ("item_id", "predictions")
+    names = ("item_id", "predictions", *(("item_features",) if dataset.meta.item_features else ()))
     if not _has_candidates(dataset):
         return {name: shown[name][:0] for name in names}
     sql = f"SELECT {', '.join(names)} FROM candidates WHERE request_id = ? ORDER BY item_id"

@@ -26,7 +26,10 @@ def personalisation(
     The means are over the requests that the policy itself meets with these users, so that what is lost is the
     difference between telling users and moments apart and not doing so. Effects are relative to the policy,
     paired by user; a negative one says that its personalisation is worth having. `name` is the policy's in them.
+    A policy with weights for each item has no action of a request to take the mean of: nothing is told of it.
     """
+    if getattr(policy, "item_names", ()):
+        return ()
     watched = _Watched(env, policy)
     arms: dict[str, Acting] = {
         POLICY: watched,

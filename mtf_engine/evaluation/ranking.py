@@ -8,6 +8,7 @@ from mtf_engine.environments import Acting
 from mtf_engine.evaluation.weighted_gauc import WeightedGAUC, weighted_gauc
 from mtf_engine.fusion import LogPredictions
 from mtf_engine.logs.schema import EvaluationRows
+from mtf_engine.policies.reading import logged_actions
 
 
 def undefined(rows: EvaluationRows) -> str | None:
@@ -35,8 +36,7 @@ class Ranking:
 
     def __call__(self, policy: Acting) -> float:
         """Returns the weighted GAUC by user (IntegratedRL-MTF, arXiv 2404.17589, section 4.3.1)."""
-        actions = policy.act(self.rows.observations)
-        value = self._gauc(self._predictions.log_final_score(actions, self.rows.request)).value
+        value = self._gauc(self._predictions.log_final_score(*logged_actions(policy, self.rows))).value
         assert value is not None, "without valid users nobody asks; which they are does not depend on scores"
         return value
 

@@ -67,6 +67,11 @@ class OffPolicyConfig(TrainerConfig):
     critic_learning_rate: float = Field(
         default=1e-3, gt=0, description="of Adam (BatchRL-MTF: 2e-4; ours by search)"
     )
+    action_level: Literal["request", "item"] = Field(
+        default="request",
+        description="what an action is for: item gives every item weights of its own, by its features and the user's "
+        "(Enhanced-State RL, arXiv 2409.11678)",
+    )
     action_input: Literal["deviation", "raw"] = Field(
         default="deviation", description="critics see the action relative to its bounds, or raw (ours)"
     )

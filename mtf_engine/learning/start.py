@@ -129,9 +129,9 @@ def baseline_network(
     transitions: Transitions, hidden: tuple[int, ...], baseline: Policy | None, generator: torch.Generator
 ) -> nn.Module:
     """Returns a network that acts as the baseline did in the log: its own, or one as of `starting_actor`."""
-    if baseline is None:
+    if baseline is None or len(baseline.item_names) != len(transitions.item_names):
         return starting_actor(transitions, hidden, None, generator).requires_grad_(False)
-    baseline.check(transitions.fusion, transitions.feature_names)
+    baseline.check(transitions.fusion, transitions.observed_names)
     return copy.deepcopy(baseline.network).requires_grad_(False)
 
 
@@ -158,7 +158,7 @@ def starting_actor(
     actor = Actor(len(transitions.feature_names), transitions.fusion.n_actions, hidden)
     actor.initialise(standardise, generator)
     if baseline is not None:
-        baseline.check(transitions.fusion, transitions.feature_names)
+        baseline.check(transitions.fusion, transitions.observed_names)
         if isinstance(baseline.network, Actor) and baseline.network.architecture == actor.architecture:
             actor.load_state_dict(baseline.network.state_dict())
             return actor
@@ -179,9 +179,11 @@ def policy_in_training(
     return Policy(
         network=network,
         fusion=transitions.fusion,
-        feature_names=transitions.feature_names,
+        feature_names=transitions.observed_names,
         numeric_mask=transitions.numeric_mask,
         info={"algo": algo, "reward_scale": reward_scale.scale},
+        item_names=transitions.item_names,
+        typical_predictions=transitions.typical,
     )
 
 

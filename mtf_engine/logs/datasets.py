@@ -20,6 +20,7 @@ import pandas as pd
 import pyarrow as pa
 
 from mtf_engine.disk import appear, fill_atomically, room_for, write_atomically
+from mtf_engine.fusion import PREDICTION_FLOOR
 from mtf_engine.logs import transitions
 from mtf_engine.logs.schema import (
     ACTION_COLUMNS,
@@ -33,6 +34,7 @@ from mtf_engine.logs.schema import (
 )
 from mtf_engine.logs.splits import ALL, CONTROL, TEST, TRAIN, VALIDATION
 from mtf_engine.logs.transitions import Transitions
+from mtf_engine.observation import item_names, item_states
 from mtf_engine.spec import Refusal
 
 STORAGE_VERSION = "v1.5.0"
@@ -52,6 +54,13 @@ BOUND_MB, BOUND_THREADS, BOUND_ROWS = 512, 2, 16_384
 thread needs a part of it; rows are taken over so many at once. 10 million of 108 numbers took 26 seconds."""
 WATCH_TIME = "watch_time"
 OF_SPLIT = "FROM requests WHERE split IS NULL OR split = ?"
+BY_ITEM = """
+SELECT dense_rank() OVER (ORDER BY r.session_id, i.place) AS session_id, r.step, {requests}, {impressions}
+FROM (SELECT * FROM requests WHERE split IS NULL OR split = ?) r JOIN (
+    SELECT *, row_number() OVER (PARTITION BY request_id ORDER BY position) AS place FROM impressions
+) i USING (request_id)
+"""
+"""A session for each place of a logged one: what was shown there at its first request, at its second, ..."""
 """Not a split of its own: who is a control user is drawn apart from who is a validation user."""
 
 
@@ -288,9 +297,12 @@ class Dataset:
             self.query("SELECT DISTINCT split FROM requests WHERE split IS NOT NULL ORDER BY split")["split"]
         )
 
-    def transitions(self, split: str = TRAIN) -> Transitions:
-        """Returns the steps of `split` (of all rows where the dataset has no split) for training."""
-        steps = self.known_steps(split)
+    def transitions(self, split: str = TRAIN, by_item: bool = False) -> Transitions:
+        """Returns the steps of `split` (of all rows where the dataset has no split) for training.
+
+        With `by_item` those of impressions, see `known_steps`.
+        """
+        steps = self.known_steps(split, by_item)
         if not len(steps):
             raise Refusal(
                 f"the dataset {self.meta.name} has no {split} step whose successor or end is known: every session "
@@ -298,30 +310,42 @@ class Dataset:
             )
         return steps
 
-    def known_steps(self, split: str) -> Transitions:
+    def known_steps(self, split: str, by_item: bool = False) -> Transitions:
         """Returns the steps of `split` whose successor or end is known, perhaps none.
+
+        With `by_item` a step is an impression: its reward is the impression's, its observation has the item's
+        features behind the user's, and it leads to what the next request showed at its place. Where the log has
+        no item features, they are the logarithms of the predictions.
 
         They lie beside the file, written by whoever asks first; where that folder cannot be written to, in a
         temporary one.
         """
-        folder = self.path.with_name(f"{self._transitions_of(split)}{self.content_hash[:16]}.transitions")
-        opened = partial(Transitions.open, meta=self.meta, watch_rewards=self._watch_rewards(split))
+        kind = f"{split}-items" if by_item else split
+        watched = None if by_item else self._watch_rewards(split)
+        open_in = partial(Transitions.open, meta=self.meta, by_item=by_item, watch_rewards=watched)
+        folder = self.path.with_name(f"{self._transitions_of(kind)}{self.content_hash[:16]}.transitions")
         if folder.exists():
-            return opened(folder)
+            return open_in(folder)
         self._check_actions(split)
+        if by_item and not self.n_impressions:
+            raise Refusal(
+                f"the dataset {self.meta.name} shows no items, so there are none to give weights of their own; set "
+                "action_level=request"
+            )
+        write = partial(self._write_item_transitions if by_item else self._write_transitions, split)
         if not os.access(folder.parent, os.W_OK):
             with TemporaryDirectory() as elsewhere:
-                self._write_transitions(split, Path(elsewhere))
-                return opened(Path(elsewhere))
-        temp = folder.with_name(f".{self.path.stem}.tmp.{split}.transitions")
-        fill_atomically(folder, temp, partial(self._write_transitions, split))
-        for other in folder.parent.glob(f"{self._transitions_of(split)}*"):
+                write(Path(elsewhere))
+                return open_in(Path(elsewhere))
+        temp = folder.with_name(f".{self.path.stem}.tmp.{kind}.transitions")
+        fill_atomically(folder, temp, write)
+        for other in folder.parent.glob(f"{self._transitions_of(kind)}*"):
             if other != folder:  # of the rows that an earlier file of this name had
                 shutil.rmtree(other)
-        return opened(folder)
+        return open_in(folder)
 
-    def _transitions_of(self, split: str) -> str:
-        return f"{self.path.stem}.{split}."
+    def _transitions_of(self, kind: str) -> str:
+        return f"{self.path.stem}.{kind}."
 
     def _check_actions(self, split: str) -> None:
         """Refuses a split without rows, or without actions."""
@@ -341,6 +365,43 @@ class Dataset:
         layout = transitions.Layout.of(self._streamed(rows, split, folder))
         ordered = self._streamed(f"{rows} ORDER BY session_id, step", split, folder)
         transitions.write(folder, layout, ordered)
+
+    def _write_item_transitions(self, split: str, folder: Path) -> None:
+        rows = BY_ITEM.format(
+            requests=", ".join(
+                f"r.{name}" for name in transitions.READ if name not in ("session_id", "reward")
+            ),
+            impressions=", ".join(f"i.{name}" for name in ("reward", *self._item_columns)),
+        )
+        layout = transitions.Layout.of(map(self._states, self._streamed(rows, split, folder)))
+        ordered = self._streamed(f"{rows} ORDER BY session_id, r.step", split, folder)
+        transitions.write(folder, layout, map(self._states, ordered), self._typical(split))
+
+    def _typical(self, split: str) -> tuple[float, ...]:
+        """Returns the geometric mean of each prediction over the impressions of `split`."""
+        n = len(self.meta.fusion.predictions)
+        means = ", ".join(
+            f"exp(avg(ln(greatest(predictions[{i + 1}], {PREDICTION_FLOOR}::FLOAT)))) AS p{i}"
+            for i in range(n)
+        )
+        found = self.query(
+            f"SELECT {means} FROM impressions SEMI JOIN (SELECT request_id {OF_SPLIT}) USING (request_id)",
+            [split],
+        )
+        return tuple(float(found[f"p{i}"][0]) for i in range(n))
+
+    @property
+    def _item_columns(self) -> tuple[str, ...]:
+        """The columns of impressions that item features are read from."""
+        return ("predictions", "item_features") if self.meta.item_features else ("predictions",)
+
+    def _states(self, rows: Columns) -> Columns:
+        """Returns impressions whose observations have the item's features behind the user's."""
+        meta, named = self.meta, item_names(self.meta.item_features, self.meta.fusion.predictions)
+        items = item_states(
+            named, meta.item_features, rows.get("item_features"), meta.fusion.predictions, rows["predictions"]
+        )
+        return {**rows, "observation": np.concatenate([rows["observation"], items], axis=1)}
 
     def _streamed(self, sql: str, split: str, folder: Path) -> Iterator[Columns]:
         """Yields the rows of a query of `split` part by part; what does not fit into memory goes to `folder`."""
@@ -413,8 +474,8 @@ class Dataset:
             params,
         )
         impressions = read(
-            "SELECT i.request_id, i.predictions, i.reward, i.label FROM impressions i "
-            f"SEMI JOIN (SELECT request_id FROM requests WHERE {where}) r USING (request_id) "
+            f"SELECT i.request_id, {', '.join(f'i.{name}' for name in self._item_columns)}, i.reward, i.label "
+            f"FROM impressions i SEMI JOIN (SELECT request_id FROM requests WHERE {where}) r USING (request_id) "
             "ORDER BY i.user_id, i.request_id, i.position",
             params,
         )
@@ -436,6 +497,8 @@ class Dataset:
             label=impressions["label"].astype(bool),
             fusion=self.meta.fusion,
             feature_names=self.meta.feature_names,
+            item_features=impressions.get("item_features"),
+            item_names=self.meta.item_features,
         )
 
     def _sought(self, sql: str, params: Sequence[Any]) -> dict[str, np.ndarray]:
@@ -453,7 +516,8 @@ class Dataset:
             )
         rows = self.arrays(
             "SELECT i.user_id, r.segment, r.observation, epoch(r.timestamp) AS seconds, i.item_id, "
-            f"i.predictions, {', '.join(_identifier(f'i.{s}') for s in self.meta.signals)}, i.reward, i.label "
+            f"{', '.join(f'i.{name}' for name in self._item_columns)}, "
+            f"{', '.join(_identifier(f'i.{s}') for s in self.meta.signals)}, i.reward, i.label "
             "FROM impressions i JOIN requests r USING (request_id) WHERE r.split IS NULL OR r.split = ? "
             "ORDER BY i.user_id, i.request_id, i.position",
             [split],
@@ -475,6 +539,7 @@ class Dataset:
             signals=np.stack([rows[s] for s in self.meta.signals], axis=1).astype(np.float32),
             reward=rows["reward"],
             label=rows["label"].astype(bool),
+            item_features=rows.get("item_features"),
         )
 
 

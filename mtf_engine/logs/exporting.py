@@ -54,9 +54,12 @@ def _write_parquet(dataset: Dataset, folder: Path) -> dict[str, int]:
 
 
 def _selected(dataset: Dataset, table: str) -> str:
-    """Returns SQL for the columns of a table; an action that is absent is blank, and one that always is, left out."""
+    """Returns SQL for the columns of a table; an action that is absent is blank, and one that always is, left out.
+
+    Features of items, which an import does not read, are left out.
+    """
     if table != "requests":
-        return "*"
+        return "* EXCLUDE (item_features)" if dataset.meta.item_features else "*"
     counted = dataset.query("SELECT count(*) FILTER (NOT isnan(action[1])) AS n FROM requests")
     if not counted["n"][0]:
         return f"* EXCLUDE ({', '.join(ACTIONS)}, pscore, clipped)"

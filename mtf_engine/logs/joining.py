@@ -10,7 +10,7 @@ from mtf_engine.spec import Refusal
 
 CHUNK = 50_000
 """Requests read at once."""
-SAME = ("fusion", "reward", "signals", "feature_names", "numeric_mask", "encoder")
+SAME = ("fusion", "reward", "signals", "feature_names", "numeric_mask", "item_features", "encoder")
 """What must be alike in logs that are joined."""
 
 

@@ -182,6 +182,10 @@ class DatasetMeta(Spec):
     signals: tuple[str, ...] = Field(description="feedback columns of the impressions")
     feature_names: tuple[str, ...]
     numeric_mask: tuple[bool, ...] = Field(description="features that a policy standardises")
+    item_features: tuple[str, ...] = Field(
+        default=(), description="features of items, a column `item_features` of impressions and candidates"
+    )
+    item_mask: tuple[bool, ...] = Field(default=(), description="item features that a policy standardises")
     encoder: ObservationEncoder | None = Field(default=None, description="what made the observations")
     synthetic: bool = Field(default=False, description="users and feedback are simulated")
     exploration: Exploration | None = None
@@ -228,7 +232,8 @@ class EvaluationRows:
 
     r requests: `request_id`, `user` (int codes), `segment`, `observations` [r, f], `baseline_actions`,
     `lower`, `upper` [r, d] (None for a log without actions). m impressions: `request` (index into the
-    requests), `predictions` [m, p], `reward`, `label` (bool).
+    requests), `predictions` [m, p], `reward`, `label` (bool), and, where the log has them, features of the items
+    [m, `item_names`].
     """
 
     split: str
@@ -245,6 +250,8 @@ class EvaluationRows:
     label: np.ndarray
     fusion: FusionSpec
     feature_names: tuple[str, ...]
+    item_features: np.ndarray | None = None
+    item_names: tuple[str, ...] = ()
 
     @cached_property
     def impression_user(self) -> np.ndarray:
@@ -266,3 +273,4 @@ class UserLog:
     signals: np.ndarray  # [m, s] in the order of meta.signals
     reward: np.ndarray  # [m]
     label: np.ndarray  # [m]
+    item_features: np.ndarray | None = None  # [m, item features]

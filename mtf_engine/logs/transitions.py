@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from mtf_engine.logs.schema import Columns, DatasetMeta
+from mtf_engine.observation import item_names
 from mtf_engine.reward import discounted_returns
 from mtf_engine.spec import FusionSpec, Spec
 
@@ -148,33 +149,53 @@ class Transitions:
         numeric_mask: tuple[bool, ...],
         n_left_out: int = 0,
         n_profile: int | None = None,
+        item_names: tuple[str, ...] = (),
+        typical: tuple[float, ...] = (),
         watch_rewards: Callable[[], NDArray[np.float32]] | None = None,
     ) -> None:
         self._rows, self._steps, self._layout, self._watched = rows, steps, layout, watch_rewards
         self.fusion, self.feature_names, self.numeric_mask = fusion, feature_names, numeric_mask
         self.n_left_out = n_left_out
         self.n_profile = n_profile  # features of the user's profile, the first ones; None: none are marked
+        self.item_names = item_names  # the last of the features, where a step is an impression; else none
+        self.typical = typical  # the geometric means of the predictions, where a step is an impression
 
     @classmethod
     def open(
-        cls, folder: Path, meta: DatasetMeta, watch_rewards: Callable[[], NDArray[np.float32]] | None = None
+        cls,
+        folder: Path,
+        meta: DatasetMeta,
+        by_item: bool = False,
+        watch_rewards: Callable[[], NDArray[np.float32]] | None = None,
     ) -> Self:
-        """Returns what `write` wrote to `folder`; `watch_rewards` reads what watch time is of its rows' rewards."""
+        """Returns what `write` wrote to `folder`; with `by_item` the steps are impressions.
+
+        `watch_rewards` reads what watch time is of its rows' rewards.
+        """
         head = _Head.model_validate_json((folder / HEAD).read_bytes())
+        items = item_names(meta.item_features, meta.fusion.predictions) if by_item else ()
+        numeric = (meta.item_mask or (True,) * len(items)) if by_item else ()
         return cls(
             _mapped(folder / ROWS, head.layout.row),
             _mapped(folder / STEPS, np.dtype(np.int64)),
             head.layout,
             meta.fusion,
-            meta.feature_names,
-            meta.numeric_mask,
+            (*meta.feature_names, *items),
+            (*meta.numeric_mask, *numeric),
             head.n_left_out,
             len(meta.encoder.profile_names) if meta.encoder else None,
+            items,
+            head.typical,
             watch_rewards,
         )
 
     def __len__(self) -> int:
         return len(self._steps)
+
+    @property
+    def observed_names(self) -> tuple[str, ...]:
+        """The features of an observation: all but those of an item."""
+        return self.feature_names[: len(self.feature_names) - len(self.item_names)]
 
     @overload
     def __getitem__(self, which: slice) -> Requests: ...
@@ -277,10 +298,14 @@ def known_steps(rows: NDArray[np.void], layout: Layout) -> Iterator[tuple[NDArra
 class _Head(Spec):
     layout: Layout
     n_left_out: int
+    typical: tuple[float, ...] = ()
 
 
-def write(folder: Path, layout: Layout, parts: Iterable[Columns]) -> None:
-    """Writes the transitions of the requests in `parts`, which come by session and step, to `folder`."""
+def write(folder: Path, layout: Layout, parts: Iterable[Columns], typical: tuple[float, ...] = ()) -> None:
+    """Writes the transitions of the requests in `parts`, which come by session and step, to `folder`.
+
+    `typical` are the predictions of a typical item, where a step is an impression.
+    """
     with (folder / ROWS).open("wb") as file:
         for part in parts:
             file.write(layout.pack(part).data)
@@ -289,7 +314,7 @@ def write(folder: Path, layout: Layout, parts: Iterable[Columns]) -> None:
         for steps, left_out in known_steps(_mapped(folder / ROWS, layout.row), layout):
             file.write(steps.data)
             n_left_out += left_out
-    head = _Head(layout=layout, n_left_out=n_left_out)
+    head = _Head(layout=layout, n_left_out=n_left_out, typical=typical)
     (folder / HEAD).write_bytes(head.model_dump_json().encode())
 
 

@@ -59,17 +59,17 @@ def export(
     give the same bytes. A Refusal where rows and policy differ in names, or where onnxruntime and the policy disagree.
     """
     from mtf_engine.disk import write_atomically
-    from mtf_engine.policies.graphs import ServedPolicy, graphs
+    from mtf_engine.policies.graphs import graphs
 
     policy.check(rows.fusion, rows.feature_names)
     members = {
         **graphs(policy, clip, scores=len(rows.predictions) > 0),
         "policy.safetensors": policy.to_bytes(),
-        GOLDEN: _golden(ServedPolicy(policy, clip), rows),
+        GOLDEN: _golden(policy, clip, rows),
     }
     manifest = _manifest(policy, members, evaluation, clip, approval) | {
         "purpose": purpose,
-        "negative_pows": _negative_pows(ServedPolicy(policy, clip), rows, reward),
+        "negative_pows": _negative_pows(policy, clip, rows, members[GOLDEN], reward),
     }
     manifest = json.loads(json.dumps(manifest))
     manifest["sha256"][MANIFEST] = manifest_hash(manifest)
@@ -94,10 +94,16 @@ def verify(path: Path | io.BytesIO, name: str = "") -> dict[str, Any]:
     members = read(path, name)
     golden = arrays(members[GOLDEN], name)
     expected = {"policy.onnx": "actions"} | ({SCORES: "log_final_scores"} if SCORES in members else {})
-    asked_of = ("observations", *(("predictions",) if SCORES in members else ()))
+    by_item = "item_features" in golden
+    asked_of = (
+        "observations",
+        *(("predictions",) if SCORES in members else ()),
+        *(("item_features",) if by_item else ()),
+    )
     if not {*asked_of, *expected.values()} <= set(golden):
         raise refusal(f"{GOLDEN} in {name} lacks answers; export the policy again")
-    parts = {"observations": 1, "actions": 1, "predictions": 2, "log_final_scores": 2}
+    parts = {"observations": 1, "actions": 2 if by_item else 1, "predictions": 2, "log_final_scores": 2}
+    parts |= {"item_features": 2}
     alone = {key: golden[key][(slice(1),) * parts[key]] for key in golden}
     asked = [{key: of[key] for key in asked_of} for of in (golden, alone)]
     found = answers({graph: members[graph] for graph in expected}, asked, name)
@@ -115,40 +121,64 @@ def verify(path: Path | io.BytesIO, name: str = "") -> dict[str, Any]:
 
 
 def _negative_pows(
-    served: Any, rows: EvaluationRows | Examples, reward: Mapping[str, float] | None
+    policy: Policy,
+    clip: Clip | None,
+    rows: EvaluationRows | Examples,
+    golden: bytes,
+    reward: Mapping[str, float] | None,
 ) -> list[dict[str, Any]]:
     """Returns the pows of positive behaviours that are negative, or may be, as they are served on `rows`.
 
-    None where nothing is predicted: there an action is the weights themselves, and no behaviour's.
+    Of a policy with weights for each item, on the items of the golden requests. None where nothing is predicted: there
+    an action is the weights themselves, and no behaviour's.
     """
     if not len(rows.predictions):
         return []
     import torch
 
+    from mtf_engine.policies.graphs import ServedPolicy
     from mtf_engine.policies.monotony import negative_pows
 
-    with torch.inference_mode():
-        actions = served(torch.as_tensor(rows.observations)).numpy()
+    if policy.action_level == "item":
+        actions = np.load(io.BytesIO(golden), allow_pickle=False)["actions"]
+        actions = actions.reshape(-1, actions.shape[-1])
+    else:
+        with torch.inference_mode():
+            actions = ServedPolicy(policy, clip)(torch.as_tensor(rows.observations)).numpy()
     return [one.model_dump(mode="json") for one in negative_pows(rows.fusion, actions, reward)]
 
 
-def _golden(served: Any, rows: EvaluationRows | Examples) -> bytes:
+def _golden(policy: Policy, clip: Clip | None, rows: EvaluationRows | Examples) -> bytes:
     """Returns golden.npz: requests spread over the log, each with 8 logged impressions as candidates if it has any."""
     import torch
 
     from mtf_engine.fusion import log_final_score
+    from mtf_engine.observation import item_states
+    from mtf_engine.policies.graphs import ServedPolicy
 
     requests = np.unique(np.linspace(0, len(rows.observations) - 1, GOLDEN_REQUESTS).astype(int))
-    observations = rows.observations[requests]
-    with torch.inference_mode():
-        actions = served(torch.as_tensor(observations)).numpy()
-    golden = {"observations": observations, "actions": actions}
+    golden = {"observations": rows.observations[requests]}
     if len(rows.predictions):
         first = np.linspace(0, len(rows.predictions) - 1, len(requests)).astype(int)
         candidates = (first[:, None] + np.arange(GOLDEN_CANDIDATES)) % len(rows.predictions)
-        predictions = rows.predictions[candidates]
-        scores = log_final_score(rows.fusion, actions, predictions).astype(np.float32)
-        golden |= {"predictions": predictions, "log_final_scores": scores}
+        golden["predictions"] = rows.predictions[candidates]
+        if policy.action_level == "item":
+            features = None if rows.item_features is None else rows.item_features[candidates]
+            golden["item_features"] = item_states(
+                policy.item_names, rows.item_names, features, rows.fusion.predictions, golden["predictions"]
+            )
+    elif policy.action_level == "item":
+        raise refusal(
+            "the policy has weights for each item, and the rows show none; export with a log that does"
+        )
+    asked = [torch.as_tensor(golden[name]) for name in ("observations", "item_features") if name in golden]
+    with torch.inference_mode():
+        golden["actions"] = ServedPolicy(policy, clip)(*asked).numpy()
+    if len(rows.predictions):
+        scores = log_final_score(
+            rows.fusion, golden["actions"], golden["predictions"], typical=policy.typical
+        )
+        golden["log_final_scores"] = scores.astype(np.float32)
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **golden)
     return buffer.getvalue()
@@ -166,6 +196,15 @@ def _manifest(
         inputs["predictions"] = (
             "float32 [requests, candidates, predictions], in the order of fusion.predictions"
         )
+    own: dict[str, Any] = {}
+    if policy.action_level == "item":
+        shape = "float32 [requests, candidates, features]"
+        inputs["item_features"] = f"{shape}, natural units, in the order of item_features"
+        own = {
+            "action_level": "item",
+            "item_features": list(policy.item_names),
+            "typical_predictions": list(policy.typical_predictions),
+        }
     return {
         "schema_version": SCHEMA_VERSION,
         "approved": approval is not None,
@@ -173,8 +212,13 @@ def _manifest(
         "inputs": inputs,
         "features": list(policy.feature_names),
         "standardised": [
-            n for n, numeric in zip(policy.feature_names, policy.numeric_mask, strict=True) if numeric
+            name
+            for name, numeric in zip(
+                (*policy.feature_names, *policy.item_names), policy.numeric_mask, strict=True
+            )
+            if numeric
         ],
+        **own,
         "fusion": policy.fusion.model_dump(mode="json"),
         "origin": policy.info,
         "clipped_to_bounds": clip is not None,

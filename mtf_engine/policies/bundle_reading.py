@@ -31,7 +31,7 @@ MOST_INFLATED = 1_000
 PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 SECONDS = 30.0
 """Wall time in which the graphs have to answer."""
-GOLDEN_ARRAYS = ("observations", "actions", "predictions", "log_final_scores")
+GOLDEN_ARRAYS = ("observations", "actions", "predictions", "log_final_scores", "item_features")
 
 
 def read(path: Path | io.BytesIO, name: str) -> dict[str, bytes]:

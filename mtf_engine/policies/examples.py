@@ -28,6 +28,8 @@ class Examples:
     predictions: NDArray[np.float32]  # [m, p]
     fusion: FusionSpec
     feature_names: tuple[str, ...]
+    item_features: NDArray[np.float32] | None = None  # [m, item features]
+    item_names: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, rows: EvaluationRows) -> Self:
@@ -37,12 +39,20 @@ class Examples:
             _spread(rows.predictions, IMPRESSIONS),
             rows.fusion,
             rows.feature_names,
+            None if rows.item_features is None else _spread(rows.item_features, IMPRESSIONS),
+            rows.item_names,
         )
 
     def save(self, path: Path) -> None:
         """Writes the examples to `path` in one step."""
-        head = {"fusion": self.fusion.model_dump(mode="json"), "feature_names": self.feature_names}
+        head: dict[str, Any] = {
+            "fusion": self.fusion.model_dump(mode="json"),
+            "feature_names": self.feature_names,
+        }
         arrays = {"observations": self.observations, "predictions": self.predictions}
+        if self.item_features is not None:
+            head |= {"item_names": self.item_names}
+            arrays |= {"item_features": self.item_features}
         sealed.write(path, save(arrays, {"mtf_engine": json.dumps(head, sort_keys=True)}))
 
     @classmethod
@@ -52,7 +62,7 @@ class Examples:
             sealed.read(path, "export with the rows of a log: --on DATASET")
             with safe_open(path, "np") as file:
                 head: dict[str, Any] = json.loads(file.metadata()["mtf_engine"])
-                arrays = {name: file.get_tensor(name) for name in ("observations", "predictions")}
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise Refusal(
                 f"{path.name} cannot be read: {error}; export with the rows of a log: --on DATASET"
@@ -61,6 +71,7 @@ class Examples:
             **arrays,
             fusion=FusionSpec.model_validate(head["fusion"]),
             feature_names=tuple(head["feature_names"]),
+            item_names=tuple(head.get("item_names", ())),
         )
 
 

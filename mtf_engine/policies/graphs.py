@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mtf_engine.fusion import log_final_score
 from mtf_engine.policies.policy import Policy
-from mtf_engine.spec import BoundsPlan, FusionSpec, Refusal
+from mtf_engine.spec import BoundsPlan, Refusal
 
 OPSET = 20
 EXAMPLE_REQUESTS, EXAMPLE_CANDIDATES = 3, 5
@@ -32,11 +32,15 @@ class Clip:
 
 
 class ServedPolicy(nn.Module):
-    """Raw observations [n, f] -> actions [n, d], clipped to [-1, 1] and, with `clip`, to the bounds."""
+    """Raw observations [n, f] -> actions [n, d], clipped to [-1, 1] and, with `clip`, to the bounds.
+
+    With features [n, k, i] of k items a policy of weights for each item gives actions [n, k, d]; without, they stand
+    behind the observations.
+    """
 
     def __init__(self, policy: Policy, clip: Clip | None) -> None:
         super().__init__()
-        self.network = policy.network
+        self.network, self.n_observed = policy.network, len(policy.feature_names)
         self.baseline = None if clip is None else clip.baseline.network
         if clip is not None:
             if clip.plan.n_actions != policy.fusion.n_actions:
@@ -51,23 +55,40 @@ class ServedPolicy(nn.Module):
             self.register_buffer("lower", torch.tensor(clip.plan.lower))
             self.register_buffer("upper", torch.tensor(clip.plan.upper))
 
-    def forward(self, observations: Tensor) -> Tensor:
-        actions = self.network(observations).clamp(-1, 1)
+    def forward(self, observations: Tensor, items: Tensor | None = None) -> Tensor:
+        actions = self._actions(observations, items).clamp(-1, 1)
         if self.baseline is None:
             return actions
-        centre = self.baseline(observations).clamp(-1, 1)
+        centre = self.baseline(observations[:, : self.n_observed]).clamp(-1, 1)
+        if items is not None:
+            centre = centre.unsqueeze(1)
         return actions.clamp(centre + self.lower, centre + self.upper).clamp(-1, 1)
+
+    def _actions(self, observations: Tensor, items: Tensor | None) -> Tensor:
+        if items is None:
+            return self.network(observations)
+        n, k = items.shape[:2]
+        states = torch.cat([observations.unsqueeze(1).expand(-1, k, -1), items], dim=2)
+        return self.network(states.flatten(0, 1)).unflatten(0, (n, k))
 
 
 class ServedScores(nn.Module):
-    """Raw observations [n, f] and predictions [n, k, p] of k candidates -> log final scores [n, k]."""
+    """Raw observations [n, f] and predictions [n, k, p] of k candidates -> log final scores [n, k].
 
-    def __init__(self, served: ServedPolicy, fusion: FusionSpec) -> None:
+    A policy of weights for each item takes features [n, k, i] of the candidates, too.
+    """
+
+    typical: Tensor | None
+
+    def __init__(self, served: ServedPolicy, policy: Policy) -> None:
         super().__init__()
-        self.served, self.fusion = served, fusion
+        self.served, self.fusion = served, policy.fusion
+        self.register_buffer("typical", None if policy.typical is None else torch.tensor(policy.typical))
 
-    def forward(self, observations: Tensor, predictions: Tensor) -> Tensor:
-        return log_final_score(self.fusion, self.served(observations), predictions, xp=torch)
+    def forward(self, observations: Tensor, predictions: Tensor, items: Tensor | None = None) -> Tensor:
+        return log_final_score(
+            self.fusion, self.served(observations, items), predictions, torch, self.typical
+        )
 
 
 def graphs(policy: Policy, clip: Clip | None, scores: bool) -> dict[str, bytes]:
@@ -80,18 +101,31 @@ def graphs(policy: Policy, clip: Clip | None, scores: bool) -> dict[str, bytes]:
 
 
 def policy_graph(policy: Policy, clip: Clip | None) -> bytes:
-    """Returns the content of policy.onnx; the number of requests is free."""
-    return _onnx(ServedPolicy(policy, clip), _observations(policy), "actions")
+    """Returns the content of policy.onnx; the number of requests is free, and that of items where it takes them."""
+    inputs = {**_observations(policy), **_items(policy, torch.export.Dim("items"))}
+    return _onnx(ServedPolicy(policy, clip), inputs, "actions")
 
 
 def _scores_graph(policy: Policy, clip: Clip | None) -> bytes:
     predictions = torch.full((EXAMPLE_REQUESTS, EXAMPLE_CANDIDATES, len(policy.fusion.predictions)), 0.5)
     shape = {0: torch.export.Dim.AUTO, 1: torch.export.Dim("candidates")}
     return _onnx(
-        ServedScores(ServedPolicy(policy, clip), policy.fusion),
-        {**_observations(policy), "predictions": (predictions, shape)},
+        ServedScores(ServedPolicy(policy, clip), policy),
+        {
+            **_observations(policy),
+            "predictions": (predictions, shape),
+            **_items(policy, torch.export.Dim.AUTO),
+        },
         "log_final_scores",
     )
+
+
+def _items(policy: Policy, number: Any) -> dict[str, tuple[Tensor, dict[int, Any]]]:
+    """Returns the input of item features; none where a policy has one action for all items of a request."""
+    if policy.action_level == "request":
+        return {}
+    example = torch.zeros(EXAMPLE_REQUESTS, EXAMPLE_CANDIDATES, len(policy.item_names))
+    return {"item_features": (example, {0: torch.export.Dim.AUTO, 1: number})}
 
 
 def _observations(policy: Policy) -> dict[str, tuple[Tensor, dict[int, Any]]]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -19,6 +19,13 @@ from mtf_engine.spec import FusionSpec, Refusal
 POLICY_NETWORKS[CandidatePolicy.__name__] = CandidatePolicy  # known wherever a policy is read
 BLOCK = 64
 """Rows that a network is given a multiple of."""
+ActionLevel = Literal["request", "item"]
+LEVELS: dict[ActionLevel, str] = {
+    "item": "the policy has weights for each item (action_level=item), and here one action of the whole request is "
+    "asked for; take a policy of action_level=request",
+    "request": "the policy has one action for all items of a request, and here weights of each item are asked for",
+}
+"""What is told where a policy of a level is asked for the other."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,9 @@ class Policy:
     """A deterministic map from raw observations to actions, with the names it was trained on.
 
     `numeric_mask` tells the features that are standardised inside `network`; `info` says where the policy
-    comes from (algo, dataset_id, run_id, reward_scale, plan, ...), JSON-able.
+    comes from (algo, dataset_id, run_id, reward_scale, plan, ...), JSON-able. With `item_names` it reads features of
+    items, too, behind the observation, and gives every item weights of its own (Enhanced-State RL, arXiv 2409.11678);
+    `numeric_mask` then goes on with theirs, and `typical_predictions` [p] are what scores are told beside.
     """
 
     network: nn.Module
@@ -34,6 +43,18 @@ class Policy:
     feature_names: tuple[str, ...]
     numeric_mask: tuple[bool, ...]
     info: dict[str, Any] = field(default_factory=dict)
+    item_names: tuple[str, ...] = ()
+    typical_predictions: tuple[float, ...] = ()
+
+    @property
+    def action_level(self) -> ActionLevel:
+        """What an action is for: all items of a request, or one item of it."""
+        return "item" if self.item_names else "request"
+
+    @property
+    def typical(self) -> np.ndarray | None:
+        """The predictions of a typical item, float32 [p], where items have weights of their own."""
+        return np.array(self.typical_predictions, np.float32) if self.item_names else None
 
     @classmethod
     def baseline(
@@ -68,13 +89,33 @@ class Policy:
             network, fusion, tuple(feature_names), tuple(map(bool, numeric_mask)), {"algo": "baseline"}
         )
 
-    @torch.inference_mode()
     def act(self, observations: np.ndarray) -> np.ndarray:
         """Returns actions, float32 [n, d] in [-1, 1], for raw observations, float32 [n, f].
 
         An action is the same to the last bit whoever else is asked.
         """
-        chunks = torch.as_tensor(observations).split(CHUNK)
+        self._check_level("request")
+        return self._acted(observations)
+
+    def act_on(self, observations: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Returns an action for each item, float32 [n, k, d] in [-1, 1], for items [n, k, `item_names`].
+
+        With items [n, `item_names`] one is of each observation, and actions are [n, d].
+        """
+        self._check_level("item")
+        spread = observations[:, None] if items.ndim == 3 else observations
+        spread = np.broadcast_to(spread, (*items.shape[:-1], observations.shape[-1]))
+        states = np.concatenate([spread, items], axis=-1, dtype=np.float32)
+        actions = self._acted(states.reshape(-1, states.shape[-1]))
+        return actions.reshape(*items.shape[:-1], self.fusion.n_actions)
+
+    def _check_level(self, level: ActionLevel) -> None:
+        if self.action_level != level:
+            raise Refusal(LEVELS[self.action_level])
+
+    @torch.inference_mode()
+    def _acted(self, states: np.ndarray) -> np.ndarray:
+        chunks = torch.as_tensor(states).split(CHUNK)
         return np.concatenate([self._act(chunk).numpy() for chunk in chunks])
 
     def _act(self, rows: torch.Tensor) -> torch.Tensor:
@@ -109,8 +150,13 @@ class Policy:
                 "feature_names": self.feature_names,
                 "numeric_mask": self.numeric_mask,
                 "info": self.info,
+                **(self._of_items() if self.item_names else {}),
             },
         )
+
+    def _of_items(self) -> dict[str, Any]:
+        names = ("action_level", "item_names", "typical_predictions")
+        return {name: getattr(self, name) for name in names}
 
     def save(self, path: Path) -> None:
         """Writes the policy to `path` in one step."""
@@ -126,6 +172,8 @@ class Policy:
             feature_names=tuple(head["feature_names"]),
             numeric_mask=tuple(head["numeric_mask"]),
             info=head["info"],
+            item_names=tuple(head.get("item_names", ())),
+            typical_predictions=tuple(head.get("typical_predictions", ())),
         )
 
 

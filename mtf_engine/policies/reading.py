@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mtf_engine.environments import Acting, ActingOnItems
 from mtf_engine.logs.schema import EvaluationRows
-from mtf_engine.observation import MISSING
+from mtf_engine.observation import MISSING, item_states
 from mtf_engine.spec import Refusal
 
 if TYPE_CHECKING:  # names need no torch
@@ -16,6 +17,44 @@ if TYPE_CHECKING:  # names need no torch
 
 NAMED = 5
 """Names that a sentence lists."""
+
+
+CHUNK = 500_000
+"""Impressions acted on at once."""
+
+
+class LoggedActions(NamedTuple):
+    """What a policy does on logged rows, one action a request, or one an impression; as scores are computed of it."""
+
+    actions: NDArray[np.float32]  # [n, d]
+    own: NDArray[np.int64]  # [m], the number of each impression's
+    typical: NDArray[np.float32] | None = None  # [p], where items have weights of their own
+
+
+def logged_actions(policy: "Acting", rows: EvaluationRows) -> LoggedActions:
+    """Returns the actions of `policy` on logged rows."""
+    wanted = getattr(policy, "item_names", ())
+    if not wanted:
+        return LoggedActions(policy.act(rows.observations), rows.request)
+    items = item_states(
+        wanted, rows.item_names, rows.item_features, rows.fusion.predictions, rows.predictions
+    )
+    parts = [slice(start, start + CHUNK) for start in range(0, len(items), CHUNK)]
+    on_items = cast("ActingOnItems", policy)
+    acted = [on_items.act_on(rows.observations[rows.request[part]], items[part]) for part in parts]
+    nothing = np.empty((0, rows.fusion.n_actions), np.float32)
+    return LoggedActions(np.concatenate([nothing, *acted]), np.arange(len(items)), on_items.typical)
+
+
+def logged_states(policy: "Policy", rows: EvaluationRows, asked: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Returns what the critics of `policy` see of some of its `logged_actions`: observations, items behind them."""
+    if not policy.item_names:
+        return rows.observations[asked]
+    features = None if rows.item_features is None else rows.item_features[asked]
+    items = item_states(
+        policy.item_names, rows.item_names, features, rows.fusion.predictions, rows.predictions[asked]
+    )
+    return np.concatenate([rows.observations[rows.request[asked]], items], axis=1)
 
 
 @dataclass(frozen=True)

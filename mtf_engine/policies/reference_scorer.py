@@ -90,8 +90,8 @@ if __name__ == "__main__":
         manifest = json.loads(bundle.read("manifest.json"))
         network, weights = read(bundle.read("policy.safetensors"))
         golden = np.load(io.BytesIO(bundle.read("golden.npz")), allow_pickle=False)
-    if manifest["clipped_to_bounds"]:
-        sys.exit("held in bounds around a baseline policy, which is in the graphs alone: ask policy.onnx")
+    if manifest["clipped_to_bounds"] or "item_features" in manifest["inputs"]:
+        sys.exit("held in bounds, or with weights for each item, as the graphs alone do it: ask policy.onnx")
     actions = act(network, weights, golden["observations"])
     print(f"actions: at most {abs(actions - golden['actions']).max():.1e} off")
     if "predictions" in golden:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from mtf_engine.evaluation.what_if import WhatIf, what_if
 from mtf_engine.fusion import LogPredictions
+from mtf_engine.policies.reading import logged_actions
 from mtf_engine.runs.storage import open_dataset, open_policy
 from mtf_engine.workspace import Workspace
 
@@ -23,9 +24,7 @@ def reward_what_if(workspace: Workspace, policies: Sequence[str], dataset: str, 
     )
     predictions = LogPredictions(rows.fusion, rows.predictions)
     scores = {
-        name: predictions.log_final_score(
-            open_policy(workspace, name, log.meta).act(rows.observations), rows.request
-        )
+        name: predictions.log_final_score(*logged_actions(open_policy(workspace, name, log.meta), rows))
         for name in policies
     }
     return what_if(scores, rows.label, signals, rows.impression_user, log.meta.reward, signal)

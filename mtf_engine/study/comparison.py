@@ -15,8 +15,15 @@ ROUNDS = "rounds"
 """The dataset of a method that collected its own five rounds."""
 FLOORS = ("linear_one_step", "best_single_head")
 """Methods without a network that every other has to beat; tables mark them."""
+BY_ITEM = ":item"
+"""Ends the name of a method that gives every item weights of its own (action_level=item)."""
 SCORE = "weighted_gauc"
 LEVEL = 0.95
+
+
+def algo_of(method: str) -> str:
+    """Returns the name in ALGOS of a compared method."""
+    return method.removesuffix(BY_ITEM)
 
 
 def marked(method: str, name: str | None = None) -> str:

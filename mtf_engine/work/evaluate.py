@@ -174,7 +174,7 @@ def _calibration(
     split = next((split for split in (VALIDATION, TEST) if split in dataset.splits), None)
     if split is None:
         return None
-    steps = dataset.known_steps(split)
+    steps = dataset.known_steps(split, by_item=policy.action_level == "item")
     if not len(steps):
         return None
     return calibration(

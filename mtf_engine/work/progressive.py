@@ -74,6 +74,11 @@ class ProgressiveConfig(Played):
 
     @model_validator(mode="after")
     def _every_round_learns(self) -> "ProgressiveConfig":
+        if self.training.get("action_level") == "item":
+            raise ValueError(
+                "a round explores around one action of the request, and action_level=item gives every item its own; "
+                "set action_level=request"
+            )
         if self.training["n_steps"] is not None and self.training["n_steps"] < self.rounds:
             raise ValueError(f"{self.training['n_steps']} steps are too few for {self.rounds} rounds")
         if self.ab_users and is_replay(self.env):

@@ -19,7 +19,7 @@ from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.storage import check_environment
 from mtf_engine.runs.worker import Job
 from mtf_engine.spec import MOST, HalfWidth, Refusal, Seed, Threads
-from mtf_engine.study.comparison import ROUNDS, Cell, Comparison
+from mtf_engine.study.comparison import ROUNDS, Cell, Comparison, algo_of
 from mtf_engine.work import paper_data
 from mtf_engine.work.abtest import KIND as ABTEST
 from mtf_engine.work.abtest import ABTestConfig
@@ -116,8 +116,9 @@ def asked_for(
 ) -> CompareConfig:
     """Returns the comparison of `methods`.
 
-    `design` are fields of `CompareConfig`. `settings` go over those of `preset` for each method that has them. A
-    Refusal where they or `design` ask for a part that cannot be made.
+    METHOD:item is the method with weights for each item. `design` are fields of `CompareConfig`. `settings` go over
+    those of `preset` for each method that has them. A Refusal where they or `design` ask for a part that cannot be
+    made.
     """
     if "seed" in settings:
         raise Refusal("a comparison gives every training its seed; say by seeds which")
@@ -149,16 +150,19 @@ def _settings_of(
     from mtf_engine.algos import ALGOS
     from mtf_engine.learning.training import make_config
 
-    has = {name: name in ALGOS[method].Config.model_fields for name in settings if method in ALGOS}
-    unknown = [
-        n for n in settings if not any(n in ALGOS[m].Config.model_fields for m in methods if m in ALGOS)
-    ]
+    algo, fields = algo_of(method), {name: one.Config.model_fields for name, one in ALGOS.items()}
+    known = [algo_of(m) for m in methods if algo_of(m) in ALGOS]
+    unknown = [name for name in settings if not any(name in fields[m] for m in known)]
     if unknown:
         raise Refusal(f"none of {', '.join(methods)} has a setting {unknown[0]}")
-    own = {name: value for name, value in settings.items() if has.get(name)}
-    if shows_nothing and method in ALGOS and "fitness" in ALGOS[method].Config.model_fields:
+    own = {name: value for name, value in settings.items() if name in fields.get(algo, ())}
+    if shows_nothing and "fitness" in fields.get(algo, ()):
         own = {"fitness": "reward", **own}
-    return make_config(method, preset=preset, settings=own, seed=0).model_dump(mode="json")
+    if algo != method:
+        if shows_nothing:
+            raise Refusal(f"{method} has weights for each item, and the environment shows none; name {algo}")
+        own["action_level"] = "item"
+    return make_config(algo, preset=preset, settings=own, seed=0).model_dump(mode="json")
 
 
 def compare(job: Job, config: CompareConfig) -> dict[str, Any]:
@@ -224,7 +228,10 @@ def _own_rounds(config: CompareConfig) -> tuple[str, ...]:
     """Returns the methods that collect rounds of their own: those that learn from transitions."""
     from mtf_engine.algos import ALGOS
 
-    learning = [method for method in config.training if "fitness" not in ALGOS[method].Config.model_fields]
+    alone = [
+        method for method in config.training if algo_of(method) == method
+    ]  # rounds have one action a request
+    learning = [method for method in alone if "fitness" not in ALGOS[method].Config.model_fields]
     return tuple(learning) if config.rounds else ()
 
 
@@ -290,7 +297,7 @@ def _training(config: CompareConfig, cell: Cell) -> Part:
     def order(done: Done) -> Order:
         return Order(training, done[data].dataset_id, seed=cell.seed, n_steps=training["n_steps"] or 0)
 
-    return Part(title(cell), TRAIN, order, needs=(data,), algo=cell.method)
+    return Part(title(cell), TRAIN, order, needs=(data,), algo=algo_of(cell.method))
 
 
 def _scoring(config: CompareConfig, cell: Cell) -> Iterator[Part]:

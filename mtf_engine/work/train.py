@@ -107,7 +107,7 @@ def train(job: Job, config: dict[str, Any]) -> dict[str, Any]:
     from mtf_engine.work.fitness import consumed, open_fitness
 
     dataset = open_dataset(job.workspace, str(job.run.dataset_id))
-    transitions = dataset.transitions()
+    transitions = dataset.transitions(by_item=config.get("action_level") == "item")
     algorithm = ALGOS[str(job.run.algo)]
     baseline = open_policy(job.workspace, dataset.meta.baseline, dataset.meta)
     algo = algorithm(algorithm.Config.model_validate(config), transitions, baseline)

@@ -8,6 +8,7 @@ from mtf_engine.algos import ALGOS
 from mtf_engine.environments.names import meets_again
 from mtf_engine.permissions import Action
 from mtf_engine.runs import estimates
+from mtf_engine.study.comparison import BY_ITEM
 from mtf_engine.work.study import asked_for, parts, submit_compare
 from pages.evaluate._factorial_tables import DATASETS
 from pages.shared import access, follow, links, loaders, words, worlds
@@ -46,7 +47,14 @@ def show() -> None:
 
 def design(world: worlds.World) -> dict[str, Any]:
     """Returns what `submit_compare` is asked for, as chosen."""
-    methods = st.multiselect("Methods", list(ALGOS), list(ALGOS), key="compare methods")
+    by_item = [f"{name}{BY_ITEM}" for name in ALGOS if "action_level" in ALGOS[name].Config.model_fields]
+    methods = st.multiselect(
+        "Methods",
+        [*ALGOS, *by_item],
+        list(ALGOS),
+        key="compare methods",
+        help="Those that end in :item give every item weights of its own.",
+    )
     logs = {name: title for name, title in DATASETS.items() if name in ("1", "1b", "2", "3")}
     datasets = st.multiselect(
         "Datasets", list(logs), list(logs), format_func=logs.__getitem__, key="compare data"
@@ -86,7 +94,7 @@ def design(world: worlds.World) -> dict[str, Any]:
 
 def options(world: worlds.World, asked: dict[str, Any]) -> tuple[Any, ...]:
     """Returns what asks for the same on the command line."""
-    methods = "all" if len(asked["methods"]) == len(ALGOS) else ",".join(asked["methods"])
+    methods = "all" if asked["methods"] == list(ALGOS) else ",".join(asked["methods"])
     return (
         *("--methods", methods, "--datasets", ",".join(asked["datasets"]), "--seeds", len(asked["seeds"])),
         *(*world.options, "--preset", asked["preset"], "--sessions", asked["sessions"]),

@@ -17,9 +17,14 @@ def frames(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Returns weights and ranking with the policies' names and methods, and what the user `did` with an item.
 
-    A log without actions has no ranking of its own: there, the order in which items were shown comes first.
+    Weights tell of which item they are where a policy has weights for each. A log without actions has no ranking of its
+    own: there, the order in which items were shown comes first.
     """
     weights, ranking = (_named(frame, runs) for frame in (explanation.weights, explanation.ranking))
+    if weights["item"].isna().all():
+        weights = weights.drop(columns="item")
+    else:
+        weights["item"] = weights["item"].map(request.items["item_id"])
     if LOGGED not in set(explanation.ranking["policy"]):
         ranking = pd.concat([_as_shown(request), ranking], ignore_index=True)
     return weights, ranking.assign(did=_did(request)[ranking["item"]])

@@ -80,6 +80,8 @@ def show_weights(frame: pd.DataFrame, request_id: int) -> None:
             alt = f"Real {unit} for request {request_id}, by policy"
             figure = _explain_charts.weights(rows, f"{unit}; the grey bar is its range")
             exhibit(figure, rows.drop(columns="algo"), f"request {request_id} {kind}", alt)
+    if "item" in frame:
+        st.caption("A policy with weights for each item has a mark an item; the table says of which.")
 
 
 def show_item(frame: pd.DataFrame) -> None:

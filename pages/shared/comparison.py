@@ -7,8 +7,8 @@ import streamlit as st
 
 from mtf_engine.evaluation import EvaluationResult
 from mtf_engine.evaluation.agreement import Agreement
-from mtf_engine.exploration.policies import EXPLORED
 from mtf_engine.evaluation.off_policy import OffPolicySettings
+from mtf_engine.exploration.policies import EXPLORED
 from mtf_engine.permissions import Action
 from mtf_engine.policies.fixed import fixed_fits
 from mtf_engine.questions.scoreboard import logs_behind
