@@ -7,7 +7,8 @@ An epoch is ten steps of a training with a row of metrics, a checkpoint and a va
 144 requests, with the deletion of its dataset and its run. What the first WARM of them load is no growth. Memory is
 what malloc holds for the process, Python's objects too; what is resident beside it comes and goes by MiB, as
 the allocators keep what was freed. A slope is that of a line through all that was measured. Exits with 1 where it is
-more than 1 MiB a hundred, or where descriptors or threads were added. `benchmarks/load.py --reruns` has the dashboard's.
+more than 1 MiB a hundred, or where descriptors or threads were added. `benchmarks/load.py --reruns` is about the
+dashboard.
 """
 
 import argparse
