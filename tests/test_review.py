@@ -120,6 +120,11 @@ def test_a_memo_says_it_all_and_needs_nothing(team: Workspace, write) -> None:
     assert row.case == again.registry.decisions()[0].case
 
 
+def test_a_memo_shows_what_stands_in_its_tables_and_obeys_none_of_it() -> None:
+    table = (("<i>",), [("<script>",)])
+    assert memo._html(table) == "<table><tr><th>&lt;i&gt;</th></tr><tr><td>&lt;script&gt;</td></tr></table>"
+
+
 def test_a_memo_of_an_open_round_tells_what_is_recommended(team: Workspace) -> None:
     assert "Nobody has decided yet. The rule recommends: promote" in memo.markdown(
         *decided_case(team, RUN, 1)
