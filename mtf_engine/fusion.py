@@ -33,7 +33,7 @@ def log_parts(
 ) -> Any:
     """Returns what each prediction adds to `log_final_score`, [n, p] or [n, k, p]."""
     pows, biases = pows_and_biases(spec, actions, xp)
-    if predictions.ndim > actions.ndim:
+    if actions.ndim == 2 and predictions.ndim == 3:
         pows, biases = pows[:, None, :], biases[:, None, :]
     parts = pows * xp.log(predictions.clip(PREDICTION_FLOOR) + biases)
     return parts if typical is None else parts - pows * xp.log(typical + biases)

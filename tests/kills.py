@@ -35,6 +35,7 @@ from mtf_engine.cli import app
 from mtf_engine.registry import RunRow, RunState
 from mtf_engine.runs import executor, files, metrics, provenance
 from mtf_engine.runs.doctor import examine
+from mtf_engine.spec import BoundsPlan
 from mtf_engine.work import kinds
 from mtf_engine.work.abtest import submit_abtest
 from mtf_engine.work.collect import submit_collect
@@ -42,6 +43,7 @@ from mtf_engine.work.evaluate import submit_evaluate
 from mtf_engine.work.export import submit_export
 from mtf_engine.work.import_log import submit_import
 from mtf_engine.work.join import submit_join
+from mtf_engine.work.narrow import submit_narrow
 from mtf_engine.work.paper_data import submit_paper_data
 from mtf_engine.work.progressive import submit_progressive
 from mtf_engine.work.study import submit_compare
@@ -118,6 +120,11 @@ def _join(workspace: Workspace) -> str:
     return submit_join(workspace, ["explored", "test"], name="joined")
 
 
+def _narrow(workspace: Workspace) -> str:
+    n_actions = len(workspace.registry.datasets()[0].meta["fusion"]["dimensions"])
+    return submit_narrow(workspace, "explored", BoundsPlan.symmetric(0.1, n_actions), "narrowed")
+
+
 def _evaluate(workspace: Workspace) -> str:
     return submit_evaluate(workspace, ["baseline", _trained(workspace)], "test")
 
@@ -168,6 +175,7 @@ BASES["trained"] = (*BASES["logs"], _train)
 CASES = {
     "import": Case("empty", _import, 4, OF_LOGS),
     "join": Case("logs", _join, 4, OF_LOGS),
+    "narrow": Case("logs", _narrow, 4, OF_LOGS),
     "collect": Case("empty", _collect),
     **{f"train {algo}": Case("logs", partial(_train, algo=algo)) for algo in ALGOS},
     "evaluate": Case("trained", _evaluate),

@@ -84,7 +84,7 @@ def held(columns, fusion, feature_names, n_profile=None, watch_rewards=None) -> 
         mask,
         sum(left_out),
         n_profile,
-        watch_rewards,
+        watch_rewards=watch_rewards,
     )
 
 

@@ -139,7 +139,7 @@ def request(position=(0.0, 1.0, np.nan)) -> LoggedRequest:
         numeric_mask=(True,),
     )
     items = pd.DataFrame({"item_id": [7, 8, 9], "position": position, "label": [True, False, None]})
-    return LoggedRequest({}, np.zeros(1), None, items, np.float32([[0.5], [0.4], [0.3]]), meta)
+    return LoggedRequest({}, np.zeros(1), None, items, np.float32([[0.5], [0.4], [0.3]]), None, meta)
 
 
 def explanation(**ranks: list[int]) -> Explanation:
@@ -153,6 +153,7 @@ def explanation(**ranks: list[int]) -> Explanation:
     weights = pd.DataFrame(
         {
             "policy": list(ranks),
+            "item": pd.NA,
             "dimension": "pow_click",
             "weight": 1.0,
             "action": 0.0,

@@ -359,7 +359,7 @@ def test_the_schema_of_the_mapping_file_is_what_the_code_says():
 
 def test_the_mappings_in_the_documentation_are_taken():
     (listing,) = re.findall(r"```yaml\n(.*?)```", (DOCS / "log-format.md").read_text(), re.DOTALL)
-    assert set(yaml.safe_load(listing)) | {"time_format"} == set(Mapping.model_fields)
+    assert set(yaml.safe_load(listing)) | {"time_format", "mixture"} == set(Mapping.model_fields)
     page = (DOCS / "log-format.md").read_text()
     for path in (DOCS / "mappings").iterdir():
         assert f"(mappings/{path.name})" in page and path.stem in SHAPES and Mapping.read(path) != Mapping()

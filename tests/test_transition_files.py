@@ -222,6 +222,7 @@ UNFIT = {
     "features": "[a]",
     "binary_features": "[nope]",
     "exploration": "gaussian",
+    "mixture": "{random_share: 0.5}",
     "columns": "[nope, more]",
 }
 """Its other fields, with what does not go with such a table."""

@@ -149,6 +149,7 @@ class Mapping(Spec):
     reward: {weights: {watch_time: 0.01, like: 0.5}, valid_seconds: 10}
     fusion: {negative: [hate], bias: [click, like]}          # or dimensions: [{prediction, kind, low, high}]
     exploration: uniform                    # or gaussian, mixed, baseline, unknown: how the actions were drawn
+    # mixture: {sigma: 0.2, random_share: 0.5, random_sigma: 0.5}   # of mixed exploration: what it drew from
     predict: {signals: [click, like], numeric: [age, price], categorical: [device]}     # impressions alone: the log has
                                             # no predictions; they are made, each day's from earlier days only
     ```

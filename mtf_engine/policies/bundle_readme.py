@@ -17,11 +17,11 @@ with zipfile.ZipFile({name}) as bundle:
     manifest = json.loads(bundle.read("manifest.json"))
     graph = onnxruntime.InferenceSession(bundle.read("{graph}"))
 
-asked = {{"observations": np.zeros((1, len(manifest["features"])), np.float32)}}  # one request, in natural units
+asked = {{"observations": np.zeros((1, len(manifest["features"])), np.float32)}}  # in natural units
 """
 SCORING = """\
-asked["predictions"] = np.full((1, 60, len(manifest["fusion"]["predictions"])), 0.1, np.float32)  # 60 candidates
-(log_final_scores,) = graph.run(None, asked)  # [requests, candidates]
+asked["predictions"] = np.full((1, 60, len(manifest["fusion"]["predictions"])), 0.1, np.float32)
+(log_final_scores,) = graph.run(None, asked)  # [requests, candidates]: 1 and 60 here
 best_first = np.argsort(-log_final_scores, axis=1)
 """
 ACTING = "(actions,) = graph.run(None, asked)  # [requests, dimensions], each in [-1, 1]\n"
