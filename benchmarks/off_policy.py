@@ -5,7 +5,8 @@
 1. Policies x logs of synthetic users. Each log is explored uniformly within +-0.15: of the world feed around its live
    policy, of feed around what a first round learned from that log (its second round), and of the world clickbait.
    Policies are the log's baseline, the offset that `linear_one_step` finds, scaled up to 2, and random offsets. What
-   each brings is played, on the same users for all, with and without its smoothing.
+   each brings is played, with and without its smoothing, on the same users for all: the mean difference to the baseline
+   there, which few users tell, on top of what the baseline brings to many.
 2. Coverage of the interval of importance sampling per decision, 500 logs of a small problem whose value is known.
 
 With `--write` the section goes into docs/results.md.
@@ -15,7 +16,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,6 +54,8 @@ from mtf_engine.spec import BoundsPlan, FusionSpec
 TITLE = "## Which off-policy estimator to trust"
 HALF_WIDTH = 0.15
 TEST_SEED = 1_000
+ANCHOR_USERS = 20_000
+"""That the baseline is played on."""
 REPEATS, USERS, STEPS = 500, 200, 3
 OF_SMOOTHED = ("ncis", "per_decision_is", "doubly_robust")
 Floats = NDArray[np.float64]
@@ -142,11 +145,14 @@ def judged(log: Log, how: OffPolicySettings, n_policies: int, users: int) -> Ite
     """Yields what each estimator says of each policy, and what that brings."""
     sessions, transitions = held_out_sessions(log.dataset), log.dataset.transitions()
     config = FQEConfig(n_steps=how.fit_steps, gamma=how.gamma, smoothing=how.tau)
+    few, many = (brought(log, log.baseline.act, n, how.gamma) for n in (users, ANCHOR_USERS))
     for i, policy in enumerate(policies(log, n_policies)):
         fitted = fitted_q(transitions, policy, config)
         told = off_policy(policy, sessions, fitted.critics, how, reward_scale=fitted.reward_scale)
-        own = brought(log, policy.act, users, how.gamma)
-        soft = brought(log, smoothed(log, policy, how.tau), users, how.gamma)
+        own, soft = (
+            brought(log, act, users, how.gamma) - few + many
+            for act in (policy.act, smoothed(log, policy, how.tau))
+        )
         print(f"{log.name}, policy {i}: {own:.2f}, smoothed {soft:.2f}", file=sys.stderr, flush=True)
         yield from (Judged(log.name, one, own, soft) for one in told)
 
@@ -229,6 +235,7 @@ def section(options: argparse.Namespace) -> str:
         logs = first, second, third
         for log in logs:
             found += judged(log, how, options.policies, options.users)
+        errors = error_of(logs)
     rows = "\n".join(row(estimator, log.name, found) for log in logs for estimator in ESTIMATORS)
     minutes = (time.monotonic() - start) / 60
     names = ("sessions", "policies", "users", "fit_steps")
@@ -240,7 +247,8 @@ Synthetic users. Each log has {options.sessions:,} sessions, explored uniformly 
 a tenth of their users held out. Smoothing is {how.tau:g} half widths, the least effective sample size {how.min_ess:g}.
 Rank: Spearman's correlation of the values told with what the policies themselves bring. Bias, error (root mean
 square) and coverage of the 95 % interval are against what an estimator is of: the smoothed policy for the first three,
-the policy itself for the last two.
+the policy itself for the last two. The estimates of a log share its held-out users, so that a bias of one standard
+error of their mean, {errors}, is chance.
 
 | log | estimator | policies told | rank | bias | error | coverage |
 | --- | --- | --- | --- | --- | --- | --- |
@@ -252,6 +260,17 @@ smoothed ones bring: {spread(found, True)}.
 On a problem whose value is known, {REPEATS} logs of {USERS} users with two sessions of up to {STEPS} requests each:
 
 {known}"""
+
+
+def error_of(logs: Sequence[Log]) -> str:
+    """Returns the standard error of the mean discounted return of each log's held-out sessions."""
+    errors = {}
+    for log in logs:
+        sessions = held_out_sessions(log.dataset)
+        rewards = sessions.by_step(sessions.rewards)[sessions.explored]
+        returns = rewards @ OffPolicySettings().gamma ** np.arange(rewards.shape[1])
+        errors[log.name] = returns.std() / np.sqrt(len(returns))
+    return ", ".join(f"{error:.2f} ({name})" for name, error in errors.items())
 
 
 def spread(found: list[Judged], soft: bool = False) -> str:
