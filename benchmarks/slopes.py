@@ -1,14 +1,14 @@
 """Memory, descriptors and threads of one process that does the same again and again: they do not grow.
 
-    python benchmarks/slopes.py epochs [--times 300]
+    python benchmarks/slopes.py epochs [--times 300] [--as-worker]
     python benchmarks/slopes.py imports [--times 50]
 
 An epoch is ten steps of a training with a row of metrics, a checkpoint and a validation; an import is one of a log of
 144 requests, with the deletion of its dataset and its run. What the first WARM of them load is no growth. Memory is
-what malloc holds for the process, Python's objects too; what is resident beside it comes and goes by MiB, as
-the allocators keep what was freed. A slope is that of a line through all that was measured. Exits with 1 where it is
-more than 1 MiB a hundred, or where descriptors or threads were added. `benchmarks/load.py --reruns` is about the
-dashboard.
+what malloc holds for the process, Python's objects too; what is resident beside it comes and goes by MiB, as the
+allocators keep what was freed: `--as-worker` tells it as it is in a worker. A slope is that of a line through all that
+was measured. Exits with 1 where it is more than 1 MiB a hundred, or where descriptors or threads were added.
+`benchmarks/load.py --reruns` is about the dashboard.
 """
 
 import argparse
@@ -134,9 +134,13 @@ def main() -> int:
     )
     parser.add_argument("what", choices=REPEATED)
     parser.add_argument("--times", type=int)
+    parser.add_argument(
+        "--as-worker", action="store_true", help="with a worker's allocators, for what is resident"
+    )
     asked = parser.parse_args()
-    if os.environ.get("PYTHONMALLOC") != "malloc":  # which must stand before Python begins
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {"PYTHONMALLOC": "malloc"})
+    wanted = executor._environment(1) if asked.as_worker else {"PYTHONMALLOC": "malloc"}
+    if not wanted.items() <= os.environ.items():  # which must stand before Python begins
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | wanted)
     found = measured(asked.what, asked.times or {"epochs": 300, "imports": 50}[asked.what])
     times = np.arange(len(found))
     slope, resident = (100 * np.polyfit(times, column, 1)[0] for column in found.T[:2])

@@ -157,7 +157,7 @@ def _progressive(workspace: Workspace) -> str:
 
 def _paper_data(workspace: Workspace) -> str:
     return submit_paper_data(
-        workspace, **LINEAR | {"settings": {"n_steps": "5"}}, env="session:feed", sessions=25
+        workspace, **LINEAR | {"settings": {"n_steps": "5"}}, env="session:feed", sessions=100
     )
 
 
