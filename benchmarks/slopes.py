@@ -149,7 +149,7 @@ def main() -> int:
         f"{len(found) - 1} {asked.what}: memory {slope:+.2f} MiB a hundred, resident {resident:+.2f} "
         f"({found[0, 1]:.0f} to {found[-1, 1]:.0f} MiB), descriptors {descriptors:+.0f}, threads {threads:+.0f}"
     )
-    return slope > 1 or descriptors > 0 or threads > 0
+    return int(slope > 1 or descriptors > 0 or threads > 0)
 
 
 if __name__ == "__main__":
