@@ -9,7 +9,7 @@ import streamlit as st
 from mtf_engine.registry import BASELINE, DatasetRow
 from pages.evaluate import _shadow_charts
 from pages.shared import comparison, evaluation_charts, follow, glossary, links, loaders, places, words
-from pages.shared.exhibit import csv_download, described, exhibit, folded, shares
+from pages.shared.exhibit import described, exhibit, folded, shares
 from pages.shared.firsts import first
 
 if TYPE_CHECKING:
@@ -106,11 +106,10 @@ def show_attributes(found: "Shadow") -> None:
     name = links.choice("By prediction", titles, "risen")
     shown = table[table["prediction"] == name]
     alt = f"Change of the share of top places that items of each tenth of {name} have, with intervals"
-    exhibit(_shadow_charts.changes(shown, name, CHANGE), shown, f"rises by {name}", alt)
+    exhibit(_shadow_charts.changes(shown, name, CHANGE), table, "rises by prediction", alt)
     st.caption(
         "Tenths of the predicted values of all ranked items, the lowest first; where many are alike, fewer."
     )
-    csv_download(table, "rises by all predictions")
 
 
 def show_segments(found: "Shadow") -> None:

@@ -39,4 +39,4 @@ def changes(frame: pd.DataFrame, prediction: str, value: str) -> go.Figure:
         title=f"tenth of the values of {escape(prediction)}, the lowest first", **wholes(frame["tenth"])
     )
     figure.update_yaxes(title="share of top places, change", tickformat="+.1%", zerolinecolor=BASELINE)
-    return sized(figure, 300)
+    return sized(figure, 260)
