@@ -31,8 +31,8 @@ BUGS = {
         E + "algos/integrated_rl.py", "            soft_update(self.target_critics, self.critics, self.config.tau)\n",
         "", "test_integrated_rl"),
     "density_of_fixed_dimensions_counts": Bug(
-        E + "exploration/policies.py", "np.prod(density, axis=1, where=free)",
-        "np.prod(np.nan_to_num(density, nan=1.0), axis=1)", "test_exploration"),
+        E + "exploration/policies.py", "np.prod(each, axis=1, where=free)",
+        "np.prod(np.nan_to_num(each, nan=1.0), axis=1)", "test_exploration"),
     "validation_preferred_to_test": Bug(
         E + "logs/datasets.py", "for s in (TEST, VALIDATION) if", "for s in (VALIDATION, TEST) if", "test_datasets"),
     "wall_ignores_beyond": Bug(
@@ -177,8 +177,8 @@ GUARDS = {
     "a_member_of_a_bundle_is_there_twice": Bug(
         E + "policies/bundle_reading.py", " or names.count(info.filename) > 1:", ":", "test_bundle"),
     "a_manifest_is_not_hashed": Bug(
-        E + "policies/bundle_reading.py", "found[MANIFEST] = manifest_hash(manifest)",
-        "found[MANIFEST] = hashes.get(MANIFEST)", "test_bundle"),
+        E + "policies/bundle_reading.py", "found |= {MANIFEST: manifest_hash(manifest)}",
+        "found |= {MANIFEST: hashes.get(MANIFEST)}", "test_bundle"),
     "a_graph_takes_all_time": Bug(
         E + "policies/answering.py",
         "    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))\n", "", "test_bundle"),

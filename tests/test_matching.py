@@ -102,7 +102,7 @@ def test_a_log_in_our_own_words_needs_no_mapping():
 
 
 def test_a_column_that_only_its_name_speaks_for_can_be_ignored(tmp_path):
-    columns = ("uid", "ts", "segment", "p_click", "p_like", "like", "watch_time", "valid", "note")
+    columns = ("uid", "ts", "segment", "p_click", "p_like", "like", "valid", "watch_time", "note")
     path = alone(tmp_path, columns)
     chosen = guessed(columns, ALONE)
     segments = {False: {"all"}, True: {str(i) for i in range(40)}}

@@ -36,7 +36,7 @@ def serve(
             help="Log what is served, and its feedback, as `dataset import` reads it; goes on with one.",
         ),
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, max=64, help="Threads of onnxruntime.")] = 1,
+    threads: Annotated[int, typer.Option(help="Threads of onnxruntime, 1 to 64.")] = 1,
     insecure: Annotated[
         bool,
         typer.Option("--insecure", help="Listen where others reach it, who then may ask and write the log."),
@@ -64,6 +64,8 @@ def serve(
         raise Refusal(f"--bounds {bounds} says nothing of --explore baseline; leave it out, or explore")
     if sigma <= 0:
         raise Refusal(f"--sigma is {sigma:g}; give a number above 0")
+    if not 1 <= threads <= 64:
+        raise Refusal(f"--threads is {threads}; give 1 to 64")
     refuse_place(host, port, insecure)
     served = ServedBundle(bundle, threads)
     plan = _plan(shell, bounds) if bounds else None

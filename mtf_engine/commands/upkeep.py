@@ -18,7 +18,7 @@ def density(
     sigma: Annotated[float, typer.Option(help="Standard deviation of the Gaussian noise.")] = 0.2,
     dims: Annotated[int, typer.Option(help="Dimensions of the action.")] = 10,
     random_share: Annotated[
-        float, typer.Option(min=0, help="Share of requests drawn at random: above 0, mixed exploration.")
+        float, typer.Option(help="Share of requests drawn at random: above 0, mixed exploration.")
     ] = 0.0,
     random_sigma: Annotated[float, typer.Option(help="Standard deviation of those draws.")] = 0.5,
 ) -> None:
