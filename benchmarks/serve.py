@@ -144,7 +144,7 @@ def graph_alone(bundle: Path, n_candidates: int, n: int = 5_000) -> dict[str, fl
     """Returns percentiles of milliseconds of one request by `scores.onnx`, one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(read(bundle)["scores.onnx"], options)
+    session = onnxruntime.InferenceSession(read(bundle, bundle.name)["scores.onnx"], options)
     f, p = (one.shape[-1] for one in session.get_inputs())
     g = np.random.default_rng(0)
     asked = {

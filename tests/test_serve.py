@@ -83,7 +83,7 @@ def test_scores_are_those_of_the_graph_and_the_order_is_theirs(bundle, path):
         answers = scored(client, call)
         (alone,) = scored(client, {"requests": [{"observation": call["requests"][0]["observation"]}]})
         assert client.get("/health", host="evil.example.org").status_code == 400
-    graph = onnxruntime.InferenceSession(read(path)["scores.onnx"])
+    graph = onnxruntime.InferenceSession(read(path, path.name)["scores.onnx"])
     for one, answer in zip(call["requests"], answers, strict=True):
         observations, predictions = (np.array([one[n]], np.float32) for n in ("observation", "predictions"))
         (expected,) = graph.run(None, {"observations": observations, "predictions": predictions})
