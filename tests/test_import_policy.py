@@ -106,6 +106,7 @@ REASONS = {
     "another fusion": "is not the one",
     "an endless graph": "loops or branches",
     "no graph": "graph cannot be read",
+    "a graph that takes more memory than it may": "invalid dimensions",  # it takes other features than this policy
 }
 """What an import says that looks at more than `verify` does."""
 
