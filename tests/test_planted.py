@@ -26,7 +26,7 @@ def test_what_is_to_be_planted_stands_in_the_code():
 def house(tmp_path_factory) -> Path:
     """A copy of the house."""
     house = tmp_path_factory.mktemp("planted")
-    for part in ("mtf_engine", "pages", "tests", "benchmarks", "docs"):
+    for part in ("mtf_engine", "pages", "tests", "benchmarks", "docs", ".streamlit"):
         shutil.copytree(ROOT / part, house / part, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("app.py", "pyproject.toml", "README.md", "CHANGELOG.md"):
         shutil.copy(ROOT / file, house)
