@@ -65,6 +65,9 @@ def test_a_server_that_is_not_there_is_refused_before_anything_is_exported(team,
     for uri, told in NOT_THERE.items():
         refused = shell.refused("export", "candidate", "--to", "mlflow", *uri)
         assert told in refused and "secret" not in refused
+    assert "--readme is written beside a file" in shell.refused(
+        "export", "candidate", "--to", "mlflow", "--readme"
+    )
     assert len(team.registry.runs()) == before
 
 

@@ -276,6 +276,10 @@ def export(
     from mtf_engine.work.mlflow import reached, submit_mlflow
 
     if to == MLFLOW:
+        if readme:
+            raise Refusal(
+                "--readme is written beside a file, and --to mlflow writes none; leave one of them out"
+            )
         reached(tracking_uri, model)  # before minutes of work
     elif not to.absolute().parent.is_dir():
         raise Refusal(f"there is no folder {to.parent} to write {to.name} to; create it")

@@ -61,7 +61,6 @@ FROM (SELECT * FROM requests WHERE split IS NULL OR split = ?) r JOIN (
 ) i USING (request_id)
 """
 """A session for each place of a logged one: what was shown there at its first request, at its second, ..."""
-"""Not a split of its own: who is a control user is drawn apart from who is a validation user."""
 
 
 def write_dataset(
