@@ -8,12 +8,14 @@ import pytest
 from mtf_engine.exploration.cost import CandidateLists
 from mtf_engine.exploration.coverage import certify_coverage
 from mtf_engine.exploration.explored_returns import ExploredReturns
+from mtf_engine.exploration.policies import explore
 from mtf_engine.exploration.reach import progressive_reach
 from mtf_engine.exploration.sensitivity import rank_sensitivity
 from mtf_engine.exploration.signal import signal
-from mtf_engine.exploration.sub_box import narrower, sub_box
+from mtf_engine.exploration.sub_box import inside, narrower, sub_box
 from mtf_engine.logs import aggregates
 from mtf_engine.logs.exporting import export_log
+from mtf_engine.logs.held_out import held_out_sessions
 from mtf_engine.registry import BASELINE
 from mtf_engine.release.stopping import next_round
 from mtf_engine.runs.storage import open_dataset
@@ -56,6 +58,26 @@ def test_rows_inside_a_narrower_box_teach_what_a_log_explored_in_it_does():
         assert one.half_width == pytest.approx(other.half_width)
     assert told.chi2 - told.df == pytest.approx((found.whole.chi2 - 2) / 8, rel=0.25), "as rows x variance"
     assert f"{found.kept:,} of 8,000 rows lie inside" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("logged", "most"),
+    [
+        (BoundsPlan(lower=(-0.15, 0.1, -0.15), upper=(0.15, 0.1, 0.15)), 0.8),  # one dimension is fixed
+        (BoundsPlan.symmetric(0.15, 3), 0.99),  # boxes that are cut at the ends of the range
+    ],
+)
+def test_every_row_of_a_log_lies_in_the_plan_that_it_was_drawn_by(logged, most):
+    generator, n = np.random.default_rng(0), 500
+    baseline = generator.uniform(-most, most, (n, 3)).astype(np.float32)
+    control, luck, of = np.zeros(n, bool), generator.random((n, 3)), np.full(n, "all")
+    drawn = explore("uniform", baseline, logged, of, sigma=0.2, control=control, luck=luck)
+    offsets = drawn.actions - baseline
+    assert inside(offsets, drawn.lower, drawn.upper, of, logged)[0].all()
+    off_centre = BoundsPlan(lower=(0.06, *logged.lower[1:]), upper=logged.upper)
+    kept, low, high = inside(offsets, drawn.lower, drawn.upper, of, off_centre)
+    assert 0 < kept.sum() < n and (high >= low).all()
+    np.testing.assert_array_equal(kept, (offsets[:, 0] >= np.float32(0.06)))
 
 
 def test_a_plan_that_holds_no_row_is_refused_and_one_of_few_rows_says_so():
@@ -105,6 +127,9 @@ def test_a_narrowed_log_is_learned_from_with_exact_densities_and_its_certificate
         aggregates.pilot(log)
     with pytest.raises(Refusal, match="its sessions lack actions; export"):
         export_log(log, "minari", tmp_path / "m-v0")
+    with pytest.raises(Refusal, match="its sessions lack actions; evaluate off-policy on"):
+        held_out_sessions(log)
+    assert "evaluate off-policy on" in shell.refused("evaluate", "baseline", "--on", "inside", "--off-policy")
     assert "was not explored uniformly (baseline)" in shell.refused(
         "dataset", "narrow", "test", "--bounds", "half"
     )

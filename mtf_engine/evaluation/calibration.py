@@ -1,6 +1,7 @@
 """Calibration of the critics: their Q against the discounted returns of a log they were not trained on."""
 
 import numpy as np
+from scipy.stats import rankdata
 
 from mtf_engine.evaluation.bootstrap import interval, poisson_bootstrap
 from mtf_engine.evaluation.disagreement import Critics
@@ -99,7 +100,7 @@ def calibration(
         errors=tuple((q - returns).mean(1).tolist()),
         bins=_bins(q.mean(0), returns, session, n_bootstrap, generator),
         by_disagreement=_by_disagreement(q, returns, session, n_bootstrap, generator) if several else (),
-        rank_correlation=_correlation(_ranks(q.std(0)), _ranks(np.abs(q.mean(0) - returns)))
+        rank_correlation=_correlation(rankdata(q.std(0)), rankdata(np.abs(q.mean(0) - returns)))
         if several
         else None,
     )
@@ -107,10 +108,6 @@ def calibration(
 
 def _correlation(q: np.ndarray, returns: np.ndarray) -> float | None:
     return float(np.corrcoef(q, returns)[0, 1]) if q.std() > 0 and returns.std() > 0 else None
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    return np.unique(values, return_inverse=True)[1].astype(np.float64)
 
 
 def _by_disagreement(

@@ -14,6 +14,9 @@ from mtf_engine.exploration.explored_returns import ExploredReturns
 from mtf_engine.exploration.signal import Signal, signal
 from mtf_engine.spec import BoundsPlan, Box, Refusal, Spec
 
+ROUNDING = 1e-6
+"""An offset is the difference of two float32 numbers: it may lie so far beyond the box that it was drawn in."""
+
 
 class SubBox(Spec):
     """The explored training rows of a log, and those inside a narrower plan's boxes."""
@@ -69,18 +72,22 @@ def inside(
     """Returns which rows [n] of a log lie inside the plan, and the box [n, d] of each: the plan's within the log's.
 
     `lower` and `upper` are the boxes of the log, cut at the ends of the range as it cut them. Dimensions that the
-    log explored must stay explored, or no row would lie inside.
+    log explored must stay explored, or no row would lie inside. A row whose box has nothing in common with the plan's
+    lies outside, with a width of 0.
     """
     boxes = plan.model_copy(update={"edge": "clip"})  # as it is: the log's box is cut already
     low, high = boxes.resolve(np.zeros_like(lower), segments)
-    low, high = np.maximum(low, lower), np.minimum(high, upper)
     shut = ((high <= low) & (upper > lower)).any(axis=0)
     if shut.any():
         raise Refusal(
             f"sub-box: dimension {int(shut.argmax())} is explored in the log and has no width in the plan, so no row "
             "lies inside; give it some"
         )
-    return ((offsets >= low) & (offsets <= high)).all(axis=1), low, high
+    low, high = np.maximum(low, lower), np.minimum(high, upper)
+    apart = (low > high + ROUNDING).any(axis=1)
+    high = np.maximum(low, high)
+    kept = ~apart & ((offsets >= low - ROUNDING) & (offsets <= high + ROUNDING)).all(axis=1)
+    return kept, low, high
 
 
 def density(lower: NDArray[np.float32], upper: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -92,7 +99,8 @@ def density(lower: NDArray[np.float32], upper: NDArray[np.float32]) -> NDArray[n
 def sub_box(log: ExploredReturns, names: tuple[str, ...], plan: BoundsPlan) -> SubBox:
     """Returns what the rows of a uniform log inside `plan` tell of the return, beside what all of them do."""
     kept, lower, upper = inside(log.offsets, log.lower, log.upper, log.segments, plan)
-    share = density(log.lower, log.upper) / density(lower, upper)
+    width = (log.upper - log.lower).astype(np.float64)
+    share = np.divide(upper - lower, width, where=width > 0, out=np.ones_like(width)).prod(axis=1)
     part = replace(
         log,
         **{one.name: getattr(log, one.name)[kept] for one in fields(log) if one.name != "gamma"}

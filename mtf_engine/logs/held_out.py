@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtf_engine.logs.datasets import Dataset
+from mtf_engine.logs.narrowing import refuse_narrowed
 from mtf_engine.logs.splits import TEST, TRAIN, VALIDATION
 from mtf_engine.spec import FusionSpec, Refusal
 
 ROWS = (
-    "FROM requests WHERE split = ? AND NOT isnan(action[1]) "
+    "FROM requests WHERE split = ? "
+    "AND session_id NOT IN (SELECT session_id FROM requests WHERE isnan(action[1])) "
     "AND user_id NOT IN (SELECT user_id FROM requests WHERE split = ? AND user_id IS NOT NULL)"
 )
 
@@ -66,8 +68,10 @@ class LoggedSessions:
 def held_out_sessions(dataset: Dataset) -> LoggedSessions:
     """Returns the sessions of a log's test users, else of its validation users; none who has a training row.
 
-    A Refusal where there are none.
+    A session in which a request has no action is left out: what it brought was not by any action alone. A Refusal
+    where none is left, and of a log that was narrowed.
     """
+    refuse_narrowed(dataset.meta, "evaluate off-policy on")
     split = next((split for split in (TEST, VALIDATION) if split in dataset.splits), None)
     rows = dataset.arrays(
         "SELECT session_id, user_id, observation, action, baseline_action, lower, upper, pscore, clipped, reward, "

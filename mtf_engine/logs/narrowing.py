@@ -59,6 +59,8 @@ def _narrowed(requests: Columns, plan: BoundsPlan) -> Columns:
     offsets = requests["action"] - requests["baseline_action"]
     kept, lower, upper = inside(offsets, requests["lower"], requests["upper"], requests["segment"], plan)
     out = explored & ~kept
+    apart = ((upper <= lower) & (requests["upper"] > requests["lower"])).any(axis=1)
+    lower[apart], upper[apart] = requests["lower"][apart], requests["upper"][apart]
     action, pscore = requests["action"].copy(), requests["pscore"].copy()
     action[out], pscore[out] = np.nan, np.nan
     pscore[explored & kept] = density(lower, upper)[explored & kept]

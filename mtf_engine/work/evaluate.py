@@ -9,6 +9,8 @@ from mtf_engine import sealed
 from mtf_engine.evaluation.off_policy import OffPolicyEstimate, OffPolicyRows, OffPolicySettings
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.held_out import held_out_sessions
+from mtf_engine.logs.narrowing import refuse_narrowed
+from mtf_engine.logs.schema import DatasetMeta
 from mtf_engine.logs.splits import TEST, VALIDATION
 from mtf_engine.policies.fixed import fixed_action
 from mtf_engine.questions.differences import differs
@@ -60,6 +62,8 @@ def submit_evaluate(
         workspace.check_policy(policy, on_log=True)
         if is_fixed(policy) and policy != REGRESSION:
             fixed_action(policy, FusionSpec.model_validate(row.meta["fusion"]))
+    if off_policy:
+        refuse_narrowed(DatasetMeta.model_validate(row.meta), "evaluate off-policy on")
     config = EvaluateConfig.asked(
         "the evaluation",
         {
