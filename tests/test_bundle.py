@@ -334,6 +334,10 @@ def replaced(**changed: bytes) -> Callable[[dict[str, bytes]], bytes]:
     return lambda members: raw_zip(as_if_exported({**members, **named}))
 
 
+HEAD = b'{"a": {"data_offsets": [0, 4]}, "b": {"data_offsets": [0, "x"]}}'
+NOWHERE = len(HEAD).to_bytes(8, "little") + HEAD + bytes(4)
+
+
 ALIKE = np.zeros((2, 4), np.float32)
 EVIL: dict[str, tuple[Callable[[dict[str, bytes]], bytes], str]] = {
     "a path out of the folder": (lambda m: raw_zip(as_if_exported(m | {"../../evil": b"x"})), "does not belong"),
@@ -349,6 +353,7 @@ EVIL: dict[str, tuple[Callable[[dict[str, bytes]], bytes], str]] = {
     "a deep manifest": (lambda m: raw_zip(m | {MANIFEST: b"[" * 100_000}), "cannot be read"),
     "a manifest that is not text": (lambda m: raw_zip(m | {MANIFEST: b"\xff\xfe"}), "cannot be read"),
     "no weights": (replaced(policy__safetensors=b"garbage" * 100), "holds no weights"),
+    "weights at no place": (replaced(policy__safetensors=NOWHERE), "holds no weights"),
     "cut weights": (lambda m: replaced(policy__safetensors=m["policy.safetensors"][:-4])(m), "holds no weights"),
     "a huge array": (replaced(golden__npz=npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,)}")),
                      "not the float32"),

@@ -165,6 +165,8 @@ def test_a_good_bundle_is_the_same_policy_and_says_where_it_is_from(small_worksp
     (trained,) = small_workspace.registry.runs(kind="train")
     told = filled("import-policy", str(exported), "--name", "theirs")
     assert told["run_id"].startswith("policy-") and told["name"] == "theirs"
+    assert filled("import-policy", str(exported), "--name", " \x1b[31m ")["name"] == "[31m"
+    assert filled("import-policy", str(exported), "--name", "  ")["name"] == exported.stem
     assert told["sha256"] == hashlib.sha256(exported.read_bytes()).hexdigest()
     assert told["origin"]["run_id"] == trained.id and told["manifest"]["approved"] is False
     ours, theirs = (load_policy(filled.workspace, run_id) for run_id in (trained.id, told["run_id"]))

@@ -1,8 +1,10 @@
 """Weights for each item: state of user and item, one action a pair, and a world where nothing else can win."""
 
+import zipfile
 from dataclasses import replace
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -24,8 +26,10 @@ from mtf_engine.logs.joining import joined_meta
 from mtf_engine.logs.schema import Tables
 from mtf_engine.observation import item_states
 from mtf_engine.policies.bundle import export, verify
+from mtf_engine.policies.bundle_readme import bundle_readme, serving_lines
 from mtf_engine.policies.examples import Examples
 from mtf_engine.policies.graphs import Clip
+from mtf_engine.policies.importing import import_bundle
 from mtf_engine.policies.policy import Policy
 from mtf_engine.runs import executor
 from mtf_engine.spec import BoundsPlan, FusionDimension, FusionSpec, Refusal, RewardSpec
@@ -33,6 +37,7 @@ from mtf_engine.work.abtest import submit_abtest
 from mtf_engine.work.collect import submit_collect
 from mtf_engine.work.evaluate import submit_evaluate
 from mtf_engine.work.export import submit_export
+from mtf_engine.work.mlflow import _signature
 from mtf_engine.work.progressive import submit_progressive
 from mtf_engine.work.train import submit_train
 from mtf_engine.workspace import Workspace
@@ -238,6 +243,16 @@ def test_a_bundle_takes_item_features_and_answers_as_the_policy(log, by_item, tm
     assert verify(tmp_path / "policy.zip")["ok"]
     assert (manifest["action_level"], manifest["item_features"]) == ("item", ["kind=a", "kind=b"])
     assert manifest["inputs"]["item_features"].startswith("float32 [requests, candidates, features]")
+    lines, served = serving_lines(manifest, str(tmp_path / "policy.zip")), {}
+    exec(lines, served)
+    assert served["log_final_scores"].shape == (1, 60) and "mtf serve" not in bundle_readme(
+        manifest, "policy.zip"
+    )
+    scores = _signature("scores", manifest).inputs
+    graph = onnxruntime.InferenceSession(zipfile.ZipFile(tmp_path / "policy.zip").read("scores.onnx"))
+    assert {one.name for one in graph.get_inputs()} == set(scores.input_names())
+    with pytest.raises(Refusal, match="has weights for each item, which are not imported"):
+        import_bundle((tmp_path / "policy.zip").read_bytes(), "policy.zip")
     bare = replace(kept, predictions=kept.predictions[:0], item_features=None)
     with pytest.raises(Refusal, match="weights for each item, and the rows show none"):
         export(by_item.policy, tmp_path / "bare.zip", rows=bare)

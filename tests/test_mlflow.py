@@ -56,6 +56,7 @@ NOT_THERE = {
     ("--tracking-uri", "sqlite:///x.db"): "URL scheme should be 'http' or 'https'",
     ("--tracking-uri", "http://ada:secret@localhost:1"): "has a name or a password",
     ("--tracking-uri", "http://127.0.0.1:1"): "http://127.0.0.1:1 was not reached (Connection refused)",
+    ("--tracking-uri", "http://a..b:5000"): "http://a..b:5000 was not reached",
 }
 
 
@@ -68,6 +69,10 @@ def test_a_server_that_is_not_there_is_refused_before_anything_is_exported(team,
     assert "--readme is written beside a file" in shell.refused(
         "export", "candidate", "--to", "mlflow", "--readme"
     )
+    for name in ("p.md", "reference_scorer.py"):
+        assert f"writes a file of the name {name}" in shell.refused(
+            "export", "candidate", "--to", name, "--readme"
+        )
     assert len(team.registry.runs()) == before
 
 

@@ -16,7 +16,7 @@ from mtf_engine.exploration.coverage import certify_coverage
 from mtf_engine.logs.aggregates import coverage
 from mtf_engine.logs.importing import read_log
 from mtf_engine.logs.like import Like
-from mtf_engine.policies.bundle_reading import read
+from mtf_engine.policies.bundle_reading import MANIFEST, read
 from mtf_engine.runs.storage import open_dataset
 from mtf_engine.serving.app import MOST_BYTES, create_app
 from mtf_engine.serving.log import ServedLog, mapping_of
@@ -27,6 +27,7 @@ from mtf_engine.spec import BoundsPlan, Refusal
 from mtf_engine.work.export import fetch_bundle
 from tests.browsing import MTF, free_port
 from tests.serving import AS_JSON, Client, play
+from tests.test_bundle import as_if_exported, contents, raw_zip
 from tests.test_cli import Shell
 from tests.test_log_files import imported
 from tests.waiting import PATIENCE, wait_until
@@ -188,6 +189,8 @@ def test_a_request_is_logged_once_and_its_feedback_too(bundle, tmp_path):
         assert client.post("/score", call).json() == answer.json()
         other = client.post("/score", asking(bundle, k=6))
         assert other.status_code == 409 and "answered with other values" in other.json()["error"]
+        for else_ in ({"user_id": "other"}, {"segment": "other"}):  # by which other actions would be drawn
+            assert client.post("/score", asking(bundle, **else_)).status_code == 409
 
         def told(**changes: Any) -> tuple[int, str]:
             shown = {"item_id": 3, "position": 0, "signals": SIGNALS} | changes
@@ -201,6 +204,7 @@ def test_a_request_is_logged_once_and_its_feedback_too(bundle, tmp_path):
             ({"signals": {"like": 1}}, 422, "neither watch_time nor valid"),
             ({"signals": SIGNALS | {"reward": 1}}, 422, "reward is a column of the log"),
             ({"signals": SIGNALS | {"like": 3}}, 422, "like: is 3; send 0 to 1"),
+            ({"signals": SIGNALS | {"watch_time": 1e308}}, 422, "watch_time: is 1e+308; send"),
         ):
             assert told(**wrong)[0] == status and sentence in told(**wrong)[1]
         assert told() == (200, "") and told()[0] == 409
@@ -208,6 +212,15 @@ def test_a_request_is_logged_once_and_its_feedback_too(bundle, tmp_path):
     assert len((log / "requests.jsonl").read_text().splitlines()) == 1
     (row,) = map(json.loads, (log / "impressions.jsonl").read_text().splitlines())
     assert row["predictions"] == np.float32(call["requests"][0]["predictions"][3]).tolist()
+
+
+def test_a_session_that_rested_too_long_does_not_begin_again(bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr("mtf_engine.serving.service.SESSIONS", 2)
+    with served(bundle, "uniform", tmp_path / "log") as client:
+        scored(client, asking(bundle, n=3))
+        again = client.post("/score", asking(bundle, step=1))
+        assert again.status_code == 409 and "s0 rested while 2 others went on" in again.json()["error"]
+        assert client.post("/score", asking(bundle, session_id="s2", user_id="u2", step=1)).status_code == 200
 
 
 def test_a_log_goes_on_after_a_line_that_was_cut_off_and_is_one_servers(bundle, tmp_path):
@@ -252,6 +265,18 @@ def test_what_cannot_be_explored_or_reached_is_refused(bundle, path, tmp_path):
     assert "cannot be read as a bundle" in shell.refused("serve", str(tmp_path / "none.zip"))
     assert "says nothing of --explore baseline" in shell.refused("serve", str(path), "--bounds", "narrow")
     assert "there is no port 0" in shell.refused("serve", str(path), "--port", "0")
+    assert "mixed is not served" in shell.refused("serve", str(path), "--explore", "mixed")
+
+
+@pytest.mark.parametrize(
+    "change", [{"inputs": None}, {"fusion": {}}, {"origin": []}, {"origin": {"plan": "x"}}, {"features": [1]}]
+)
+def test_a_manifest_that_no_export_wrote_is_refused_whatever_its_hashes(path, tmp_path, change):
+    members = contents(path)
+    members[MANIFEST] = json.dumps(json.loads(members[MANIFEST]) | change).encode()
+    (evil := tmp_path / "evil.zip").write_bytes(raw_zip(as_if_exported(members)))
+    with pytest.raises(Refusal, match=r"manifest of evil\.zip does not say what an export writes"):
+        ServedBundle(evil)
 
 
 @pytest.mark.slow

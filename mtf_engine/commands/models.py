@@ -272,6 +272,7 @@ def export(
 ) -> None:
     """Write a policy as a bundle that a server loads, after checking that it computes the same; or log it to MLflow."""
     from mtf_engine.commands.foreground import finish
+    from mtf_engine.policies.bundle_readme import SCORER
     from mtf_engine.work.export import fetch_bundle, submit_export, write_readme
     from mtf_engine.work.mlflow import reached, submit_mlflow
 
@@ -281,6 +282,8 @@ def export(
                 "--readme is written beside a file, and --to mlflow writes none; leave one of them out"
             )
         reached(tracking_uri, model)  # before minutes of work
+    elif readme and (to.suffix == ".md" or to.name == SCORER.name):
+        raise Refusal(f"--readme writes a file of the name {to.name} itself; name the bundle otherwise")
     elif not to.absolute().parent.is_dir():
         raise Refusal(f"there is no folder {to.parent} to write {to.name} to; create it")
     plan = bounds_plan(shell.workspace, clip) if clip else None

@@ -85,9 +85,9 @@ def _is_safetensors(content: bytes) -> bool:
     start = 8 + int.from_bytes(content[:8], "little")
     try:
         ends = [of["data_offsets"][1] for name, of in head_of(content).items() if name != "__metadata__"]
+        return bool(ends) and max(ends) == len(content) - start
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return False
-    return bool(ends) and max(ends) == len(content) - start
 
 
 def manifest_hash(manifest: Mapping[str, Any]) -> str:

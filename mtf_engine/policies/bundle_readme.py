@@ -24,14 +24,27 @@ asked["predictions"] = np.full((1, 60, len(manifest["fusion"]["predictions"])), 
 (log_final_scores,) = graph.run(None, asked)  # [requests, candidates]: 1 and 60 here
 best_first = np.argsort(-log_final_scores, axis=1)
 """
+BY_ITEM = 'asked["item_features"] = np.zeros((1, 60, len(manifest["item_features"])), np.float32)\n'
 ACTING = "(actions,) = graph.run(None, asked)  # [requests, dimensions], each in [-1, 1]\n"
+
+
+ALONE = (
+    f"`{SCORER.name}` computes the same in numpy: `python {SCORER.name} FILE`. `mtf serve FILE` answers by HTTP, for "
+    "tests and staging."
+)
+"""What does not serve a policy with weights for each item."""
 
 
 def serving_lines(manifest: Mapping[str, Any], name: str) -> str:
     """Returns the Python that serves the bundle in the file `name` by onnxruntime."""
     scores = SCORES in manifest["sha256"]
     lines = LINES.format(name=json.dumps(name), graph=SCORES if scores else "policy.onnx")
-    return lines + (SCORING if scores else ACTING)
+    return lines + BY_ITEM * _by_item(manifest) + (SCORING if scores else ACTING)
+
+
+def _by_item(manifest: Mapping[str, Any]) -> bool:
+    """Returns whether the policy has weights for each item, by its features."""
+    return "item_features" in manifest["inputs"]
 
 
 def bundle_readme(manifest: Mapping[str, Any], name: str) -> str:
@@ -55,10 +68,14 @@ def bundle_readme(manifest: Mapping[str, Any], name: str) -> str:
         "## Serve it by onnxruntime",
         _code(serving_lines(manifest, name).splitlines()),
         "Numbers of requests and of candidates are free. `mtf verify` compares the graphs with the answers stored in "
-        f"the bundle; `{SCORER.name}` computes the same in numpy: `python {SCORER.name} FILE`. "
-        "`mtf serve FILE` answers by HTTP, for tests and staging.",
+        "the bundle." + ("" if _by_item(manifest) else f" {ALONE}"),
         "## Features of an observation, in order",
         _numbered(map(json.dumps, manifest["features"])),
+        *(
+            ("## Features of an item, in order", _numbered(map(json.dumps, manifest["item_features"])))
+            if _by_item(manifest)
+            else ()
+        ),
         "## Predictions of a candidate, in order",
         _numbered(map(json.dumps, manifest["fusion"]["predictions"])),
         "## Dimensions of the action, in order",

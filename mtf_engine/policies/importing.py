@@ -63,6 +63,10 @@ def import_bundle(content: bytes, name: str) -> Imported:
             f"{name} is held in bounds around a policy that it does not hold, so that it cannot be made anew here; "
             "export it without --clip, and hold it in bounds here"
         )
+    if "item_features" in (manifest.get("inputs") or ()):
+        raise Refusal(
+            f"{name} has weights for each item, which are not imported; train it here (action_level=item)"
+        )
     try:
         policy = _policy(members["policy.safetensors"], manifest)
         golden = arrays(members[GOLDEN], name)

@@ -43,10 +43,11 @@ def _sections(
     origin, fusion = manifest["origin"], manifest["fusion"]
     log = logs.get(str(origin.get("dataset_id")))
     approval = manifest["approval"]
+    level = "item" if "item_features" in manifest["inputs"] else "request"
     yield (
         "What it is",
         [
-            f"Weights of {len(fusion['predictions'])} predictions for each request ({len(fusion['dimensions'])} "
+            f"Weights of {len(fusion['predictions'])} predictions for each {level} ({len(fusion['dimensions'])} "
             f"dimensions, {len(manifest['features'])} features), by {origin.get('algo')}.",
             f"Approved by {approval['name']} at {approval['at']}. {approval['reason']}".strip()
             if approval

@@ -30,7 +30,7 @@ class ServedBundle:
         """Reads and verifies the bundle at `path`; a Refusal where it is none, or its graphs answer otherwise."""
         content = io.BytesIO(_content(path))
         members = read(content, path.name)
-        self.manifest: dict[str, Any] = json.loads(members[MANIFEST])
+        self.manifest = _manifest(json.loads(members[MANIFEST]), path.name)
         if foreign := sorted(set(self.manifest["inputs"]) - INPUTS):
             raise Refusal(f"{path.name} takes {', '.join(foreign)}, which is not served here; use its graphs")
         if not (found := verify(content, path.name))["ok"]:
@@ -123,6 +123,20 @@ class Exploring:
             control=draws.uniform(of_user) < self.control_share,
             luck=draws.uniform(keys),
         )
+
+
+def _manifest(told: dict[str, Any], name: str) -> dict[str, Any]:
+    """Returns what a manifest says, once it says what is served by; a Refusal where an export never wrote it so."""
+    try:
+        FusionSpec.model_validate(told["fusion"])
+        if plan := told["origin"].get("plan"):
+            BoundsPlan.model_validate(plan)
+        fits = all(isinstance(one, str) for part in ("features", "standardised") for one in told[part])
+        if fits and isinstance(told["inputs"], dict) and {"approved", "clipped_to_bounds"} <= set(told):
+            return told
+    except (LookupError, TypeError, AttributeError, ValueError):
+        pass
+    raise Refusal(f"the manifest of {name} does not say what an export writes; export the policy again")
 
 
 def _number(text: str) -> NDArray[np.uint64]:

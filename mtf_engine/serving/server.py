@@ -26,7 +26,7 @@ def refuse_place(host: str, port: int, insecure: bool) -> None:
 
 def serve(service: Service, host: str, port: int) -> None:
     """Serves until it is stopped: SIGTERM and Ctrl+C let calls in flight end, and have the log on the disk."""
-    hosts = LOCAL if loopback(host) else ("*",)
+    hosts = (*LOCAL, host) if loopback(host) else ("*",)
     config = uvicorn.Config(
         create_app(service, hosts),
         host=host,

@@ -23,7 +23,8 @@ MOST_REQUESTS, MOST_CANDIDATES = 64, 10_000
 REMEMBERED, REMEMBERED_CANDIDATES = 10_000, 1_000_000
 """Requests whose feedback is waited for, and their candidates in all, some 100 MB."""
 SESSIONS = 100_000
-"""Sessions whose next step is known; those that rested longest are forgotten."""
+"""Sessions whose next step is known; those that rested longest may not go on."""
+LARGEST = float(np.finfo(np.float32).max)
 YEARS = range(1970, 2100)
 RESERVED = {column.name for column in (*REQUEST_FILE, *IMPRESSION_FILE)} - {"watch_time"}
 
@@ -100,10 +101,14 @@ class Request:
     observation: NDArray[np.float32]  # [1, f]
     predictions: NDArray[np.float32]  # [1, k, p]
     items: tuple[str, ...]
+    user_id: str | None
+    segment: str
     told: set[str | int] = field(default_factory=set)  # items and positions that had their feedback
 
     def is_again(self, other: "Request") -> bool:
-        return self.items == other.items and all(
+        """Returns whether the other is served with the same: what is drawn hangs on user and segment too."""
+        same = all(getattr(self, name) == getattr(other, name) for name in ("items", "user_id", "segment"))
+        return same and all(
             np.array_equal(getattr(self, name), getattr(other, name))
             for name in ("observation", "predictions")
         )
@@ -126,6 +131,7 @@ class Service:
             )
         self.bundle, self.exploring, self.log = bundle, exploring, log
         self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._over: set[int] = set()  # hashes of the ids of sessions that may not go on
         self._waiting: OrderedDict[str, Request] = OrderedDict()
         self._n_waiting = 0
         try:
@@ -243,7 +249,7 @@ class Service:
         items = tuple(one.item_ids) if one.item_ids is not None else tuple(map(str, range(k)))
         if len(items) != k or len(set(items)) < k:
             raise Refused(f"{where}.item_ids: send one for each of the {k} candidates, each once")
-        return Request(observation, predictions, items)
+        return Request(observation, predictions, items, one.user_id, one.segment)
 
     def _refuse_nobody(self, one: Asked, where: str) -> None:
         """Refuses a request that lacks what exploration or the log asks for."""
@@ -296,6 +302,11 @@ class Service:
             raise Refused(f"{where}.timestamp: lies in the year {when.year}; send a time from 1970 to 2099")
         when = when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
         before = moved.get(one.session_id) or self._sessions.get(one.session_id)
+        if before is None and hash(one.session_id) in self._over:
+            raise Refused(
+                f"{where}.session_id: {one.session_id} rested while {SESSIONS:,} others went on; begin a new session",
+                409,
+            )
         step = before.step + 1 if before else 0
         if one.step != step:
             raise Refused(
@@ -312,7 +323,7 @@ class Service:
             self._sessions[session_id] = session
             self._sessions.move_to_end(session_id)
             if len(self._sessions) > SESSIONS:
-                self._sessions.popitem(last=False)
+                self._over.add(hash(self._sessions.popitem(last=False)[0]))
 
     def _wait_for(self, new: Mapping[str, Request]) -> None:
         self._waiting |= new
@@ -370,5 +381,5 @@ def _check_signals(shown: Shown, names: Sequence[str], where: str) -> None:
     if set(shown.signals) != set(names):
         raise Refused(f"{where}.signals: are {', '.join(shown.signals)}; send {', '.join(names)} as at first")
     for name, value in shown.signals.items():
-        if value < 0 or (value > 1 and name != "watch_time"):
+        if not 0 <= value <= (LARGEST if name == "watch_time" else 1):
             raise Refused(f"{where}.signals.{name}: is {value:g}; send 0 to 1, of watch_time seconds")

@@ -52,10 +52,15 @@ def submit_import_policy(workspace: Workspace, content: bytes, source: str, name
         workspace,
         KIND,
         config.model_dump(mode="json"),
-        name=" ".join((name or Path(source).stem).split())[:LONGEST_NAME],
+        name=_plain(name or "") or _plain(Path(source).stem),
         algo=found.policy.info["algo"],
         kept={files.BUNDLE: content},
     )
+
+
+def _plain(name: str) -> str:
+    """Returns a name that people typed, or that a file has, on one line and without what a terminal obeys."""
+    return " ".join("".join(one if one.isprintable() else " " for one in name).split())[:LONGEST_NAME]
 
 
 def import_policy(job: Job, config: ImportPolicyConfig) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def reached(
         urlopen(config.server, timeout=SECONDS).close()
     except HTTPError as error:
         error.close()  # somebody is there
-    except (OSError, HTTPException) as error:
+    except (OSError, HTTPException, UnicodeError) as error:
         why = error.reason if isinstance(error, URLError) else error
         raise Refusal(
             f"{config.server} was not reached ({getattr(why, 'strerror', None) or why}); start the MLflow server, or "
@@ -275,11 +275,15 @@ def _signature(graph: str, manifest: Mapping[str, Any]) -> "ModelSignature":
 
     float32, fusion = np.dtype("float32"), manifest["fusion"]
     inputs = [TensorSpec(float32, (-1, len(manifest["features"])), "observations")]
+    by_item = "item_features" in manifest["inputs"]
     if graph == "policy":
-        outputs = [TensorSpec(float32, (-1, len(fusion["dimensions"])), "actions")]
+        each = (-1, -1) if by_item else (-1,)
+        outputs = [TensorSpec(float32, (*each, len(fusion["dimensions"])), "actions")]
     else:
         inputs.append(TensorSpec(float32, (-1, -1, len(fusion["predictions"])), "predictions"))
         outputs = [TensorSpec(float32, (-1, -1), "log_final_scores")]
+    if by_item:
+        inputs.append(TensorSpec(float32, (-1, -1, len(manifest["item_features"])), "item_features"))
     return ModelSignature(Schema(inputs), Schema(outputs))
 
 

@@ -169,8 +169,10 @@ def show_serving(manifest: dict[str, Any], name: str) -> None:
     """Draws how a server loads the bundle in the file `name`, and what to read beside it."""
     st.header("Serve it", anchor=False)
     st.code(serving_lines(manifest, name), language="python", wrap_lines=True)
-    st.caption("For tests and staging, by HTTP (docs/serving.md):")
-    st.code(f"mtf serve {shlex.quote(name)}", language=None, wrap_lines=True)
+    alone = "item_features" not in manifest["inputs"]  # weights for each item are served by the graphs
+    if alone:
+        st.caption("For tests and staging, by HTTP (docs/serving.md):")
+        st.code(f"mtf serve {shlex.quote(name)}", language=None, wrap_lines=True)
     left, right = st.columns(2)
     readme = f"{name.removesuffix('.zip')}.md"
     access.download_button(
@@ -181,14 +183,15 @@ def show_serving(manifest: dict[str, Any], name: str) -> None:
         place=left,
         on_click="ignore",
     )
-    access.download_button(
-        f"Download {SCORER.name} (numpy alone)",
-        SCORER.read_text(),
-        SCORER.name,
-        "text/x-python",
-        place=right,
-        on_click="ignore",
-    )
+    if alone:
+        access.download_button(
+            f"Download {SCORER.name} (numpy alone)",
+            SCORER.read_text(),
+            SCORER.name,
+            "text/x-python",
+            place=right,
+            on_click="ignore",
+        )
 
 
 def offer_import(opened: bool) -> None:
