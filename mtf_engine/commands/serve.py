@@ -58,8 +58,6 @@ def serve(
     from mtf_engine.serving.server import serve as serve_until_stopped
     from mtf_engine.serving.service import Service
 
-    if explore is Exploration.MIXED:
-        raise Refusal("--explore mixed is not served; explore uniform or gaussian")
     if not 0 <= control_share <= 1:
         raise Refusal(f"--control-share is {control_share:g}; give 0 to 1")
     if bounds and explore is Exploration.BASELINE:

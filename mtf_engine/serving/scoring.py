@@ -89,6 +89,8 @@ class Exploring:
         A Refusal where there are none, or where the bundle is held in bounds around a policy that it does not carry.
         """
         d = bundle.fusion.n_actions
+        if kind == "mixed":
+            raise Refusal("--explore mixed is not served; explore uniform or gaussian")
         if kind == "baseline":
             return cls(kind, BoundsPlan(lower=(0.0,) * d, upper=(0.0,) * d), **how)
         if plan is None and bundle.manifest["clipped_to_bounds"]:
