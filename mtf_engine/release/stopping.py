@@ -39,7 +39,9 @@ def next_round(rounds: tuple[Round, ...]) -> NextRound:
     tested = all(reward_effect(one.effects) is not None for one in rounds)
     numbers, gains, errors = _gains(rounds, tested)
     if len(numbers) < 2:
-        raise Refusal("To tell when to stop, two rounds with a measured gain are needed; play another one first")
+        raise Refusal(
+            "To tell when to stop, two rounds with a measured gain are needed; play another one first"
+        )
     number = rounds[-1].number + 1
     design = np.stack([np.ones(len(numbers)), numbers - number], axis=1) / errors[:, None]
     covariance = np.linalg.inv(design.T @ design)
