@@ -272,20 +272,10 @@ def export(
 ) -> None:
     """Write a policy as a bundle that a server loads, after checking that it computes the same; or log it to MLflow."""
     from mtf_engine.commands.foreground import finish
-    from mtf_engine.policies.bundle_readme import SCORER
     from mtf_engine.work.export import fetch_bundle, submit_export, write_readme
-    from mtf_engine.work.mlflow import reached, submit_mlflow
+    from mtf_engine.work.mlflow import submit_mlflow
 
-    if to == MLFLOW:
-        if readme:
-            raise Refusal(
-                "--readme is written beside a file, and --to mlflow writes none; leave one of them out"
-            )
-        reached(tracking_uri, model)  # before minutes of work
-    elif readme and (to.suffix == ".md" or to.name == SCORER.name):
-        raise Refusal(f"--readme writes a file of the name {to.name} itself; name the bundle otherwise")
-    elif not to.absolute().parent.is_dir():
-        raise Refusal(f"there is no folder {to.parent} to write {to.name} to; create it")
+    _check_target(to, readme, tracking_uri, model)
     plan = bounds_plan(shell.workspace, clip) if clip else None
     exported = finish(
         shell.workspace, submit_export(shell.workspace, run, on, plan, purpose.value, unapproved)
@@ -298,6 +288,23 @@ def export(
     fetch_bundle(shell.workspace, exported.id, to)
     result = exported.result or {}
     shell.show(result | ({"beside": write_readme(result["manifest"], to)} if readme else {}))
+
+
+def _check_target(to: Path, readme: bool, tracking_uri: str | None, model: str) -> None:
+    """Refuses a target that nothing can be written to, before minutes of work."""
+    from mtf_engine.policies.bundle_readme import SCORER
+    from mtf_engine.work.mlflow import reached
+
+    if to == MLFLOW:
+        if readme:
+            raise Refusal(
+                "--readme is written beside a file, and --to mlflow writes none; leave one of them out"
+            )
+        reached(tracking_uri, model)
+    elif readme and (to.suffix == ".md" or to.name == SCORER.name):
+        raise Refusal(f"--readme writes a file of the name {to.name} itself; name the bundle otherwise")
+    elif not to.absolute().parent.is_dir():
+        raise Refusal(f"there is no folder {to.parent} to write {to.name} to; create it")
 
 
 @command(app, "verify policy.zip --json")

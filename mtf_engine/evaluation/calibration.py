@@ -1,7 +1,6 @@
 """Calibration of the critics: their Q against the discounted returns of a log they were not trained on."""
 
 import numpy as np
-from scipy.stats import rankdata
 
 from mtf_engine.evaluation.bootstrap import interval, poisson_bootstrap
 from mtf_engine.evaluation.disagreement import Critics
@@ -100,14 +99,19 @@ def calibration(
         errors=tuple((q - returns).mean(1).tolist()),
         bins=_bins(q.mean(0), returns, session, n_bootstrap, generator),
         by_disagreement=_by_disagreement(q, returns, session, n_bootstrap, generator) if several else (),
-        rank_correlation=_correlation(rankdata(q.std(0)), rankdata(np.abs(q.mean(0) - returns)))
-        if several
-        else None,
+        rank_correlation=_rank_correlation(q.std(0), np.abs(q.mean(0) - returns)) if several else None,
     )
 
 
 def _correlation(q: np.ndarray, returns: np.ndarray) -> float | None:
     return float(np.corrcoef(q, returns)[0, 1]) if q.std() > 0 and returns.std() > 0 else None
+
+
+def _rank_correlation(one: np.ndarray, other: np.ndarray) -> float | None:
+    """Returns Spearman's correlation; None where either is constant."""
+    from scipy.stats import rankdata
+
+    return _correlation(rankdata(one), rankdata(other))
 
 
 def _by_disagreement(
