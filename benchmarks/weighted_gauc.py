@@ -88,14 +88,16 @@ def timed(call: Callable[[], float], repeats: int) -> tuple[float, float]:
     return statistics.median(seconds), value
 
 
-def large(n_rows: int, n_users: int) -> None:
-    """Prints seconds, value and peak resident bytes of this process as JSON."""
+def large(n_rows: int, n_users: int, n_threads: int) -> None:
+    """Prints seconds on one thread and on several, and peak resident bytes of this process, as JSON."""
     rows = random_rows(n_rows, n_users)
     before = psutil.Process().memory_info().rss
     seconds, value = timed(lambda: weighted_gauc(**rows).value, 3)
+    threaded, same = timed(lambda: weighted_gauc(**rows, n_threads=n_threads).value, 3)
+    assert value == same
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    print(json.dumps({"seconds": seconds, "value": value, "inputs": before, "peak": peak}))
+    print(json.dumps({"seconds": seconds, "threaded": threaded, "inputs": before, "peak": peak}))
 
 
 def compare(n_rows: int, n_users: int, n_threads: int) -> None:
@@ -123,22 +125,24 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=20_000)
     parser.add_argument("--large-rows", type=int, default=10_000_000)
     parser.add_argument("--large-users", type=int, default=200_000)
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of DuckDB; the others use one")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of DuckDB and the large case")
     parser.add_argument("--only-large", action="store_true", help="score the large case alone, print JSON")
     options = parser.parse_args()
     if options.only_large:
-        large(options.large_rows, options.large_users)
+        large(options.large_rows, options.large_users, options.threads)
         return
     print(f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, numpy {np.__version__}")
     compare(options.rows, options.users, options.threads)
     sizes = ["--large-rows", str(options.large_rows), "--large-users", str(options.large_users)]
+    sizes += ["--threads", str(options.threads)]
     done = subprocess.run(
         [sys.executable, __file__, "--only-large", *sizes], check=True, capture_output=True, text=True
     )
     found = json.loads(done.stdout)
     print(
         f"{options.large_rows:,} rows, {options.large_users:,} users\n"
-        f"  weighted_gauc, 1 thread, median of 3     {found['seconds']:9.3f} s  peak RSS "
+        f"  weighted_gauc, 1 thread, median of 3     {found['seconds']:9.3f} s\n"
+        f"  the same, {options.threads} threads                      {found['threaded']:9.3f} s  peak RSS "
         f"{found['peak'] / 2**30:.2f} GiB (inputs and interpreter {found['inputs'] / 2**30:.2f} GiB)"
     )
 

@@ -145,6 +145,12 @@ def test_any_type_of_user_gives_the_same_value(renamed):
     assert set(result.keys) == set(renamed(rows["users"]))
 
 
+def test_threads_change_no_bit():
+    rows = random_rows(n=200_000, n_users=5000)  # several parts
+    one, three = weighted_gauc(**rows), weighted_gauc(**rows, n_threads=3)
+    assert one.value == three.value and np.array_equal(one.aucs, three.aucs, equal_nan=True)
+
+
 def test_a_light_user_among_heavy_ones_keeps_its_digits():
     rows = random_rows()
     alone = rows["users"] == 30

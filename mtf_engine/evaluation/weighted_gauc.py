@@ -1,7 +1,9 @@
 """Weighted GAUC: how well scores rank the impressions of each group, averaged over the groups."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -59,7 +61,7 @@ class WeightedGAUC:
         return self.of_groups(self.keys[chosen], self.aucs[chosen], self.weights[chosen])
 
 
-def weighted_gauc(scores: Any, labels: Any, weights: Any, users: Any) -> WeightedGAUC:
+def weighted_gauc(scores: Any, labels: Any, weights: Any, users: Any, n_threads: int = 1) -> WeightedGAUC:
     """Returns `sum_g W_g AUC_g / sum_g W_g` over the groups `users` that have both classes; None if none has.
 
     `AUC_g` is the weighted share of the group's (positive, negative) pairs that the scores order rightly, a
@@ -68,22 +70,19 @@ def weighted_gauc(scores: Any, labels: Any, weights: Any, users: Any) -> Weighte
 
     All four are arrays [n]: finite scores, labels 0 or 1 (or bool), weights of 1e-300 to 1e300, and users of
     any type; integers close together are fastest. Scores are compared exactly, in float64. What is missing or
-    not finite, another weight and another label are refused.
+    not finite, another weight and another label are refused. The bits are the same for any `n_threads`.
     """
     scores, weights = np.asarray(scores, np.float64), np.asarray(weights, np.float64)
     labels, codes = np.asarray(labels), _group_codes(users)
     _refuse_bad_rows(scores, labels, weights, codes)
     if not len(scores):
         return WeightedGAUC.of_groups(np.asarray(users), scores, weights)
-    labels = labels.astype(bool, copy=False)
+    signed = np.where(labels.astype(bool, copy=False), weights, -weights)
     key, score_bits, row_bits = _sorted_keys(scores, codes)
-    first, aucs, totals = zip(
-        *(
-            _group_aucs(key[part], score_bits, row_bits, scores, labels, weights)
-            for part in _whole_groups(key, score_bits + row_bits)
-        ),
-        strict=True,
-    )
+    of_part = partial(_group_aucs, score_bits=score_bits, row_bits=row_bits, scores=scores, signed=signed)
+    parts = (key[part] for part in _whole_groups(key, score_bits + row_bits))
+    with ThreadPoolExecutor(n_threads) as threads:
+        first, aucs, totals = zip(*threads.map(of_part, parts), strict=True)
     keys = np.asarray(users)[np.concatenate(first)]
     return WeightedGAUC.of_groups(keys, np.concatenate(aucs), np.concatenate(totals))
 
@@ -162,16 +161,11 @@ def _whole_groups(key: np.ndarray, group_shift: int) -> Iterator[slice]:
 
 
 def _group_aucs(
-    key: np.ndarray,
-    score_bits: int,
-    row_bits: int,
-    scores: np.ndarray,
-    labels: np.ndarray,
-    weights: np.ndarray,
+    key: np.ndarray, score_bits: int, row_bits: int, scores: np.ndarray, signed: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns a row, the AUC (NaN with one class) and the total weight of each group in `key` [k], [g] each.
 
-    What follows the key are columns of all n rows.
+    Scores and `signed` weights, negative where the label is 0, are those of all n rows.
     """
     order = (key & np.uint64(2**row_bits - 1)).view(np.int64)
     key = key >> np.uint64(row_bits)
@@ -179,10 +173,10 @@ def _group_aucs(
     key >>= np.uint64(score_bits)
     starts = np.append(0, np.flatnonzero(key[1:] != key[:-1]) + 1)
 
-    weight, label = weights[order], labels[order]
+    weight = signed[order]
+    positive, negative = np.maximum(weight, 0), np.maximum(-weight, 0)
+    np.abs(weight, out=weight)
     totals = np.add.reduceat(weight, starts)
-    positive = weight * label
-    negative = weight - positive
     if not (weight.min() > ORDINARY[0] and weight.max() < ORDINARY[1]):
         positive, negative = _scaled(positive, starts), _scaled(negative, starts)
     below = _sums_before(negative, starts)
