@@ -1,5 +1,6 @@
 """The loop: what it yields and when, what it refuses, and configs from strings."""
 
+import io
 import math
 from itertools import islice
 
@@ -7,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from mtf_engine import sealed
 from mtf_engine.algos import ALGOS
 from mtf_engine.learning.config import LEAST_STEPS
-from mtf_engine.learning.training import checkpoint_step, fit, load_critics, make_config
+from mtf_engine.learning.training import check_device, checkpoint_step, fit, load_critics, make_config
 from mtf_engine.spec import Refusal
 from tests.problems import sessions
 
@@ -82,6 +84,25 @@ def test_the_checkpoint_of_another_training_is_refused(tmp_path):
     list(fit(trainer(n_steps="2"), sessions(), path))
     with pytest.raises(Refusal, match="belongs to a training with other settings"):
         list(fit(trainer(n_steps="2", eta="0.5"), sessions(), path))
+
+
+def test_a_training_of_a_card_goes_on_without_one(tmp_path):
+    path, longer = tmp_path / "checkpoint.pt", {"n_steps": "4", "log_every": "1", "checkpoint_every": "2"}
+    list(islice(fit(trainer(**longer), sessions(), path), 3))
+    state = torch.load(path, weights_only=True)
+    assert state["config"]["device"] == "cpu"
+    state["config"]["device"] = "cuda"
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    sealed.write(path, buffer.getvalue())
+    assert [row["step"] for row in fit(trainer(**longer), sessions(), path)] == [3, 4]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_a_card_that_is_not_there_is_named():
+    check_device("cpu")
+    with pytest.raises(Refusal, match="no such card on the machine that trains: set device=cpu"):
+        check_device("cuda")
 
 
 def test_a_diverging_training_is_refused_by_name():

@@ -38,7 +38,8 @@ def fit(
     Batches are drawn by the algorithm's own generator. With `checkpoint`, the whole state is written there
     every `checkpoint_every` steps, and a training whose file exists goes on from it: the rows that follow,
     the weights and the optimisers are those of an uninterrupted run to the bit, `seconds` and
-    `steps_per_second` aside. A Refusal where the file belongs to another training, or the losses diverge.
+    `steps_per_second` aside; what was trained on a card goes on without one, and the other way, with the bits of
+    that device. A Refusal where the file belongs to another training, or the losses diverge.
 
     With `validation`, its score is in the rows of every `validate_every`th step and the last, and a first row
     of step 0 has that of the policy training starts from; `validation` keeps the best step's policy.
@@ -117,7 +118,7 @@ def _save(algo: Algorithm, validation: Validation | None, path: Path, seconds: f
 def _resume(algo: Algorithm, validation: Validation | None, path: Path) -> float:
     """Returns the seconds trained so far, with `algo` and `validation` as they were then."""
     saved = _saved(path)
-    if algo.Config.model_validate(saved["config"]) != algo.config:
+    if algo.Config.model_validate(saved["config"] | {"device": algo.config.device}) != algo.config:
         raise Refusal(
             f"{path.name} belongs to a training with other settings; resume with those or start anew"
         )
@@ -136,7 +137,7 @@ def _saved(path: Path) -> dict[str, Any]:
     """Returns what `_save` wrote; a Refusal where the file holds anything else."""
     content = sealed.read(path, ANEW)
     try:
-        return dict(torch.load(io.BytesIO(content), weights_only=True))
+        return dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
     except (RuntimeError, pickle.UnpicklingError, EOFError):  # of a version that kept no hashes
         raise Refusal(f"{path.parent.name}/{path.name} cannot be read; {ANEW}") from None
 
@@ -177,6 +178,15 @@ def make_config(algo_name: str, preset: str, settings: Mapping[str, str], seed: 
         return algorithm.Config.model_validate({**start, **values})
     except ValidationError as error:
         raise Refusal.invalid(f"the config of {algo_name}", error) from None
+
+
+def check_device(device: str) -> None:
+    """Refuses a device that this machine does not have."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise Refusal(
+            "device=cuda, and PyTorch sees no such card on the machine that trains: set device=cpu, or train on one "
+            "that has a card and PyTorch's build for it"
+        )
 
 
 def closest_preset(algo_name: str, config: TrainerConfig) -> str:

@@ -102,10 +102,11 @@ def _free_name(workspace: Workspace, label: str) -> str:
 def train(job: Job, config: dict[str, Any]) -> dict[str, Any]:
     """Trains a policy, going on from its checkpoint where there is one."""
     from mtf_engine.algos import ALGOS
-    from mtf_engine.learning.training import fit, save_critics
+    from mtf_engine.learning.training import check_device, fit, save_critics
     from mtf_engine.policies.examples import USERS, Examples
     from mtf_engine.work.fitness import consumed, open_fitness
 
+    check_device(config["device"])
     dataset = open_dataset(job.workspace, str(job.run.dataset_id))
     transitions = dataset.transitions(by_item=config.get("action_level") == "item")
     algorithm = ALGOS[str(job.run.algo)]
