@@ -1,9 +1,9 @@
 """Kills workers at random moments, resumes their runs, and holds what they end with against runs left alone.
 
 A worker takes seconds to load torch, and a kill milliseconds. So one process loads what the kinds of run need and
-forks each worker, at the request of whoever starts runs: a process of its own, that does what the command line's
-`run-job` does, and dies of a real SIGKILL. Workspaces are opened by other copies of that process, which it never
-waits for. `python -m tests.kills` is what `started` runs.
+forks each worker, at the request of whoever starts runs, as a dashboard's nursery does: a process of its own, that
+does what the command line's `run-job` does, and dies of a real SIGKILL. Workspaces are opened by other copies of that
+process, which it never waits for. `python -m tests.kills` is what `started` runs.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 from pydantic_core import to_json
@@ -33,7 +33,7 @@ from typer.main import get_command
 from mtf_engine.algos import ALGOS
 from mtf_engine.cli import app
 from mtf_engine.registry import RunRow, RunState
-from mtf_engine.runs import executor, files, metrics, provenance
+from mtf_engine.runs import executor, files, metrics, nursery, provenance
 from mtf_engine.runs.doctor import examine
 from mtf_engine.spec import BoundsPlan
 from mtf_engine.work import kinds
@@ -189,20 +189,22 @@ CASES = {
 """Every kind of run, and trainings by every method."""
 
 
-class Forked:
-    """A worker, as `executor` starts one; `Nursery` bears it."""
+def bear(asked: nursery.Asked, output: int, held: int) -> int:
+    """Returns the pid of a new worker, whoever asks, one process bears them all."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.connect(Nursery.place)
+        told = json.dumps(asked).encode() + b"\n"
+        socket.send_fds(asking, [told[:1]], [output, held])
+        asking.sendall(told[1:])
+        born = Born(int(asking.makefile().readline()))
+    executor._workers.children.append(born)
+    return born.pid
 
-    nursery = ""
 
-    def __init__(
-        self, arguments: Sequence[Any], env: dict[str, str], stdout: Any, pass_fds: Sequence[int], **_: Any
-    ):
-        with socket.socket(socket.AF_UNIX) as asked:
-            asked.connect(self.nursery)
-            told = json.dumps([[*map(str, arguments[3:])], env]).encode() + b"\n"
-            socket.send_fds(asked, [told[:1]], [stdout.fileno(), *pass_fds])
-            asked.sendall(told[1:])
-            self.pid = int(asked.makefile().readline())
+class Born(NamedTuple):
+    """A worker, which is known until it ends."""
+
+    pid: int
 
     def poll(self) -> int | None:
         return None if lives(self.pid) else 0
@@ -228,12 +230,14 @@ def worked(pid: int) -> float:
 class Nursery:
     """The process that all others are copies of: it opens nothing, and forks whatever worker is asked for."""
 
+    place = ""
+
     def __init__(self, folder: Path) -> None:
-        Forked.nursery = str(folder / "nursery")
+        Nursery.place = str(folder / "nursery")
         self._asked = socket.socket(socket.AF_UNIX)
-        self._asked.bind(Forked.nursery)
+        self._asked.bind(Nursery.place)
         self._asked.listen()
-        executor._Worker = Forked
+        executor._workers.start = bear
 
     def bear(self, driver: Callable[[], None]) -> int:
         """Returns how a copy of this process that does `driver` has ended; bears workers until then."""
@@ -252,10 +256,8 @@ class Nursery:
         with asked:
             asked.settimeout(None)
             first, (log, held), _, _ = socket.recv_fds(asked, 1, 2)
-            told = (first + asked.makefile("rb").readline()).decode()
-            arguments, environment = json.loads(told)
-            environment[executor.LOCK_DESCRIPTOR] = str(held)
-            pid = fork(partial(_work, arguments, environment, log), (self._asked, asked))
+            worker = nursery.Asked(*json.loads(first + asked.makefile("rb").readline()))
+            pid = fork(partial(_work, worker, log, held), (self._asked, asked))
             asked.sendall(f"{pid}\n".encode())
             os.close(log)
             os.close(held)
@@ -282,15 +284,10 @@ def fork(function: Callable[[], object], shut: Sequence[socket.socket] = ()) -> 
         os._exit(code)
 
 
-def _work(arguments: list[str], environment: dict[str, str], log: int) -> None:
-    """Becomes what `python -m mtf_engine` with these arguments is."""
-    os.setsid()
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.environ.clear()
-    os.environ.update(environment)
-    COMMAND(arguments, standalone_mode=False)
+def _work(worker: nursery.Asked, log: int, held: int) -> None:
+    """Becomes what `python -m mtf_engine run-job` is."""
+    nursery.become(worker, log, held, executor.LOCK_DESCRIPTOR)
+    COMMAND(["--workspace", worker.workspace, "run-job", worker.run_id], standalone_mode=False)
 
 
 def told(function: Callable[[], Any]) -> Any:
@@ -440,7 +437,7 @@ class Story:
             executor.resume(self._workspace, self._id)
 
     def _all_gone(self) -> bool:
-        return not any(child.poll() is None for child in executor._children)
+        return not any(child.poll() is None for child in executor._workers.children)
 
 
 def differences(whole: dict[str, Any], found: dict[str, Any]) -> list[str]:
@@ -463,7 +460,7 @@ def prepared(place: Path, case: Case) -> str:
     workspace = Workspace(place)
     for make in BASES[case.base]:
         executor.completed(workspace, executor.wait(workspace, make(workspace)))
-    wait_until(lambda: not any(child.poll() is None for child in executor._children), "workers end")
+    wait_until(lambda: not any(child.poll() is None for child in executor._workers.children), "workers end")
     executor.MAX_WORKING = 0
     run_id = case.submit(workspace)
     executor.MAX_WORKING = working
@@ -477,7 +474,7 @@ def left_alone(place: Path, run_id: str) -> tuple[float, dict[str, Any]]:
     for (run,) in executor.watch(workspace, run_id, poll_seconds=0.02):
         seconds = max(seconds, worked(run.pid or 0))
     executor.completed(workspace, run)
-    wait_until(lambda: not any(child.poll() is None for child in executor._children), "workers end")
+    wait_until(lambda: not any(child.poll() is None for child in executor._workers.children), "workers end")
     return seconds, outcome(workspace)
 
 

@@ -25,7 +25,7 @@ from tests.test_pages import PAGES, opened, texts
 from tests.workspaces import copy_workspace
 
 PLAN = "kept"
-SERVE = (("dashboard",), ("demo",), ("run-job",), ("serve",))
+SERVE = (("dashboard",), ("demo",), ("nursery",), ("run-job",), ("serve",))
 """Commands that name nothing: they serve, fill a workspace, or are a worker themselves."""
 PARENTS = ("DATASET", "OTHER", "POLICY", "RUN", "NAME|FILE")
 """What help calls the values that name what can be deleted."""

@@ -1,4 +1,4 @@
-"""`density`, `doctor`, `dashboard`, `demo`, and the hidden `run-job`."""
+"""`density`, `doctor`, `dashboard`, `demo`, and the hidden `run-job` and `nursery`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -101,3 +101,18 @@ def run_job(shell: Session, run_id: str) -> None:
     from mtf_engine.workspace import Workspace
 
     worker.run_job(Workspace(shell.path), run_id, kinds())
+
+
+@command(app, "nursery", hidden=True)
+def nursery(shell: Session) -> None:
+    """Be the process that workers are copies of, each asked for on standard input."""
+    from mtf_engine.disk import keep_private
+    from mtf_engine.runs import worker
+    from mtf_engine.runs.executor import LOCK_DESCRIPTOR
+    from mtf_engine.runs.nursery import serve
+    from mtf_engine.work import kinds, load
+    from mtf_engine.workspace import Workspace
+
+    if asked := serve(load, LOCK_DESCRIPTOR):
+        keep_private(Path(asked.workspace))
+        worker.run_job(Workspace(asked.workspace), asked.run_id, kinds())

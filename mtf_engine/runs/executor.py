@@ -26,6 +26,7 @@ from mtf_engine.environments.names import MODULES
 from mtf_engine.registry import RunRow, RunState, new_id, now
 from mtf_engine.runs import files, lock, notices
 from mtf_engine.runs.kind import RunKind
+from mtf_engine.runs.nursery import ROOT, Asked, Outliving, Workers
 from mtf_engine.spec import Defect, Refusal
 from mtf_engine.workspace import Workspace
 
@@ -49,15 +50,8 @@ LOCK_DESCRIPTOR = "MTF_WORKER_LOCK"
 """Environment variable with the number of the inherited descriptor that holds the worker's lock."""
 
 
-class _Worker(subprocess.Popen[bytes]):
-    """A child that is meant to outlive this process: leaving it running is no mistake to warn of."""
-
-    def __del__(self) -> None:
-        pass
-
-
-_children: list[_Worker] = []
-"""Workers this process started and has not reaped yet, so that a dashboard leaves no zombies."""
+_workers = Workers(LOCK_DESCRIPTOR)
+"""Those that this process starts."""
 
 
 def submit(
@@ -136,7 +130,7 @@ def reconcile(workspace: Workspace) -> None:
     with workspace.lock():
         workspace.finish()
         notices.remove_leavings(workspace)
-        _children[:] = [child for child in _children if child.poll() is None]
+        _workers.reap()
         working = [run for run in workspace.registry.runs(RunState.RUNNING) if _is_working(workspace, run)]
         _sweep(workspace, {run.dataset_id for run in working if run.writes_dataset})
         n_working = processes(working)
@@ -154,16 +148,16 @@ def tell_ends(workspace: Workspace) -> None:
     """
     for notice in notices.claimed(workspace):
         log = _appending(workspace.run_dir(notice["run_id"]) / files.LOG)
-        sender = _Worker(
+        sender = Outliving(
             [sys.executable, "-m", "mtf_engine", "--workspace", workspace.path, "notify", "send"],
-            cwd=Path(__file__).parents[2],
+            cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
         os.close(log)
-        _children.append(sender)
+        _workers.children.append(sender)
         assert sender.stdin is not None
         with suppress(BrokenPipeError), sender.stdin as told:
             told.write(to_json(notice))
@@ -304,21 +298,10 @@ def _start(workspace: Workspace, run: RunRow) -> bool:
         started = dict(state=RunState.RUNNING, started_at=now())
         if not workspace.registry.update_run(run.id, RunState.QUEUED, **started):
             return False
+        environment = os.environ | _environment(run.config.get("n_threads", 1)) | {MODULES: _modules(folder)}
         with (folder / files.LOG).open("ab") as log:
-            child = _Worker(
-                [sys.executable, "-m", "mtf_engine", "--workspace", workspace.path, "run-job", run.id],
-                cwd=Path(__file__).parents[2],
-                env=os.environ
-                | _environment(run.config.get("n_threads", 1))
-                | {LOCK_DESCRIPTOR: str(held), MODULES: _modules(folder)},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                pass_fds=[held],
-                start_new_session=True,
-            )
-        workspace.registry.update_run(run.id, RunState.RUNNING, pid=child.pid)
-        _children.append(child)
+            pid = _workers.start(Asked(str(workspace.path), run.id, environment), log.fileno(), held)
+        workspace.registry.update_run(run.id, RunState.RUNNING, pid=pid)
         return True
     finally:
         os.close(held)
