@@ -1,9 +1,8 @@
 """Kills workers at random moments, resumes their runs, and holds what they end with against runs left alone.
 
-A worker takes seconds to load torch, and a kill milliseconds. So one process loads what the kinds of run need and
-forks each worker, at the request of whoever starts runs, as a dashboard's nursery does: a process of its own, that
-does what the command line's `run-job` does, and dies of a real SIGKILL. Workspaces are opened by other copies of that
-process, which it never waits for. `python -m tests.kills` is what `started` runs.
+A worker takes seconds to load torch, and a kill milliseconds. So one nursery bears all workers, as that of a
+dashboard does: processes that do what the command line's `run-job` does, and die of a real SIGKILL. Workspaces are
+opened by copies of a process that has loaded too. `python -m tests.kills` is what `started` runs.
 """
 
 import hashlib
@@ -13,18 +12,17 @@ import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import psutil
 from pydantic_core import to_json
@@ -33,8 +31,9 @@ from typer.main import get_command
 from mtf_engine.algos import ALGOS
 from mtf_engine.cli import app
 from mtf_engine.registry import RunRow, RunState
-from mtf_engine.runs import executor, files, metrics, nursery, provenance
+from mtf_engine.runs import executor, files, metrics
 from mtf_engine.runs.doctor import examine
+from mtf_engine.runs.nursery import NURSERY, Nursery
 from mtf_engine.spec import BoundsPlan
 from mtf_engine.work import kinds
 from mtf_engine.work.abtest import submit_abtest
@@ -69,6 +68,8 @@ SETTINGS = {
 }
 SETTINGS |= {"n_critics": "3", "hidden": "8", "population": "6"}
 COMMAND = get_command(app)
+NURSERIES: list[Nursery] = []
+"""The one that this process keeps, whose copies ask it too."""
 LINEAR: dict[str, Any] = {"algo": "linear_one_step", "preset": "laptop", "settings": {"n_steps": "2"}}
 """Of runs with parts: a training that takes no time."""
 
@@ -189,27 +190,6 @@ CASES = {
 """Every kind of run, and trainings by every method."""
 
 
-def bear(asked: nursery.Asked, output: int, held: int) -> int:
-    """Returns the pid of a new worker, whoever asks, one process bears them all."""
-    with socket.socket(socket.AF_UNIX) as asking:
-        asking.connect(Nursery.place)
-        told = json.dumps(asked).encode() + b"\n"
-        socket.send_fds(asking, [told[:1]], [output, held])
-        asking.sendall(told[1:])
-        born = Born(int(asking.makefile().readline()))
-    executor._workers.children.append(born)
-    return born.pid
-
-
-class Born(NamedTuple):
-    """A worker, which is known until it ends."""
-
-    pid: int
-
-    def poll(self) -> int | None:
-        return None if lives(self.pid) else 0
-
-
 def lives(pid: int) -> bool:
     """Returns whether there is such a process."""
     try:
@@ -227,53 +207,20 @@ def worked(pid: int) -> float:
     return 0.0
 
 
-class Nursery:
-    """The process that all others are copies of: it opens nothing, and forks whatever worker is asked for."""
-
-    place = ""
-
-    def __init__(self, folder: Path) -> None:
-        Nursery.place = str(folder / "nursery")
-        self._asked = socket.socket(socket.AF_UNIX)
-        self._asked.bind(Nursery.place)
-        self._asked.listen()
-        executor._workers.start = bear
-
-    def bear(self, driver: Callable[[], None]) -> int:
-        """Returns how a copy of this process that does `driver` has ended; bears workers until then."""
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # whoever ends is gone
-        self._asked.settimeout(0.2)
-        ended, theirs = os.pipe()
-        pid = fork(lambda: (driver(), os.write(theirs, b"done")))
-        os.close(theirs)
-        while lives(pid):
-            with suppress(TimeoutError):
-                self._bear_one()
-        return 0 if os.read(ended, 4) == b"done" else 1
-
-    def _bear_one(self) -> None:
-        asked, _ = self._asked.accept()
-        with asked:
-            asked.settimeout(None)
-            first, (log, held), _, _ = socket.recv_fds(asked, 1, 2)
-            worker = nursery.Asked(*json.loads(first + asked.makefile("rb").readline()))
-            pid = fork(partial(_work, worker, log, held), (self._asked, asked))
-            asked.sendall(f"{pid}\n".encode())
-            os.close(log)
-            os.close(held)
+def borne() -> list[psutil.Process]:
+    """Returns the workers that live, all of which the nursery bore."""
+    (nursery,) = NURSERIES
+    return psutil.Process(nursery.process.pid).children()
 
 
-def fork(function: Callable[[], object], shut: Sequence[socket.socket] = ()) -> int:
+def fork(function: Callable[[], object]) -> int:
     """Returns the number of a copy of this process that does `function` and ends."""
     sys.stdout.flush()
     pid = os.fork()
     if pid:
         return pid
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     code = 1
     try:
-        for one in shut:
-            one.close()
         function()
         code = 0
     except BaseException:
@@ -282,12 +229,6 @@ def fork(function: Callable[[], object], shut: Sequence[socket.socket] = ()) -> 
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-
-
-def _work(worker: nursery.Asked, log: int, held: int) -> None:
-    """Becomes what `python -m mtf_engine run-job` is."""
-    nursery.become(worker, log, held, executor.LOCK_DESCRIPTOR)
-    COMMAND(["--workspace", worker.workspace, "run-job", worker.run_id], standalone_mode=False)
 
 
 def told(function: Callable[[], Any]) -> Any:
@@ -437,7 +378,7 @@ class Story:
             executor.resume(self._workspace, self._id)
 
     def _all_gone(self) -> bool:
-        return not any(child.poll() is None for child in executor._workers.children)
+        return not borne()
 
 
 def differences(whole: dict[str, Any], found: dict[str, Any]) -> list[str]:
@@ -460,7 +401,7 @@ def prepared(place: Path, case: Case) -> str:
     workspace = Workspace(place)
     for make in BASES[case.base]:
         executor.completed(workspace, executor.wait(workspace, make(workspace)))
-    wait_until(lambda: not any(child.poll() is None for child in executor._workers.children), "workers end")
+    wait_until(lambda: not borne(), "workers end")
     executor.MAX_WORKING = 0
     run_id = case.submit(workspace)
     executor.MAX_WORKING = working
@@ -474,7 +415,7 @@ def left_alone(place: Path, run_id: str) -> tuple[float, dict[str, Any]]:
     for (run,) in executor.watch(workspace, run_id, poll_seconds=0.02):
         seconds = max(seconds, worked(run.pid or 0))
     executor.completed(workspace, run)
-    wait_until(lambda: not any(child.poll() is None for child in executor._workers.children), "workers end")
+    wait_until(lambda: not borne(), "workers end")
     return seconds, outcome(workspace)
 
 
@@ -512,17 +453,15 @@ def main(folder: str, n_kills: str, seed: str, *names: str) -> None:
         for module in CASES[name].modules:
             import_module(module)
     kinds()
-    provenance.source()
-
+    environment = os.environ | executor._environment(1)
+    NURSERIES.append(Nursery(environment))
+    os.environ[NURSERY] = NURSERIES[0].place
+    wait_until(Path(NURSERIES[0].place).exists, "the nursery has loaded")
     shares = sum(CASES[name].share for name in names)
-
-    def drive() -> None:
-        for name in names:
-            of_it = -(-int(n_kills) * CASES[name].share // shares)
-            for story in stories(Path(folder), name, of_it, int(seed)):
-                print(json.dumps(story), flush=True)
-
-    sys.exit(Nursery(Path(folder)).bear(drive))
+    for name in names:
+        of_it = -(-int(n_kills) * CASES[name].share // shares)
+        for story in stories(Path(folder), name, of_it, int(seed)):
+            print(json.dumps(story), flush=True)
 
 
 if __name__ == "__main__":

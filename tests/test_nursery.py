@@ -10,7 +10,7 @@ import pytest
 
 from mtf_engine.registry import RunState
 from mtf_engine.runs import executor, files
-from mtf_engine.runs.nursery import Asked, Nursery, Workers
+from mtf_engine.runs.nursery import DECLINED, Asked, Nursery, Workers, ask
 from mtf_engine.work.collect import submit_collect
 from mtf_engine.work.import_log import submit_import
 from mtf_engine.workspace import Workspace
@@ -23,7 +23,7 @@ ENVIRONMENT = os.environ | executor._environment(1)
 @pytest.fixture(scope="module")
 def nursery() -> Iterator[Nursery]:
     nursery = Nursery(ENVIRONMENT)
-    wait_until(lambda: nursery.serves(ENVIRONMENT), "it has loaded")
+    wait_until(Path(nursery.place).exists, "it has loaded")
     yield nursery
     nursery.process.kill()
     nursery.process.wait()
@@ -31,23 +31,27 @@ def nursery() -> Iterator[Nursery]:
 
 @pytest.fixture
 def workers(nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> Workers:
-    """The workers of this process, as if two had loaded before."""
+    """The workers of this process, which keeps a nursery."""
     workers = Workers(executor.LOCK_DESCRIPTOR)
     workers._nursery = nursery
     monkeypatch.setattr(executor, "_workers", workers)
     return workers
 
 
-def test_a_worker_is_born_works_and_is_gone(nursery: Nursery, workers: Workers, tmp_path: Path) -> None:
+def test_workers_are_born_work_and_are_gone_whoever_asks(
+    nursery: Nursery, workers: Workers, tmp_path: Path
+) -> None:
+    """Of three imports two work at a time; the third is asked for by the worker of the first that ends."""
     log, workspace = write(clean(), tmp_path / "log"), Workspace(tmp_path / "workspace")
-    run_id = submit_import(workspace, log, mapping=log / "mapping.yaml")
-    pid = workspace.registry.run(run_id).pid
-    assert pid is not None and workers.children == [], "none has loaded by itself"
+    runs = [submit_import(workspace, log, mapping=log / "mapping.yaml", name=name) for name in "abc"]
+    pid = workspace.registry.run(runs[0]).pid
+    assert pid is not None
     worker = psutil.Process(pid)
     assert worker.ppid() == nursery.process.pid and os.getsid(pid) == pid
-    assert executor.wait(workspace, run_id).state is RunState.COMPLETED
-    wait_until(lambda: not worker.is_running(), "no zombie is left")
-    assert executor.report_of(workspace, workspace.registry.run(run_id)) is None
+    wait_until(lambda: all(workspace.registry.run(run_id).state.is_finished for run_id in runs), "they end")
+    assert {workspace.registry.run(run_id).state for run_id in runs} == {RunState.COMPLETED}
+    wait_until(lambda: not psutil.Process(nursery.process.pid).children(), "no zombie is left")
+    assert workers.children == [], "none has loaded by itself"
 
 
 def test_a_killed_worker_is_seen_and_takes_nobody_with_it(workers: Workers, tmp_path: Path) -> None:
@@ -58,18 +62,18 @@ def test_a_killed_worker_is_seen_and_takes_nobody_with_it(workers: Workers, tmp_
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     assert executor.wait(workspace, run_id).state is RunState.INTERRUPTED
-    assert workers._nursery is not None and workers._nursery.serves(ENVIRONMENT)
     assert not (workspace.run_dir(run_id) / files.LOG).read_text(), "and it told of no error"
+    assert workers._nursery is not None and not workers._nursery.has_ended
 
 
 def test_what_loads_otherwise_loads_by_itself(nursery: Nursery) -> None:
-    assert nursery.serves(ENVIRONMENT | {"MTF_WORKSPACE": "elsewhere"})
-    assert not nursery.serves(os.environ | executor._environment(2))
+    asked = Asked("nowhere", "none", os.environ | executor._environment(2))
+    assert ask(nursery.place, asked, 1, 1) == DECLINED
+    assert ask("nowhere", asked, 1, 1) == DECLINED
 
 
-def test_it_ends_with_its_keeper_and_bears_nobody_then(nursery: Nursery) -> None:
-    nursery._socket.shutdown(1)
+def test_it_ends_with_its_keeper(nursery: Nursery) -> None:
+    os.close(nursery._kept)
     wait_until(lambda: nursery.has_ended, "it ends")
     assert nursery.process.returncode == 0
-    assert not nursery.serves(ENVIRONMENT)
-    assert nursery.bear(Asked("nowhere", "none", {}), 1, 1) is None
+    assert not Path(nursery.place).parent.exists()

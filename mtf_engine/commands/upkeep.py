@@ -103,9 +103,9 @@ def run_job(shell: Session, run_id: str) -> None:
     worker.run_job(Workspace(shell.path), run_id, kinds())
 
 
-@command(app, "nursery", hidden=True)
-def nursery(shell: Session) -> None:
-    """Be the process that workers are copies of, each asked for on standard input."""
+@command(app, "nursery /tmp/mtf-1f00ba77/nursery", hidden=True)
+def nursery(shell: Session, place: str) -> None:
+    """Be the process that workers are copies of, each asked for at a socket, until standard input ends."""
     from mtf_engine.disk import keep_private
     from mtf_engine.runs import worker
     from mtf_engine.runs.executor import LOCK_DESCRIPTOR
@@ -113,6 +113,6 @@ def nursery(shell: Session) -> None:
     from mtf_engine.work import kinds, load
     from mtf_engine.workspace import Workspace
 
-    if asked := serve(load, LOCK_DESCRIPTOR):
+    if asked := serve(place, load, LOCK_DESCRIPTOR):
         keep_private(Path(asked.workspace))
         worker.run_job(Workspace(asked.workspace), asked.run_id, kinds())

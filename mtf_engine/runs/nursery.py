@@ -1,13 +1,14 @@
 """Workers that need not load: copies of a process that has loaded what they need.
 
 A worker takes seconds of processor time to load torch and the engine, its copy none. So a process that starts workers
-again and again, as a dashboard does, keeps a nursery: one process, loaded once, that is forked for each. It has opened
-nothing and started no thread; it ends with whoever keeps it, and the workers live on.
+again and again, as a dashboard does, keeps a nursery: one process, loaded once, that is forked for each, also where
+one of those workers is who asks. It opens nothing and starts no thread; it ends with whoever keeps it, and the workers
+live on.
 """
 
-import atexit
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,12 +16,16 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from select import select
-from threading import Lock
+from tempfile import mkdtemp
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
+NURSERY = "MTF_NURSERY"
+"""Environment variable with the place of the nursery that this process was born by."""
 READ_AT_LOAD = ("LD_", "MALLOC_", "MKL_", "MTF_WORKERS", "OMP_", "OPENBLAS_", "PYTHON", "TORCH_")
 """Beginnings of the variables that libraries read as they load: a copy has those of the process it is a copy of."""
+DECLINED = 0
+"""In place of a pid: the nursery has not loaded yet, or otherwise, or has ended."""
 
 
 class Asked(NamedTuple):
@@ -39,48 +44,25 @@ class Outliving(subprocess.Popen[bytes]):
 
 
 class Nursery:
-    """A process that bears workers, and the way to ask it. It ends with this process."""
+    """A process that bears workers for whoever knows its `place`. It ends with this one."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = read_at_load(environment)
-        self._socket, theirs = socket.socketpair()
-        atexit.register(self._socket.close)
-        self._asking, self._loaded = Lock(), False
-        with theirs:
-            self.process = Outliving(
-                [sys.executable, "-m", "mtf_engine", "nursery"],
-                cwd=ROOT,
-                env=dict(environment),
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+        self.place = str(Path(mkdtemp(prefix="mtf-")) / "nursery")  # of this user alone
+        ends, self._kept = os.pipe()
+        self.process = Outliving(
+            [sys.executable, "-m", "mtf_engine", "nursery", self.place],
+            cwd=ROOT,
+            env={**environment, NURSERY: self.place},
+            stdin=ends,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        os.close(ends)
 
     @property
     def has_ended(self) -> bool:
         return self.process.poll() is not None
-
-    def serves(self, environment: Mapping[str, str]) -> bool:
-        """Returns whether it has loaded, and as a worker with this environment would have."""
-        if not self._loaded and select([self._socket], [], [], 0)[0]:
-            self._loaded = bool(self._socket.recv(1))
-        return self._loaded and not self.has_ended and read_at_load(environment) == self._environment
-
-    def bear(self, worker: Asked, output: int, held: int) -> int | None:
-        """Returns the pid of a new worker, which writes to the descriptor `output` and inherits the lock `held`.
-
-        None where the nursery has ended, in which case a worker may live all the same: it has the lock then.
-        """
-        asked = json.dumps(worker).encode() + b"\n"
-        with self._asking:
-            try:
-                socket.send_fds(self._socket, [asked[:1]], [output, held])
-                self._socket.sendall(asked[1:])
-                told = self._socket.makefile().readline()
-            except OSError:
-                return None
-        return int(told) if told else None
 
 
 class Workers:
@@ -100,11 +82,13 @@ class Workers:
     def start(self, worker: Asked, output: int, held: int) -> int | None:
         """Returns the pid of a new worker, which writes to the descriptor `output` and holds the lock `held`.
 
-        The nursery bears it. Before that has loaded, a worker loads by itself; the second one that does so is reason
-        for a nursery. None where the nursery ended meanwhile: then a worker lives if the lock is held.
+        A nursery bears it, that of this process or the one that bore this process. Where there is none it loads by
+        itself, and the second one that does so is reason for a nursery. None where the nursery ended meanwhile: then
+        a worker lives if the lock is held.
         """
-        if self._nursery and self._nursery.serves(worker.environment):
-            return self._nursery.bear(worker, output, held)
+        place = self._nursery.place if self._nursery else os.environ.get(NURSERY)
+        if place and (pid := ask(place, worker, output, held)) != DECLINED:
+            return pid
         child = Outliving(
             [sys.executable, "-m", "mtf_engine", "--workspace", worker.workspace, "run-job", worker.run_id],
             cwd=ROOT,
@@ -127,32 +111,56 @@ def read_at_load(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name.startswith(READ_AT_LOAD)}
 
 
-def serve(load: Callable[[], None], held_by: str) -> Asked | None:
-    """Forks a worker whenever one is asked for on standard input; returns in each worker what it is to do.
+def ask(place: str, worker: Asked, output: int, held: int) -> int | None:
+    """Returns the pid of the worker that the nursery at `place` bore, or `DECLINED`; None where it ended meanwhile."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        try:
+            asking.connect(place)
+        except OSError:
+            return DECLINED
+        asked = json.dumps(worker).encode() + b"\n"
+        try:
+            socket.send_fds(asking, [asked[:1]], [output, held])
+            asking.sendall(asked[1:])
+            told = asking.makefile().readline()
+        except OSError:
+            return None
+    return int(told) if told else None
+
+
+def serve(place: str, load: Callable[[], None], held_by: str) -> Asked | None:
+    """Loads, then forks whenever a worker is asked for at `place`; returns in each worker what it is to do.
 
     The number of its lock's descriptor is in its environment by the name `held_by`. Returns None in the nursery
-    itself, once nobody is left who could ask.
+    itself, once standard input ends with whoever keeps it.
     """
     load()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # whoever ends is gone
-    with socket.socket(fileno=0) as asking:
-        asking.sendall(b"\n")
-        while True:
-            first, descriptors, _, _ = socket.recv_fds(asking, 1, 2)
-            if not first:
-                return None
-            worker = Asked(*json.loads(first + asking.makefile("rb", buffering=0).readline()))
-            pid = os.fork()
-            if not pid:
-                asking.detach()
-                return become(worker, descriptors[0], descriptors[1], held_by)
-            for descriptor in descriptors:
-                os.close(descriptor)
-            asking.sendall(f"{pid}\n".encode())
+    own = read_at_load(os.environ)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(place)
+        listening.listen()
+        while sys.stdin not in select([listening, sys.stdin], [], [])[0]:
+            asking, _ = listening.accept()
+            with asking:
+                first, descriptors, _, _ = socket.recv_fds(asking, 1, 2)
+                if not first:
+                    continue
+                worker = Asked(*json.loads(first + asking.makefile("rb").readline()))
+                pid = DECLINED
+                if read_at_load(worker.environment) == own and not (pid := os.fork()):
+                    listening.close()
+                    output, held = descriptors
+                    return _become(worker, output, {held_by: str(held), NURSERY: place})
+                for descriptor in descriptors:
+                    os.close(descriptor)
+                asking.sendall(f"{pid}\n".encode())
+    shutil.rmtree(Path(place).parent)
+    return None
 
 
-def become(worker: Asked, output: int, held: int, held_by: str) -> Asked:
-    """Makes this copy what a process of its own would be: its session, its environment, its output."""
+def _become(worker: Asked, output: int, besides: Mapping[str, str]) -> Asked:
+    """Makes this copy what a process of its own would be: its session, output and environment, and `besides`."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -160,5 +168,5 @@ def become(worker: Asked, output: int, held: int, held_by: str) -> Asked:
         os.dup2(output, stream)
     os.close(output)
     os.environ.clear()
-    os.environ.update(worker.environment | {held_by: str(held)})
+    os.environ.update({**worker.environment, **besides})
     return worker

@@ -5,6 +5,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from mtf_engine.runs.kind import RunKind
+from mtf_engine.runs.provenance import source
 
 
 @cache
@@ -30,5 +31,6 @@ HEAVY = (
 def load() -> None:
     """Loads all that, which takes seconds: once, for all workers that are copies of this process."""
     kinds()
+    source()  # which is what has been loaded
     for name in HEAVY:
         import_module(name)
