@@ -226,6 +226,7 @@ def test_parts_are_ordinary_runs_with_folders_and_logs(workspace: Workspace, who
     assert whole.step == whole.n_steps == 8
 
 
+@pytest.mark.slow
 def test_killed_at_a_random_moment_it_ends_as_if_it_had_not_been(workspace: Workspace, whole: RunRow) -> None:
     killed = submit(workspace, train_on="cumulative", ab_users=50)
     generator = np.random.default_rng()
