@@ -15,6 +15,7 @@ from mtf_engine.commands.options import (
     Replay,
     Seed,
     Source,
+    Workers,
     World,
     bounds_plan,
     environment,
@@ -148,6 +149,7 @@ def collect(
     control_share: Annotated[float, typer.Option(help="Share of users kept at the baseline action.")] = 0.1,
     seed: Seed = 0,
     name: Name = None,
+    workers: Workers = 1,
 ) -> None:
     """Collect an explored log from an environment."""
     from mtf_engine.commands.foreground import finish
@@ -169,6 +171,7 @@ def collect(
         n_sessions=sessions,
         seed=seed,
         name=name,
+        n_workers=workers,
     )
     shell.show(finish(shell.workspace, run_id).result)
 
