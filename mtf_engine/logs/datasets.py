@@ -31,6 +31,8 @@ from mtf_engine.logs.schema import (
     Ledger,
     Tables,
     UserLog,
+    UserShare,
+    user_keys,
 )
 from mtf_engine.logs.splits import ALL, CONTROL, TEST, TRAIN, VALIDATION
 from mtf_engine.logs.transitions import Transitions
@@ -447,25 +449,26 @@ class Dataset:
         with self._connect() as con:
             con.execute(f"COPY ({sql}) TO '{_quoted(path)}' (FORMAT parquet)")
 
-    def evaluation_rows(self, split: str | None = None, n_users: int | None = None) -> EvaluationRows:
+    def evaluation_rows(
+        self, split: str | None = None, n_users: int | None = None, share: UserShare | None = None
+    ) -> EvaluationRows:
         """Returns requests and impressions of `split`; by default test rows, else validation, else all.
 
         "control" are the users of an explored log who met the baseline policy itself.
 
-        With `n_users`, those of at most so many users, the same ones at every call.
+        With `n_users`, those of at most so many users, the same ones at every call; with `share`, those of its users.
         """
-        split = split or next((s for s in (TEST, VALIDATION) if s in self.splits), ALL)
-        whom = {
-            ALL: "?::VARCHAR IS NOT NULL",
-            CONTROL: "pscore IS NULL AND NOT isnan(action[1]) AND ?::VARCHAR IS NOT NULL",
-        }
-        where = whom.get(split, "split = ?")
+        split, where = self._whom(split)
         params: list[Any] = [split]
         if n_users is not None:
             users = (
                 f"SELECT user_id FROM requests WHERE {where} GROUP BY user_id ORDER BY md5(user_id) LIMIT ?"
             )
             where, params = f"{where} AND user_id IN ({users})", [split, split, n_users]
+        elif share is not None and share.of > 1:
+            users = f"SELECT DISTINCT user_id FROM requests WHERE {where}"
+            where = f"{where} AND user_id IN (SELECT user_id FROM ({users}) WHERE {share.sql})"
+            params = [split, split]
         read = self.arrays if n_users is None else self._sought
         requests = read(
             f"SELECT request_id, user_id, segment, observation, {', '.join(ACTION_COLUMNS)} "
@@ -478,13 +481,15 @@ class Dataset:
             "ORDER BY i.user_id, i.request_id, i.position",
             params,
         )
+        codes, users_there = pd.factorize(requests["user_id"])
         by_id = np.argsort(requests["request_id"], kind="stable")
         request = by_id[np.searchsorted(requests["request_id"], impressions["request_id"], sorter=by_id)]
         actions = {k: None if np.isnan(requests[k]).all() else requests[k] for k in ACTION_COLUMNS}
         return EvaluationRows(
             split=split,
             request_id=requests["request_id"],
-            user=pd.factorize(requests["user_id"])[0],
+            user=codes,
+            user_keys=user_keys(users_there),
             segment=requests["segment"],
             observations=requests["observation"],
             baseline_actions=actions["baseline_action"],
@@ -499,6 +504,24 @@ class Dataset:
             item_features=impressions.get("item_features"),
             item_names=self.meta.item_features,
         )
+
+    def _whom(self, split: str | None) -> tuple[str, str]:
+        """Returns the split that an evaluation is of, and the condition of its requests, which takes that."""
+        split = split or next((s for s in (TEST, VALIDATION) if s in self.splits), ALL)
+        whom = {
+            ALL: "?::VARCHAR IS NOT NULL",
+            CONTROL: "pscore IS NULL AND NOT isnan(action[1]) AND ?::VARCHAR IS NOT NULL",
+        }
+        return split, whom.get(split, "split = ?")
+
+    def evaluation_size(self, split: str | None = None) -> int:
+        """Returns how many impressions `evaluation_rows` has."""
+        split, where = self._whom(split)
+        if split == ALL:
+            return self.n_impressions
+        requests = f"SELECT request_id FROM requests WHERE {where}"
+        counted = f"SELECT count(*) AS n FROM impressions SEMI JOIN ({requests}) USING (request_id)"
+        return int(self.query(counted, [split])["n"][0])
 
     def _sought(self, sql: str, params: Sequence[Any]) -> dict[str, np.ndarray]:
         """Returns what `arrays` does, without memory for all that is looked through."""
