@@ -265,6 +265,25 @@ def signal(
     shell.show(first | ({"segments": segments, "left_out": found.left_out} if by_segment else {}))
 
 
+@command(app, "dataset shard explored --name explored-shards --workers 2")
+def shard(
+    shell: Session,
+    dataset: Dataset,
+    name: Annotated[str, typer.Option(metavar="N", help="A label of the new dataset.")],
+    to: Annotated[
+        str,
+        typer.Option(metavar="URL", help="Put the files on a server: s3://BUCKET/PREFIX, by AWS_* settings."),
+    ] = "",
+    workers: Workers = 1,
+) -> None:
+    """Write a log as a folder of Parquet files, by buckets of users; as a dataset it is used like any other."""
+    from mtf_engine.commands.foreground import finish
+    from mtf_engine.work.shard import submit_shard
+
+    run_id = submit_shard(shell.workspace, dataset, name=name, to=to, n_workers=workers)
+    shell.show(finish(shell.workspace, run_id).result)
+
+
 @command(app, "dataset narrow explored --bounds narrow --name inside")
 def narrow(
     shell: Session,

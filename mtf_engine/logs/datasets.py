@@ -1,6 +1,7 @@
 """Datasets: immutable DuckDB files, written once by `write_dataset` and read by `Dataset`."""
 
 import contextlib
+import copy
 import hashlib
 import os
 import shutil
@@ -22,6 +23,7 @@ import pyarrow as pa
 from mtf_engine.disk import appear, fill_atomically, room_for, write_atomically
 from mtf_engine.fusion import PREDICTION_FLOOR
 from mtf_engine.logs import transitions
+from mtf_engine.logs.buckets import N_BUCKETS, Folder, Shard, content_hash
 from mtf_engine.logs.schema import (
     ACTION_COLUMNS,
     SCALAR_TYPES,
@@ -162,12 +164,40 @@ def _bytes(column: pa.Array) -> bytes:
     return np.ascontiguousarray(column.to_numpy(zero_copy_only=False)).tobytes()
 
 
+class RowsHash:
+    """The SHA-256 of rows, which come some at a time, however Arrow cuts and encodes them."""
+
+    def __init__(self) -> None:
+        self._columns: dict[str, Any] = defaultdict(hashlib.sha256)
+
+    def add(self, rows: pa.RecordBatch) -> None:
+        """Adds the next rows."""
+        for name, column in zip(rows.schema.names, rows.columns, strict=True):
+            self._columns[name].update(_bytes(column))
+
+    def hexdigest(self) -> str:
+        """Returns the hash of all rows so far."""
+        lines = (f"{name}:{self._columns[name].hexdigest()}\n" for name in sorted(self._columns))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _as_found(con: duckdb.DuckDBPyConnection, folder: Folder) -> Iterator[Shard]:
+    """Yields the shards of a manifest with the hash of the rows that their files hold now."""
+    for shard in folder.manifest.shards:
+        digest = RowsHash()
+        for batch in con.sql(folder.rows(shard.table, [shard.bucket])).to_arrow_reader(HASH_ROWS):
+            digest.add(batch)
+        yield shard.model_copy(update={"content_hash": digest.hexdigest()})
+
+
 def _quoted(path: Path) -> str:
     return str(path).replace("'", "''")
 
 
 DAMAGE = "Corrupt", "Could not read enough bytes", "Failed to deserialize"
 """What DuckDB says of a file whose blocks are not those that it wrote: each block has a checksum."""
+OF_FILES = OSError, duckdb.IOException, duckdb.InvalidInputException
+"""What is raised of a Parquet file that is missing or is none."""
 
 
 class Dataset:
@@ -175,11 +205,13 @@ class Dataset:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._folder = Folder.at(path)
+        self._buckets: range | None = None
 
     @classmethod
     def open(cls, path: Path, ledger: Ledger | None = None) -> Self:
         """Returns the dataset at `path`; a Refusal where it is missing or is not what the ledger says."""
-        if not path.is_file():
+        if not path.exists():
             raise Refusal(f"the dataset file {path.name} is missing; restore it or delete the dataset")
         dataset = cls(path)
         if ledger is not None:
@@ -199,14 +231,19 @@ class Dataset:
                 con.execute(f"SET memory_limit = '{BOUND_MB}MB'; SET threads = {BOUND_THREADS}")
                 con.execute(f"SET temp_directory = '{_quoted(spill)}'")
             try:
-                con.execute(f"ATTACH '{_quoted(self.path)}' AS dataset (READ_ONLY)")
-            except duckdb.Error as error:
+                if self._folder:
+                    self._folder.attach(con, self._buckets)
+                else:
+                    con.execute(f"ATTACH '{_quoted(self.path)}' AS dataset (READ_ONLY)")
+            except (duckdb.Error, OSError) as error:
                 raise self._unreadable(error) from None
             con.execute("USE dataset")
             try:
                 yield con
             except (duckdb.Error, OSError) as error:
-                if any(word in str(error) for word in DAMAGE):
+                if any(word in str(error) for word in DAMAGE) or (
+                    self._folder and isinstance(error, OF_FILES)
+                ):
                     raise self._unreadable(error) from None
                 raise
 
@@ -237,6 +274,10 @@ class Dataset:
 
     @cached_property
     def _head(self) -> dict[str, Any]:
+        if self._folder:
+            of = self._folder.manifest
+            counted = {f"n_{table}": of.count(table) for table in TABLES[:2]}
+            return {"meta": of.meta, "content_hash": of.content_hash, **counted}
         counts = ", ".join(f"(SELECT count(*) FROM {t}) AS n_{t}" for t in TABLES[:2])
         return self.query(f"SELECT meta, content_hash, {counts} FROM meta").to_dict("records")[0]
 
@@ -269,9 +310,7 @@ class Dataset:
         if self.meta.prediction_model is None:
             return None
         try:
-            content = zlib.decompress(
-                self.table("SELECT content FROM prediction_model")["content"][0].as_py()
-            )
+            content = zlib.decompress(self.kept_model() or b"")
         except (duckdb.Error, zlib.error):
             content = b""
         if hashlib.sha256(content).hexdigest() != self.meta.prediction_model:
@@ -281,16 +320,54 @@ class Dataset:
             )
         return content
 
+    def kept_model(self) -> bytes | None:
+        """Returns the prediction model as it is kept, compressed; None of a log without one."""
+        if self.meta.prediction_model is None:
+            return None
+        if self._folder:
+            return self._folder.prediction_model()
+        return self.table("SELECT content FROM prediction_model")["content"][0].as_py()
+
     def recompute_content_hash(self) -> str:
         """Returns the hash of the rows as they are in the file now; reads all of it."""
         with self._connect() as con:
+            if self._folder:
+                return content_hash(_as_found(con, self._folder))
             return _content_hash(con, "dataset")
+
+    def changed_files(self) -> list[str]:
+        """Returns the names of the files whose rows are not those that were written; reads all of them."""
+        if not self._folder:
+            return [] if self.recompute_content_hash() == self.content_hash else [self.path.name]
+        with self._connect() as con:
+            pairs = zip(self._folder.manifest.shards, _as_found(con, self._folder), strict=True)
+            return [f"{self.path.name}/{written.name}" for written, found in pairs if found != written]
 
     @cached_property
     def tables(self) -> list[str]:
         """The tables that the file has, of requests, impressions and candidates."""
+        if self._folder:
+            return [table for table in TABLES if table in self._folder.manifest.types]
         with self._connect() as con:
             return _tables(con, "dataset")
+
+    def types(self, table: str) -> dict[str, str]:
+        """Returns DuckDB's type of each column of a table."""
+        told = self.query(f"DESCRIBE {table}")
+        return dict(zip(told["column_name"], told["column_type"], strict=True))
+
+    def batches(self, sql: str, params: Sequence[Any], spill: Path) -> Iterator[pa.RecordBatch]:
+        """Yields the rows of a query some at a time; what does not fit into memory goes to the folder `spill`."""
+        with self._connect(spill) as con:
+            yield from con.sql(sql, params=list(params)).to_arrow_reader(BOUND_ROWS)
+
+    def _of(self, share: UserShare) -> Self:
+        """Returns the dataset, of which no more is read than holds the users of a share."""
+        if not self._folder or share.of > N_BUCKETS:
+            return self
+        some = copy.copy(self)
+        some._buckets = range(share.first * N_BUCKETS // share.of, share.stop * N_BUCKETS // share.of)
+        return some
 
     @cached_property
     def splits(self) -> tuple[str, ...]:
@@ -469,7 +546,8 @@ class Dataset:
             users = f"SELECT DISTINCT user_id FROM requests WHERE {where}"
             where = f"{where} AND user_id IN (SELECT user_id FROM ({users}) WHERE {share.sql})"
             params = [split, split]
-        read = self.arrays if n_users is None else self._sought
+        source = self if share is None else self._of(share)
+        read = source.arrays if n_users is None else self._sought
         requests = read(
             f"SELECT request_id, user_id, segment, observation, {', '.join(ACTION_COLUMNS)} "
             f"FROM requests WHERE {where} ORDER BY user_id, request_id",
