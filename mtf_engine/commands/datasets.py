@@ -357,12 +357,13 @@ def delete(
 ) -> None:
     """Delete a dataset, and say what needed it; refused while a run works with it."""
     from mtf_engine.questions import dependents
+    from mtf_engine.runs.storage import delete_dataset
 
     row = shell.workspace.dataset(name)
     needed_by = dependents.of_dataset(shell.workspace, row)
     if not yes:
         what = f"{row.id} ({row.name}, {row.n_requests} requests)"
         confirm_deletion(what, needed_by, "Delete this dataset for good?")
-    shell.workspace.delete_dataset(row.id)
+    delete_dataset(shell.workspace, row.id)
     shown = [one.model_dump() for one in needed_by]
     shell.show({"dataset_id": row.id, "deleted": True, "needed_by": shown})

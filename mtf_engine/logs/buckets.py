@@ -174,12 +174,13 @@ def unreachable(place: str, error: Exception) -> Refusal:
 
 
 def _for_duckdb(place: str) -> Any:
-    """Returns the file system of a place as DuckDB takes one: without its own extension for S3."""
+    """Returns the file system of a place as DuckDB takes one for `s3://`; its own extension would be a download.
+
+    The package of the wrapper comes with torch.
+    """
     from fsspec.implementations.arrow import ArrowFSWrapper
 
-    remote = ArrowFSWrapper(filesystem(place))
-    remote.protocol = S3.removesuffix("://")
-    return remote
+    return ArrowFSWrapper(filesystem(place))
 
 
 def remove(place: str) -> None:

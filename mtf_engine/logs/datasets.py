@@ -251,6 +251,16 @@ class Dataset:
         problem = str(error).splitlines()[0]
         return Refusal(f"the dataset file {self.path.name} cannot be read, restore it from a copy: {problem}")
 
+    @property
+    def place(self) -> str:
+        """The URL of the Parquet files of a dataset whose files lie on a server; empty where they lie here."""
+        return self._folder.manifest.place if self._folder else ""
+
+    @property
+    def n_files(self) -> int:
+        """How many Parquet files there are; 0 where the dataset is one DuckDB file."""
+        return len(self._folder.manifest.shards) if self._folder else 0
+
     def keep(self, path: Path, content: bytes) -> None:
         """Keeps what was computed of the dataset in the file `path` beside it, where that can be written to."""
         if os.access(path.parent, os.W_OK):

@@ -43,12 +43,19 @@ def write_buckets(source: Dataset, place: str, share: tuple[int, int]) -> list[S
         for table in source.tables:
             sql = (
                 f"WITH users AS ({USERS}) SELECT bucket, t.* FROM {SOURCES[table]} WHERE bucket >= ? AND bucket < ? "
-                f"ORDER BY bucket, {', '.join(f't.{name}' for name in ORDER[table].split(', '))}"
+                f"ORDER BY bucket, {', '.join(_order(source, table))}"
             )
             parts = _cut(source.batches(sql, share, Path(spill)))
             for bucket, group in groupby(parts, key=lambda part: part[0]):
                 found.append(_write(place, table, bucket, (rows for _, rows in group)))
     return found
+
+
+def _order(source: Dataset, table: str) -> Iterator[str]:
+    """Yields what the rows of a bucket are in the order of; a request may have an item twice among its candidates."""
+    told = ORDER[table].split(", ")
+    more = source.types(table) if table == "candidates" else ()
+    yield from (f"t.{name}" for name in dict.fromkeys((*told, *more)))
 
 
 def _cut(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:

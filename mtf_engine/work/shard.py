@@ -33,12 +33,10 @@ class ShardConfig(Spec):
 
 def submit_shard(workspace: Workspace, dataset: str, *, name: str, to: str = "", n_workers: int = 1) -> str:
     """Returns the id of the run that writes a dataset as a folder of Parquet files, as a dataset of its own."""
-    from mtf_engine.logs.buckets import S3
-
     row = workspace.dataset(dataset)
-    if to and not to.startswith(S3):
+    if to and not PLACE.fullmatch(to):
         raise Refusal(
-            f"{to} is no place for the files of a dataset; write {S3}BUCKET/PREFIX, or leave it out"
+            f"{to} is no place for the files of a dataset; write s3://BUCKET/PREFIX, or leave it out"
         )
     values = {"source": row.id, "name": name, "to": to, "n_workers": n_workers}
     config = ShardConfig.asked("the sharded log", values)
