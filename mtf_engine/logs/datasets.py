@@ -168,16 +168,16 @@ class RowsHash:
     """The SHA-256 of rows, which come some at a time, however Arrow cuts and encodes them."""
 
     def __init__(self) -> None:
-        self._columns: dict[str, Any] = defaultdict(hashlib.sha256)
+        self._of: dict[str, Any] = defaultdict(hashlib.sha256)
 
     def add(self, rows: pa.RecordBatch) -> None:
         """Adds the next rows."""
         for name, column in zip(rows.schema.names, rows.columns, strict=True):
-            self._columns[name].update(_bytes(column))
+            self._of[name].update(_bytes(column))
 
     def hexdigest(self) -> str:
         """Returns the hash of all rows so far."""
-        lines = (f"{name}:{self._columns[name].hexdigest()}\n" for name in sorted(self._columns))
+        lines = (f"{name}:{self._of[name].hexdigest()}\n" for name in sorted(self._of))
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
