@@ -1,6 +1,6 @@
 """Collection and evaluation as logs grow, by one process and by several: seconds, rows a second, memory.
 
-    python benchmarks/scale.py [--sessions 10000 30000] [--workers 1 2] [--repeats 1] [--write]
+    python benchmarks/scale.py [--sessions 10000 40000] [--workers 1 2] [--repeats 1] [--write]
 
 Each is the run that the command line starts, in a workspace of its own; its seconds are the registry's. Runs by 1 and
 by several processes alternate, and the fastest of the repeats counts. On a machine that others use too, what tells more
@@ -166,7 +166,7 @@ def _slopes(found: dict[tuple[str, int, int], Cost]) -> Iterator[str]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sessions", type=int, nargs="+", default=[10_000, 30_000])
+    parser.add_argument("--sessions", type=int, nargs="+", default=[10_000, 40_000])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--write", action="store_true", help="put the table into docs/scale.md, too")

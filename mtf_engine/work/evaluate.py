@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from mtf_engine.policies.networks import CriticEnsemble
     from mtf_engine.policies.policy import Policy
 
-SHARE_ROWS = 4_000_000
+SHARE_ROWS = 2_000_000
 """Impressions that are read at once, so that a larger log asks for no more memory."""
-WORTH_SPREADING = 1_000_000
+WORTH_SPREADING = 4_000_000
 """Impressions: of fewer, other processes are not ready before one has scored them."""
 
 
