@@ -277,6 +277,12 @@ class Dataset:
         """Returns the columns of a query as arrays; list columns are float32 [n, width], NaN where absent."""
         return columns(self.table(sql, params))
 
+    def parts(self, sql: str, params: Sequence[Any], n_rows: int) -> Iterator[dict[str, np.ndarray]]:
+        """Yields the columns of a query, as `arrays` has them, at most so many rows at a time, in stored order."""
+        with self._connect() as con:
+            for batch in con.sql(sql, params=list(params)).to_arrow_reader(n_rows):
+                yield columns(pa.Table.from_batches([batch]))
+
     def table(self, sql: str, params: Sequence[Any] = ()) -> pa.Table:
         """Returns the result of a query as it is stored beside a dataset."""
         with self._connect() as con:
