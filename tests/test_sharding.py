@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mtf_engine.evaluation import evaluate
+from mtf_engine.exploration.coverage_counts import count_coverage, read_logged_actions
 from mtf_engine.logs import buckets
 from mtf_engine.logs.buckets import MANIFEST, N_BUCKETS
 from mtf_engine.logs.datasets import TABLES, Dataset
@@ -79,6 +80,8 @@ def test_trainings_and_evaluations_read_the_same(pair):
         np.testing.assert_array_equal(getattr(rows, field.name), getattr(like, field.name))
     shared = [folder.evaluation_rows(share=UserShare(first, first + 4, 8)) for first in (0, 4)]
     assert sum(len(some.request) for some in shared) == len(like.request)
+    counts = [count_coverage(read_logged_actions(dataset.parts, 16), None) for dataset in (folder, source)]
+    assert counts[0] == counts[1]
     policy = {"baseline": live_policy(source.meta)}
     assert evaluate(policy, rows) == evaluate(policy, like)
 
