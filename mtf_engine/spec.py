@@ -13,6 +13,9 @@ MOST = 2**31 - 1
 Seed = Annotated[int, Field(ge=0, le=MOST)]
 Count = Annotated[int, Field(ge=1, le=MOST)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
+Workers = Annotated[
+    int, Field(ge=1, le=1024, description="processes that share the work; the result is the same")
+]
 POW = (0.0, 2.0)
 BIAS = (0.0, 0.1)
 

@@ -84,7 +84,7 @@ class Workspace:
         file = self.path / REGISTRY
         if file.exists() and file.stat().st_size:
             return
-        if any(self.runs_dir.iterdir()) or any(self.datasets_dir.glob("dataset-*.duckdb")):
+        if any(self.runs_dir.iterdir()) or any(self.datasets_dir.glob("dataset-*.*")):
             raise Refusal(f"{REGISTRY} is {'empty' if file.exists() else 'gone'}; {REPAIR}")
 
     def _back_up_daily(self, own: str) -> None:
@@ -131,7 +131,9 @@ class Workspace:
             raise Refusal(f"{needed_for(action)}; {self.visitor.name} is {self.visitor.role} here")
 
     def dataset_path(self, dataset_id: str) -> Path:
-        return self.datasets_dir / f"{dataset_id}.duckdb"
+        """Returns where a dataset lies: a DuckDB file, or a folder of Parquet files."""
+        folder = self.datasets_dir / f"{dataset_id}.parquet"
+        return folder if folder.exists() else folder.with_suffix(".duckdb")
 
     def run_dir(self, run_id: str) -> Path:
         return self.runs_dir / run_id

@@ -45,6 +45,7 @@ from mtf_engine.work.join import submit_join
 from mtf_engine.work.narrow import submit_narrow
 from mtf_engine.work.paper_data import submit_paper_data
 from mtf_engine.work.progressive import submit_progressive
+from mtf_engine.work.shard import submit_shard
 from mtf_engine.work.study import submit_compare
 from mtf_engine.work.train import submit_train
 from mtf_engine.work.tune import submit_tune
@@ -177,6 +178,7 @@ CASES = {
     "import": Case("empty", _import, 4, OF_LOGS),
     "join": Case("logs", _join, 4, OF_LOGS),
     "narrow": Case("logs", _narrow, 4, OF_LOGS),
+    "shard": Case("logs", partial(submit_shard, dataset="explored", name="sharded"), 4, OF_LOGS),
     "collect": Case("empty", _collect),
     **{f"train {algo}": Case("logs", partial(_train, algo=algo)) for algo in ALGOS},
     "evaluate": Case("trained", _evaluate),

@@ -81,8 +81,11 @@ BUGS = {
         E + "evaluation/bootstrap.py", "np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])",
         "np.quantile(draws, [1 - level, level])", "test_bootstrap"),
     "bootstrap_of_rows_not_users": Bug(
-        E + "evaluation/bootstrap.py", "generator.poisson(1.0, (min(rows, n_bootstrap - start), len(sums)))",
-        "generator.poisson(1.0, (min(rows, n_bootstrap - start), 1))", "test_bootstrap"),
+        E + "evaluation/bootstrap.py", "generator.poisson(1.0, (stop - start, len(users)))",
+        "generator.poisson(1.0, (stop - start, 1))", "test_bootstrap"),
+    "bootstrap_of_places_not_keys": Bug(
+        E + "evaluation/bootstrap.py", "draws.child(of_user[users], fours[:, None])",
+        "draws.child(of_user[np.arange(len(users))], fours[:, None])", "test_bootstrap"),
     "test_users_are_not_paired": Bug(
         E + "evaluation/abtest.py", "linear_part = (ours[0] - means[0] / base_means[0] * base[0])",
         "linear_part = (ours[0] - means[0] / base_means[0] * base[0][::-1])", "test_abtest"),
@@ -128,6 +131,8 @@ BUGS = {
     "older_code_is_reused": Bug(
         E + "runs/campaign.py", 'return reuse == "any" or provenance.is_of_this_code(run)', "return True",
         "test_compare"),
+    "a_parquet_file_without_its_hash": Bug(
+        E + "logs/datasets.py", "self._of[name].update(_bytes(column))", "self._of[name].update(b'')", "test_sharding"),
     "a_log_without_its_hash": Bug(
         E + "logs/datasets.py", "columns[name].update(_bytes(column))", "columns[name].update(b'')",
         "test_datasets"),

@@ -41,9 +41,7 @@ def test_coverage_is_counted_once_and_read_afterwards(dataset):
     assert stored_coverage(dataset.path, dataset.content_hash) is None
     told: list[tuple[int, int]] = []
     counts = coverage(dataset, lambda done, of: told.append((done, of)))
-    assert counts == count_coverage(
-        read_logged_actions(dataset.arrays, dataset.n_requests), dataset.meta.plan
-    )
+    assert counts == count_coverage(read_logged_actions(dataset.parts), dataset.meta.plan)
     assert told[0] == (0, dataset.n_requests)
     assert told[-1] == (dataset.n_requests, dataset.n_requests)
     assert coverage(dataset, never) == counts == stored_coverage(dataset.path, dataset.content_hash)

@@ -6,6 +6,8 @@ import pytest
 from mtf_engine.evaluation import weighted_gauc
 from mtf_engine.evaluation.bootstrap import (
     bootstrap_by_part,
+    by_key,
+    in_turn,
     interval,
     poisson_bootstrap,
     probability_above_zero,
@@ -83,7 +85,7 @@ def test_parts_are_drawn_with_the_counts_that_everyone_is_drawn_with():
     part = np.array([1, 0, 2, 1, 0, 2, 2])
     denominators = generator.uniform(1, 2, (2, 7))
     numerators = denominators * generator.random((2, 7))
-    draws = bootstrap_by_part(numerators, denominators, part, 4, 50, np.random.default_rng(5))
+    draws = bootstrap_by_part(numerators, denominators, part, 4, 50, in_turn(np.random.default_rng(5)))
     by_part = np.argsort(part, kind="stable")
     counts = np.random.default_rng(5).poisson(1.0, (50, 7))
     for i, members in enumerate([by_part, *(by_part[part[by_part] == p] for p in range(3))]):
@@ -93,6 +95,23 @@ def test_parts_are_drawn_with_the_counts_that_everyone_is_drawn_with():
         np.testing.assert_allclose(draws[i, drawn], expected)
         assert np.isnan(draws[i, ~drawn]).all()
     assert np.isnan(draws[4]).all()  # nobody is of the last part
+
+
+def test_counts_by_key_are_poisson_whoever_else_is_there_and_in_whichever_chunks():
+    keys = np.random.default_rng(0).integers(0, 2**64, 5_000, np.uint64)
+    counts, everyone = by_key(keys, 7), np.arange(5_000)
+    drawn = counts(everyone, 0, 400).astype(float)
+    assert drawn.mean() == pytest.approx(1, abs=0.003) and drawn.var() == pytest.approx(1, abs=0.005)
+    shares = np.bincount(drawn.astype(int).ravel(), minlength=5)[:5] / drawn.size
+    np.testing.assert_allclose(shares, np.exp(-1) / np.array([1, 1, 2, 6, 24]), atol=0.001)
+    for some in (drawn[:40], drawn[:, :40].T):  # draws, and users
+        between = np.corrcoef(some)[np.triu_indices(40, 1)]
+        assert np.abs(between).max() < 4.5 / np.sqrt(some.shape[1])
+    some = np.array([17, 3, 4_999])
+    np.testing.assert_array_equal(counts(some, 5, 31), drawn[5:31, some])
+    alone = by_key(keys[some], 7)(np.arange(3), 5, 31)
+    np.testing.assert_array_equal(alone, drawn[5:31, some])
+    assert (by_key(keys, 8)(some, 5, 31) != alone).any()
 
 
 def test_the_probability_of_being_best_worked_by_hand():
@@ -126,7 +145,9 @@ def test_intervals_hold_the_true_value_as_often_as_they_say():
         weights = generator.lognormal(0, 0.7, 150)
         shared = generator.normal(0, 0.2, 150)
         aucs = np.stack([0.65 + shared, 0.62 + shared]) + generator.normal(0, 0.1, (2, 150))
-        draws = poisson_bootstrap(weights * aucs, np.stack([weights, weights]), 400, generator)
+        keys, everyone = generator.integers(0, 2**64, 150, np.uint64), np.zeros(150, int)
+        sums = weights * aucs, np.stack([weights, weights])
+        draws = bootstrap_by_part(*sums, everyone, 1, 400, by_key(keys, 1))[0]
         value, difference = interval(draws[:, 0]), interval(draws[:, 0] - draws[:, 1])
         inside.append([value[0] <= 0.65 <= value[1], difference[0] <= 0.03 <= difference[1]])
     assert np.all((np.mean(inside, axis=0) > 0.91) & (np.mean(inside, axis=0) < 0.98))

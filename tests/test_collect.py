@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm, truncnorm
 
-from mtf_engine.environments.collect import Collection, _split, collect
+from mtf_engine.environments.collect import Collection, _split, collect, play_sessions
 from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.exploration.coverage import certify_coverage
 from mtf_engine.logs.aggregates import coverage
@@ -190,6 +190,29 @@ def test_all_candidates_are_kept_for_the_first_requests_only(env, log, tmp_path,
     )
     assert same["n"][0] == 100 * env.config.n_shown
     assert log.query("SELECT count(*) AS n FROM candidates")["n"][0] == log.n_requests * 60
+
+
+@pytest.mark.parametrize("size", [{"n_requests": N_REQUESTS}, {"n_requests": None, "n_sessions": 300}])
+def test_what_is_played_elsewhere_is_the_same_log(env, log, tmp_path, monkeypatch, size):
+    kept = log if "n_sessions" not in size else written(env, tmp_path, **size)[0]
+    monkeypatch.setattr("mtf_engine.environments.collect.WORTH_SPREADING", 100)
+    monkeypatch.setattr("mtf_engine.environments.collect.CANDIDATE_REQUESTS", 300)
+    collection, other, spans = Collection(**{"plan": PLAN, "seed": 5} | size), SessionEnvironment(), []
+
+    def elsewhere(asked):
+        for span in asked:
+            spans.append(span)
+            yield play_sessions(other, BASELINE, collection, span)
+
+    batches = collect(env, BASELINE, collection, 40, elsewhere)
+    ledger = write_dataset(tmp_path, "spread", collection.meta(env, "spread", "session"), batches)
+    spread = Dataset.open(tmp_path / "spread.duckdb", ledger)
+    assert len(spans) > 3
+    for table in ("requests", "impressions"):
+        rows = f"SELECT * FROM {table} ORDER BY ALL"
+        assert spread.table(rows).equals(kept.table(rows))
+    rows = "SELECT * FROM candidates WHERE request_id < 300 ORDER BY request_id, item_id"
+    assert spread.table(rows).equals(kept.table(rows))
 
 
 def test_a_plan_for_other_actions_is_refused(env):

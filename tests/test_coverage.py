@@ -285,7 +285,7 @@ def test_a_dataset_file_is_certified_chunk_by_chunk(tmp_path):
     }  # fmt: skip
     write_dataset(tmp_path, "planted", meta, [Tables(requests, impressions)])
     dataset = Dataset.open(tmp_path / "planted.duckdb")
-    chunks = read_logged_actions(dataset.arrays, dataset.n_requests, chunk=2_048)
+    chunks = read_logged_actions(dataset.parts, chunk=2_048)
     counts = count_coverage(chunks, dataset.meta.plan)
     in_memory = count_coverage([rows], PLAN)
     assert counts == in_memory

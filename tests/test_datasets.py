@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mtf_engine.logs import datasets
 from mtf_engine.logs.datasets import STORAGE_VERSION, Dataset, write_dataset
-from mtf_engine.logs.schema import DatasetMeta, Tables
+from mtf_engine.logs.schema import DatasetMeta, Tables, UserShare
 from mtf_engine.spec import FusionSpec, Refusal, RewardSpec
 from tests import problems
 
@@ -347,6 +347,22 @@ def test_evaluation_rows_of_some_users_are_whole_and_always_the_same(tmp_path):
     np.testing.assert_array_equal(some.predictions, whole.predictions[chosen[whole.request]])
     np.testing.assert_array_equal(dataset.evaluation_rows(n_users=2).request_id, some.request_id)
     np.testing.assert_array_equal(dataset.evaluation_rows(n_users=99).request_id, whole.request_id)
+
+
+def test_shares_of_users_are_the_parts_of_an_evaluation(tmp_path):
+    dataset = written(tmp_path, tables([2, 1, 3, 2] * 5, split="test"), tables([2], split="train", seed=1))
+    whole = dataset.evaluation_rows()
+    users = dataset.query(
+        "SELECT DISTINCT user_id, md5_number_upper(user_id) AS key FROM requests ORDER BY ALL"
+    )
+    assert whole.keys.tolist() == users["key"].tolist()
+    shares = [dataset.evaluation_rows(share=UserShare(first, first + 2, 8)) for first in range(0, 8, 2)]
+    assert dataset.evaluation_size() == len(whole.request) == sum(len(share.request) for share in shares)
+    for quarter, share in enumerate(shares):
+        mine = np.flatnonzero((whole.keys >> np.uint64(62) == quarter)[whole.user])
+        cut = whole.of(mine, np.flatnonzero(np.isin(whole.request, mine)))
+        for name in ("request_id", "user", "keys", "request", "predictions", "observations", "lower"):
+            np.testing.assert_array_equal(getattr(share, name), getattr(cut, name))
 
 
 def test_a_log_without_actions_evaluates_but_does_not_train(tmp_path):

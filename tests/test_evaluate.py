@@ -9,6 +9,8 @@ from torch import nn
 
 from mtf_engine.evaluation import EvaluationResult, evaluate, weighted_gauc
 from mtf_engine.evaluation.deviation import deviation
+from mtf_engine.evaluation.evaluate import evaluation
+from mtf_engine.evaluation.scored import scored
 from mtf_engine.logs.schema import EvaluationRows
 from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import BoundsPlan, FusionSpec, Refusal
@@ -373,3 +375,30 @@ def test_critics_are_asked_where_bounds_are_known():
         {"outside": affine((0.4, 0.0))}, replace(rows, lower=None, upper=None), critics=critics
     )
     assert without_bounds.policies[0].disagreement is None
+
+
+@pytest.mark.parametrize("n_parts", [2, 16])
+def test_whoever_scores_which_part_the_result_has_the_same_bits(n_parts):
+    rows = simulated(n_users=80)
+    rows = replace(rows, baseline_actions=np.zeros((len(rows.request_id), 2), np.float32))
+    policies = {"click": affine((0.4, 0.0), ((0.1, 0.0), (0.0, 0.2))), "like": affine(LIKE)}
+    critics = {"click": OpposedCritics()}
+    at_once = scored(policies, rows, n_parts, critics)
+    assert len(at_once) > 1
+    whole = evaluation(policies, at_once, critics=critics)
+    places = np.arange(len(rows.request_id))
+    half = (rows.keys >> np.uint64(63)).astype(bool)[rows.user]
+    shards = [
+        rows.of(places[half == upper], np.flatnonzero(half[rows.request] == upper)) for upper in (False, True)
+    ]
+    parts = [part for shard in shards for part in scored(policies, shard, n_parts, critics)]
+    assert evaluation(policies, parts, critics=critics) == whole
+    undivided = evaluate(policies, rows, critics=critics)
+    assert len(whole.policies[0].disagreement.by_segment) == len(
+        undivided.policies[0].disagreement.by_segment
+    )
+    for one, other in zip(whole.policies, undivided.policies, strict=True):
+        assert (one.weighted_gauc, one.ci_low, one.ci_high) == pytest.approx(
+            (other.weighted_gauc, other.ci_low, other.ci_high), rel=1e-12
+        )
+        assert one.deviation == other.deviation

@@ -186,6 +186,23 @@ def forgotten():
     loaders._signal.clear()
 
 
+def test_a_log_is_written_as_parquet_files_and_says_where_they_lie(filled, in_process):
+    row = filled.dataset("explored")
+    app = opened("datasets", dataset=row.id)
+    assert "Parquet files" not in texts(app)
+    widget(app.text_input, "Place of the files (optional)").set_value("ftp://x")
+    button(app, "Write Parquet files").click()
+    checked(app.run())
+    assert "write s3://BUCKET/PREFIX" in app.error[0].value.replace("\\", "")
+    widget(app.text_input, "Place of the files (optional)").set_value("")
+    button(app, "Write Parquet files").click()
+    checked(app.run())
+    (run,) = filled.registry.runs(kind="shard")
+    assert executor.wait(filled, run.id).state is RunState.COMPLETED
+    app = opened("datasets", dataset=str(run.dataset_id))
+    assert f"Parquet files, in {run.dataset_id}.parquet." in texts(app).replace("\\", "")
+
+
 def test_what_a_log_can_teach_is_measured_once_and_shown(filled, few_will_do):
     row = filled.dataset("explored")
     app = opened("datasets", dataset=row.id, tab=TEACHING)

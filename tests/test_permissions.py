@@ -27,6 +27,7 @@ WRITERS = {
     "submit_import": Action.IMPORT,
     "submit_collect": Action.COLLECT,
     "submit_narrow": Action.COLLECT,
+    "submit_shard": Action.COLLECT,
     "submit_seeds": Action.TRAIN,
     "submit_tune": Action.TUNE,
     "submit_evaluate": Action.EVALUATE,

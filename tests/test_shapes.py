@@ -4,7 +4,6 @@ import io
 import json
 import math
 import re
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -333,8 +332,7 @@ def test_a_mapping_beside_kuairand_is_refused(tmp_path):
 
 def certified(folder: Path):
     dataset = imported(folder, folder / "mapping.yaml")
-    arrays = partial(dataset.arrays)
-    counts = count_coverage(read_logged_actions(arrays, dataset.n_requests), dataset.meta.plan)
+    counts = count_coverage(read_logged_actions(dataset.parts), dataset.meta.plan)
     return certify_coverage(counts, dataset.meta.fusion.names), dataset
 
 

@@ -281,15 +281,13 @@ def test_what_cannot_be_told_is_refused_in_a_sentence(what):
 def test_a_log_without_exploration_is_refused(small_workspace):
     bare = open_dataset(small_workspace, "test")
     with pytest.raises(Refusal, match="collect one with --explore uniform"):
-        explored_returns(read_sessions(bare.arrays, bare.n_requests, "train"), bare.n_requests, 0.9)
+        explored_returns(read_sessions(bare.parts, "train"), bare.n_requests, 0.9)
 
 
 @pytest.mark.parametrize("chunk", [pytest.param(7, marks=pytest.mark.slow), 700, 10**6])
 def test_explored_returns_are_those_of_the_transitions(small_workspace, chunk):
     dataset = open_dataset(small_workspace, "explored")
-    rows = explored_returns(
-        read_sessions(dataset.arrays, dataset.n_requests, "train", chunk), dataset.n_requests, 0.9
-    )
+    rows = explored_returns(read_sessions(dataset.parts, "train", chunk), dataset.n_requests, 0.9)
     log = dataset.transitions()
     steps = log[:]
     explored = (steps.actions != steps.baseline_actions).any(axis=1)

@@ -15,6 +15,7 @@ from mtf_engine.commands.options import (
     Replay,
     Seed,
     Source,
+    Workers,
     World,
     bounds_plan,
     environment,
@@ -148,6 +149,7 @@ def collect(
     control_share: Annotated[float, typer.Option(help="Share of users kept at the baseline action.")] = 0.1,
     seed: Seed = 0,
     name: Name = None,
+    workers: Workers = 1,
 ) -> None:
     """Collect an explored log from an environment."""
     from mtf_engine.commands.foreground import finish
@@ -169,6 +171,7 @@ def collect(
         n_sessions=sessions,
         seed=seed,
         name=name,
+        n_workers=workers,
     )
     shell.show(finish(shell.workspace, run_id).result)
 
@@ -262,6 +265,25 @@ def signal(
     shell.show(first | ({"segments": segments, "left_out": found.left_out} if by_segment else {}))
 
 
+@command(app, "dataset shard explored --name explored-shards --workers 2")
+def shard(
+    shell: Session,
+    dataset: Dataset,
+    name: Annotated[str, typer.Option(metavar="N", help="A label of the new dataset.")],
+    to: Annotated[
+        str,
+        typer.Option(metavar="URL", help="Put the files on a server: s3://BUCKET/PREFIX, by AWS_* settings."),
+    ] = "",
+    workers: Workers = 1,
+) -> None:
+    """Write a log as a folder of Parquet files, by buckets of users; as a dataset it is used like any other."""
+    from mtf_engine.commands.foreground import finish
+    from mtf_engine.work.shard import submit_shard
+
+    run_id = submit_shard(shell.workspace, dataset, name=name, to=to, n_workers=workers)
+    shell.show(finish(shell.workspace, run_id).result)
+
+
 @command(app, "dataset narrow explored --bounds narrow --name inside")
 def narrow(
     shell: Session,
@@ -335,12 +357,13 @@ def delete(
 ) -> None:
     """Delete a dataset, and say what needed it; refused while a run works with it."""
     from mtf_engine.questions import dependents
+    from mtf_engine.runs.storage import delete_dataset
 
     row = shell.workspace.dataset(name)
     needed_by = dependents.of_dataset(shell.workspace, row)
     if not yes:
         what = f"{row.id} ({row.name}, {row.n_requests} requests)"
         confirm_deletion(what, needed_by, "Delete this dataset for good?")
-    shell.workspace.delete_dataset(row.id)
+    delete_dataset(shell.workspace, row.id)
     shown = [one.model_dump() for one in needed_by]
     shell.show({"dataset_id": row.id, "deleted": True, "needed_by": shown})

@@ -15,6 +15,7 @@ from mtf_engine.commands.options import (
     Preset,
     Seed,
     Settings,
+    Workers,
     bounds_plan,
     parse_seeds,
     parse_settings,
@@ -150,6 +151,7 @@ def evaluate(
     min_ess: MinESS = None,
     fit_steps: FitSteps = None,
     seed: Seed = 0,
+    workers: Workers = 1,
 ) -> None:
     """Score policies by weighted GAUC on a log's test rows, or on all where it has no split, and against the baseline.
 
@@ -160,7 +162,9 @@ def evaluate(
     from mtf_engine.work.evaluate import submit_evaluate
 
     how = _how(off_policy, {"tau": tau, "min_ess": min_ess, "fit_steps": fit_steps})
-    run_id = submit_evaluate(shell.workspace, policies, on, seed=seed, floors=floors, off_policy=how)
+    run_id = submit_evaluate(
+        shell.workspace, policies, on, seed=seed, floors=floors, off_policy=how, n_workers=workers
+    )
     result = finish(shell.workspace, run_id).result or {}
     rows = scores(result)
     if shell.as_json:

@@ -54,6 +54,9 @@ Settings = Annotated[
 ]
 Seed = Annotated[int, typer.Option(metavar="S", help="Same seed, same draws; 0 to 2147483647.")]
 Name = Annotated[str | None, typer.Option(metavar="N", help="A label.")]
+Workers = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Processes that share the work; the result is the same.")
+]
 Background = Annotated[bool, typer.Option("--background", help="Do not wait for the end.")]
 
 

@@ -1,6 +1,7 @@
 """Logs from environments: whole sessions under an explored baseline policy, in the shape of a dataset."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing
 from typing import Self
 
 import numpy as np
@@ -19,7 +20,12 @@ from mtf_engine.spec import BoundsPlan, Count, Refusal, Seed, Spec
 Rows = dict[str, NDArray]
 """Equally long arrays by column name."""
 
+Elsewhere = Callable[[Iterator[tuple[int, int]]], Generator[tuple[Rows, Rows, Rows], None, None]]
+"""Returns what `play_sessions` does of sessions first..first + n, for each (first, n), in that order."""
+
 LEFT_OUT = -1
+WORTH_SPREADING = 100_000
+"""Requests: of fewer, other processes are not ready before one has played them."""
 
 
 class Collection(Spec):
@@ -61,6 +67,12 @@ class Collection(Spec):
             return most if requests < self.n_requests else 0
         return min((self.n_sessions or 0) - sessions, most)
 
+    def requests_left(self, sessions: int, requests: int) -> float:
+        """Returns how many requests a log of so many sessions and requests still lacks, by their mean length."""
+        if self.n_requests is not None:
+            return self.n_requests - requests
+        return ((self.n_sessions or 0) - sessions) * requests / max(sessions, 1)
+
     def sessions_kept(self, lengths: NDArray[np.int64], requests: int) -> int:
         """Returns how many of the sessions just played, of `lengths` requests, such a log takes."""
         if self.n_requests is None:
@@ -101,46 +113,79 @@ class Collection(Spec):
 
 
 def collect(
-    env: Environment, baseline: Acting, collection: Collection, batch: int | None = None
-) -> Iterator[Tables]:
+    env: Environment,
+    baseline: Acting,
+    collection: Collection,
+    batch: int | None = None,
+    elsewhere: Elsewhere | None = None,
+) -> Generator[Tables, None, None]:
     """Yields the log, `batch` sessions at a time, until it has the requests asked for.
 
     Explored logs carry a split: 10 % of users, by hash, are validation. Control users, by another hash, stay
     at the baseline action. All candidates are kept for the first 10,000 requests.
+
+    What comes after those is played `elsewhere` where that is worth it; the log is the same.
     """
     if collection.plan.n_actions != env.fusion.n_actions:
         raise Refusal(
             f"the bounds plan has {collection.plan.n_actions} dimensions and {env.name} environments take "
             f"actions of {env.fusion.n_actions}; give a plan with {', '.join(env.fusion.names)}"
         )
+    size = batch or env.batch
     sessions = requests = 0
-    while n := collection.sessions_left(sessions, requests, batch or env.batch):
-        played, shown, offered = _play(env, baseline, collection, sessions, n, CANDIDATE_REQUESTS - requests)
-        session = played["session_id"] - sessions
-        lengths = np.bincount(session)
-        n_sessions = collection.sessions_kept(lengths, requests)
-        order = np.lexsort((played["step"], session))[: lengths[:n_sessions].sum()]
-        ids = np.full(len(session), LEFT_OUT)
-        ids[order] = np.arange(requests, requests + len(order))
-        yield Tables(
-            requests={"request_id": ids[order]} | _rows(played, order),
-            impressions=_flat(ids[order], _rows(shown, order)),
-            candidates=_candidates(ids[session < CANDIDATE_REQUESTS - requests], offered)
-            if offered and offered["item_id"].size
-            else None,
-        )
-        sessions += n_sessions
-        requests += len(order)
+    played = None
+    with ExitStack() as stack:
+        while n := collection.sessions_left(sessions, requests, size):
+            n_offered = max(CANDIDATE_REQUESTS - requests, 0)
+            left = collection.requests_left(sessions, requests)
+            if elsewhere and played is None and not n_offered and left > WORTH_SPREADING:
+                played = elsewhere(_spans(collection, sessions, size))
+                stack.enter_context(closing(played))
+            found = (
+                next(played) if played else play_sessions(env, baseline, collection, (sessions, n), n_offered)
+            )
+            tables = _numbered(collection, found, sessions, requests, n_offered)
+            yield tables
+            sessions = int(tables.requests["session_id"][-1]) + 1
+            requests += len(tables.requests["request_id"])
 
 
-def _play(
-    env: Environment, baseline: Acting, collection: Collection, first: int, n: int, n_offered: int
+def _spans(collection: Collection, first: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yields sessions first..first + n as (first, n), `size` at a time; without an end where requests are counted."""
+    while n := collection.sessions_left(first, 0, size):
+        yield first, n
+        first += n
+
+
+def _numbered(
+    collection: Collection, found: tuple[Rows, Rows, Rows], sessions: int, requests: int, n_offered: int
+) -> Tables:
+    """Returns what the log takes of sessions played, behind so many sessions and requests that it has."""
+    played, shown, offered = found
+    session = played["session_id"] - sessions
+    lengths = np.bincount(session)
+    n_sessions = collection.sessions_kept(lengths, requests)
+    order = np.lexsort((played["step"], session))[: lengths[:n_sessions].sum()]
+    ids = np.full(len(session), LEFT_OUT)
+    ids[order] = np.arange(requests, requests + len(order))
+    return Tables(
+        requests={"request_id": ids[order]} | _rows(played, order),
+        impressions=_flat(ids[order], _rows(shown, order)),
+        candidates=_candidates(ids[session < n_offered], offered)
+        if offered and offered["item_id"].size
+        else None,
+    )
+
+
+def play_sessions(
+    env: Environment, baseline: Acting, collection: Collection, span: tuple[int, int], n_offered: int = 0
 ) -> tuple[Rows, Rows, Rows]:
     """Returns requests, what each showed, and what those of the first `n_offered` sessions chose from.
 
-    Sessions first..first + n are played to their ends; rows are in the order of play: all first requests, all
-    second ones.
+    Sessions first..first + n of the `span` (first, n) are played to their ends; rows are in the order of play: all
+    first requests, all second ones.
     """
+    first, n = span
     users, numbers = env.visits(first, n, collection.seed)
     control = _drawn(users, collection.seed, Channel.CONTROL) < collection.control_share
     split = _split(users, collection)

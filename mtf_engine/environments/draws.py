@@ -9,7 +9,7 @@ from enum import IntEnum
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri
+from scipy.special import ndtri, pdtr
 
 Keys = NDArray[np.uint64]
 
@@ -19,6 +19,11 @@ SHIFTS = np.uint64(30), np.uint64(27), np.uint64(31)
 
 NORMAL_QUANTILES = ndtri((np.arange(65_536) + 0.5) / 65_536).astype(np.float32)
 """The standard normal at 16 bits of resolution: 256 kB, so that it stays in a core's cache."""
+
+POISSON_QUANTILES = np.searchsorted(pdtr(np.arange(9), 1.0), (np.arange(65_536) + 0.5) / 65_536).astype(
+    np.uint8
+)
+"""The Poisson distribution of mean 1 at 16 bits: its mean and variance are right to 1 in 10,000, nine is the most."""
 
 
 class Channel(IntEnum):
@@ -39,6 +44,7 @@ class Channel(IntEnum):
     PAPER = 7
     EPISODES = 7
     FITNESS = 8
+    BOOTSTRAP = 9
 
 
 def root(seed: int) -> Keys:
@@ -77,6 +83,12 @@ def four_normals(keys: Keys) -> NDArray[np.float32]:
     """Returns four standard normal draws [4, ...] for each key [...], one from each of its 16-bit words."""
     words = np.ascontiguousarray(keys).astype("<u8", copy=False).view("<u2").reshape(*keys.shape, 4)
     return NORMAL_QUANTILES.take(np.moveaxis(words, -1, 0))
+
+
+def four_poissons(keys: Keys) -> NDArray[np.uint8]:
+    """Returns four draws [..., 4] of a Poisson variable of mean 1 for each key [...], one from each 16-bit word."""
+    words = np.ascontiguousarray(keys).astype("<u8", copy=False).view("<u2")
+    return POISSON_QUANTILES.take(words).reshape(*keys.shape, 4)
 
 
 def below(keys: Keys, n: ArrayLike) -> NDArray[np.int64]:

@@ -1,10 +1,12 @@
 """Poisson bootstrap over users: intervals of ratios, and of differences between policies paired by user."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from statistics import NormalDist
 
 import numpy as np
 
+from mtf_engine.environments import draws
 from mtf_engine.evaluation.weighted_gauc import WeightedGAUC
 
 CHUNK = 4_000_000
@@ -37,7 +39,32 @@ def poisson_bootstrap(
     no spread is seen.
     """
     everyone = np.zeros(numerators.shape[1], np.int64)
-    return bootstrap_by_part(numerators, denominators, everyone, 1, n_bootstrap, generator)[0]
+    return bootstrap_by_part(numerators, denominators, everyone, 1, n_bootstrap, in_turn(generator))[0]
+
+
+Counts = Callable[[np.ndarray, int, int], np.ndarray]
+"""Returns how often each of some users [n] counts in draws start..stop, [stop - start, n]; draws come in turn."""
+
+
+def in_turn(generator: np.random.Generator) -> Counts:
+    """Returns counts from the generator, which depend on how many users there are, and on their places."""
+
+    def counts(users: np.ndarray, start: int, stop: int) -> np.ndarray:
+        return generator.poisson(1.0, (stop - start, len(users)))
+
+    return counts
+
+
+def by_key(keys: np.ndarray, seed: int) -> Counts:
+    """Returns counts that depend on a user's key [n_users], the seed and the number of the draw alone."""
+    of_user = draws.child(draws.child(draws.root(seed), draws.Channel.BOOTSTRAP) ^ keys, 0)
+
+    def counts(users: np.ndarray, start: int, stop: int) -> np.ndarray:
+        fours = np.arange(start // 4, -(-stop // 4))
+        drawn = draws.four_poissons(draws.child(of_user[users], fours[:, None]))  # [fours, n, 4]
+        return drawn.transpose(0, 2, 1).reshape(4 * len(fours), len(users))[start % 4 :][: stop - start]
+
+    return counts
 
 
 def bootstrap_by_part(
@@ -46,7 +73,7 @@ def bootstrap_by_part(
     part: np.ndarray,
     n_parts: int,
     n_bootstrap: int,
-    generator: np.random.Generator,
+    counts: Counts,
 ) -> np.ndarray:
     """Returns draws [1 + n_parts, n_bootstrap, k]: those of all users, then those of each part's users alone.
 
@@ -59,9 +86,9 @@ def bootstrap_by_part(
     sums = np.concatenate([numerators, denominators])[:, used].T  # [n_users, 2 k]
     rows = max(1, CHUNK // max(1, len(sums)))
     drawn = [
-        np.stack([counts[:, users] @ sums[users] for users in members])
+        np.stack([times[:, users] @ sums[users] for users in members])
         for start in range(0, n_bootstrap, rows)
-        for counts in [generator.poisson(1.0, (min(rows, n_bootstrap - start), len(sums))).astype(float)]
+        for times in [counts(used, start, min(start + rows, n_bootstrap)).astype(float)]
     ]
     by_part = np.concatenate(drawn, axis=1)  # [n_parts, n_bootstrap, 2 k]
     top, bottom = np.split(np.concatenate([by_part.sum(0, keepdims=True), by_part]), 2, axis=-1)

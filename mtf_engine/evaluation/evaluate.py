@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mtf_engine.evaluation.deviation import Deviation, deviation
-from mtf_engine.evaluation.disagreement import MAX_REQUESTS, Critics, Disagreement, disagreement
+from mtf_engine.evaluation.disagreement import Critics, Disagreement, disagreement
 from mtf_engine.evaluation.result import (
     GROUPS,
     EvaluationResult,
@@ -19,19 +19,14 @@ from mtf_engine.evaluation.result import (
     SegmentDifference,
     SegmentScore,
 )
+from mtf_engine.evaluation.scored import Acted, Scored, parts_of, scored, together
 from mtf_engine.evaluation.segments import Segments
-from mtf_engine.evaluation.standing import EVERYONE, Gaucs, Standing, standings
-from mtf_engine.evaluation.weighted_gauc import weighted_gauc
-from mtf_engine.fusion import log_final_score
+from mtf_engine.evaluation.standing import EVERYONE, Standing, standings
 from mtf_engine.logs.schema import EvaluationRows
-from mtf_engine.policies.reading import LoggedActions, logged_actions, logged_states, reading
 from mtf_engine.spec import BoundsPlan
 
 if TYPE_CHECKING:  # scores need no torch
     from mtf_engine.policies.policy import Policy
-
-CHUNK = 500_000
-"""Impressions scored at once."""
 
 Standings = Mapping[Group, Standing]
 Pair = tuple[str, str, Group]
@@ -58,16 +53,34 @@ def evaluate(
     what differs. Refused are one whose features or predictions the rows lack, and an impression whose reward is -1
     or less.
     """
-    read = {run_id: reading(policy, rows) for run_id, policy in policies.items()}
-    acted = {run_id: logged_actions(policy, read[run_id].rows) for run_id, policy in policies.items()}
-    gaucs = {run_id: _gaucs(policy, acted[run_id], read[run_id].rows) for run_id, policy in policies.items()}
+    n_parts = parts_of(len(rows.request))
+    return evaluation(
+        policies,
+        scored(policies, rows, n_parts, critics or ()),
+        seed=seed,
+        n_bootstrap=n_bootstrap,
+        critics=critics,
+    )
+
+
+def evaluation(
+    policies: Mapping[str, "Policy"],
+    parts: Sequence[Scored],
+    *,
+    seed: int = 0,
+    n_bootstrap: int = 1_000,
+    critics: Mapping[str, Critics] | None = None,
+) -> EvaluationResult:
+    """Returns what `evaluate` does of rows that were scored in parts, given in the order of `parts_of`."""
+    whole = together(parts)
+    rows, acted = whole.rows, whole.acted
     segments = Segments.of(rows)
-    standing = standings(gaucs, rows, segments, n_bootstrap, np.random.default_rng(seed))
+    standing = standings({name: of.gaucs for name, of in acted.items()}, rows, segments, n_bootstrap, seed)
     pairs = [(run_id, base, group) for run_id, base in permutations(policies, 2) for group in GROUPS]
     return EvaluationResult(
         split=rows.split,
         n_requests=len(rows.request_id),
-        n_impressions=len(rows.request),
+        n_impressions=whole.n_impressions,
         n_users=len(np.unique(rows.user)),
         n_bootstrap=n_bootstrap,
         seed=seed,
@@ -78,10 +91,8 @@ def evaluate(
                 run_id=run_id,
                 split=rows.split,
                 **_scored(run_id, standing, segments),
-                differs=read[run_id].differs,
-                **_acted(
-                    policy, acted[run_id].actions, read[run_id].rows, segments, (critics or {}).get(run_id)
-                ),
+                differs=acted[run_id].differs,
+                **_acted(policy, acted[run_id], rows, segments, (critics or {}).get(run_id)),
             )
             for run_id, policy in policies.items()
         ),
@@ -103,18 +114,6 @@ def _segment_differences(
         for part, segment in enumerate(segments.told_apart, start=EVERYONE + 1):
             found = standing[group].difference(run_id, base, part)
             yield SegmentDifference(segment=segment, run_id=run_id, base=base, group=group, **found)
-
-
-def _gaucs(policy: "Policy", acted: LoggedActions, rows: EvaluationRows) -> Gaucs:
-    """Returns the weighted GAUC of the log final scores under the actions, computed in float64."""
-    scores = np.empty(len(rows.request))
-    for start in range(0, len(scores), CHUNK):
-        part = slice(start, start + CHUNK)
-        predictions = rows.predictions[part].astype(np.float64)
-        actions = acted.actions[acted.own[part]]
-        scores[part] = log_final_score(policy.fusion, actions, predictions, typical=acted.typical)
-    groups = {"user": rows.impression_user, "request": rows.request}
-    return {group: weighted_gauc(scores, rows.label, rows.reward + 1, groups[group]) for group in GROUPS}
 
 
 def _scored(run_id: str, standing: Standings, segments: Segments) -> dict[str, Any]:
@@ -148,9 +147,11 @@ def _scored(run_id: str, standing: Standings, segments: Segments) -> dict[str, A
 
 
 def _acted(
-    policy: "Policy", actions: np.ndarray, rows: EvaluationRows, segments: Segments, critics: Critics | None
+    policy: "Policy", acted: Acted, rows: EvaluationRows, segments: Segments, critics: Critics | None
 ) -> dict[str, Any]:
     """Returns the fields of a PolicyEvaluation that say where its actions lie, one a request or one an impression."""
+    if not acted.same_dimensions:
+        rows = replace(rows, baseline_actions=None, lower=None, upper=None)
     of_request = np.zeros((len(rows.observations), policy.fusion.n_actions), np.float32)
     baseline_actions = of_request if rows.baseline_actions is None else rows.baseline_actions
     bounds = _bounds(policy, baseline_actions, rows)
@@ -161,27 +162,29 @@ def _acted(
 
     def of(chosen: slice | np.ndarray) -> Deviation:
         known = bounds and (bounds[0][chosen], bounds[1][chosen])
-        return deviation(policy.fusion.names, actions[chosen], baseline_actions[chosen], known)
+        return deviation(policy.fusion.names, acted.actions[chosen], baseline_actions[chosen], known)
 
     return {
         "deviation": of(slice(None)),
         "deviation_by_segment": {
             name: of(segments.of_request == s) for s, name in enumerate(segments.told_apart)
         },
-        "disagreement": _disagreement(critics, policy, rows, segments, baseline_actions, *bounds, actions)
+        "disagreement": _disagreement(
+            critics, policy, acted, segments, baseline_actions, *bounds, acted.actions
+        )
         if critics and bounds
         else None,
     }
 
 
 def _disagreement(
-    critics: Critics, policy: "Policy", rows: EvaluationRows, segments: Segments, *context: np.ndarray
+    critics: Critics, policy: "Policy", acted: Acted, segments: Segments, *context: np.ndarray
 ) -> Disagreement:
     """Returns the disagreement about the policy's actions; `context`: baseline actions, bounds and actions, [n, d]."""
-    asked = np.unique(np.linspace(0, len(context[0]) - 1, min(len(context[0]), MAX_REQUESTS)).astype(int))
+    asked = acted.asked
     return disagreement(
         critics,
-        logged_states(policy, rows, asked),
+        acted.states,
         *(of[asked] for of in context),
         segments=replace(segments, of_request=segments.of_request[asked]),
         reward_scale=policy.info.get("reward_scale", 1.0),

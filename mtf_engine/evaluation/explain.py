@@ -167,8 +167,7 @@ def _ranking(
 
 
 def _has_candidates(dataset: Dataset) -> bool:
-    tables = dataset.query("SELECT table_name FROM duckdb_tables() WHERE database_name = current_database()")
-    return "candidates" in set(tables["table_name"])
+    return "candidates" in dataset.tables
 
 
 def _unseen(dataset: Dataset, request_id: int, shown: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from mtf_engine.evaluation.bootstrap import bootstrap_by_part, interval
+from mtf_engine.evaluation.bootstrap import bootstrap_by_part, in_turn, interval
 from mtf_engine.evaluation.segments import Segments
 from mtf_engine.fusion import LogPredictions
 from mtf_engine.logs.schema import EvaluationRows
@@ -210,7 +210,9 @@ class ByUser:
         sums, counts = (np.bincount(self.user, weights, n_users)[None] for weights in (values, None))
         part, n_parts = self.segment, self.n_parts
         rng = np.random.default_rng(self.seed)
-        draws = bootstrap_by_part(sums, counts.astype(float), part, n_parts, self.n_bootstrap, rng)[:, :, 0]
+        draws = bootstrap_by_part(sums, counts.astype(float), part, n_parts, self.n_bootstrap, in_turn(rng))[
+            :, :, 0
+        ]
         tops, bottoms = (np.bincount(part, of[0], n_parts) for of in (sums, counts))
         ratios = [sums.sum() / counts.sum(), *(tops / np.maximum(bottoms, 1))]
         everybody, *others = [_estimate(ratio, of) for ratio, of in zip(ratios, draws, strict=True)]
@@ -225,7 +227,7 @@ class ByUser:
         """Returns sums over users of `numerators` [k, users] over those of `n_places` [users], with intervals."""
         below = np.broadcast_to(n_places.astype(float), numerators.shape)
         everybody, rng = np.zeros(len(n_places), np.int64), np.random.default_rng(self.seed)
-        draws = bootstrap_by_part(numerators, below, everybody, 1, self.n_bootstrap, rng)[0]
+        draws = bootstrap_by_part(numerators, below, everybody, 1, self.n_bootstrap, in_turn(rng))[0]
         return [
             _estimate(top / n_places.sum(), of) for top, of in zip(numerators.sum(1), draws.T, strict=True)
         ]

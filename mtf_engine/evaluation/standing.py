@@ -7,6 +7,7 @@ import numpy as np
 
 from mtf_engine.evaluation.bootstrap import (
     bootstrap_by_part,
+    by_key,
     interval,
     probability_above_zero,
     probability_best,
@@ -14,11 +15,11 @@ from mtf_engine.evaluation.bootstrap import (
     user_sums,
 )
 from mtf_engine.evaluation.result import GROUPS, Group
+from mtf_engine.evaluation.scored import Gaucs
 from mtf_engine.evaluation.segments import Segments
 from mtf_engine.evaluation.weighted_gauc import WeightedGAUC
 from mtf_engine.logs.schema import EvaluationRows
 
-Gaucs = Mapping[Group, WeightedGAUC]
 EVERYONE = 0
 """Part 0 of a standing is everyone; part 1 + s is segment s."""
 
@@ -65,15 +66,18 @@ def standings(
     rows: EvaluationRows,
     segments: Segments,
     n_bootstrap: int,
-    generator: np.random.Generator,
+    seed: int,
 ) -> dict[Group, Standing]:
-    """Returns the standing of the policies by user and by request, drawn with the same counts of users."""
+    """Returns the standing of the policies by user and by request, drawn with the same counts of users.
+
+    A user's counts depend on its id and the seed alone, not on who else is there nor in which order.
+    """
     n_users = len(segments.of_user)
     user_of: dict[Group, np.ndarray] = {"user": np.arange(n_users), "request": rows.user}
     sums = [user_sums(gaucs[run_id][group], user_of[group], n_users) for group in GROUPS for run_id in gaucs]
     numerators, denominators = (np.stack(part) for part in zip(*sums, strict=True))
     part, n_parts = segments.of_user, max(1, len(segments.names))
-    draws = bootstrap_by_part(numerators, denominators, part, n_parts, n_bootstrap, generator)
+    draws = bootstrap_by_part(numerators, denominators, part, n_parts, n_bootstrap, by_key(rows.keys, seed))
     by_group = np.split(draws, len(GROUPS), axis=-1)
     return {
         group: Standing(

@@ -77,7 +77,9 @@ def read_candidate_lists(arrays: Arrays, n_requests: int = MAX_REQUESTS) -> Cand
     Of more than `n_requests` requests a sample by hash is taken. A request without a baseline action stands
     at action 0.
     """
-    tables = arrays("SELECT table_name FROM duckdb_tables() WHERE database_name = current_database()", [])
+    tables = arrays(
+        "SELECT table_name FROM information_schema.tables WHERE table_catalog = current_database()", []
+    )
     source: Source = "candidates" if "candidates" in tables["table_name"] else "impressions"
     listed = "SEMI JOIN candidates USING (request_id)" if source == "candidates" else ""
     sample = f"SELECT request_id FROM requests {listed} ORDER BY hash(request_id) LIMIT ?"

@@ -22,6 +22,8 @@ _HASH = np.uint64(0x9E3779B97F4A7C15)
 
 Arrays = Callable[[str, Sequence[Any]], dict[str, np.ndarray]]
 """Runs SQL with parameters on a dataset and returns its columns; list columns are float32 [n, width]."""
+Parts = Callable[[str, Sequence[Any], int], Iterator[dict[str, np.ndarray]]]
+"""The same, at most so many rows at a time."""
 
 
 @dataclass(frozen=True)
@@ -77,16 +79,14 @@ class CoverageCounts(Spec):
         return np.asarray(self.pairs, np.int64).reshape(d, PAIR_CELLS, d, PAIR_CELLS).swapaxes(1, 2)
 
 
-def read_logged_actions(arrays: Arrays, n_requests: int, chunk: int = CHUNK) -> Iterator[LoggedActions]:
+def read_logged_actions(parts: Parts, chunk: int = CHUNK) -> Iterator[LoggedActions]:
     """Yields the rows of a dataset's `requests`, a chunk at a time in stored order."""
-    for first in range(0, n_requests, chunk):
-        columns = arrays(
-            "SELECT baseline_action AS baseline_actions, action AS actions, lower, upper, "
-            "segment AS segments, pscore IS NOT NULL AS explored, coalesce(clipped, 0) AS clipped, "
-            "hash(action) AS action_keys, hash(user_id) AS user_keys "
-            "FROM requests WHERE rowid >= ? AND rowid < ? AND NOT isnan(action[1])",
-            [first, first + chunk],
-        )
+    told = (
+        "SELECT baseline_action AS baseline_actions, action AS actions, lower, upper, "
+        "segment AS segments, pscore IS NOT NULL AS explored, coalesce(clipped, 0) AS clipped, "
+        "hash(action) AS action_keys, hash(user_id) AS user_keys FROM requests WHERE NOT isnan(action[1])"
+    )
+    for columns in parts(told, [], chunk):
         yield LoggedActions(**columns)
 
 

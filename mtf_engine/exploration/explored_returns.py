@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtf_engine.exploration.coverage_counts import CHUNK, Arrays
+from mtf_engine.exploration.coverage_counts import CHUNK, Parts
 from mtf_engine.reward import discounted_returns
 from mtf_engine.spec import Refusal
 
@@ -48,15 +48,15 @@ class ExploredReturns:
         return replace(part, sessions=np.unique(part.sessions, return_inverse=True)[1])
 
 
-def read_sessions(arrays: Arrays, n_requests: int, split: str, chunk: int = CHUNK) -> Iterator[Columns]:
+def read_sessions(parts: Parts, split: str, chunk: int = CHUNK) -> Iterator[Columns]:
     """Yields the rows of `split`, and those of none, in stored order."""
-    for first in range(0, n_requests, chunk):
-        yield arrays(
-            "SELECT session_id, step, reward, terminal, segment, observation, action, baseline_action, lower, "
-            "upper, pscore IS NOT NULL AND action IS NOT NULL AS explored "
-            "FROM requests WHERE rowid >= ? AND rowid < ? AND (split IS NULL OR split = ?)",
-            [first, first + chunk, split],
-        )
+    yield from parts(
+        "SELECT session_id, step, reward, terminal, segment, observation, action, baseline_action, lower, "
+        "upper, pscore IS NOT NULL AND action IS NOT NULL AS explored "
+        "FROM requests WHERE split IS NULL OR split = ?",
+        [split],
+        chunk,
+    )
 
 
 def explored_returns(parts: Iterable[Columns], n_requests: int, gamma: float) -> ExploredReturns:

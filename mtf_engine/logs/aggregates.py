@@ -120,7 +120,7 @@ def coverage(dataset: Dataset, progress: Progress = lambda done, of: None) -> Co
     if (stored := stored_coverage(dataset.path, dataset.content_hash)) is not None:
         return stored
     meta = dataset.meta
-    rows = _told(read_logged_actions(dataset.arrays, dataset.n_requests), dataset.n_requests, progress)
+    rows = _told(read_logged_actions(dataset.parts), dataset.n_requests, progress)
     return _store(dataset, coverage_path(dataset.path), count_coverage(rows, meta.plan, meta.mixture))
 
 
@@ -142,7 +142,7 @@ def signal(dataset: Dataset, progress: Progress = lambda done, of: None, gamma: 
     """
     if gamma == GAMMA and (stored := stored_signal(dataset.path, dataset.content_hash)) is not None:
         return stored
-    parts = _told(read_sessions(dataset.arrays, dataset.n_requests, TRAIN), dataset.n_requests, progress)
+    parts = _told(read_sessions(dataset.parts, TRAIN), dataset.n_requests, progress)
     found = signals(explored_returns(parts, dataset.n_requests, gamma), dataset.meta.fusion.names)
     return _store(dataset, signal_path(dataset.path), found) if gamma == GAMMA else found
 
@@ -156,7 +156,7 @@ def pilot(dataset: Dataset, progress: Progress = lambda done, of: None) -> Pilot
     if (stored := stored_pilot(dataset.path, dataset.content_hash)) is not None:
         return stored
     refuse_narrowed(dataset.meta, "plan by")
-    parts = _told(read_sessions(dataset.arrays, dataset.n_requests, TRAIN), dataset.n_requests, progress)
+    parts = _told(read_sessions(dataset.parts, TRAIN), dataset.n_requests, progress)
     log = explored_returns(parts, dataset.n_requests, GAMMA)
     fusion, users = dataset.meta.fusion, population(dataset)
     found = measure_pilot(
@@ -185,7 +185,7 @@ def sub_box(dataset: Dataset, plan: BoundsPlan) -> SubBox:
     """Returns what the rows of a uniform log inside a narrower `plan` tell of the return; nothing is kept."""
     held = narrowed_meta(dataset.meta, "", "", plan).plan
     assert held is not None
-    parts = read_sessions(dataset.arrays, dataset.n_requests, TRAIN)
+    parts = read_sessions(dataset.parts, TRAIN)
     return replay(explored_returns(parts, dataset.n_requests, GAMMA), dataset.meta.fusion.names, held)
 
 

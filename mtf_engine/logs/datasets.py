@@ -1,6 +1,7 @@
 """Datasets: immutable DuckDB files, written once by `write_dataset` and read by `Dataset`."""
 
 import contextlib
+import copy
 import hashlib
 import os
 import shutil
@@ -22,6 +23,7 @@ import pyarrow as pa
 from mtf_engine.disk import appear, fill_atomically, room_for, write_atomically
 from mtf_engine.fusion import PREDICTION_FLOOR
 from mtf_engine.logs import transitions
+from mtf_engine.logs.buckets import N_BUCKETS, Folder, Shard, content_hash
 from mtf_engine.logs.schema import (
     ACTION_COLUMNS,
     SCALAR_TYPES,
@@ -31,6 +33,8 @@ from mtf_engine.logs.schema import (
     Ledger,
     Tables,
     UserLog,
+    UserShare,
+    user_keys,
 )
 from mtf_engine.logs.splits import ALL, CONTROL, TEST, TRAIN, VALIDATION
 from mtf_engine.logs.transitions import Transitions
@@ -160,12 +164,40 @@ def _bytes(column: pa.Array) -> bytes:
     return np.ascontiguousarray(column.to_numpy(zero_copy_only=False)).tobytes()
 
 
+class RowsHash:
+    """The SHA-256 of rows, which come some at a time, however Arrow cuts and encodes them."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, Any] = defaultdict(hashlib.sha256)
+
+    def add(self, rows: pa.RecordBatch) -> None:
+        """Adds the next rows."""
+        for name, column in zip(rows.schema.names, rows.columns, strict=True):
+            self._of[name].update(_bytes(column))
+
+    def hexdigest(self) -> str:
+        """Returns the hash of all rows so far."""
+        lines = (f"{name}:{self._of[name].hexdigest()}\n" for name in sorted(self._of))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _as_found(con: duckdb.DuckDBPyConnection, folder: Folder) -> Iterator[Shard]:
+    """Yields the shards of a manifest with the hash of the rows that their files hold now."""
+    for shard in folder.manifest.shards:
+        digest = RowsHash()
+        for batch in con.sql(folder.rows(shard.table, [shard.bucket])).to_arrow_reader(HASH_ROWS):
+            digest.add(batch)
+        yield shard.model_copy(update={"content_hash": digest.hexdigest()})
+
+
 def _quoted(path: Path) -> str:
     return str(path).replace("'", "''")
 
 
 DAMAGE = "Corrupt", "Could not read enough bytes", "Failed to deserialize"
 """What DuckDB says of a file whose blocks are not those that it wrote: each block has a checksum."""
+OF_FILES = OSError, duckdb.IOException, duckdb.InvalidInputException
+"""What is raised of a Parquet file that is missing or is none."""
 
 
 class Dataset:
@@ -173,11 +205,13 @@ class Dataset:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._folder = Folder.at(path)
+        self._buckets: range | None = None
 
     @classmethod
     def open(cls, path: Path, ledger: Ledger | None = None) -> Self:
         """Returns the dataset at `path`; a Refusal where it is missing or is not what the ledger says."""
-        if not path.is_file():
+        if not path.exists():
             raise Refusal(f"the dataset file {path.name} is missing; restore it or delete the dataset")
         dataset = cls(path)
         if ledger is not None:
@@ -197,20 +231,35 @@ class Dataset:
                 con.execute(f"SET memory_limit = '{BOUND_MB}MB'; SET threads = {BOUND_THREADS}")
                 con.execute(f"SET temp_directory = '{_quoted(spill)}'")
             try:
-                con.execute(f"ATTACH '{_quoted(self.path)}' AS dataset (READ_ONLY)")
-            except duckdb.Error as error:
+                if self._folder:
+                    self._folder.attach(con, self._buckets)
+                else:
+                    con.execute(f"ATTACH '{_quoted(self.path)}' AS dataset (READ_ONLY)")
+            except (duckdb.Error, OSError) as error:
                 raise self._unreadable(error) from None
             con.execute("USE dataset")
             try:
                 yield con
             except (duckdb.Error, OSError) as error:
-                if any(word in str(error) for word in DAMAGE):
+                if any(word in str(error) for word in DAMAGE) or (
+                    self._folder and isinstance(error, OF_FILES)
+                ):
                     raise self._unreadable(error) from None
                 raise
 
     def _unreadable(self, error: Exception) -> Refusal:
         problem = str(error).splitlines()[0]
         return Refusal(f"the dataset file {self.path.name} cannot be read, restore it from a copy: {problem}")
+
+    @property
+    def place(self) -> str:
+        """The URL of the Parquet files of a dataset whose files lie on a server; empty where they lie here."""
+        return self._folder.manifest.place if self._folder else ""
+
+    @property
+    def n_files(self) -> int:
+        """How many Parquet files there are; 0 where the dataset is one DuckDB file."""
+        return len(self._folder.manifest.shards) if self._folder else 0
 
     def keep(self, path: Path, content: bytes) -> None:
         """Keeps what was computed of the dataset in the file `path` beside it, where that can be written to."""
@@ -228,6 +277,12 @@ class Dataset:
         """Returns the columns of a query as arrays; list columns are float32 [n, width], NaN where absent."""
         return columns(self.table(sql, params))
 
+    def parts(self, sql: str, params: Sequence[Any], n_rows: int) -> Iterator[dict[str, np.ndarray]]:
+        """Yields the columns of a query, as `arrays` has them, at most so many rows at a time, in stored order."""
+        with self._connect() as con:
+            for batch in con.sql(sql, params=list(params)).to_arrow_reader(n_rows):
+                yield columns(pa.Table.from_batches([batch]))
+
     def table(self, sql: str, params: Sequence[Any] = ()) -> pa.Table:
         """Returns the result of a query as it is stored beside a dataset."""
         with self._connect() as con:
@@ -235,6 +290,10 @@ class Dataset:
 
     @cached_property
     def _head(self) -> dict[str, Any]:
+        if self._folder:
+            of = self._folder.manifest
+            counted = {f"n_{table}": of.count(table) for table in TABLES[:2]}
+            return {"meta": of.meta, "content_hash": of.content_hash, **counted}
         counts = ", ".join(f"(SELECT count(*) FROM {t}) AS n_{t}" for t in TABLES[:2])
         return self.query(f"SELECT meta, content_hash, {counts} FROM meta").to_dict("records")[0]
 
@@ -267,9 +326,7 @@ class Dataset:
         if self.meta.prediction_model is None:
             return None
         try:
-            content = zlib.decompress(
-                self.table("SELECT content FROM prediction_model")["content"][0].as_py()
-            )
+            content = zlib.decompress(self.kept_model() or b"")
         except (duckdb.Error, zlib.error):
             content = b""
         if hashlib.sha256(content).hexdigest() != self.meta.prediction_model:
@@ -279,16 +336,54 @@ class Dataset:
             )
         return content
 
+    def kept_model(self) -> bytes | None:
+        """Returns the prediction model as it is kept, compressed; None of a log without one."""
+        if self.meta.prediction_model is None:
+            return None
+        if self._folder:
+            return self._folder.prediction_model()
+        return self.table("SELECT content FROM prediction_model")["content"][0].as_py()
+
     def recompute_content_hash(self) -> str:
         """Returns the hash of the rows as they are in the file now; reads all of it."""
         with self._connect() as con:
+            if self._folder:
+                return content_hash(_as_found(con, self._folder))
             return _content_hash(con, "dataset")
+
+    def changed_files(self) -> list[str]:
+        """Returns the names of the files whose rows are not those that were written; reads all of them."""
+        if not self._folder:
+            return [] if self.recompute_content_hash() == self.content_hash else [self.path.name]
+        with self._connect() as con:
+            pairs = zip(self._folder.manifest.shards, _as_found(con, self._folder), strict=True)
+            return [f"{self.path.name}/{written.name}" for written, found in pairs if found != written]
 
     @cached_property
     def tables(self) -> list[str]:
         """The tables that the file has, of requests, impressions and candidates."""
+        if self._folder:
+            return [table for table in TABLES if table in self._folder.manifest.types]
         with self._connect() as con:
             return _tables(con, "dataset")
+
+    def types(self, table: str) -> dict[str, str]:
+        """Returns DuckDB's type of each column of a table."""
+        told = self.query(f"DESCRIBE {table}")
+        return dict(zip(told["column_name"], told["column_type"], strict=True))
+
+    def batches(self, sql: str, params: Sequence[Any], spill: Path) -> Iterator[pa.RecordBatch]:
+        """Yields the rows of a query some at a time; what does not fit into memory goes to the folder `spill`."""
+        with self._connect(spill) as con:
+            yield from con.sql(sql, params=list(params)).to_arrow_reader(BOUND_ROWS)
+
+    def _of(self, share: UserShare) -> Self:
+        """Returns the dataset, of which no more is read than holds the users of a share."""
+        if not self._folder or share.of > N_BUCKETS:
+            return self
+        some = copy.copy(self)
+        some._buckets = range(share.first * N_BUCKETS // share.of, share.stop * N_BUCKETS // share.of)
+        return some
 
     @cached_property
     def splits(self) -> tuple[str, ...]:
@@ -447,26 +542,28 @@ class Dataset:
         with self._connect() as con:
             con.execute(f"COPY ({sql}) TO '{_quoted(path)}' (FORMAT parquet)")
 
-    def evaluation_rows(self, split: str | None = None, n_users: int | None = None) -> EvaluationRows:
+    def evaluation_rows(
+        self, split: str | None = None, n_users: int | None = None, share: UserShare | None = None
+    ) -> EvaluationRows:
         """Returns requests and impressions of `split`; by default test rows, else validation, else all.
 
         "control" are the users of an explored log who met the baseline policy itself.
 
-        With `n_users`, those of at most so many users, the same ones at every call.
+        With `n_users`, those of at most so many users, the same ones at every call; with `share`, those of its users.
         """
-        split = split or next((s for s in (TEST, VALIDATION) if s in self.splits), ALL)
-        whom = {
-            ALL: "?::VARCHAR IS NOT NULL",
-            CONTROL: "pscore IS NULL AND NOT isnan(action[1]) AND ?::VARCHAR IS NOT NULL",
-        }
-        where = whom.get(split, "split = ?")
+        split, where = self._whom(split)
         params: list[Any] = [split]
         if n_users is not None:
             users = (
                 f"SELECT user_id FROM requests WHERE {where} GROUP BY user_id ORDER BY md5(user_id) LIMIT ?"
             )
             where, params = f"{where} AND user_id IN ({users})", [split, split, n_users]
-        read = self.arrays if n_users is None else self._sought
+        elif share is not None and share.of > 1:
+            users = f"SELECT DISTINCT user_id FROM requests WHERE {where}"
+            where = f"{where} AND user_id IN (SELECT user_id FROM ({users}) WHERE {share.sql})"
+            params = [split, split]
+        source = self if share is None else self._of(share)
+        read = source.arrays if n_users is None else self._sought
         requests = read(
             f"SELECT request_id, user_id, segment, observation, {', '.join(ACTION_COLUMNS)} "
             f"FROM requests WHERE {where} ORDER BY user_id, request_id",
@@ -478,13 +575,15 @@ class Dataset:
             "ORDER BY i.user_id, i.request_id, i.position",
             params,
         )
+        codes, users_there = pd.factorize(requests["user_id"])
         by_id = np.argsort(requests["request_id"], kind="stable")
         request = by_id[np.searchsorted(requests["request_id"], impressions["request_id"], sorter=by_id)]
         actions = {k: None if np.isnan(requests[k]).all() else requests[k] for k in ACTION_COLUMNS}
         return EvaluationRows(
             split=split,
             request_id=requests["request_id"],
-            user=pd.factorize(requests["user_id"])[0],
+            user=codes,
+            user_keys=user_keys(users_there),
             segment=requests["segment"],
             observations=requests["observation"],
             baseline_actions=actions["baseline_action"],
@@ -499,6 +598,24 @@ class Dataset:
             item_features=impressions.get("item_features"),
             item_names=self.meta.item_features,
         )
+
+    def _whom(self, split: str | None) -> tuple[str, str]:
+        """Returns the split that an evaluation is of, and the condition of its requests, which takes that."""
+        split = split or next((s for s in (TEST, VALIDATION) if s in self.splits), ALL)
+        whom = {
+            ALL: "?::VARCHAR IS NOT NULL",
+            CONTROL: "pscore IS NULL AND NOT isnan(action[1]) AND ?::VARCHAR IS NOT NULL",
+        }
+        return split, whom.get(split, "split = ?")
+
+    def evaluation_size(self, split: str | None = None) -> int:
+        """Returns how many impressions `evaluation_rows` has."""
+        split, where = self._whom(split)
+        if split == ALL:
+            return self.n_impressions
+        requests = f"SELECT request_id FROM requests WHERE {where}"
+        counted = f"SELECT count(*) AS n FROM impressions SEMI JOIN ({requests}) USING (request_id)"
+        return int(self.query(counted, [split])["n"][0])
 
     def _sought(self, sql: str, params: Sequence[Any]) -> dict[str, np.ndarray]:
         """Returns what `arrays` does, without memory for all that is looked through."""

@@ -1,9 +1,10 @@
 """What a dataset holds: its meta data, its two tables, and the arrays that are read from them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
+from hashlib import md5
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -226,6 +227,27 @@ class Ledger(Spec):
     content_hash: str
 
 
+def user_keys(users: Iterable[str]) -> np.ndarray:
+    """Returns a uint64 for each user id [n], as good as random: DuckDB's `md5_number_upper` of it."""
+    return np.array(
+        [int.from_bytes(md5(str(user).encode()).digest()[:8], "little") for user in users], np.uint64
+    )
+
+
+class UserShare(NamedTuple):
+    """The users whose key lies in the parts first..stop of `of` equal ones, a power of two."""
+
+    first: int
+    stop: int
+    of: int
+
+    @property
+    def sql(self) -> str:
+        """The condition of `user_id` that a user is of the share."""
+        bits = 64 - (self.of - 1).bit_length()
+        return f"md5_number_upper(user_id) >> {bits} BETWEEN {self.first} AND {self.stop - 1}"
+
+
 @dataclass(frozen=True)
 class EvaluationRows:
     """Logged requests with their impressions, for scoring by any policy.
@@ -233,7 +255,7 @@ class EvaluationRows:
     r requests: `request_id`, `user` (int codes), `segment`, `observations` [r, f], `baseline_actions`,
     `lower`, `upper` [r, d] (None for a log without actions). m impressions: `request` (index into the
     requests), `predictions` [m, p], `reward`, `label` (bool), and, where the log has them, features of the items
-    [m, `item_names`].
+    [m, `item_names`]. `user_keys` [u] are hashes of the users' ids, by code, where those are known.
     """
 
     split: str
@@ -252,10 +274,34 @@ class EvaluationRows:
     feature_names: tuple[str, ...]
     item_features: np.ndarray | None = None
     item_names: tuple[str, ...] = ()
+    user_keys: np.ndarray | None = None
 
     @cached_property
     def impression_user(self) -> np.ndarray:
         return self.user[self.request]
+
+    @cached_property
+    def keys(self) -> np.ndarray:
+        """A uint64 for each user [u], by code, as good as random."""
+        if self.user_keys is not None:
+            return self.user_keys
+        return user_keys([str(code) for code in range(int(self.user.max(initial=-1)) + 1)])
+
+    def of(self, requests: np.ndarray, impressions: np.ndarray) -> "EvaluationRows":
+        """Returns the rows of some requests and of all their impressions, by their numbers, users coded anew."""
+        codes, user = np.unique(self.user[requests], return_inverse=True)
+        number = np.full(len(self.request_id), -1)
+        number[requests] = np.arange(len(requests))
+        of_requests = ("request_id", "segment", "observations", "baseline_actions", "lower", "upper")
+        of_impressions = ("predictions", "reward", "label", "item_features")
+        chosen = dict.fromkeys(of_requests, requests) | dict.fromkeys(of_impressions, impressions)
+        columns: dict[str, Any] = {
+            name: getattr(self, name)[rows]
+            for name, rows in chosen.items()
+            if getattr(self, name) is not None
+        }
+        columns |= {"user": user, "user_keys": self.keys[codes], "request": number[self.request[impressions]]}
+        return replace(self, **columns)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ WITHOUT_LOG = {
     "collect": UNSEARCHED,
     "join": UNSEARCHED,
     "narrow": UNSEARCHED,
+    "shard": UNSEARCHED,
     "progressive": "keeps its figures",
     "compare": "keeps its figures; cannot say what other reward weights would change",
     "tune": "keeps its figures",
@@ -68,7 +69,7 @@ def of_runs(workspace: Workspace, deleted: Iterable[RunRow]) -> list[Dependent]:
         if gone.keys() & _policies_of(run) or (run.id in wholes and run.state is not RunState.COMPLETED):
             found += _losing(run, WITHOUT_POLICY, _resumed(run))
     for row in workspace.registry.datasets():
-        if row.run_id in gone and gone[row.run_id].kind in ("collect", "join", "narrow"):
+        if row.run_id in gone and gone[row.run_id].kind in ("collect", "join", "narrow", "shard"):
             found.append(Dependent(id=row.id, name=row.name, loses=UNSEARCHED))
     return found
 

@@ -124,7 +124,7 @@ def _add_datasets(folder: Path, registry: Registry) -> Iterator[str]:
     """Adds the datasets that the registry does not know, as their files say, and yields their ids."""
     known = {row.id for row in registry.datasets()}
     writers = {run.dataset_id: run.id for run in registry.runs() if run.writes_dataset}
-    for path in sorted((folder / "datasets").glob("dataset-*.duckdb")):
+    for path in sorted(_of_datasets(folder)):
         if path.stem in known:
             continue
         dataset = Dataset.open(path)
@@ -144,11 +144,18 @@ def _add_datasets(folder: Path, registry: Registry) -> Iterator[str]:
         yield path.stem
 
 
+def _of_datasets(folder: Path) -> Iterator[Path]:
+    """Yields the files of datasets, and the folders of those that lie in Parquet."""
+    for suffix in (".duckdb", ".parquet"):
+        yield from (folder / "datasets").glob(f"dataset-*{suffix}")
+
+
 def _forget(folder: Path, registry: Registry) -> None:
     """Deletes the rows whose folder or file was deleted after the backup."""
     for run in registry.runs():
         if not (folder / "runs" / run.id).exists():
             registry.delete_runs(run.id)
+    there = {path.stem for path in _of_datasets(folder)}
     for row in registry.datasets():
-        if not (folder / "datasets" / f"{row.id}.duckdb").exists():
+        if row.id not in there:
             registry.delete_dataset(row.id)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mtf_engine.environments.names import GYM, world_of
+from mtf_engine.logs.buckets import remove
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.schema import DatasetMeta, EvaluationRows, Ledger, Tables
 from mtf_engine.logs.splits import TRAIN
@@ -27,6 +28,21 @@ def open_dataset(workspace: Workspace, name: str) -> Dataset:
     counted = {"n_requests": row.n_requests, "n_impressions": row.n_impressions}
     ledger = Ledger(dataset_id=row.id, content_hash=row.content_hash, **counted)
     return Dataset.open(workspace.dataset_path(row.id), ledger)
+
+
+def delete_dataset(workspace: Workspace, name: str) -> DatasetRow:
+    """Deletes a dataset, row and files, those on a server too, and returns its row; Refusal while something uses it."""
+    path = workspace.dataset_path(workspace.dataset(name).id)
+    place = Dataset(path).place if path.exists() else ""
+    row = workspace.delete_dataset(name)
+    if place:
+        try:
+            remove(place)
+        except Refusal as refusal:
+            raise Refusal(
+                f"{row.id} is deleted here, and its files are still in {place}: {refusal}"
+            ) from None
+    return row
 
 
 def dataset_of(workspace: Workspace, name: str) -> DatasetRow:

@@ -1,7 +1,10 @@
 """Collections: an environment is played around a baseline policy, and what happens is logged."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Self
+from contextlib import closing
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -12,10 +15,16 @@ from mtf_engine.logs.schema import Tables
 from mtf_engine.registry import BASELINE
 from mtf_engine.runs.executor import submit
 from mtf_engine.runs.kind import RunKind
+from mtf_engine.runs.spread import spread
 from mtf_engine.runs.storage import check_environment, open_dataset, open_environment, open_policy, store
 from mtf_engine.runs.worker import Job
-from mtf_engine.spec import BoundsPlan, Count, HalfWidth, Seed, Threads
+from mtf_engine.spec import BoundsPlan, Count, HalfWidth, Seed, Threads, Workers
 from mtf_engine.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mtf_engine.environments import Environment
+    from mtf_engine.environments.collect import Collection, Rows
+    from mtf_engine.policies.policy import Policy
 
 
 class CollectConfig(Played):
@@ -36,6 +45,7 @@ class CollectConfig(Played):
     seed: Seed = 0
     name: str
     n_threads: Threads = 1
+    n_workers: Workers = 1
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:
@@ -72,11 +82,31 @@ def submit_collect(
 
 def collect(job: Job, config: CollectConfig) -> dict[str, Any]:
     """Plays an environment around a baseline policy and stores what happens."""
-    from mtf_engine.environments.collect import Collection
     from mtf_engine.environments.collect import collect as play
 
+    env, baseline, collection = _open(job.workspace, config)
+    meta = collection.meta(env, config.name, config.env.partition(":")[0], config.baseline)
+    sessions: list[int] = []
+    others = partial(
+        spread, partial(_played, job.workspace.path, config.model_dump_json()), n_workers=config.n_workers
+    )
+    batches = play(env, baseline, collection, elsewhere=others if config.n_workers > 1 else None)
+    model = None
+    if config.source:  # what is replayed keeps the model of its predictions, so that its log may be deleted
+        replayed = open_dataset(job.workspace, config.source)
+        model = replayed.prediction_model()
+        meta = meta.model_copy(update={"prediction_model": replayed.meta.prediction_model})
+    with closing(batches):
+        stored = store(job.workspace, job.run, meta, _counted(job, batches, sessions), model)
+    return stored | {"sessions": sum(sessions), "passes": meta.passes}
+
+
+def _open(workspace: Workspace, config: CollectConfig) -> "tuple[Environment, Policy, Collection]":
+    """Returns what is played: the environment, the policy explored around, and how."""
+    from mtf_engine.environments.collect import Collection
+
     env = open_environment(
-        job.workspace, config.env, source=config.source, seed=config.seed, n_threads=config.n_threads
+        workspace, config.env, source=config.source, seed=config.seed, n_threads=config.n_threads
     )
     collection = Collection(
         explore=config.explore,
@@ -90,16 +120,20 @@ def collect(job: Job, config: CollectConfig) -> dict[str, Any]:
         seed=config.seed,
     )
     meta = collection.meta(env, config.name, config.env.partition(":")[0], config.baseline)
-    baseline = open_policy(job.workspace, config.baseline, meta)
-    sessions: list[int] = []
-    batches = _counted(job, play(env, baseline, collection), sessions)
-    model = None
-    if config.source:  # what is replayed keeps the model of its predictions, so that its log may be deleted
-        replayed = open_dataset(job.workspace, config.source)
-        model = replayed.prediction_model()
-        meta = meta.model_copy(update={"prediction_model": replayed.meta.prediction_model})
-    stored = store(job.workspace, job.run, meta, batches, model)
-    return stored | {"sessions": sum(sessions), "passes": meta.passes}
+    return env, open_policy(workspace, config.baseline, meta), collection
+
+
+@lru_cache(maxsize=1)
+def _opened(folder: Path, config: str) -> "tuple[Environment, Policy, Collection]":
+    """Returns what `_open` does of a workspace's folder and a config as JSON, once in a process."""
+    return _open(Workspace(folder), CollectConfig.model_validate_json(config))
+
+
+def _played(folder: Path, config: str, span: tuple[int, int]) -> "tuple[Rows, Rows, Rows]":
+    """Returns what sessions first..first + n of the `span` (first, n) bring."""
+    from mtf_engine.environments.collect import play_sessions
+
+    return play_sessions(*_opened(folder, config), span)
 
 
 def _counted(job: Job, batches: Iterable[Tables], sessions: list[int]) -> Iterator[Tables]:

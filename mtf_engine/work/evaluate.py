@@ -1,6 +1,9 @@
 """Evaluations: scores of policies for the registry, and what is drawn of them in a file of its own."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -10,7 +13,7 @@ from mtf_engine.evaluation.off_policy import OffPolicyEstimate, OffPolicyRows, O
 from mtf_engine.logs.datasets import Dataset
 from mtf_engine.logs.held_out import held_out_sessions
 from mtf_engine.logs.narrowing import refuse_narrowed
-from mtf_engine.logs.schema import DatasetMeta
+from mtf_engine.logs.schema import DatasetMeta, UserShare
 from mtf_engine.logs.splits import TEST, VALIDATION
 from mtf_engine.policies.fixed import fixed_action
 from mtf_engine.questions.differences import differs
@@ -18,15 +21,22 @@ from mtf_engine.registry import REGRESSION, is_fixed, is_trained
 from mtf_engine.runs import files
 from mtf_engine.runs.executor import submit
 from mtf_engine.runs.kind import RunKind
+from mtf_engine.runs.spread import spread
 from mtf_engine.runs.storage import load_policy, open_critics, open_dataset, open_policy, training_rows
 from mtf_engine.runs.worker import Job
-from mtf_engine.spec import FusionSpec, Seed, Spec, Threads
+from mtf_engine.spec import FusionSpec, Seed, Spec, Threads, Workers
 from mtf_engine.workspace import Workspace
 
 if TYPE_CHECKING:
     from mtf_engine.evaluation.calibration import Calibration
+    from mtf_engine.evaluation.scored import Scored
     from mtf_engine.policies.networks import CriticEnsemble
     from mtf_engine.policies.policy import Policy
+
+SHARE_ROWS = 2_000_000
+"""Impressions that are read at once, so that a larger log asks for no more memory."""
+WORTH_SPREADING = 4_000_000
+"""Impressions: of fewer, other processes are not ready before one has scored them."""
 
 
 class EvaluateConfig(Spec):
@@ -38,6 +48,7 @@ class EvaluateConfig(Spec):
     off_policy: OffPolicySettings | None = Field(default=None, description="also by off-policy evaluation")
     seed: Seed = 0
     n_threads: Threads = 1
+    n_workers: Workers = 1
 
 
 def submit_evaluate(
@@ -48,6 +59,7 @@ def submit_evaluate(
     seed: int = 0,
     floors: bool = True,
     off_policy: OffPolicySettings | None = None,
+    n_workers: int = 1,
     name: str | None = None,
     parent_id: str | None = None,
 ) -> str:
@@ -72,6 +84,7 @@ def submit_evaluate(
             "seed": seed,
             "floors": floors,
             "off_policy": off_policy,
+            "n_workers": n_workers,
         },
     )
     return submit(
@@ -87,7 +100,7 @@ def submit_evaluate(
 
 def evaluate(job: Job, config: EvaluateConfig) -> dict[str, Any]:
     """Scores policies on a dataset, and asks their critics what they make of the log they never saw."""
-    from mtf_engine.evaluation import evaluate as score
+    from mtf_engine.evaluation.evaluate import evaluation
     from mtf_engine.evaluation.floors import floors
 
     dataset = open_dataset(job.workspace, config.dataset_id)
@@ -103,7 +116,8 @@ def evaluate(job: Job, config: EvaluateConfig) -> dict[str, Any]:
     }
     held_out, estimates = _off_policy(dataset, {name: policies[name] for name in config.policies}, config)
     critics = {name: found for name in config.policies if (found := open_critics(job.workspace, name))}
-    result = score(policies, dataset.evaluation_rows(), seed=config.seed, critics=critics)
+    parts = _scored(job, dataset, policies, tuple(critics), config.n_workers)
+    result = evaluation(policies, parts, seed=config.seed, critics=critics)
     calibrations = {
         name: calibrated
         for name, asked in critics.items()
@@ -127,6 +141,38 @@ def evaluate(job: Job, config: EvaluateConfig) -> dict[str, Any]:
     result = result.model_copy(update={**more, "policies": tuple(told)})
     sealed.write(job.folder / files.EVALUATION, result.model_dump_json().encode())
     return result.summary()
+
+
+def _scored(
+    job: Job, dataset: Dataset, policies: "Mapping[str, Policy]", critics: tuple[str, ...], n_workers: int
+) -> "list[Scored]":
+    """Returns what the policies do on the rows of the dataset, read share by share."""
+    from mtf_engine.evaluation.scored import parts_of
+
+    size = dataset.evaluation_size()
+    of = parts_of(size)
+    n_shares = min(of, max(-(-size // SHARE_ROWS), n_workers if size > WORTH_SPREADING else 1))
+    edges = [of * i // n_shares for i in range(n_shares + 1)]
+    shares = [UserShare(first, stop, of) for first, stop in pairwise(edges)]
+    work = partial(_scored_share, dataset, policies, critics)
+    spreads = n_workers > 1 and n_shares > 1
+    found: list[Scored] = []
+    with closing(
+        spread(work, shares, n_workers) if spreads else (work(share) for share in shares)
+    ) as results:
+        for i, result in enumerate(results, 1):
+            found += result
+            if n_shares > 1:
+                job.progress(i, n_shares)
+    return found
+
+
+def _scored_share(
+    dataset: Dataset, policies: "Mapping[str, Policy]", critics: tuple[str, ...], share: UserShare
+) -> "list[Scored]":
+    from mtf_engine.evaluation.scored import scored
+
+    return scored(policies, dataset.evaluation_rows(share=share), share.of, critics)
 
 
 def _off_policy(

@@ -88,11 +88,11 @@ def _instant_reward(workspace: Workspace, dataset_id: str, config: Mapping[str, 
 
 
 def _collection(workspace: Workspace, log: DatasetRow) -> dict[str, Any]:
-    """Returns how a log was collected; of logs that were joined, the first; of a narrowed one, the log it is of."""
+    """Returns how a log was collected: of joined ones the first, of a narrowed or sharded one the log it is of."""
     run = workspace.registry.run(log.run_id) if log.run_id else None
     if run is not None and run.kind == "join":
         return _collection(workspace, workspace.dataset(run.config["datasets"][0]))
-    if run is not None and run.kind == "narrow":
+    if run is not None and run.kind in ("narrow", "shard"):
         return _collection(workspace, workspace.dataset(run.config["source"]))
     if run is None or run.kind != "collect":
         raise Refusal(f"{log.name} was not collected from an environment here; set fitness=weighted_gauc")

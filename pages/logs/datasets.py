@@ -12,7 +12,8 @@ from mtf_engine.logs.shift import drift
 from mtf_engine.permissions import Action
 from mtf_engine.questions import dependents
 from mtf_engine.registry import DatasetRow
-from pages.logs import _coverage, _export_log, _log_tables, _rewards, _teaching
+from mtf_engine.runs.storage import delete_dataset
+from pages.logs import _coverage, _export_log, _log_tables, _rewards, _shards, _teaching
 from pages.shared import access, dataset_charts, follow, links, loaders, needed, places, words
 from pages.shared.counting import Aggregate, counted
 from pages.shared.exhibit import csv_download, described, exhibit, shares
@@ -55,7 +56,7 @@ def show_deletion(row: DatasetRow) -> None:
     sure = st.checkbox("I know that this cannot be undone.", key=f"sure to delete {row.id}")
     if access.button(Action.DELETE_DATASET, "Delete for good", type="primary", disabled=not sure):
         with follow.refusals():
-            loaders.workspace().delete_dataset(row.id)
+            delete_dataset(loaders.workspace(), row.id)
             links.forget("dataset")
             st.rerun()
 
@@ -67,6 +68,8 @@ def show_ways(row: DatasetRow) -> None:
             st.page_link("pages/train/start.py", label="Train on it →", query_params=query)
         with st.popover("Export…"):
             _export_log.show(row)
+        with st.popover("Parquet…"):
+            _shards.show(row)
         with st.popover("Delete…"):
             show_deletion(row)
 
@@ -171,6 +174,7 @@ def show_quality(row: DatasetRow, others: dict[str, DatasetRow]) -> None:
         return
     show_counts(quality)
     show_left_out(row)
+    _shards.show_place(row)
     show_spread(quality)
     show_columns(row, quality)
     show_command(row)

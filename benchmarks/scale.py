@@ -1,0 +1,174 @@
+"""Collection and evaluation as logs grow, by one process and by several: seconds, rows a second, memory.
+
+    python benchmarks/scale.py [--sessions 10000 40000] [--workers 1 2] [--repeats 1] [--write]
+
+Each is the run that the command line starts, in a workspace of its own; its seconds are the registry's. Runs by 1 and
+by several processes alternate, and the fastest of the repeats counts. On a machine that others use too, what tells more
+than seconds is the processor time of all its processes, and of the busiest: an idle machine with a core for each needs
+little more than the latter. Peak memory is what all processes of a run hold at once that the machine cannot take back
+(Linux). With `--write` the table goes into docs/scale.md.
+
+Exits with 1 where a log or a result by several processes is not, bit for bit, that of one.
+"""
+
+import argparse
+import hashlib
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from mtf_engine.registry import RunRow
+from mtf_engine.runs import executor, files
+from mtf_engine.work.collect import submit_collect
+from mtf_engine.work.evaluate import submit_evaluate
+from mtf_engine.workspace import Workspace
+
+PAGE = Path(__file__).parent.parent / "docs/scale.md"
+START, END = "<!-- scale: written by benchmarks/scale.py --write -->", "<!-- end of scale -->"
+HEAD = "| work | sessions | rows | processes | seconds | rows a second | CPU s | busiest CPU s | peak MiB |"
+POLICIES = ("baseline", "head:click", "head:like", "random:1")
+SECONDS_BETWEEN_LOOKS = 0.05
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run took; `result` is a hash of what came out."""
+
+    seconds: float
+    cpu: float
+    busiest: float
+    peak_mb: float
+    n_rows: int
+    result: str
+
+
+Told = Callable[[RunRow], tuple[int, str]]
+"""Returns how many rows a completed run had, and a hash of its result."""
+Work = Callable[[Workspace, int, int], tuple[str, Told]]
+"""Starts a run for so many sessions by so many processes; returns its id, and what tells of it."""
+
+
+def collection(workspace: Workspace, n_sessions: int, n_workers: int) -> tuple[str, Told]:
+    """Collects a baseline log of `n_sessions`, which is test rows alone; rows are its impressions."""
+    run_id = submit_collect(
+        workspace, env="session:feed", explore="baseline", n_sessions=n_sessions, seed=1, n_workers=n_workers,
+        name=f"{n_sessions} by {n_workers}",
+    )  # fmt: skip
+
+    def told(run: RunRow) -> tuple[int, str]:
+        row = workspace.dataset(str(run.dataset_id))
+        return row.n_impressions, row.content_hash
+
+    return run_id, told
+
+
+def evaluation(workspace: Workspace, n_sessions: int, n_workers: int) -> tuple[str, Told]:
+    """Evaluates POLICIES on the newest log of `n_sessions`."""
+    logs = (row for row in workspace.registry.datasets() if row.name.startswith(f"{n_sessions} by"))
+    log = max(logs, key=lambda row: row.created_at)
+    run_id = submit_evaluate(workspace, POLICIES, log.id, floors=False, n_workers=n_workers)
+
+    def told(run: RunRow) -> tuple[int, str]:
+        content = (workspace.run_dir(run.id) / files.EVALUATION).read_bytes()
+        return log.n_impressions, hashlib.sha256(content.replace(log.id.encode(), b"")).hexdigest()
+
+    return run_id, told
+
+
+WORKS: dict[str, Work] = {"collect": collection, "evaluate": evaluation}
+
+
+def measured(workspace: Workspace, start: Callable[[], tuple[str, Told]]) -> Cost:
+    """Returns what a run took, all its processes together."""
+    run_id, told = start()
+    cpu: dict[int, float] = {}
+    peak = 0.0
+    for (run,) in executor.watch(workspace, run_id, poll_seconds=0.0):
+        held = 0.0
+        for process in _processes(run.pid):
+            with suppress(psutil.Error, OSError):
+                spent = process.cpu_times()
+                cpu[process.pid] = spent.user + spent.system
+                held += _anonymous_mb(process.pid)
+        peak = max(peak, held)
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    run = executor.completed(workspace, run)
+    n_rows, result = told(run)
+    return Cost(run.seconds or 0.0, sum(cpu.values()), max(cpu.values(), default=0.0), peak, n_rows, result)
+
+
+def _processes(pid: int | None) -> Iterator[psutil.Process]:
+    with suppress(psutil.Error):
+        worker = psutil.Process(pid)
+        yield from (worker, *worker.children(recursive=True))
+
+
+def _anonymous_mb(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+
+
+def main(folder: Path, options: argparse.Namespace) -> int:
+    """Prints the table; returns the exit code."""
+    workspace, lines, same = Workspace(folder), [HEAD, f"|---{'|--:' * 8}|"], True
+    found: dict[tuple[str, int, int], Cost] = {}
+    print("\n".join(lines))
+    for n_sessions in options.sessions:
+        for name, work in WORKS.items():
+            for n_workers in options.workers * options.repeats:
+                cost = measured(workspace, partial(work, workspace, n_sessions, n_workers))
+                found.setdefault((name, n_sessions, n_workers), cost)
+                best = min(found[name, n_sessions, n_workers], cost, key=lambda cost: cost.seconds)
+                found[name, n_sessions, n_workers] = best
+            costs = {n: found[name, n_sessions, n] for n in options.workers}
+            same &= len({cost.result for cost in costs.values()}) == 1
+            for n, cost in costs.items():
+                lines.append(_line(name, n_sessions, n, cost))
+                print(lines[-1], flush=True)
+    lines += ["", *_slopes(found)]
+    print("\n".join(lines[-2:]))
+    if options.write:
+        table = "\n".join(lines)
+        before, _, rest = PAGE.read_text().partition(START)
+        PAGE.write_text(f"{before}{START}\n{table}\n{END}{rest.partition(END)[2]}")
+    return not same
+
+
+def _line(name: str, n_sessions: int, n_workers: int, cost: Cost) -> str:
+    cells = (
+        name, f"{n_sessions:,}", f"{cost.n_rows:,}", n_workers, f"{cost.seconds:.1f}",
+        f"{cost.n_rows / cost.seconds:,.0f}", f"{cost.cpu:.1f}", f"{cost.busiest:.1f}", f"{cost.peak_mb:,.0f}",
+    )  # fmt: skip
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _slopes(found: dict[tuple[str, int, int], Cost]) -> Iterator[str]:
+    """Yields by how much memory and processor time of each work grow with the rows."""
+    told = []
+    for name, n_workers in dict.fromkeys((name, n_workers) for name, _, n_workers in found):
+        costs = [cost for (of, _, n), cost in found.items() if (of, n) == (name, n_workers)]
+        low, high = (choose(costs, key=lambda cost: cost.n_rows) for choose in (min, max))
+        if high.n_rows > low.n_rows:
+            millions = (high.n_rows - low.n_rows) / 1e6
+            cpu, memory = (high.cpu - low.cpu) / millions, (high.peak_mb - low.peak_mb) / millions
+            told.append(f"{name} by {n_workers}: {cpu:.1f} CPU seconds and {memory:.0f} MiB")
+    yield f"A million rows more take {'; '.join(told)}." if told else "One size alone tells no slope."
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sessions", type=int, nargs="+", default=[10_000, 40_000])
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--write", action="store_true", help="put the table into docs/scale.md, too")
+    with tempfile.TemporaryDirectory() as folder:
+        sys.exit(main(Path(folder), parser.parse_args()))

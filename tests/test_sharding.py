@@ -1,0 +1,204 @@
+"""Datasets in Parquet promise: the rows and figures of one file, whoever wrote which buckets, and all or nothing."""
+
+import os
+import shutil
+import socket
+import subprocess
+from dataclasses import fields
+from urllib.request import urlopen
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from mtf_engine.evaluation import evaluate
+from mtf_engine.exploration.coverage_counts import count_coverage, read_logged_actions
+from mtf_engine.logs import buckets
+from mtf_engine.logs.buckets import MANIFEST, N_BUCKETS
+from mtf_engine.logs.datasets import TABLES, Dataset
+from mtf_engine.logs.schema import UserShare
+from mtf_engine.logs.sharding import finish, place_of, shares, write_buckets
+from mtf_engine.runs.doctor import examine
+from mtf_engine.runs.executor import completed, watch
+from mtf_engine.runs.repair import repair
+from mtf_engine.runs.storage import delete_dataset, live_policy, open_dataset
+from mtf_engine.spec import Refusal
+from mtf_engine.work.shard import submit_shard
+from tests.test_datasets import tables, written
+from tests.waiting import wait_until
+
+
+def sharded(source, folder, dataset_id="p", n_writers=1, url=""):
+    place = place_of(folder, dataset_id, url)
+    found = [shard for share in shares(n_writers) for shard in write_buckets(source, place, share)]
+    ledger = finish(folder, dataset_id, source.meta, source, found[::-1], place)
+    return Dataset.open(folder / f"{dataset_id}.parquet", ledger)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Returns a log as one file and as a folder, of 40 sessions, some test rows and some cut off."""
+    folder = tmp_path_factory.mktemp("pair")
+    lengths = [1 + i % 4 for i in range(40)]
+    batch = tables(lengths, truncated=(1, 4), candidates=True)
+    batch.requests["split"][::7] = "test"
+    batch.impressions["user_id"] = np.repeat(batch.requests["user_id"], 2)
+    source = written(folder, batch)
+    return source, sharded(source, folder)
+
+
+def test_the_folder_has_the_same_rows_and_types(pair):
+    source, folder = pair
+    assert folder.tables == source.tables == list(TABLES)
+    for table in TABLES:
+        rows = f"SELECT * FROM {table} ORDER BY ALL"
+        assert folder.table(rows).equals(source.table(rows))
+    assert (folder.n_requests, folder.n_impressions, folder.n_users) == (
+        source.n_requests, source.n_impressions, source.n_users,
+    )  # fmt: skip
+    assert folder.meta == source.meta and folder.splits == source.splits
+
+
+def test_the_content_hash_is_the_same_whoever_writes_which_buckets(pair, tmp_path):
+    source, folder = pair
+    other = sharded(source, tmp_path, n_writers=3)
+    assert other.content_hash == folder.content_hash == folder.recompute_content_hash()
+    batch = tables([2, 1, 3], seed=8)
+    assert sharded(written(tmp_path, batch), tmp_path, "q").content_hash != folder.content_hash
+
+
+def test_trainings_and_evaluations_read_the_same(pair):
+    source, folder = pair
+    for split in ("train", "test"):
+        found, expected = (dataset.known_steps(split)[:] for dataset in (folder, source))
+        assert len(expected) > 3
+        for name in ("observations", "actions", "lower", "rewards", "terminals", "sessions"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    rows, like = folder.evaluation_rows(), source.evaluation_rows()
+    for field in fields(rows):
+        np.testing.assert_array_equal(getattr(rows, field.name), getattr(like, field.name))
+    shared = [folder.evaluation_rows(share=UserShare(first, first + 4, 8)) for first in (0, 4)]
+    assert sum(len(some.request) for some in shared) == len(like.request)
+    counts = [count_coverage(read_logged_actions(dataset.parts, 16), None) for dataset in (folder, source)]
+    assert counts[0] == counts[1]
+    policy = {"baseline": live_policy(source.meta)}
+    assert evaluate(policy, rows) == evaluate(policy, like)
+
+
+def test_a_missing_a_damaged_and_a_changed_file_are_named(pair, tmp_path):
+    source, _ = pair
+    dataset = sharded(source, tmp_path)
+    assert dataset.changed_files() == []
+    path = min(dataset.path.glob("impressions-*.parquet"))
+    content = path.read_bytes()
+    for bad in (None, content[:-9], content[:-4] + b"1RAP"):
+        path.unlink() if bad is None else path.write_bytes(bad)
+        with pytest.raises(Refusal, match=rf"p.parquet.*{path.name}") as refused:
+            Dataset.open(dataset.path).query("SELECT sum(reward) FROM impressions")
+        assert "restore it" in str(refused.value) and "\n" not in str(refused.value)
+        path.write_bytes(content)
+    changed = pq.read_table(path)
+    pq.write_table(changed.set_column(0, "request_id", pc.add(changed["request_id"], 1)), path)
+    dataset._folder._check_sizes = lambda: None  # as another file of the same size
+    assert dataset.changed_files() == [f"p.parquet/{path.name}"]
+    manifest = dataset.path / MANIFEST
+    manifest.write_bytes(manifest.read_bytes().replace(b'"n_rows": 1', b'"n_rows": 2'))
+    with pytest.raises(Refusal, match=r"manifest.json is damaged"):
+        Dataset.open(dataset.path)
+
+
+def test_a_folder_is_there_with_its_manifest_or_not_at_all(pair, tmp_path):
+    source, _ = pair
+    place = place_of(tmp_path, "p", "")
+    found = write_buckets(source, place, (0, N_BUCKETS))
+    assert [path.name for path in tmp_path.iterdir()] == [".p.tmp.parquet"]
+    finish(tmp_path, "p", source.meta, source, found, place)
+    assert [path.name for path in tmp_path.iterdir()] == ["p.parquet"]
+
+
+def test_a_workspace_shards_examines_repairs_and_deletes_a_dataset(small_workspace, tmp_path):
+    shutil.copytree(small_workspace.path, tmp_path / "w")
+    workspace = type(small_workspace)(tmp_path / "w")
+    source = workspace.registry.datasets()[0]
+    *_, (run,) = watch(workspace, submit_shard(workspace, source.id, name="in parquet"))
+    run = completed(workspace, run)
+    row = workspace.dataset("in parquet")
+    assert run.result["files"] == open_dataset(workspace, row.id).n_files > 1
+    assert examine(workspace)["ledger_mismatches"] == examine(workspace)["orphans"] == []
+    path = max(workspace.dataset_path(row.id).glob("requests-*"))
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    (sentence,) = examine(workspace)["ledger_mismatches"]
+    assert row.id in sentence and path.name in sentence
+    path.write_bytes(content)
+    workspace.registry.delete_dataset(row.id)
+    assert repair(workspace.path)["datasets_added"] == [row.id]
+    assert workspace.dataset(row.id).content_hash == row.content_hash
+    delete_dataset(workspace, row.id)
+    assert not [*workspace.datasets_dir.glob(f"*{row.id}*")]
+
+
+def test_a_place_that_is_none_is_refused(small_workspace):
+    source = small_workspace.registry.datasets()[0].id
+    for place in ("/tmp/x", "s3://", "s3://a*b/c", "http://x"):
+        with pytest.raises(Refusal, match="s3://BUCKET/PREFIX"):
+            submit_shard(small_workspace, source, name="x", to=place)
+
+
+@pytest.fixture
+def s3(monkeypatch):
+    """Starts an S3 server on this machine, and lets the environment name it."""
+    program = os.environ.get("MTF_MOTO_SERVER") or shutil.which("moto_server")
+    if not program:
+        pytest.skip(
+            "needs an S3 server: pip install 'moto[server]', or name its moto_server in MTF_MOTO_SERVER"
+        )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    running = subprocess.Popen(
+        [program, "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "test")
+        wait_until(lambda: _answers(port), "the server answers")
+        yield running
+    finally:
+        running.kill()
+        running.wait()
+
+
+def _answers(port):
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/moto-api/"):
+            return True
+    except OSError:
+        return False
+
+
+def test_files_on_a_server_are_read_like_those_here_and_deleted(s3, pair, tmp_path):
+    source, folder = pair
+    files = buckets.filesystem("s3://logs")
+    type(files)(endpoint_override=os.environ["AWS_ENDPOINT_URL"], allow_bucket_creation=True).create_dir(
+        "logs"
+    )
+    dataset = sharded(source, tmp_path, n_writers=2, url="s3://logs/of/mine")
+    assert not [*dataset.path.glob("*-*.parquet")]
+    assert dataset.place == "s3://logs/of/mine/p.parquet" and dataset.content_hash == folder.content_hash
+    for table in TABLES:
+        rows = f"SELECT * FROM {table} ORDER BY ALL"
+        assert dataset.table(rows).equals(source.table(rows))
+    assert dataset.changed_files() == []
+    first = next(shard.name for shard in dataset._folder.manifest.shards if shard.table == "requests")
+    files.delete_file(f"logs/of/mine/p.parquet/{first}")
+    with pytest.raises(Refusal, match=first):
+        dataset.query("SELECT sum(reward) FROM requests")
+    buckets.remove(dataset.place)
+    assert not files.get_file_info("logs/of/mine/p.parquet").size
+    s3.kill()
+    s3.wait()
+    with pytest.raises(Refusal, match="AWS_ENDPOINT_URL"):
+        buckets.remove(dataset.place)
