@@ -6,7 +6,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PYTHON) -m pytest
 WORKERS ?= 2
 DEMO := data/demo
 
-.PHONY: help demo app test fast slow test-range check lock audit format docs
+.PHONY: help demo app test fast slow cluster-test test-range check lock audit format docs
 help:
 	@echo "make demo    install, fill a demo workspace, open the dashboard on http://localhost:8501"
 	@echo "make app     open the dashboard on your workspace (MTF_WORKSPACE, else data/)"
@@ -17,6 +17,7 @@ help:
 	@echo "make lock    write requirements.txt and requirements-dev.txt from pyproject.toml (UPGRADE=--upgrade: newest)"
 	@echo "make audit   known vulnerabilities of the locked packages, or a line that their data was not reached"
 	@echo "make slow    the tests that need longer than minutes"
+	@echo "make cluster-test  install Ray, start two nodes of it and PostgreSQL, kill nodes and workers"
 	@echo "make format  rewrite the code in the house's format"
 	@echo "make docs    write the reference, the log format, its mapping's schema and the map of rooms from the code"
 
@@ -29,15 +30,18 @@ app: $(VENV)/app.stamp
 
 test: $(VENV)/dev.stamp
 	$(PYTHON) tests/browser.py
-	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not slow"
+	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not slow and not cluster"
 
 fast: $(VENV)/dev.stamp
-	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not slow and not browser"
+	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not slow and not browser and not cluster"
 
 slow: $(VENV)/dev.stamp
 	$(PYTHON) tests/browser.py
 	$(PYTEST) -m slow
-	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not slow and not browser" --hypothesis-profile searching
+	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not slow and not browser and not cluster" --hypothesis-profile searching
+
+cluster-test: $(VENV)/cluster.stamp
+	$(PYTEST) -m cluster tests/test_cluster.py
 
 check: $(VENV)/dev.stamp
 	$(PYTHON) -m ruff format --check .
@@ -76,3 +80,7 @@ $(VENV)/dev.stamp: requirements-dev.txt pyproject.toml | $(PYTHON)
 	$(PYTHON) -m pip install -r requirements-dev.txt
 	$(PYTHON) -m pip install --no-deps --editable .
 	touch $(VENV)/app.stamp $@
+
+$(VENV)/cluster.stamp: $(VENV)/dev.stamp
+	$(PYTHON) -m pip install --constraint requirements-dev.txt --editable ".[ray]"
+	touch $@

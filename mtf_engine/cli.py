@@ -4,6 +4,7 @@ Every command is a thin way into the engine, imported inside the command: torch 
 and most commands need neither.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -53,12 +54,29 @@ def options(
         Path | None,
         typer.Option(metavar="DIR", help="Folder of datasets and runs; else MTF_WORKSPACE, else data/."),
     ] = None,
+    executor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Where runs work: local, or ray://HOST:8265 of a Ray cluster; else MTF_EXECUTOR, else local.",
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure", help="Take a Ray cluster that wants no token, as MTF_EXECUTOR_INSECURE=1 does."
+        ),
+    ] = False,
     json: Json = False,
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Opens the session that every command gets. What it writes is as private as its workspace."""
+    if executor is not None:
+        os.environ["MTF_EXECUTOR"] = executor
+    if insecure:
+        os.environ["MTF_EXECUTOR_INSECURE"] = "1"
     keep_private(workspace_path(workspace))
     context.obj = Session(workspace, json)
 

@@ -46,6 +46,32 @@ LIBRARIES = {os.strerror(code): told for code, told in KERNEL.items()} | {
 """What libraries that keep no error number write into their messages."""
 
 
+_guards: list[Callable[[], None]] = []
+_mark = ""
+
+
+@contextmanager
+def guarded(check: Callable[[], None], mark: str = "") -> Iterator[None]:
+    """Has `check` asked, until the end of the block, before this process adds to a file or gives it its name.
+
+    It does not return where the process may not. Temp files get the `mark`, where others may write the same file.
+    """
+    global _mark  # noqa: PLW0603 (a process is one worker)
+    before, _mark = _mark, mark or _mark
+    _guards.append(check)
+    try:
+        yield
+    finally:
+        _guards.remove(check)
+        _mark = before
+
+
+def check_guards() -> None:
+    """Returns only where this process may still write: asked once a file is open, and before it is changed."""
+    for check in _guards:
+        check()
+
+
 class NoRoom(OSError):
     """A disk, or a quota of it, without room for `filename`; `told` says what that needs, and what is free."""
 
@@ -73,7 +99,7 @@ def keep_private(folder: Path) -> None:
 
 def temp_of(path: Path) -> Path:
     """Returns where `write_atomically` writes what is to be `path`; who is stopped leaves it."""
-    return path.with_name(f".{path.name}.tmp")
+    return path.with_name(f".{path.name}.tmp{_mark}")
 
 
 def write_atomically(path: Path, content: bytes, temp: Path | None = None, mode: int | None = None) -> None:
@@ -100,6 +126,7 @@ def appear(temp: Path, path: Path) -> None:
     """
     for one in (temp, *temp.rglob("*")):
         settle(one)
+    check_guards()
     temp.replace(path)
     settle(path.parent)
 
@@ -121,6 +148,7 @@ def room_for(path: Path, *temps: Path, n_bytes: int | None = None) -> Iterator[N
     except NoRoom:
         raise
     except Exception as error:
+        check_guards()  # what failed may be of another process by now, and whoever cleans up must not
         if not is_full(error):
             raise
         held = sum(

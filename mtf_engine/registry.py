@@ -6,10 +6,11 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -34,9 +35,15 @@ T = TypeVar("T")
 BASELINE = "baseline"
 ANY: Literal["any"] = "any"
 Seen = datetime | None | Literal["any"]
+ASLEEP_SECONDS = 20.0
+"""Until a server undoes a change that whoever makes it does not go on with."""
 LIVE, CANDIDATE = "live", "candidate"
 """Aliases of policies: what the team last made live, and what waits for its decision."""
 BEST = "@best"
+LOCAL = "local"
+"""The executor whose workers are processes of the machine that starts them."""
+PRIVATE = {"pid", "cancel_requested_at", "queued_at", "told_end", "submission_id", "heartbeat_at"}
+"""Of a run, what the command line does not show."""
 EXAMPLE_URL = "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
 POLICY_KINDS = ("train", "policy")
 """Kinds of runs that have a policy of their own: trainings, and policies imported from a bundle."""
@@ -93,6 +100,11 @@ class RunRow(Spec):
     it: code, versions, threads, peak memory, the dataset's hash. A run with a `parent_id` is a part of that run,
     done in the parent's process, or put to work by a parent that only `coordinates` its parts. `told_end` is when the
     end was that a notice was last sent of, and `person` who started it, where somebody was logged in.
+
+    `executor` is who starts its worker, `host` the machine that this works on, and `attempt` the number of the
+    worker that may write: a later one's predecessors may not. `submission_id` is what the executor calls that
+    attempt, from when it was handed over, and `heartbeat_at` the last sign of life of a worker that is not local, by
+    the registry's clock.
     """
 
     id: str
@@ -125,6 +137,16 @@ class RunRow(Spec):
     coordinates: bool = False
     told_end: datetime | None = None
     person: str | None = None
+    executor: str = LOCAL
+    host: str | None = None
+    attempt: int = 0
+    submission_id: str | None = None
+    heartbeat_at: datetime | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether its worker is a process of the machine that starts it, or was."""
+        return self.executor == LOCAL
 
     @property
     def seconds(self) -> float | None:
@@ -153,7 +175,7 @@ class RunRow(Spec):
 
     def public(self) -> dict[str, Any]:
         """Returns what the command line shows of a run: no process id, and no folder of this machine."""
-        shown = self.model_dump(mode="json", exclude={"pid", "cancel_requested_at", "queued_at", "told_end"})
+        shown = self.model_dump(mode="json", exclude=PRIVATE)
         config = {name: _folder_free(value) for name, value in shown.pop("config").items()}
         return {"run_id": shown.pop("id"), **shown, "config": config, "seconds": self.seconds}
 
@@ -223,6 +245,10 @@ def _folder_free(value: Any) -> Any:
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
+def _not_held(run_id: str) -> NoReturn:
+    raise AssertionError(f"this registry holds no attempt of {run_id}")
+
+
 def _changed(table: str, name: str, at: datetime | None) -> Refusal:
     """Returns why nothing was stored under a name: somebody else was faster."""
     what = "was deleted" if at is None else f"was stored by somebody else at {at:%Y-%m-%d %H:%M:%S} UTC"
@@ -245,6 +271,8 @@ def _engine(url: str, read_only: bool) -> sa.Engine:
         sa.event.listen(engine, *opened)
     else:
         engine = sa.create_engine(named, pool_pre_ping=True)
+        if named.get_backend_name() == "postgresql":
+            sa.event.listen(engine, "connect", _configure_postgresql)
         os.register_at_fork(after_in_child=partial(engine.dispose, close=False))
     sa.event.listen(engine, "handle_error", _tell)
     return engine
@@ -272,6 +300,8 @@ class Registry:
         self, url: str, read_only: bool = False, person: str | None = None, look_only: bool = False
     ) -> None:
         self.person, self.look_only = person, look_only
+        self._attempts: Mapping[str, int] = {}
+        self._lost: Callable[[str], NoReturn] = _not_held
         try:
             self._engine = _engine(url, read_only)
         except (sa.exc.ArgumentError, ValueError):
@@ -283,6 +313,35 @@ class Registry:
             ) from None
         with self._engine.begin() as connection:
             check_columns(connection) if read_only or look_only else upgrade(connection)
+
+    def of_worker(self, attempts: Mapping[str, int], lost: Callable[[str], NoReturn]) -> "Registry":
+        """Returns the registry as a worker writes it: only while its `attempts`, by run, are those that may.
+
+        Each change holds their rows, so that nobody takes a run over within it. `lost` is told which run is no
+        longer the worker's, and does not return.
+        """
+        own = copy(self)
+        own._attempts, own._lost = attempts, lost
+        return own
+
+    def clock(self) -> datetime:
+        """Returns the present by the clock that all machines share: a server's, or that of the file's machine."""
+        if self._engine.dialect.name == "sqlite":
+            return now()
+        with self._engine.connect() as connection:
+            return connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one().astimezone(UTC)
+
+    def beat(self, run_id: str, attempt: int) -> bool:
+        """Records a sign of life; returns whether the attempt is still the one that may write."""
+        ours = (RUNS.c.id == run_id, RUNS.c.attempt == attempt, RUNS.c.state == RunState.RUNNING)
+        return self._execute(sa.update(RUNS).where(*ours).values(heartbeat_at=self.clock())) == 1
+
+    def claim(self, run: RunRow, attempt: int, submission_id: str) -> bool:
+        """Returns whether it is for the caller to hand the next `attempt` of a queued `run` over, under that id."""
+        ours = (RUNS.c.id == run.id, RUNS.c.attempt == run.attempt, RUNS.c.state == RunState.QUEUED)
+        claimed = dict(attempt=attempt, submission_id=submission_id, heartbeat_at=self.clock())
+        claimed |= dict(host=None, error=None)
+        return self._execute(sa.update(RUNS).where(*ours).values(claimed)) == 1
 
     def add_dataset(self, row: DatasetRow) -> None:
         """Adds `row`, in place of one with the same id (an import that was resumed)."""
@@ -347,9 +406,16 @@ class Registry:
             raise Refusal(f"there is no run {run_id!r}; `runs list` shows those there are")
         return rows[0]
 
-    def update_run(self, run_id: str, *expected: RunState, **values: Any) -> bool:
-        """Sets columns of a run, provided it is in one of the `expected` states; returns whether it was."""
+    def update_run(
+        self, run_id: str, *expected: RunState, of_attempt: int | None = None, **values: Any
+    ) -> bool:
+        """Sets columns of a run, provided it is in one of the `expected` states; returns whether it was.
+
+        With `of_attempt`, provided too that this is still the number of its attempt.
+        """
         statement = sa.update(RUNS).where(RUNS.c.id == run_id).values(values)
+        if of_attempt is not None:
+            statement = statement.where(RUNS.c.attempt == of_attempt)
         if expected:
             statement = statement.where(RUNS.c.state.in_(expected))
         return self._execute(statement) == 1
@@ -492,6 +558,10 @@ class Registry:
         if self.look_only:
             raise Refusal("you may look here, and change nothing; ask whoever runs this for the role editor")
         with self._engine.begin() as connection:
+            for run_id, attempt in self._attempts.items():
+                ours = (RUNS.c.id == run_id, RUNS.c.attempt == attempt, RUNS.c.state == RunState.RUNNING)
+                if not connection.execute(sa.update(RUNS).where(*ours).values(attempt=attempt)).rowcount:
+                    self._lost(run_id)
             yield connection
 
     def _execute(self, statement: sa.Executable) -> int:
@@ -512,6 +582,12 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
     connection.execute("PRAGMA busy_timeout = 60000")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
+
+
+def _configure_postgresql(connection: Any, _record: object) -> None:
+    """Ends a connection that does nothing amid a change: a process that is stopped there would hold up all others."""
+    connection.execute(f"SET idle_in_transaction_session_timeout = '{ASLEEP_SECONDS:g}s'")
+    connection.commit()
 
 
 def _open_read_only(

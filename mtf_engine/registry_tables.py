@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from mtf_engine.spec import Refusal
 
-VERSION = "0001"
+VERSION = "0002"
 """The newest revision in `registry_versions`; tables that are at it need no Alembic."""
 ONE_AT_A_TIME = 0x6D7466
 """Number of PostgreSQL's advisory lock of whoever changes the tables."""
@@ -101,6 +101,11 @@ RUNS = sa.Table(
     sa.Column("coordinates", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("told_end", _UTC),
     sa.Column("person", sa.String),
+    sa.Column("executor", sa.String, nullable=False, server_default="local"),
+    sa.Column("host", sa.String),
+    sa.Column("attempt", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("submission_id", sa.String),
+    sa.Column("heartbeat_at", _UTC),
 )
 PLANS = sa.Table(
     "plans",

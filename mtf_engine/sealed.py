@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from mtf_engine.disk import room_for, write_atomically
+from mtf_engine.disk import check_guards, room_for, write_atomically
 from mtf_engine.spec import Refusal
 
 HASHES = "hashes.txt"
@@ -101,6 +101,7 @@ def _add(path: Path, line: bytes) -> None:
     """Adds a line to a file, on the disk afterwards; what a stopped write left without an end is cut off."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
+        check_guards()
         kept = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
         whole = kept.rfind(b"\n") + 1
         if whole < len(kept):

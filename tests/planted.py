@@ -114,8 +114,8 @@ BUGS = {
         "        pass\n", "test_best_step test_training test_train_job"),
     "other_settings_resume": Bug(
         E + "learning/training.py",
-        "if algo.Config.model_validate(saved[\"config\"] | {\"device\": algo.config.device}) != algo.config:", "if False:",
-        "test_training"),
+        "if algo.Config.model_validate(saved[\"config\"] | {\"device\": algo.config.device}) != algo.config:",
+        "if False:", "test_training"),
     "divergence_passes": Bug(
         E + "learning/training.py", "if not math.isfinite(value)]", "if value is None]", "test_training"),
     "the_rule_promotes_what_holds_nothing": Bug(
@@ -175,6 +175,17 @@ GUARDS = {
         E + "workspace.py", "self.path.mkdir(mode=0o700, ", "self.path.mkdir(", "test_registry"),
     "a_new_workspaces_files_are_open": Bug(
         E + "disk.py", "rights = 0o700", "rights = 0o755", "test_cli", "owners_alone"),
+    "a_sleepers_file_appears": Bug(
+        E + "disk.py", "    check_guards()\n    temp.replace(path)\n", "    temp.replace(path)\n", "test_fencing"),
+    "a_sleepers_file_is_added_to": Bug(
+        E + "runs/fencing.py", " for name in GROW if (", " for name in () if (", "test_fencing"),
+    "a_sleeper_writes_to_the_registry": Bug(
+        E + "registry.py", "                    self._lost(run_id)\n", "                    pass\n",
+        "test_registry"),
+    "an_open_cluster_is_taken": Bug(
+        E + "runs/ray_jobs.py", 'if self._is_open() and os.environ.get(INSECURE) != "1":', "if False:", "test_fencing"),
+    "a_process_is_signalled_for_another_machine": Bug(
+        E + "runs/executor.py", "run.host in (None, HOST)", "True", "test_fencing"),
     "a_foreign_host_is_answered": Bug(
         E + "dashboard.py", "        Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),\n", "",
         "test_browser", "foreign_host"),

@@ -55,7 +55,13 @@ WRITERS = {
 }
 """What of the engine a page calls to start, change, decide or delete something, and the action that asks for it."""
 READERS = {
-    *("executor.MAX_WORKING", "executor.completed", "executor.processes", "executor.reconcile"),
+    *(
+        "executor.MAX_WORKING",
+        "executor.completed",
+        "executor.processes",
+        "executor.reconcile",
+        "executor.tail",
+    ),
     *("keeping.LONGEST_NAME",),
     *("review.Choice", "review.decided_case", "review.figure", "review.history", "review.last_entry"),
     *("registry.datasets", "registry.decisions", "registry.deletions", "registry.ends", "registry.part_ids"),

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import sqlalchemy as sa
@@ -13,11 +14,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from mtf_engine import registry_versions
+from mtf_engine import registry, registry_versions
 from mtf_engine.registry import ANY, BASELINE, DatasetRow, DecisionRow, RunRow, RunState, Seen, new_id, now
-from mtf_engine.registry_tables import DECISIONS, DELETIONS, METADATA, VERSION
+from mtf_engine.registry_tables import DECISIONS, DELETIONS, METADATA, RUNS, VERSION
 from mtf_engine.spec import BoundsPlan, Refusal
 from mtf_engine.workspace import Workspace
+from tests import postgres
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -258,6 +261,70 @@ def test_a_workspace_of_an_older_version_keeps_its_runs_and_gets_what_is_new(tmp
     assert again.registry.plans() == []
     assert again.registry.update_run(run.id, best_score=0.5, provenance={"n_threads": 1})
     assert again.registry.run(run.id).best_score == 0.5
+
+
+def test_a_registry_of_the_version_before_keeps_its_runs_on_either_database(workspace: Workspace) -> None:
+    run = run_row(state=RunState.COMPLETED, note="of last month")
+    workspace.registry.add_run(run)
+    with workspace.registry._engine.begin() as older:
+        for column in ("executor", "host", "attempt", "submission_id", "heartbeat_at"):
+            older.execute(sa.text(f"ALTER TABLE runs DROP COLUMN {column}"))
+        older.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
+    again = Workspace(workspace.path).registry
+    assert again.run(run.id) == run and (run.executor, run.attempt) == ("local", 0)
+    again.update_run(run.id, state=RunState.QUEUED)
+    queued = again.run(run.id)
+    assert again.claim(queued, 1, f"{run.id}-1") and not again.claim(queued, 1, f"{run.id}-1")
+    assert not again.beat(run.id, 1), "what waits has no worker yet"
+    assert again.update_run(run.id, RunState.QUEUED, of_attempt=1, state=RunState.RUNNING, host="there")
+    assert again.beat(run.id, 1) and not again.beat(run.id, 0)
+    silent = again.clock() - (again.run(run.id).heartbeat_at or now())
+    assert 0 <= silent.total_seconds() < PATIENCE
+
+
+def test_a_worker_writes_only_while_its_attempt_may(workspace: Workspace) -> None:
+    """On a server and in a file: what it adds, changes or deletes, all or nothing."""
+
+    class Lost(Exception):
+        pass
+
+    def lost(run_id: str) -> NoReturn:
+        raise Lost(run_id)
+
+    run, other = run_row(state=RunState.RUNNING, attempt=1), run_row()
+    workspace.registry.add_runs([run, other])
+    own = workspace.registry.of_worker({run.id: 1}, lost)
+    own.add_dataset(dataset_row("its"))
+    assert own.update_run(other.id, note="its")
+    workspace.registry.update_run(run.id, attempt=2)
+    for write in (
+        lambda: own.add_dataset(dataset_row("too late")),
+        lambda: own.update_run(other.id, note="too late"),
+        lambda: own.delete_dataset(workspace.dataset("its").id),
+        lambda: own.add_run(run_row()),
+    ):
+        with pytest.raises(Lost, match=run.id):
+            write()
+    assert [row.name for row in workspace.registry.datasets()] == ["its"]
+    assert {row.note for row in workspace.registry.runs()} == {"", "its"}
+
+
+def test_whoever_falls_asleep_amid_a_change_holds_nobody_up(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "ASLEEP_SECONDS", 0.2)
+    monkeypatch.setenv("MTF_REGISTRY_URL", postgres.new_database(server))
+    workspace, run = Workspace(tmp_path / "workspace"), run_row()
+    workspace.registry.add_run(run)
+
+    def sleep() -> None:
+        with workspace.registry._writing() as connection:
+            connection.execute(sa.update(RUNS).values(note="asleep"))
+            assert workspace.registry.update_run(run.id, note="awake"), "it waits until the other is given up"
+
+    with pytest.raises(Refusal, match="does not answer"):
+        sleep()
+    assert workspace.registry.run(run.id).note == "awake"
 
 
 def test_what_waits_for_people_is_not_deleted(workspace: Workspace) -> None:

@@ -9,7 +9,7 @@ from mtf_engine.commands.frame import Session, command
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, such as train-1f00ba77.")]
 RunIds = Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs.")]
-COLUMNS = ("run_id", "kind", "name", "state", "step", "n_steps", "best_score", "seconds")
+COLUMNS = ("run_id", "kind", "name", "state", "step", "n_steps", "best_score", "seconds", "executor", "host")
 LONG = ("config", "result", "provenance")
 
 app = typer.Typer(no_args_is_help=True, help="What works, waits or has ended.")
@@ -91,13 +91,10 @@ def logs(
     run_id: RunId,
     tail: Annotated[int | None, typer.Option(help="Only this many last lines.", min=1)] = None,
 ) -> None:
-    """Print what a run's worker wrote to its log."""
-    from mtf_engine.runs import files
+    """Print what a run's worker wrote to its log, wherever it works."""
+    from mtf_engine.runs import executor
 
-    shell.workspace.registry.run(run_id)
-    path = shell.workspace.run_dir(run_id) / files.LOG
-    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-    lines = lines[-(tail or len(lines)) :]
+    lines = executor.tail(shell.workspace, shell.workspace.registry.run(run_id), tail)
     if shell.as_json:
         shell.show({"run_id": run_id, "lines": lines})
     else:

@@ -1,4 +1,7 @@
-"""Many runs as the parts of one, each a process of its own, two at a time; what is stored is not done again."""
+"""Many runs as the parts of one, each a process of its own; what is stored is not done again.
+
+On one machine as many work at a time as runs do; on a cluster as many as it has room for.
+"""
 
 import json
 import time
@@ -96,8 +99,8 @@ class Campaign:
             return True
         if not all(need in self.done for need in part.needs):
             return False
-        if len(self._at_work) == executor.MAX_WORKING:
-            return False
+        if self.job.run.is_local and len(self._at_work) == executor.MAX_WORKING:
+            return False  # a cluster has a queue, and as many machines as it has
         order = part.order(self.done)
         known = stored(self.job.workspace, part, order, self.reuse)
         if known is not None:

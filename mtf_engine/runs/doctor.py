@@ -10,8 +10,8 @@ import mtf_engine
 from mtf_engine import sealed
 from mtf_engine.disk import REPAIR
 from mtf_engine.logs.schema import DatasetMeta
-from mtf_engine.registry import DatasetRow, RunRow, RunState, run_of
-from mtf_engine.runs import files, metrics
+from mtf_engine.registry import LOCAL, DatasetRow, RunRow, RunState, run_of
+from mtf_engine.runs import executor, files, metrics
 from mtf_engine.runs.provenance import versions
 from mtf_engine.runs.repair import newest_backup
 from mtf_engine.runs.storage import open_dataset
@@ -26,7 +26,8 @@ def examine(workspace: Workspace) -> dict[str, Any]:
     """Returns `damaged` (a sentence a file), `ledger_mismatches` (one a dataset), `orphans` and `versions`.
 
     Every file of a run and every dataset is read whole, so that a change of a single bit is found. Orphans are files
-    without a row; `backup` is the newest whole one of the registry. `access` says who else may read the workspace.
+    without a row; `backup` is the newest whole one of the registry. `access` says who else may read the workspace,
+    and `executors` where runs work or are to work.
     """
     rows, backup = workspace.registry.datasets(), newest_backup(workspace.path)
     return {
@@ -38,6 +39,7 @@ def examine(workspace: Workspace) -> dict[str, Any]:
         "ledger_mismatches": [sentence for row in rows for sentence in _mismatches(workspace, row)],
         "backup": backup and backup.name,
         "access": _access(workspace),
+        "executors": _executors(workspace),
         "versions": {"mtf_engine": mtf_engine.__version__, **versions()},
     }
 
@@ -48,6 +50,26 @@ def _access(workspace: Workspace) -> str:
     if not mode & 0o077:
         return "its owner alone"
     return f"others on this machine too ({stat.filemode(mode)}); `chmod -R go= {workspace.path}` ends that"
+
+
+def _executors(workspace: Workspace) -> list[dict[str, Any]]:
+    """Returns of each executor that the environment or a live run names what works where, and whether it takes more."""
+    live = workspace.registry.runs(RunState.QUEUED, RunState.RUNNING)
+    told = []
+    for name in sorted({executor.asked() or LOCAL, *(run.executor for run in live)}):
+        here = [run for run in live if run.executor == name]
+        try:
+            executor.executor_named(name, takes=True)
+            takes = "yes"
+        except Refusal as refusal:
+            takes = str(refusal)
+        counts = {
+            state.value: sum(run.state is state for run in here)
+            for state in (RunState.RUNNING, RunState.QUEUED)
+        }
+        hosts = ", ".join(sorted({run.host for run in here if run.host}))
+        told.append({"executor": name, **counts, "hosts": hosts, "takes_runs": takes})
+    return told
 
 
 def _orphans(workspace: Workspace, dataset_ids: set[str]) -> list[str]:

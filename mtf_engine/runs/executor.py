@@ -1,21 +1,24 @@
 """Starts, follows and stops runs. A run is the process `python -m mtf_engine --workspace DIR run-job RUN_ID`.
 
-There is no daemon: `reconcile`, called by every command, every page and every worker at its end, finds dead
-workers and starts what is queued. Registry and run folder are all that the processes share.
+An executor starts that process: on this machine, unless MTF_EXECUTOR names a cluster (`ray_jobs.py`). There is no
+daemon: `reconcile`, called by every command, every page and every worker at its end, finds dead workers and starts
+what is queued. Registry and run folder are all that the processes share.
 """
 
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 from pydantic_core import to_json
@@ -23,10 +26,12 @@ from pydantic_core import to_json
 from mtf_engine import sealed
 from mtf_engine.disk import remove_folder
 from mtf_engine.environments.names import MODULES
-from mtf_engine.registry import RunRow, RunState, new_id, now
+from mtf_engine.registry import LOCAL, RunRow, RunState, new_id, now
 from mtf_engine.runs import files, lock, notices
+from mtf_engine.runs.fencing import Fence, next_attempt
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.nursery import ROOT, Asked, Outliving, Workers
+from mtf_engine.runs.ray_jobs import ATTEMPT, MTF_EXECUTOR, SCHEME, RayJobsExecutor
 from mtf_engine.spec import Defect, Refusal
 from mtf_engine.workspace import Workspace
 
@@ -46,12 +51,104 @@ MAX_WORKING = _most_working()
 GRACE_SECONDS = 10.0
 """From the request to cancel until SIGTERM, and from there until SIGKILL."""
 
+NEW_SECONDS = 600.0
+"""Until a temp file that a process of another machine may be writing counts as left by one that is gone."""
+HOST = socket.gethostname()
+
 LOCK_DESCRIPTOR = "MTF_WORKER_LOCK"
 """Environment variable with the number of the inherited descriptor that holds the worker's lock."""
 
 
 _workers = Workers(LOCK_DESCRIPTOR)
 """Those that this process starts."""
+
+
+class Executor(Protocol):
+    """Who starts the workers of runs, the same command line each, and is asked about them later."""
+
+    def submit(self, workspace: Workspace, run: RunRow, environment: Mapping[str, str]) -> bool:
+        """Returns whether the next attempt of a queued run was begun, or handed over; a Refusal where it cannot be."""
+
+    def stop(self, workspace: Workspace, run: RunRow, kill: bool) -> None:
+        """Has the worker told to end, or ended where it did not."""
+
+    def alive(self, workspace: Workspace, run: RunRow) -> bool:
+        """Returns whether the run's attempt works, or waits for its turn."""
+
+    def tail(self, workspace: Workspace, run: RunRow, lines: int | None = None) -> list[str]:
+        """Returns the last lines, or all, that its workers wrote."""
+
+
+class LocalExecutor:
+    """Workers are processes of this machine, each known by the lock that it holds for as long as it lives."""
+
+    def submit(self, workspace: Workspace, run: RunRow, environment: Mapping[str, str]) -> bool:
+        """Returns whether a worker was started; not where that of an earlier attempt is about to end."""
+        folder = workspace.run_dir(run.id)
+        folder.mkdir(exist_ok=True)
+        held = lock.take(folder / files.LOCK)
+        if held is None:
+            return False
+        try:
+            attempt = next_attempt(folder, run.attempt)
+            started = dict(state=RunState.RUNNING, started_at=now(), host=HOST, attempt=attempt)
+            if not workspace.registry.update_run(run.id, RunState.QUEUED, of_attempt=run.attempt, **started):
+                return False
+            if not Fence(folder, attempt).take_over():
+                return False
+            with (folder / files.LOG).open("ab") as log:
+                worker = Asked(str(workspace.path), run.id, os.environ | dict(environment))
+                pid = _workers.start(worker, log.fileno(), held)
+            workspace.registry.update_run(run.id, RunState.RUNNING, pid=pid)
+            return True
+        finally:
+            os.close(held)
+
+    def stop(self, workspace: Workspace, run: RunRow, kill: bool) -> None:
+        """Signals the worker, if it is one of this machine."""
+        ours = run.pid is not None and run.host in (None, HOST)
+        if run.pid and ours and lock.is_open_in(workspace.run_dir(run.id) / files.LOCK, run.pid):
+            with suppress(ProcessLookupError):
+                os.kill(run.pid, signal.SIGKILL if kill else signal.SIGTERM)
+
+    def alive(self, workspace: Workspace, run: RunRow) -> bool:
+        """Returns whether a process holds the lock of the run's worker."""
+        return lock.is_held(workspace.run_dir(run.id) / files.LOCK)
+
+    def tail(self, workspace: Workspace, run: RunRow, lines: int | None = None) -> list[str]:
+        """Returns lines of the log in the run's folder."""
+        return files.log_tail(workspace.run_dir(run.id), lines)
+
+
+def executor_named(name: str, takes: bool = False) -> Executor:
+    """Returns the executor `local`, or that of a cluster, `ray://ADDRESS`; a Refusal of any other.
+
+    Where it is to be one that `takes` runs now, a Refusal too of a cluster that is not there, or that is not safe.
+    """
+    if name == LOCAL:
+        return LocalExecutor()
+    if not name.startswith(SCHEME):
+        raise Refusal(f"the executor {name!r} is none; give {LOCAL}, or {SCHEME}ADDRESS of a Ray cluster")
+    executor = _on_ray(name)
+    if takes:
+        executor.check()
+    return executor
+
+
+@lru_cache(maxsize=16)
+def _on_ray(name: str) -> RayJobsExecutor:
+    """Returns the one that this process asks, so that it asks the cluster no more often than need be."""
+    return RayJobsExecutor(name)
+
+
+def tail(workspace: Workspace, run: RunRow, lines: int | None = None) -> list[str]:
+    """Returns the last lines, or all, of what the workers of a run wrote, wherever they did."""
+    return executor_named(run.executor).tail(workspace, run, lines)
+
+
+def asked() -> str | None:
+    """Returns the executor that the environment names, MTF_EXECUTOR; None where it names none."""
+    return os.environ.get(MTF_EXECUTOR) or None
 
 
 def submit(
@@ -72,8 +169,11 @@ def submit(
 
     `config` is what the work of `kind` is told, JSON-able, and has `n_threads` (else 1). A run that writes a
     dataset gets that dataset's id now. A part of another run is not queued: its parent's worker does it, or
-    queues it where the parent only coordinates. Files `kept` lie in its folder before it starts.
+    queues it where the parent only coordinates. Files `kept` lie in its folder before it starts. A Refusal where
+    the executor that the environment names cannot take it.
     """
+    executor = asked() or LOCAL
+    executor_named(executor, takes=True)
     run = RunRow(
         id=new_id(kind.name),
         kind=kind.name,
@@ -91,6 +191,7 @@ def submit(
         writes_dataset=kind.writes_dataset,
         coordinates=kind.coordinates,
         person=workspace.person or _person_of(workspace, parent_id),
+        executor=executor,
     )
 
     def keep(folder: Path) -> None:
@@ -123,7 +224,7 @@ def keep_row(folder: Path, run: RunRow) -> None:
 def reconcile(workspace: Workspace) -> None:
     """Marks dead runs, stops those that ignore a cancel, removes leavings, starts what is queued, tells of ends.
 
-    What cannot be written to is left as it is.
+    What cannot be written to is left as it is. A cluster is asked while nobody waits for this process.
     """
     if workspace.read_only:
         return
@@ -131,14 +232,76 @@ def reconcile(workspace: Workspace) -> None:
         workspace.finish()
         notices.remove_leavings(workspace)
         _workers.reap()
-        working = [run for run in workspace.registry.runs(RunState.RUNNING) if _is_working(workspace, run)]
-        _sweep(workspace, {run.dataset_id for run in working if run.writes_dataset})
-        n_working = processes(working)
-        for run in workspace.registry.queue():
+        running = workspace.registry.runs(RunState.RUNNING)
+        working = [run for run in running if not run.is_local or _is_working(workspace, run)]
+        _sweep(workspace, {run.dataset_id for run in working if run.writes_dataset}, _hosts(working))
+        n_working, queue = processes(working), workspace.registry.queue()
+        for run in (run for run in queue if run.is_local and not is_on_cluster()):
             if n_working >= MAX_WORKING:
                 break
             n_working += _start(workspace, run) and not run.coordinates
+    for run in (run for run in (*running, *queue) if not run.is_local):
+        _look_after(workspace, run)
     tell_ends(workspace)
+
+
+def is_on_cluster() -> bool:
+    """Returns whether this process is a worker on a cluster, whose machines start nothing that it does not place."""
+    return ATTEMPT in os.environ
+
+
+def _hosts(working: Iterable[RunRow]) -> set[str | None]:
+    """Returns the other machines that runs work on."""
+    return {run.host for run in working} - {None, HOST}
+
+
+def _look_after(workspace: Workspace, run: RunRow) -> None:
+    """Hands a queued run over to its cluster, or sees whether the one that was handed over lives there.
+
+    What the cluster does not answer is asked again the next time; why stands in the row of what waits for it.
+    """
+    try:
+        executor = executor_named(run.executor)
+        is_queued = run.state is RunState.QUEUED
+        if is_queued and (
+            executor.submit(workspace, run, _environment_of(workspace, run)) or not run.submission_id
+        ):
+            return  # by this process or, at this moment, by another
+        if not executor.alive(workspace, run):
+            _mark_dead(workspace, run)
+        elif _overdue(run) > 1:
+            executor.stop(workspace, run, kill=_overdue(run) > 2)
+    except Refusal as refusal:
+        if (told := str(refusal)) != run.error:
+            workspace.registry.update_run(run.id, RunState.QUEUED, error=told)
+
+
+def _mark_dead(workspace: Workspace, run: RunRow) -> None:
+    """Records that the attempt of a run elsewhere is given up on, from which moment it can write nothing.
+
+    Not where it ended, or gave another sign of life, since `run` was read.
+    """
+    with workspace.lock():  # or it might be resumed between the record and the end of its leavings
+        known = workspace.registry.run(run.id)
+        if (known.state, known.attempt, known.heartbeat_at) != (run.state, run.attempt, run.heartbeat_at):
+            return
+        Fence(workspace.run_dir(run.id), run.attempt).close()
+        state, error = _of_dead(run)
+        ended = dict(state=state, error=error, finished_at=now())
+        if workspace.registry.update_run(run.id, run.state, of_attempt=run.attempt, **ended):
+            remove_leavings(workspace, run)
+
+
+def _of_dead(run: RunRow) -> tuple[RunState, str | None]:
+    """Returns the state of a run whose worker is gone, and why."""
+    if run.cancel_requested_at:
+        return RunState.CANCELLED, None
+    if run.state is RunState.QUEUED:
+        told = (
+            f"{run.submission_id} ended before its worker began: see `runs logs {run.id}`, then `runs resume`"
+        )
+        return RunState.INTERRUPTED, told
+    return RunState.INTERRUPTED, "the worker died; `runs resume` goes on"
 
 
 def tell_ends(workspace: Workspace) -> None:
@@ -164,8 +327,8 @@ def tell_ends(workspace: Workspace) -> None:
 
 
 def processes(running: Iterable[RunRow]) -> int:
-    """Returns how many processes work on runs: parts share their whole's, and what coordinates its parts only waits."""
-    return len({run.pid for run in running if not run.coordinates})
+    """Returns how many processes here work on runs: parts share their whole's, and what coordinates its parts waits."""
+    return len({run.pid for run in running if run.is_local and not run.coordinates})
 
 
 def watch(workspace: Workspace, *run_ids: str, poll_seconds: float = 0.2) -> Iterator[list[RunRow]]:
@@ -227,9 +390,13 @@ def cancel(workspace: Workspace, run_id: str) -> None:
 def ask_to_stop(workspace: Workspace, run_id: str) -> bool:
     """Returns whether the run was live: it stops at once if queued, else after its step."""
     update = workspace.registry.update_run
-    return update(run_id, RunState.QUEUED, state=RunState.CANCELLED, finished_at=now()) or update(
-        run_id, RunState.RUNNING, cancel_requested_at=now()
-    )
+    if not update(run_id, RunState.QUEUED, state=RunState.CANCELLED, finished_at=now()):
+        return update(run_id, RunState.RUNNING, cancel_requested_at=now())
+    run = workspace.registry.run(run_id)
+    if run.submission_id:
+        with suppress(Refusal):  # whom nobody stops finds at its turn that it is not to begin
+            executor_named(run.executor).stop(workspace, run, kill=False)
+    return True
 
 
 def resume(workspace: Workspace, run_id: str) -> None:
@@ -245,11 +412,18 @@ def resume(workspace: Workspace, run_id: str) -> None:
 
 
 def enqueue(workspace: Workspace, run_id: str) -> bool:
-    """Returns whether the run could be queued, again or as the part of a run that only coordinates."""
-    cleared = dict(error=None, finished_at=None, cancel_requested_at=None, pid=None)
-    again = dict(state=RunState.QUEUED, queued_at=now(), **cleared)
+    """Returns whether the run could be queued, again or as the part of a run that only coordinates.
+
+    It is for the executor that the environment names, else for the one that it had.
+    """
+    executor = asked() or workspace.registry.run(run_id).executor
+    executor_named(executor, takes=True)
+    cleared = dict.fromkeys(("error", "finished_at", "cancel_requested_at", "pid", "host"))
+    cleared |= dict(submission_id=None, heartbeat_at=None)
+    again: dict[str, Any] = dict(state=RunState.QUEUED, queued_at=now(), executor=executor, **cleared)
     resumable = [state for state in RunState if state.can_resume]
-    queued = workspace.registry.update_run(run_id, *resumable, **again)
+    with workspace.lock():  # or whoever gave its last attempt up might still be removing what that left
+        queued = workspace.registry.update_run(run_id, *resumable, **again)
     reconcile(workspace)
     return queued
 
@@ -269,42 +443,49 @@ def move(workspace: Workspace, run_id: str, places: int) -> None:
         if run_id not in ids:
             state = workspace.registry.run(run_id).state
             raise Refusal(f"{run_id} is {state}; only a queued run has a place in the queue")
+        if queue[ids.index(run_id)].submission_id:
+            raise Refusal(
+                f"{run_id} waits in the queue of {queue[ids.index(run_id)].executor}, which has its own order"
+            )
         place = ids.index(run_id)
         ids.insert(max(0, place + places), ids.pop(place))
         for moved, queued_at in zip(ids, times, strict=True):
             workspace.registry.update_run(moved, RunState.QUEUED, queued_at=queued_at)
 
 
-def take_up(workspace: Workspace, run_id: str) -> tuple[RunRow, int]:
-    """Returns a part that this process works on from now on, and its lock, to be closed when it ends."""
+def take_up(workspace: Workspace, run_id: str, whole: RunRow) -> tuple[RunRow, int | None]:
+    """Returns a part that this process, the worker of `whole`, works on from now on.
+
+    With its lock, to be closed when it ends; a worker on a cluster has none.
+    """
     with workspace.lock():  # or `reconcile` might be asking whether the part is alive
         folder = workspace.run_dir(run_id)
         folder.mkdir(exist_ok=True)
-        held = lock.take(folder / files.LOCK)
-        assert held is not None, "the process that held it was the parent's last worker, which has ended"
+        held = lock.take(folder / files.LOCK) if whole.is_local else None
+        assert held is not None or not whole.is_local, (
+            "who held it was the parent's last worker, which has ended"
+        )
+        attempt = next_attempt(folder, workspace.registry.run(run_id).attempt)
+        assert Fence(folder, attempt).take_over(), "nobody else works on a part"
         cleared = dict(error=None, finished_at=None, cancel_requested_at=None)
-        started = dict(state=RunState.RUNNING, pid=os.getpid(), started_at=now(), **cleared)
-        workspace.registry.update_run(run_id, **started)
+        started: dict[str, Any] = dict(state=RunState.RUNNING, pid=os.getpid(), started_at=now(), **cleared)
+        started |= dict(
+            attempt=attempt, executor=whole.executor, host=HOST, submission_id=whole.submission_id
+        )
+        beat = None if whole.is_local else workspace.registry.clock()
+        workspace.registry.update_run(run_id, heartbeat_at=beat, **started)
     return workspace.registry.run(run_id), held
 
 
 def _start(workspace: Workspace, run: RunRow) -> bool:
-    folder = workspace.run_dir(run.id)
-    folder.mkdir(exist_ok=True)
-    held = lock.take(folder / files.LOCK)
-    if held is None:  # the worker of an earlier attempt is about to end
-        return False
-    try:
-        started = dict(state=RunState.RUNNING, started_at=now())
-        if not workspace.registry.update_run(run.id, RunState.QUEUED, **started):
-            return False
-        environment = os.environ | _environment(run.config.get("n_threads", 1)) | {MODULES: _modules(folder)}
-        with (folder / files.LOG).open("ab") as log:
-            pid = _workers.start(Asked(str(workspace.path), run.id, environment), log.fileno(), held)
-        workspace.registry.update_run(run.id, RunState.RUNNING, pid=pid)
-        return True
-    finally:
-        os.close(held)
+    """Returns whether a worker of a local run was started."""
+    return LocalExecutor().submit(workspace, run, _environment_of(workspace, run))
+
+
+def _environment_of(workspace: Workspace, run: RunRow) -> dict[str, str]:
+    """Returns what the worker of a run finds in its environment, wherever it works."""
+    of_run = {MODULES: _modules(workspace.run_dir(run.id)), MTF_EXECUTOR: run.executor}
+    return _environment(run.config.get("n_threads", 1)) | of_run
 
 
 def _here() -> str:
@@ -348,26 +529,25 @@ def _environment(n_threads: int) -> dict[str, str]:
 
 
 def _is_working(workspace: Workspace, run: RunRow) -> bool:
-    """Returns whether the run's worker lives; records the end of one that does not."""
-    if lock.is_held(workspace.run_dir(run.id) / files.LOCK):
-        _enforce_cancel(workspace, run)
+    """Returns whether the run's worker on this machine lives; records the end of one that does not."""
+    executor = LocalExecutor()
+    if executor.alive(workspace, run):
+        if _overdue(run) > 1:
+            executor.stop(workspace, run, kill=_overdue(run) > 2)
         return True
     run = workspace.registry.run(run.id)
     if run.state is RunState.RUNNING:  # and not at its end a moment ago
         remove_leavings(workspace, run)
-        state = RunState.CANCELLED if run.cancel_requested_at else RunState.INTERRUPTED
-        error = None if run.cancel_requested_at else "the worker died; `runs resume` goes on"
+        state, error = _of_dead(run)
         workspace.registry.update_run(run.id, RunState.RUNNING, state=state, error=error, finished_at=now())
     return False
 
 
-def _enforce_cancel(workspace: Workspace, run: RunRow) -> None:
-    if run.cancel_requested_at is None or run.pid is None:
-        return
-    overdue = (now() - run.cancel_requested_at).total_seconds() / GRACE_SECONDS
-    if overdue > 1 and lock.is_open_in(workspace.run_dir(run.id) / files.LOCK, run.pid):
-        with suppress(ProcessLookupError):
-            os.kill(run.pid, signal.SIGKILL if overdue > 2 else signal.SIGTERM)
+def _overdue(run: RunRow) -> float:
+    """Returns how long ago the run was asked to stop, in grace times; 0 where it was not."""
+    if run.cancel_requested_at is None:
+        return 0.0
+    return (now() - run.cancel_requested_at).total_seconds() / GRACE_SECONDS
 
 
 def remove_leavings(workspace: Workspace, run: RunRow) -> None:
@@ -380,13 +560,17 @@ def remove_leavings(workspace: Workspace, run: RunRow) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _sweep(workspace: Workspace, owners: set[str | None]) -> None:
+def _sweep(workspace: Workspace, owners: set[str | None], elsewhere: set[str | None]) -> None:
     """Removes temp files `.<dataset id>.tmp*` of datasets that no live worker is writing, and folders alike.
 
     What is computed of a dataset is written by whoever asks, a page too: its temp file has the process's number.
+    While runs work `elsewhere`, it may be that of a process there, and what is new is left.
     """
     for path in workspace.datasets_dir.glob(".*.tmp*"):
         _, dataset_id, _, *rest = path.name.split(".")
         written = rest and rest[0].isdecimal() and psutil.pid_exists(int(rest[0]))
+        if elsewhere and not written:
+            with suppress(FileNotFoundError):
+                written = time.time() - path.stat().st_mtime < NEW_SECONDS
         if dataset_id not in owners and not written:
             remove_folder(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -1,6 +1,12 @@
 """Names of the files in a run's folder; its worker alone writes them."""
 
+from pathlib import Path
+
 LOG, REPORT, LOCK = "run.log", "report.json", "worker.lock"
+ATTEMPTS = "attempts.txt"
+"""Which attempts there were at the run: `fencing.py`."""
+BYTES_OF_A_LINE = 400
+"""Of a log, more than most lines have."""
 CONFIG, RESULT, METRICS = "config.json", "result.json", "metrics.jsonl"
 PROVENANCE, ROW = "provenance.json", "run.json"
 """The row is what the registry knows of the run, but for its result."""
@@ -9,3 +15,14 @@ BEST_POLICY, EXAMPLES = "policy_best.safetensors", "examples.safetensors"
 MODULES = "modules.txt"
 """The folder from which the run was asked for, where modules with environments of one's own may be."""
 BUNDLE, EVALUATION, LOOKS = "policy.zip", "evaluation.json", "looks.json"
+
+
+def log_tail(folder: Path, lines: int | None = None) -> list[str]:
+    """Returns the last lines, or all, that the workers of a run wrote to its log; none where there is no log."""
+    path = folder / LOG
+    if not path.exists():
+        return []
+    with path.open("rb") as log:
+        log.seek(max(0, path.stat().st_size - BYTES_OF_A_LINE * lines) if lines else 0)
+        told = log.read().decode(errors="replace").splitlines()
+    return told[-lines:] if lines else told

@@ -29,6 +29,8 @@ ABOUT = (
     "group",
     "archived",
     "part",
+    "executor",
+    "host",
 )
 FIGURES = ("best_score", "best_step", "step", "n_steps", "seconds", "memory_mb")
 LONGEST = 500
@@ -60,7 +62,15 @@ def facts(run: RunRow, dataset: str | None = None, last: Mapping[str, Any] | Non
     """
     about = (
         *(run.id, run.kind, run.state.value, run.name, run.note, run.tags, dataset or run.dataset_id),
-        *(run.algo, run.seed, run.seed_group, run.archived, run.parent_id is not None),
+        *(
+            run.algo,
+            run.seed,
+            run.seed_group,
+            run.archived,
+            run.parent_id is not None,
+            run.executor,
+            run.host,
+        ),
     )
     figures = (run.best_score, run.best_step, run.step, run.n_steps, run.seconds)
     memory = (run.provenance or {}).get("peak_memory_mb")

@@ -1,6 +1,7 @@
 """Keeping runs in order: names, notes, tags, the archive."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from mtf_engine.registry import RunRow, RunState
 from mtf_engine.spec import Refusal
@@ -45,6 +46,6 @@ def archive(workspace: Workspace, run_id: str, archived: bool = True) -> RunRow:
     return _updated(workspace, run_id, archived=archived)
 
 
-def _updated(workspace: Workspace, run_id: str, **values: object) -> RunRow:
+def _updated(workspace: Workspace, run_id: str, **values: Any) -> RunRow:
     workspace.registry.update_run(run_id, **values)
     return workspace.registry.run(run_id)

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from mtf_engine.disk import room_for, write_atomically
+from mtf_engine.disk import check_guards, room_for, write_atomically
 from mtf_engine.runs.files import METRICS
 from mtf_engine.spec import Refusal
 
@@ -33,6 +33,7 @@ def append(folder: Path, row: Mapping[str, Any]) -> None:
     line = _sealed(to_json(row, inf_nan_mode="null"))
     descriptor = os.open(folder / METRICS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
+        check_guards()
         with room_for(folder / METRICS, n_bytes=len(line)):
             if os.write(descriptor, line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

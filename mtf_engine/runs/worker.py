@@ -6,28 +6,40 @@ A run of several parts does them here too, one after the other: `run_part`.
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from copy import copy
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic_core import to_json
 
 from mtf_engine import sealed
-from mtf_engine.disk import refusals
-from mtf_engine.registry import RunRow, RunState, now
+from mtf_engine.disk import check_guards, guarded, refusals
+from mtf_engine.registry import LOCAL, RunRow, RunState, now
 from mtf_engine.runs import files, lock, metrics, provenance
-from mtf_engine.runs.executor import LOCK_DESCRIPTOR, keep_row, reconcile, remove_leavings, take_up
+from mtf_engine.runs.executor import HOST, LOCK_DESCRIPTOR, keep_row, reconcile, remove_leavings, take_up
+from mtf_engine.runs.fencing import Fence, next_attempt
 from mtf_engine.runs.kind import RunKind
+from mtf_engine.runs.ray_jobs import ATTEMPT
 from mtf_engine.spec import Refusal
 from mtf_engine.workspace import Workspace
 
 SECONDS_BETWEEN_REPORTS = 0.3
+BEAT_SECONDS = 5.0
+"""Between two signs of life of a worker that is not local."""
+STALE = 3
+"""Exit code of a worker that another has taken over from."""
 SPARE = 1 << 17
 """Bytes, for a report and the pages that the registry adds to its log."""
+
+
+_outputs: list[int] = []
+"""Where this process wrote before what it writes went to the log of a run: a cluster's log of it, the first."""
 
 
 class Stop(BaseException):
@@ -113,23 +125,84 @@ class Job:
 def run_job(workspace: Workspace, run_id: str, kinds: Mapping[str, RunKind]) -> RunState:
     """Does the work of a run of one of `kinds` and returns the state it ended in."""
     run, held = _own(workspace, run_id)
-    state = _work(Job(workspace, run, kinds))
-    os.close(held)  # from here on nothing is written, so this run may be resumed
+    with _fenced(workspace, run) as own:
+        job = Job(own, run, kinds)
+        with nullcontext() if run.is_local else _logging_to(job.folder / files.LOG):
+            state = _work(job)
+    if held is not None:
+        os.close(held)  # from here on nothing is written, so this run may be resumed
     reconcile(workspace)
     return state
+
+
+@contextmanager
+def _fenced(workspace: Workspace, run: RunRow, whole: RunRow | None = None) -> Iterator[Workspace]:
+    """Yields the workspace as the worker of `run`, a part of `whole` perhaps, writes it: while its attempts may.
+
+    Until the end of the block a worker that is not local gives signs of life. One that was given up on ends here
+    and now, with nothing undone: what lies there is another's, but for temp files that carry its mark.
+    """
+
+    def lost(run_id: str) -> NoReturn:
+        told = (
+            f"{run_id}: this worker, attempt {held[run_id]}, was given up on and may write no more; it ends\n"
+        )
+        os.write(_outputs[0], told.encode())
+        fence.clear()
+        os._exit(STALE)
+
+    def check() -> None:
+        if not fence.is_open:
+            lost(run.id)
+
+    fence = Fence(workspace.run_dir(run.id), run.attempt)
+    own = copy(workspace)
+    held = {one.id: one.attempt for one in (whole, run) if one}
+    own.registry = workspace.registry.of_worker(held, lost)
+    with ExitStack() as stack:
+        _outputs.append(os.dup(1))
+        stack.callback(lambda: os.close(_outputs.pop()))
+        stack.enter_context(guarded(check, "" if run.is_local else fence.mark))
+        if not run.is_local:
+            stack.enter_context(_beating(workspace, run, lost))
+        yield own
+
+
+@contextmanager
+def _beating(workspace: Workspace, run: RunRow, lost: Callable[[str], NoReturn]) -> Iterator[None]:
+    """Gives signs of life of a run, from a thread: a long step is no death."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(BEAT_SECONDS):
+            with suppress(
+                Refusal
+            ):  # the registry does not answer: whoever sees that may give this attempt up
+                if not workspace.registry.beat(run.id, run.attempt) and not ended.wait(BEAT_SECONDS):
+                    lost(run.id)  # and it was not this attempt's own end
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def run_part(whole: Job, run_id: str) -> RunRow:
     """Does the work of a part of `whole` in this process and returns it, completed; what stops it stops both."""
     if whole.cancel_requested:
         raise Stop
-    run, held = take_up(whole.workspace, run_id)
-    part = Job(whole.workspace, run, whole.kinds, whole)
+    run, held = take_up(whole.workspace, run_id, whole.run)
     try:
-        with _logging_to(part.folder / files.LOG):
-            state = _work(part)
+        with _fenced(whole.workspace, run, whole.run) as own:
+            part = Job(own, run, whole.kinds, whole)
+            with _logging_to(part.folder / files.LOG):
+                state = _work(part)
     finally:
-        os.close(held)
+        if held is not None:
+            os.close(held)
         whole.listen()
     ended = whole.workspace.registry.run(run_id)
     if state is RunState.FAILED:
@@ -144,6 +217,7 @@ def _logging_to(path: Path) -> Iterator[None]:
     """Sends what this process writes to its standard output and error to the end of the file `path`."""
     kept = [os.dup(descriptor) for descriptor in (1, 2)]
     with path.open("ab") as log:
+        check_guards()
         _redirect(log.fileno(), log.fileno())
     try:
         yield
@@ -230,15 +304,41 @@ def _spare_room(folder: Path) -> Iterator[None]:
         spare.unlink(missing_ok=True)
 
 
-def _own(workspace: Workspace, run_id: str) -> tuple[RunRow, int]:
-    """Returns the run that this process is the worker of, and its lock, handed down or taken now."""
+def _own(workspace: Workspace, run_id: str) -> tuple[RunRow, int | None]:
+    """Returns the run that this process is the worker of, and its lock, handed down or taken now.
+
+    A worker on a cluster has none: it may be taken for dead, and asleep.
+    """
     run = workspace.registry.run(run_id)
+    if ATTEMPT in os.environ:
+        return _begun(workspace, run, int(os.environ[ATTEMPT])), None
     inherited = os.environ.pop(LOCK_DESCRIPTOR, None)
     if inherited is not None:
         os.set_inheritable(int(inherited), False)
         return run, int(inherited)
-    started = {"state": RunState.RUNNING, "pid": os.getpid(), "started_at": now()}
-    held = lock.take(workspace.run_dir(run_id) / files.LOCK)
-    if held is None or not workspace.registry.update_run(run_id, RunState.QUEUED, **started):
+    folder = workspace.run_dir(run_id)
+    held, attempt = lock.take(folder / files.LOCK), next_attempt(folder, run.attempt)
+    started = _started() | {"attempt": attempt, "executor": LOCAL, "submission_id": None}
+    if held is None or not workspace.registry.update_run(
+        run_id, RunState.QUEUED, of_attempt=run.attempt, **started
+    ):
         raise Refusal(f"{run_id} is {run.state}; only a queued run can be worked on")
+    Fence(folder, attempt).take_over()
     return workspace.registry.run(run_id), held
+
+
+def _started() -> dict[str, Any]:
+    return {"state": RunState.RUNNING, "pid": os.getpid(), "host": HOST, "started_at": now()}
+
+
+def _begun(workspace: Workspace, run: RunRow, attempt: int) -> RunRow:
+    """Returns the run, begun as the `attempt` that a cluster was given, its output added to the run's log."""
+    registry, started = workspace.registry, _started() | {"submission_id": f"{run.id}-{attempt}"}
+    started |= {"heartbeat_at": registry.clock(), "error": None}
+    begun = registry.update_run(run.id, RunState.QUEUED, of_attempt=attempt, **started)
+    if not begun or not Fence(workspace.run_dir(run.id), attempt).take_over():
+        now_at = registry.run(run.id)
+        raise Refusal(
+            f"attempt {attempt} of {run.id} is not to begin: it is {now_at.state}, at attempt {now_at.attempt}"
+        )
+    return registry.run(run.id)

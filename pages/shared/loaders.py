@@ -37,7 +37,7 @@ from mtf_engine.logs.live_users import Arms, read_arms
 from mtf_engine.permissions import Person
 from mtf_engine.policies.heads import read_head
 from mtf_engine.registry import POLICY_KINDS, DatasetRow, RunRow, RunState
-from mtf_engine.runs import files, finding, storage
+from mtf_engine.runs import executor, files, finding, storage
 from mtf_engine.runs.metrics import read as read_metrics
 from mtf_engine.runs.storage import open_dataset, open_policy
 from mtf_engine.spec import BoundsPlan, FusionSpec, Refusal
@@ -309,13 +309,8 @@ def sentinels(run_id: str) -> list[Sentinel]:
 
 
 def log_tail(run_id: str, lines: int = 200) -> str:
-    """Returns the last lines that the worker of a run wrote to its log."""
-    path = workspace().run_dir(run_id) / "run.log"
-    if not path.exists():
-        return ""
-    with path.open("rb") as log:
-        log.seek(max(0, path.stat().st_size - 400 * lines))
-        return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
+    """Returns the last lines that the worker of a run wrote to its log, wherever it works."""
+    return "\n".join(executor.tail(workspace(), workspace().registry.run(run_id), lines))
 
 
 def evaluation(run_id: str) -> "EvaluationResult | None":

@@ -70,13 +70,14 @@ def show_queue() -> None:
     if not queue:
         return
     with st.container(border=True):
-        st.markdown(f"**Queue** · {len(queue)} wait; {executor.MAX_WORKING} work at once.")
+        st.markdown(f"**Queue** · {len(queue)} wait; {executor.MAX_WORKING} work at once on this machine.")
         st.caption("On the command line: `runs move RUN up`, `down`, `first` or `last`.")
         for place, run in enumerate(queue):
             with st.container(horizontal=True, vertical_alignment="center", key=f"queue {run.id}"):
-                _move_button("↑ up", run, -1, disabled=place == 0)
-                _move_button("↓ down", run, 1, disabled=place == len(queue) - 1)
-                st.markdown(f"{place + 1}\\. {words.plain(words.run_title(run))}")
+                _move_button("↑ up", run, -1, disabled=place == 0 or not run.is_local)
+                _move_button("↓ down", run, 1, disabled=place == len(queue) - 1 or not run.is_local)
+                waits = "" if run.is_local else words.plain(f" · waits for {run.executor}")
+                st.markdown(f"{place + 1}\\. {words.plain(words.run_title(run))}{waits}")
 
 
 def _move_button(label: str, run: RunRow, places: int, disabled: bool) -> None:

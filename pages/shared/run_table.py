@@ -33,6 +33,8 @@ COLUMNS: dict[str, Any] = {
     "Created": Column(),
     "Took": Column(help="Working time, since it was last resumed."),
     "Memory": st.column_config.NumberColumn(format="%.0f MB", help="The most that its process held at once."),
+    "Executor": Column(help="Who starts its worker: this machine, or a cluster."),
+    "Host": Column(help="The machine that its worker works on, or worked on last."),
     "Code": Column(help="Git commit of the code; + where files differed from it."),
     "Run": Column(),
 }
@@ -166,6 +168,8 @@ def _row(run: RunRow, datasets: dict[str, str]) -> dict[str, Any]:
         "Created": words.ago(run.created_at),
         "Took": words.duration(run.seconds),
         "Memory": origin.get("peak_memory_mb"),
+        "Executor": run.executor,
+        "Host": run.host,
         "Code": (code.get("commit") or "")[:8] + ("+" if code.get("changed") else ""),
         "Run": run.id,
     }

@@ -103,9 +103,12 @@ def show_run(run_id: str, was_live: bool) -> None:
         steps = f" · step {run.step:,} of {run.n_steps:,}" if run.n_steps else ""
         took = f"Took {words.duration(run.seconds)}{steps}"
         took += words.plain(f" · started by {run.person}") if run.person else ""
+        took += works_on(run)
         st.caption(took + best, help=run_table.BEST_SCORE if best else None)
     else:
         follow.progress_bar(run)
+        if where := works_on(run):
+            st.caption(where.removeprefix(" · "))
     follow.show_error(run)
     if untold := (run.result or {}).get("no_validation"):
         st.caption(words.plain(untold))
@@ -114,6 +117,14 @@ def show_run(run_id: str, was_live: bool) -> None:
     show_curves(run)
     show_parts(run)
     show_details(run)
+
+
+def works_on(run: RunRow) -> str:
+    """Returns where a run works or worked that is not of this machine alone, and which attempt it is at."""
+    if run.executor == "local":
+        return ""
+    where = f"on {run.host}, by {run.executor}" if run.host else f"waits for {run.executor}"
+    return words.plain(f" · {where}, attempt {run.attempt}")
 
 
 def best_score(run: RunRow) -> str:
