@@ -128,7 +128,7 @@ BUGS = {
         E + "runs/campaign.py", 'return reuse == "any" or provenance.is_of_this_code(run)', "return True",
         "test_compare"),
     "a_log_without_its_hash": Bug(
-        E + "logs/datasets.py", "columns[name].update(_bytes(column))", "columns[name].update(b'')",
+        E + "logs/datasets.py", "found.update(_bytes(column))", "found.update(b'')",
         "test_datasets"),
 }  # fmt: skip
 """By what goes wrong."""
