@@ -14,6 +14,9 @@ from mtf_engine.spec import Refusal, Spec
 HISTORY = 100
 """At most this many past impressions of a user enter an observation."""
 
+MOST_WHOLE = 100_000
+"""A hundred whole numbers below this add up to one that float32 holds."""
+
 MISSING = "missing"
 """The category of a blank or never seen categorical value."""
 
@@ -151,11 +154,23 @@ class ObservationEncoder(Spec):
         `counts` [n] impressions in it; `seconds_since_last` [n], NaN where there is no last request; `step`
         [n] from 0; `requests_left` [n] in the session after this one, for an encoder that has them.
         """
-        pooled, total, start = [], np.zeros((len(history), history.shape[2]), np.float32), HISTORY
-        for window in self.windows:
-            total = total + history[:, HISTORY - window : start].sum(axis=1)
-            start = HISTORY - window
-            pooled.append(total / np.maximum(np.minimum(counts, window), 1)[:, None].astype(np.float32))
+        totals = pooled_history(history, self.windows)
+        return self.observe_totals(profile, totals, counts, seconds_since_last, step, requests_left)
+
+    def observe_totals(
+        self,
+        profile: np.ndarray,
+        totals: Sequence[np.ndarray],
+        counts: np.ndarray,
+        seconds_since_last: np.ndarray,
+        step: np.ndarray,
+        requests_left: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Returns observations as `observe` does from what its histories add up to, [n, n_signals] a window."""
+        pooled = [
+            total / np.maximum(np.minimum(counts, window), 1)[:, None].astype(np.float32)
+            for window, total in zip(self.windows, totals, strict=True)
+        ]
         none = np.isnan(seconds_since_last)
         elapsed = np.log1p(np.where(none, 0, seconds_since_last))
         context = np.stack([counts, elapsed, none, step, *self._left(requests_left)], axis=1)
@@ -185,3 +200,46 @@ def log_history(values: np.ndarray, first: np.ndarray, stop: np.ndarray) -> tupl
     known = rows >= first[:, None]
     history = np.where(known[:, :, None], values[np.maximum(rows, 0)], np.float32(0))
     return history, np.minimum(stop - first, HISTORY)
+
+
+def pooled_history(history: np.ndarray, windows: Sequence[int]) -> list[np.ndarray]:
+    """Returns the sums over the last impressions of a history [n, HISTORY, S], [n, S] a window."""
+    sums, total, start = [], np.zeros((len(history), history.shape[2]), np.float32), HISTORY
+    for window in windows:
+        total = total + history[:, HISTORY - window : start].sum(axis=1)
+        start = HISTORY - window
+        sums.append(total)
+    return sums
+
+
+def log_totals(
+    values: np.ndarray, first: np.ndarray, stop: np.ndarray, windows: Sequence[int]
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Returns `pooled_history` of `log_history` to the bit, without making it, and its counts [n].
+
+    Whole numbers, as signals of 0 and 1 are, add up to the same in any order; others are added as a history would be.
+    """
+    counts = np.minimum(stop - first, HISTORY)
+    low = int((stop - counts).min(initial=len(values)))
+    near, end = values[low : int(stop.max(initial=low))], stop - low
+    whole = (near == np.rint(near)).all(axis=0) & (np.abs(near).max(axis=0, initial=0) < MOST_WHOLE)
+    if len(whole) == 1 and not whole[0]:  # numpy adds up a single column in pairs
+        history, _ = log_history(values, first, stop)
+        return pooled_history(history, windows), counts
+    sums = np.zeros((len(near) + 1, int(whole.sum())))
+    np.cumsum(near[:, whole], axis=0, dtype=np.float64, out=sums[1:])
+    order = np.argsort(-counts, kind="stable")
+    longest, ends = -counts[order], end[order]
+    totals, start, total = [], 0, np.zeros((len(stop), len(whole)), np.float32)
+    for window in windows:
+        total = total.copy()
+        total[:, whole] = sums[end] - sums[end - np.minimum(counts, window)]
+        for column in np.flatnonzero(~whole):
+            one, part = np.ascontiguousarray(near[:, column]), np.zeros(len(stop), np.float32)
+            for back in range(window, start, -1):
+                reach = np.searchsorted(longest, -back, side="right")
+                part[:reach] += one.take(ends[:reach] - back)
+            total[order, column] += part
+        start = window
+        totals.append(total)
+    return totals, counts

@@ -134,7 +134,7 @@ BUGS = {
     "a_parquet_file_without_its_hash": Bug(
         E + "logs/datasets.py", "self._of[name].update(_bytes(column))", "self._of[name].update(b'')", "test_sharding"),
     "a_log_without_its_hash": Bug(
-        E + "logs/datasets.py", "columns[name].update(_bytes(column))", "columns[name].update(b'')",
+        E + "logs/datasets.py", "found.update(_bytes(column))", "found.update(b'')",
         "test_datasets"),
 }  # fmt: skip
 """By what goes wrong."""

@@ -125,6 +125,19 @@ def test_rows_in_other_batches_are_the_same_dataset(tmp_path):
     assert len(hashes) == 1
 
 
+def test_a_dataset_is_the_same_whether_its_rows_come_in_order_or_are_sorted(tmp_path, monkeypatch):
+    """In groups of two rows there are several of each table, and some rows are left."""
+    whole = tables([3, 2, 4])
+    expected = written(tmp_path, whole, dataset_id="a").content_hash
+    monkeypatch.setattr(datasets, "GROUP_ROWS", 2)
+    both = whole.requests, whole.impressions
+    orders = [np.argsort(of["user_id"], kind="stable") for of in both]
+    clustered = Tables(*({k: v[i] for k, v in of.items()} for of, i in zip(both, orders, strict=True)))
+    backwards = Tables(*({k: v[::-1] for k, v in of.items()} for of in both))
+    for name, rows in (("b", clustered), ("c", backwards)):
+        assert written(tmp_path, rows, dataset_id=name).content_hash == expected
+
+
 def test_columns_are_matched_by_name_whatever_their_order(tmp_path):
     whole = tables([2, 2])
     second = take(whole, slice(2, 4))

@@ -1,6 +1,8 @@
 """Importing promises: the log as it is, whatever its columns are called, and observations of the past."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import duckdb
@@ -8,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.importing import write_log
 from mtf_engine.environments.collect import Collection, collect
 from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.logs.datasets import Dataset, write_dataset
@@ -33,6 +36,64 @@ def test_a_log_has_the_same_hash_under_every_duckdb_that_is_allowed(folder, tmp_
     """`make test-range` runs this under the oldest and the newest one."""
     dataset = imported(folder, tmp_path, mapping=folder / "mapping.yaml", name="mine")
     assert dataset.content_hash == "10590c86b98ea2771b796a2179a37494513cc4cc19a5523e37a5922e0f5b4478"
+
+
+def impressions_alone(path: Path, has: tuple[str, ...], seed: int = 0) -> Path:
+    """Returns a log of impressions in no order, with a device, a pause and a midnight within requests and sessions."""
+    generator, n = np.random.default_rng(seed), 600
+    request = generator.integers(0, 150, n)
+    user = request % 7
+    seconds = 864_000 * (request // 30) // 5 + 1_500 * (request % 30) + generator.integers(0, 900, n)
+    frame = pd.DataFrame(
+        {
+            "user_id": [f"user {u}" for u in user],
+            "timestamp": pd.Timestamp("2026-05-04 23:50:00") + pd.to_timedelta(seconds, unit="s"),
+            "request_id": request,
+            "session_id": [f"{r // 60}-{r % 2}" for r in request],
+            "position": pd.Series(request).groupby(request).cumcount(),
+            "item_id": generator.integers(0, 50, n),
+            "prediction_click": generator.uniform(0.01, 0.9, n),
+            "prediction_like": generator.uniform(0.01, 0.9, n),
+            "watch_time": generator.uniform(0, 40, n).round(1),
+            "click": generator.integers(0, 2, n),
+            "like": generator.integers(0, 2, n).astype(bool),
+            "age": np.where(generator.random(n) < 0.1, np.nan, generator.integers(18, 80, n)),
+            "device": generator.choice(["phone", "tablet"], n),
+        }
+    )
+    optional = ("request_id", "session_id", "position", "item_id", "age", "device")
+    frame = frame.drop(columns=[c for c in optional if c not in has])
+    frame.iloc[generator.permutation(n)].to_parquet(path / "shown.parquet", index=False)
+    profile = "profile: {numeric: [age], categorical: [device]}\n" if "age" in has else ""
+    (path / "mapping.yaml").write_text("signals: [click, like, watch_time]\n" + profile)
+    return path / "shown.parquet"
+
+
+@pytest.mark.parametrize(
+    ("has", "digest"),
+    [
+        (
+            ("request_id", "session_id", "position", "item_id"),
+            "51aaa02b23708c7aa03164b0b5246d8e5246e9148507ed41cc9b4dfc519c8ed0",
+        ),
+        (
+            ("request_id", "item_id", "age", "device"),
+            "70752386961385872bbd1f8135e262382cd5c316ba82c264e03425bb6577e58a",
+        ),
+        (("position",), "2487ef4a0017559856926429da7910f3f467ff258b7a027052ae3677ee2aa906"),
+    ],
+    ids=["all ids", "no sessions, and profiles", "no ids"],
+)
+def test_impressions_alone_keep_their_hash(has, digest, tmp_path, monkeypatch):
+    """In parts of few requests too: what a part knows of the log before it is all that it needs."""
+    source = impressions_alone(tmp_path, has)
+    options = {"mapping": tmp_path / "mapping.yaml", "name": "mine"}
+    dataset = imported(source, tmp_path, **options)
+    assert dataset.content_hash == digest
+    monkeypatch.setattr("mtf_engine.logs.ordered.READ_ROWS", 16)
+    monkeypatch.setattr("mtf_engine.logs.impressions.BATCH_REQUESTS", 5)
+    assert imported(source, tmp_path / "parts", **options).content_hash == digest
+    assert dataset.recompute_content_hash() == digest
 
 
 def test_a_log_comes_out_as_it_went_in(folder, tmp_path):
@@ -332,3 +393,23 @@ def test_a_folder_with_both_kinds_of_file_needs_a_format(folder):
 def test_meta_is_json(folder):
     meta = read_log(folder, mapping=folder / "mapping.yaml").meta
     assert json.loads(meta.model_dump_json())["signals"] == ["click", "like", "watch_time"]
+
+
+@pytest.mark.slow
+def test_memory_of_an_import_does_not_grow_with_the_log(tmp_path):
+    """DuckDB has memory for a part of either log; what is beyond waits on disk."""
+    peaks = []
+    for n in (200_000, 800_000):
+        write_log(tmp_path / f"{n}.parquet", n)
+        run = (
+            "import resource, sys; from pathlib import Path; import mtf_engine.logs.files as files\n"
+            "import mtf_engine.logs.datasets as datasets\n"
+            "files.LOAD_MB, datasets.STAGE_MB = 100, 100\n"
+            "from mtf_engine.logs.importing import read_log\n"
+            "log = read_log(Path(sys.argv[1]))\n"
+            "datasets.write_dataset(Path(sys.argv[2]), sys.argv[3], log.meta, log.batches)\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+        )
+        command = [sys.executable, "-c", run, str(tmp_path / f"{n}.parquet"), str(tmp_path), str(n)]
+        peaks.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    assert peaks[1] < 1.25 * peaks[0]

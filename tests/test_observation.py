@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtf_engine.observation import HISTORY, ObservationEncoder, log_history, push
+from mtf_engine.observation import (
+    HISTORY,
+    ObservationEncoder,
+    log_history,
+    log_totals,
+    pooled_history,
+    push,
+)
 
 SIGNALS = ("click", "watch_time")
 PROFILES = pd.DataFrame({"age": [20.0, np.nan, 40.0], "city": ["Bern", None, "Aarau"]})
@@ -117,3 +124,18 @@ def test_a_log_rebuilds_the_history_that_pushing_makes(sizes, seed):
         np.testing.assert_array_equal(history[i], pushed[0])
         assert counts[i] == n[0]
         pushed, n = push(pushed, n, values[None, stop[i] : stop[i] + size])
+
+
+@pytest.mark.parametrize("n_signals", [1, 2, 7])
+def test_sums_over_a_log_are_those_of_its_histories_to_the_bit(n_signals):
+    """Signals of 0 and 1 beside one of seconds, whose sum depends on the order."""
+    generator, windows = np.random.default_rng(n_signals), (5, 20, HISTORY)
+    values = (generator.random((3_000, n_signals)) < 0.3).astype(np.float32)
+    values[:, 0] = generator.random(3_000) * 40
+    stop = np.sort(generator.integers(0, 3_000, 500))
+    first = np.maximum(stop - generator.integers(0, 250, 500), 0)
+    history, counts = log_history(values, first, stop)
+    totals, n = log_totals(values, first, stop, windows)
+    assert (n == counts).all() and (totals[0] != totals[2]).any()
+    for found, expected in zip(totals, pooled_history(history, windows), strict=True):
+        assert found.tobytes() == expected.tobytes()

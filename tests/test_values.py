@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from mtf_engine.evaluation import evaluate
 from mtf_engine.logs.columns import whole_or_text
 from mtf_engine.logs.datasets import Dataset, write_dataset
-from mtf_engine.logs.files import connect
+from mtf_engine.logs.files import RawTable, connect
 from mtf_engine.logs.importing import read_log
 from mtf_engine.logs.kuairand_files import Published, read_files
+from mtf_engine.logs.typed import Column, type_columns
 from mtf_engine.logs.units import TIME_UNITS, judge, time_sql
 from mtf_engine.logs.validation import TOLERANCE
 from mtf_engine.policies.policy import Policy
@@ -443,3 +444,42 @@ def test_user_features_that_contradict_each_other_are_refused(tmp_path):
     with pytest.raises(Refusal) as caught:
         read_files(Published((folder / "impressions.tsv",), folder / "user_features.csv"))
     assert [(d.code, d.column, d.row) for d in caught.value.defects] == [("duplicate_request", "user_id", 41)]
+
+
+@pytest.mark.parametrize(
+    ("of", "kinds", "values"),
+    [
+        ("TINYINT", ("integer", "long", "real", "flag", "text"), "-128, -1, 0, 1, 2, NULL"),
+        ("BIGINT", ("integer", "long", "real", "flag", "text"), "-9223372036854775808, 9007199254740993, 0, 1, NULL"),
+        ("UINTEGER", ("integer", "long", "real", "flag"), "4294967295, 0, 1, NULL"),
+        ("UBIGINT", ("integer", "long", "real", "flag"), "18446744073709551615, 1, NULL"),
+        ("DOUBLE", ("integer", "real", "flag"), "0.1, 1e300, 'nan', 'inf', '-0.0', 1, NULL"),
+        ("FLOAT", ("integer", "real", "flag"), "0.1, 16777217, 1, NULL"),
+        ("BOOLEAN", ("integer", "real", "flag"), "true, false, NULL"),
+        *(
+            (of, ("time",), f"'2026-05-04 09:30:00{part}', '1901-02-03 00:00:00{part}', '1890-01-01', NULL")
+            for of, part in {
+                "TIMESTAMP_S": "", "TIMESTAMP_MS": ".123", "TIMESTAMP": ".123456", "TIMESTAMP_NS": ".123456789",
+                "TIMESTAMPTZ": ".5+02",
+            }.items()
+        ),
+    ],
+)  # fmt: skip
+def test_a_number_or_time_of_parquet_is_what_its_text_is(of, kinds, values):
+    with connect() as con:
+        con.execute(f"CREATE TABLE typed_file AS SELECT unnest([{values}])::{of} AS x")
+        con.execute("CREATE TABLE text_file AS SELECT x::VARCHAR AS x FROM typed_file")
+        for kind in kinds:
+            found = []
+            for table in ("typed_file", "text_file"):
+                ((types,),) = con.execute(f"SELECT any_value(typeof(x)) FROM {table}").fetchall()
+                raw = RawTable(table, table, {"x": types}, "parquet", 1)
+                relation, checks = type_columns(con, raw, [Column("x", kind, ("x",))], f"{kind}_{table}")
+                broken = [
+                    con.execute(f"SELECT {c.broken} FROM {relation} ORDER BY row").fetchall() for c in checks
+                ]
+                rows = con.execute(
+                    f"SELECT x::VARCHAR, typeof(x) FROM {kind}_{table} ORDER BY row"
+                ).fetchall()
+                found.append((rows, broken))
+            assert found[0] == found[1], kind

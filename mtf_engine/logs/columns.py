@@ -2,13 +2,13 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import duckdb
 
-from mtf_engine.logs.files import PLACE, SLATE, RawTable, literal, quoted, repeats
+from mtf_engine.logs.files import PLACE, SLATE, RawTable, alike, literal, quoted, repeats
 from mtf_engine.logs.mapping import WEIGHTS, Mapping, Renames, bad_mapping
 from mtf_engine.logs.schema import Kind
 from mtf_engine.logs.typed import SQL_TYPES, Column, Need, judged, list_sources, type_columns
@@ -20,6 +20,7 @@ from mtf_engine.logs.validation import (
     leave_out,
     list_length,
     negative_watch_time,
+    numbered,
     prediction_above_zero,
     probability,
     refuse_too_many,
@@ -67,6 +68,7 @@ class Columns:
     n_repeats: int = 0
     table: str = ""
     left_out: Counter[str] = field(default_factory=Counter)
+    has_own_keys: bool = False
 
     @classmethod
     def requests(cls, raw: RawTable, mapping: Mapping) -> Self:
@@ -86,11 +88,16 @@ class Columns:
         return next(column.sources[0] for column in self.found if column.name == name)
 
     def create(
-        self, con: duckdb.DuckDBPyConnection, table: str, absent: dict[str, Kind] | None = None
+        self,
+        con: duckdb.DuckDBPyConnection,
+        table: str,
+        absent: dict[str, Kind] | None = None,
+        keys: Sequence[str] = (),
     ) -> list[Defect]:
         """Returns what is missing, blank or of a wrong type; creates `table` of typed columns and `row`.
 
-        Columns of `absent` (name to kind) that the file lacks are NULL. Rows that repeat another are dropped.
+        Columns of `absent` (name to kind) that the file lacks are NULL. Rows that repeat another are dropped; where no
+        two have the same `keys`, none can, and `has_own_keys` says so.
         """
         self._fill(con)
         self.found = [judged(con, self.raw, column) for column in self.found]
@@ -105,8 +112,10 @@ class Columns:
         typed, checks = type_columns(con, self.raw, self.found, table)
         for name, kind in (absent or {}).items():
             con.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {name} {SQL_TYPES[kind]}")
-        defects = self.defects + self._judge(con, typed, checks, "typed.row")
+        defects = self.defects + self._judge(con, typed, checks)
+        self.has_own_keys = bool(keys) and not alike(con, table, keys)
         self._drop_repeats(con, table)
+        self.has_own_keys &= not set(keys) & set(self.mapping.categories)  # which make several texts one
         for column in self.found:
             if changed := value_sql(column, self.mapping):
                 con.execute(f"UPDATE {table} SET {quoted(column.name)} = {changed}")
@@ -142,11 +151,15 @@ class Columns:
         Of slates whole rows were dropped before they were taken apart.
         """
         self.n_repeats = self.raw.n_repeats
-        if self.raw.ends is None:
+        if self.raw.ends is None and not self.has_own_keys:
             again = repeats(self.raw.table, self.raw.types)
             self.n_repeats = con.execute(f"DELETE FROM {table} WHERE row IN ({again})").fetchall()[0][0]
         if self.n_repeats:
             self.told.append(f"{self.raw.file}: {self.n_repeats:,} exact duplicates were dropped")
+
+    def check_keys(self, con: duckdb.DuckDBPyConnection, keys: Sequence[str], again: Check) -> list[Defect]:
+        """Returns the check of rows that have the same `keys`, the ones named to `create`, if it is broken."""
+        return [] if self.has_own_keys else self.check(con, numbered(self.table, *keys), [again])
 
     def check(self, con: duckdb.DuckDBPyConnection, relation: str, checks: Iterable[Check]) -> list[Defect]:
         """Returns the broken checks, or leaves out the rows that break one by themselves, if that is wanted.
@@ -159,14 +172,12 @@ class Columns:
         """Returns the broken checks, and leaves the rows as they are."""
         return self._renamed(self.raw.placed(find_defects(con, relation, self.raw.file, checks)))
 
-    def _judge(
-        self, con: duckdb.DuckDBPyConnection, relation: str, checks: list[Check], row: str = "row"
-    ) -> list[Defect]:
+    def _judge(self, con: duckdb.DuckDBPyConnection, relation: str, checks: list[Check]) -> list[Defect]:
         if self.raw.bad_rows == "drop":
             alone = [check for check in checks if check.of_one_row]
             checks = [check for check in checks if not check.of_one_row]
-            self.leave_out(leave_out(con, self.table, relation, alone, row))
-        return self.raw.placed(find_defects(con, relation, self.raw.file, checks, row))
+            self.leave_out(leave_out(con, self.table, relation, alone))
+        return self.raw.placed(find_defects(con, relation, self.raw.file, checks))
 
     def leave_out(self, counts: dict[str, int]) -> None:
         """Counts rows that were left out; a Refusal where they are more than half of the file."""

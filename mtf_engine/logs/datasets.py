@@ -9,6 +9,7 @@ import threading
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +20,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mtf_engine.disk import appear, fill_atomically, room_for, write_atomically
 from mtf_engine.fusion import PREDICTION_FLOOR
@@ -51,8 +53,10 @@ ORDER = {
     "candidates": "request_id, item_id",
 }
 HASH_ROWS = 65_536
-WRITE_MB = 2_000
-"""Memory of a dataset being written: to sort 1,000,000 sessions without it held 20 GB, and was no faster."""
+GROUP_ROWS = 122_880
+"""Rows that DuckDB stores together."""
+WRITE_MB, STAGE_MB = 2_000, 300
+"""Memory of a dataset being sorted: to sort 1,000,000 sessions without it held 20 GB, and was no faster; and before."""
 BOUND_MB, BOUND_THREADS, BOUND_ROWS = 512, 2, 16_384
 """Memory of a query of few rows of a large log, and of one that sorts all of them: what is beyond waits on disk. Each
 thread needs a part of it; rows are taken over so many at once. 10 million of 108 numbers took 26 seconds."""
@@ -74,8 +78,9 @@ def write_dataset(
 
     `model`, the file of the prediction model that `meta` has the hash of, is kept in it.
 
-    Rows are staged as they come, then clustered by user, so memory is bounded by a batch. The file appears
-    under its name in one step; a process killed before leaves temp files only.
+    Rows are staged as they come, so memory is bounded by a batch; where they do not come clustered by user, as an
+    imported log does, they are sorted then. The file appears under its name in one step; a process killed before
+    leaves temp files only.
     """
     final, temp, stage = (
         folder / f"{p}{dataset_id}{s}.duckdb" for p, s in (("", ""), (".", ".tmp"), (".", ".tmp.stage"))
@@ -85,55 +90,110 @@ def write_dataset(
             with duckdb.connect() as con:
                 con.execute("SET preserve_insertion_order = true")
                 con.execute(f"SET temp_directory = '{_quoted(folder / f'.{dataset_id}.tmp.spill')}'")
-                con.execute(f"SET memory_limit = '{WRITE_MB}MB'")
-                for name, path in (("stage", stage), ("final", temp)):
-                    con.execute(f"ATTACH '{_quoted(path)}' AS {name} (STORAGE_VERSION '{STORAGE_VERSION}')")
-                for batch in batches:
-                    _stage(con, batch)
-                for table in _tables(con, "stage"):
-                    con.execute(
-                        f"CREATE TABLE final.{table} AS SELECT * FROM stage.{table} ORDER BY {ORDER[table]}"
-                    )
-                digest = _content_hash(con, "final")
+                con.execute(f"SET memory_limit = '{STAGE_MB}MB'")
+                _attach(con, "stage", stage)
+                if _staged(con, batches):
+                    name, path = "stage", stage
+                else:
+                    name, path = "final", temp
+                    con.execute(f"SET memory_limit = '{WRITE_MB}MB'")
+                    _attach(con, "final", temp)
+                    for table in _tables(con, "stage"):
+                        con.execute(
+                            f"CREATE TABLE final.{table} AS FROM stage.{table} ORDER BY {ORDER[table]}"
+                        )
+                digest = _content_hash(con, name)
                 con.execute(
-                    "CREATE TABLE final.meta AS SELECT ? AS meta, ? AS content_hash",
+                    f"CREATE TABLE {name}.meta AS SELECT ? AS meta, ? AS content_hash",
                     [meta.model_dump_json(), digest],
                 )
                 if model is not None:
                     con.execute(
-                        "CREATE TABLE final.prediction_model AS SELECT ? AS content", [zlib.compress(model)]
+                        f"CREATE TABLE {name}.prediction_model AS SELECT ? AS content", [zlib.compress(model)]
                     )
-                counts = [con.sql(f"SELECT count(*) FROM final.{t}").fetchall()[0][0] for t in TABLES[:2]]
-                con.execute("CHECKPOINT final")
-            appear(temp, final)
+                counts = [con.sql(f"SELECT count(*) FROM {name}.{t}").fetchall()[0][0] for t in TABLES[:2]]
+                con.execute(f"CHECKPOINT {name}")
+            appear(path, final)
     finally:
-        for path in folder.glob(f".{dataset_id}.tmp*"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for left in folder.glob(f".{dataset_id}.tmp*"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
     return Ledger(dataset_id=dataset_id, n_requests=counts[0], n_impressions=counts[1], content_hash=digest)
 
 
-def _stage(con: duckdb.DuckDBPyConnection, batch: Tables) -> None:
-    known = _tables(con, "stage")
-    for name in TABLES:
-        columns = getattr(batch, name)
-        if columns is None:
-            continue
-        con.register("batch", _arrow(columns))
-        into = f"INSERT INTO stage.{name} BY NAME" if name in known else f"CREATE TABLE stage.{name} AS"
-        con.execute(f"{into} SELECT * FROM batch")
-        con.unregister("batch")
+def _attach(con: duckdb.DuckDBPyConnection, name: str, path: Path) -> None:
+    con.execute(f"ATTACH '{_quoted(path)}' AS {name} (STORAGE_VERSION '{STORAGE_VERSION}')")
+
+
+def _staged(con: duckdb.DuckDBPyConnection, batches: Iterable[Tables]) -> bool:
+    """Writes the rows of `batches` to the database `stage`; returns whether each table came in its order.
+
+    They are written in whole groups, since a part of one is written again with what comes behind it; meanwhile the
+    next batch is made.
+    """
+    held: dict[str, list[pa.Table]] = {}
+    last: dict[str, pa.Table] = {}
+    in_order = True
+    with ThreadPoolExecutor(1) as writer:
+        written: dict[str, Future[None]] = {}
+
+        def write(name: str, rows: pa.Table) -> None:
+            first = name not in written
+            for pending in written.values():
+                pending.result()
+            written[name] = writer.submit(_stage, con, name, rows, first)
+
+        for batch in batches:
+            for name, columns in ((name, getattr(batch, name)) for name in TABLES):
+                if columns is None:
+                    continue
+                rows = _arrow(columns)
+                keys = rows.select(ORDER[name].split(", "))
+                in_order = in_order and _are_sorted([*([last[name]] if name in last else []), keys])
+                last[name] = keys.slice(max(len(keys) - 1, 0))
+                held.setdefault(name, []).append(rows)
+                n = sum(map(len, held[name])) // GROUP_ROWS * GROUP_ROWS
+                if n:
+                    whole = pa.concat_tables(held[name], promote_options="permissive")
+                    write(name, whole.slice(0, n))
+                    held[name] = [whole.slice(n)]
+        for name, parts in held.items():
+            write(name, pa.concat_tables(parts, promote_options="permissive"))
+        for pending in written.values():
+            pending.result()
+    return in_order
+
+
+def _are_sorted(parts: list[pa.Table]) -> bool:
+    """Returns whether the rows of all parts are sorted by all columns, the first one first, and none is missing."""
+    keys = pa.concat_tables(parts, promote_options="permissive")
+    higher, equal = np.zeros(max(len(keys) - 1, 0), bool), np.ones(max(len(keys) - 1, 0), bool)
+    for column in keys.columns:
+        if column.null_count:
+            return False
+        before, after = column.slice(0, len(equal)), column.slice(1)
+        higher |= equal & pc.greater(after, before).to_numpy()
+        equal &= pc.equal(after, before).to_numpy()
+    return bool((higher | equal).all())
+
+
+def _stage(con: duckdb.DuckDBPyConnection, name: str, rows: pa.Table, is_first: bool) -> None:
+    con.register("batch", rows)
+    into = f"CREATE TABLE stage.{name} AS" if is_first else f"INSERT INTO stage.{name} BY NAME"
+    con.execute(f"{into} SELECT * FROM batch")
+    con.unregister("batch")
 
 
 def _arrow(columns: Columns) -> pa.Table:
     """Returns an Arrow table in which an array [n, width] becomes a column of fixed-size lists."""
-    return pa.table(
-        {
-            name: pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
-            if values.ndim == 2
-            else pa.array(values, SCALAR_TYPES.get(name), from_pandas=True)
-            for name, values in columns.items()
-        }
-    )
+    return pa.table({name: _column(name, values) for name, values in columns.items()})
+
+
+def _column(name: str, values: np.ndarray | pa.Array) -> pa.Array:
+    if isinstance(values, pa.Array):
+        return values
+    if values.ndim == 2:
+        return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+    return pa.array(values, SCALAR_TYPES.get(name), from_pandas=True)
 
 
 def _tables(con: duckdb.DuckDBPyConnection, database: str) -> list[str]:
@@ -146,22 +206,30 @@ def _tables(con: duckdb.DuckDBPyConnection, database: str) -> list[str]:
 def _content_hash(con: duckdb.DuckDBPyConnection, database: str) -> str:
     """Returns the SHA-256 of all rows in stored order, however DuckDB and Arrow cut and encode them."""
     digest = hashlib.sha256()
-    for table in _tables(con, database):
-        columns: dict[str, Any] = defaultdict(hashlib.sha256)
-        for batch in con.sql(f"SELECT * FROM {database}.{table}").to_arrow_reader(HASH_ROWS):
-            for name, column in zip(batch.schema.names, batch.columns, strict=True):
-                columns[name].update(_bytes(column))
-        for name in sorted(columns):
-            digest.update(f"{table}.{name}:{columns[name].hexdigest()}".encode())
+    with ThreadPoolExecutor(BOUND_THREADS) as hashing:
+        for table in _tables(con, database):
+            columns: dict[str, Any] = defaultdict(hashlib.sha256)
+            for batch in con.sql(f"SELECT * FROM {database}.{table}").to_arrow_reader(HASH_ROWS):
+                hashes = [columns[name] for name in batch.schema.names]
+                list(hashing.map(lambda found, column: found.update(_bytes(column)), hashes, batch.columns))
+            for name in sorted(columns):
+                digest.update(f"{table}.{name}:{columns[name].hexdigest()}".encode())
     return digest.hexdigest()
 
 
-def _bytes(column: pa.Array) -> bytes:
+def _bytes(column: pa.Array) -> np.ndarray | pa.Buffer:
+    """Returns what is hashed of a column: its numbers, or its texts, each with a NUL behind; a missing one is 1, 0."""
     if pa.types.is_fixed_size_list(column.type):
         column = column.flatten()
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return "".join("\1\0" if value is None else f"{value}\0" for value in column.to_pylist()).encode()
-    return np.ascontiguousarray(column.to_numpy(zero_copy_only=False)).tobytes()
+        known = pc.fill_null(column.cast(pa.large_string()), "\1")
+        ended = pc.binary_join_element_wise(
+            known, pa.scalar("", pa.large_string()), pa.scalar("\0", pa.large_string())
+        )
+        _, offsets, texts = ended.buffers()
+        ends = np.frombuffer(offsets, np.int64)[ended.offset : ended.offset + len(ended) + 1]
+        return texts.slice(ends[0], ends[-1] - ends[0]) if texts else pa.py_buffer(b"")
+    return np.ascontiguousarray(column.to_numpy(zero_copy_only=False))
 
 
 class RowsHash:

@@ -31,6 +31,8 @@ CONTENTS = {
 }
 """How files begin that are no plain text: what they are, and the ending that says so."""
 LONGEST_HEADER = 1 << 20
+LOAD_MB, LOAD_THREADS = 800, 2
+"""Memory of a log being read, whatever its size; each thread needs a part of it."""
 FILE_OF_ROW = "the file of this row"
 PART = f'"{FILE_OF_ROW}"'
 """A column of a table while it is loaded."""
@@ -92,8 +94,12 @@ class RawTable:
 
 
 def connect() -> duckdb.DuckDBPyConnection:
-    """Returns an in-memory DuckDB that keeps rows in file order and takes times without a zone as UTC."""
+    """Returns an in-memory DuckDB that keeps rows in file order and takes times without a zone as UTC.
+
+    What is beyond its memory waits on disk.
+    """
     con = duckdb.connect()
+    con.execute(f"SET memory_limit = '{LOAD_MB}MB'; SET threads = {LOAD_THREADS}")
     con.execute("SET preserve_insertion_order = true")
     con.execute("SET TimeZone = 'UTC'")
     con.execute("SET temp_directory = ?", [tempfile.gettempdir()])
@@ -415,6 +421,13 @@ def _escape(line_end: str) -> str:
     return {"\r\n": r"'\r\n'", "\r": r"'\r'", "\n": r"'\n'"}[line_end]
 
 
+def alike(con: duckdb.DuckDBPyConnection, table: str, columns: Iterable[str]) -> bool:
+    """Returns whether two rows of a table may be equal in all `columns`: whether their hash is the same."""
+    hashed = f"SELECT hash({', '.join(map(quoted, columns))}) AS h FROM {table}"
+    several = f"SELECT h FROM ({hashed}) GROUP BY h HAVING count(*) > 1 LIMIT 1"
+    return bool(con.execute(several).fetchall())
+
+
 def repeats(table: str, columns: Iterable[str]) -> str:
     """Returns SQL for the rows of a table, from 1, that equal an earlier one in all `columns`.
 
@@ -436,10 +449,11 @@ def literal(text: str) -> str:
 def fetch(con: duckdb.DuckDBPyConnection, sql: str) -> dict[str, NDArray]:
     """Returns the columns of a query as arrays; lists of a fixed length become [n, length]."""
     table = con.sql(sql).to_arrow_table()
-    return {name: _array(table[name].combine_chunks()) for name in table.column_names}
+    return {name: array(table[name].combine_chunks()) for name in table.column_names}
 
 
-def _array(column: pa.Array) -> NDArray:
+def array(column: pa.Array) -> NDArray:
+    """Returns a column of Arrow as an array; lists of a fixed length become [n, length]."""
     if pa.types.is_fixed_size_list(column.type):
         return column.flatten().to_numpy(zero_copy_only=False).reshape(-1, column.type.list_size)
     return column.to_numpy(zero_copy_only=False)

@@ -83,7 +83,7 @@ def _typed(con: duckdb.DuckDBPyConnection, raw: RawTable) -> tuple[str, ...]:
         columns.append(judged(con, raw, Column(DATE, "time", (DATE,), "key")))
     columns += [Column(f"metric_{i}", "number", (name,), "value") for i, name in enumerate(metrics)]
     typed, checks = type_columns(con, raw, columns, "users")
-    defects = find_defects(con, typed, raw.file, map(_of_users, checks), "typed.row")
+    defects = find_defects(con, typed, raw.file, map(_of_users, checks))
     defects += find_defects(con, ARMS_OF_USERS, raw.file, [TWO_ARMS])
     defects += find_defects(con, numbered("users", USER, ARM), raw.file, [duplicate(USER, "the user")])
     if defects:

@@ -11,7 +11,7 @@ from mtf_engine.logs.like import Like
 from mtf_engine.logs.mapping import Predict
 from mtf_engine.logs.prediction_model import Predictable, PredictionModel, digest, predicted
 from mtf_engine.logs.predictions import WARM_UP_DAYS, Behaviours, PredictorConfig
-from mtf_engine.logs.sessions import Arrays, Cut
+from mtf_engine.logs.sessions import Arrays
 from mtf_engine.logs.splits import TEST, TRAIN, WARM_UP
 from mtf_engine.observation import ObservationEncoder
 from mtf_engine.spec import Refusal
@@ -38,10 +38,11 @@ class PredictedLog:
 
 
 def predict_log(
-    rows: Arrays, cut: Cut, split: NDArray[np.object_], predict: Predict, like: Like | None
+    rows: Arrays, first: NDArray[np.int64], split: NDArray[np.object_], predict: Predict, like: Like | None
 ) -> PredictedLog:
-    """Returns predictions for impressions `rows` [m], cut into requests of `split` [r], by their own model or `like`'s.
+    """Returns predictions for impressions `rows` [m] by their own model or `like`'s.
 
+    Those of the request i, of `split[i]`, are rows `first[i]:first[i + 1]`.
     Requests of days that cannot be predicted are `WARM_UP`. A Refusal where there are too few days.
     """
     time = rows["request_time"]
@@ -50,8 +51,8 @@ def predict_log(
     )
     date = date[np.unique(time.astype("datetime64[D]"), return_inverse=True)[1]]
     known = PredictionModel.from_bytes(like.model) if like and like.model else None
-    split = _without_warm_up(split, date[cut.first[:-1]], known)
-    of_row = split[cut.request]
+    split = _without_warm_up(split, date[first[:-1]], known)
+    of_row = np.repeat(split, np.diff(first))
     frame = pd.DataFrame({name: rows[name] for name in predict.names if name in rows})
     encoder, frame, warnings = _inputs(frame, of_row != TEST, predict, known, like)
     angle = (time.astype("datetime64[s]").astype(np.int64) % 86_400) * (2 * np.pi / 86_400)

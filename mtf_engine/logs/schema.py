@@ -15,8 +15,9 @@ from mtf_engine.exploration.mixture import Mixture
 from mtf_engine.observation import ObservationEncoder
 from mtf_engine.spec import BoundsPlan, FusionSpec, RewardSpec, Spec
 
-Columns = Mapping[str, np.ndarray]
-"""Equally long arrays by column name; a list column is an array [n, width], NaN where a log has none."""
+Columns = Mapping[str, np.ndarray | pa.Array]
+"""Equally long arrays by column name; a list column is an array [n, width], NaN where a log has none. Texts of a batch
+on its way into a dataset may be as they lie in Arrow's memory."""
 
 REQUEST_COLUMNS = (
     "request_id", "session_id", "user_id", "step", "timestamp", "split", "segment", "observation",

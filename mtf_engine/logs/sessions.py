@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from mtf_engine.logs.mapping import ProfileColumns
 from mtf_engine.logs.schema import ACTION_COLUMNS, Columns, DatasetMeta, Tables
 from mtf_engine.logs.splits import TRAIN
-from mtf_engine.observation import ObservationEncoder, log_history
+from mtf_engine.observation import ObservationEncoder, log_totals
 
-BATCH_REQUESTS = 2_048
+BATCH_REQUESTS, OBSERVED_REQUESTS = 16_384, 8_192
+"""Requests that are written at once, and observed at once: a history is a hundred impressions."""
 
 Arrays = dict[str, NDArray]
 Progress = Callable[[int, int], None]
@@ -58,12 +60,18 @@ class Cut:
     @cached_property
     def step(self) -> NDArray[np.int64]:
         """The index of each request in its session, int [r]."""
-        return pd.Series(self.session).groupby(self.session).cumcount().to_numpy()
+        return steps_of(self.session)[0]
 
     @cached_property
     def left(self) -> NDArray[np.int64]:
         """How many requests of its session come after each, int [r]."""
-        return np.bincount(self.session)[self.session] - 1 - self.step
+        return steps_of(self.session)[1]
+
+
+def steps_of(session: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns the index of each request in its session, and how many come after it; sessions count from 0, [r]."""
+    step = pd.Series(session).groupby(session).cumcount().to_numpy()
+    return step, np.bincount(session)[session] - 1 - step
 
 
 def changes(*keys: NDArray) -> NDArray[np.bool_]:
@@ -117,9 +125,14 @@ class Observer:
 
     def __call__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Returns the observations of the requests `rows`, [n, f]."""
-        history, counts = log_history(self.signals, self.user_first[rows], self.first[rows])
-        return self.encoder.observe(
-            self.profile[rows], history, counts, self.since_last[rows], self.step[rows]
+        at_once = range(0, len(rows), OBSERVED_REQUESTS)
+        return np.concatenate([self._observe(rows[i : i + OBSERVED_REQUESTS]) for i in at_once])
+
+    def _observe(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        first, stop = self.user_first[rows], self.first[rows]
+        totals, counts = log_totals(self.signals, first, stop, self.encoder.windows)
+        return self.encoder.observe_totals(
+            self.profile[rows], totals, counts, self.since_last[rows], self.step[rows]
         )
 
 
@@ -168,15 +181,22 @@ def batches(
     """
     for i in range(0, len(kept), BATCH_REQUESTS):
         rows = kept[i : i + BATCH_REQUESTS]
-        shown = np.concatenate([np.arange(first[r], first[r + 1]) for r in rows])
+        sizes = first[rows + 1] - first[rows]
+        shown = np.arange(sizes.sum()) + np.repeat(first[rows] - (np.cumsum(sizes) - sizes), sizes)
         yield Tables(
             requests={**_take(requests, rows), "observation": observe(rows)},
             impressions=_take(impressions, shown),
         )
 
 
-def _take(columns: Columns, rows: NDArray[np.int64]) -> dict[str, NDArray]:
-    return {name: values[rows] for name, values in columns.items()}
+def _take(columns: Columns, rows: NDArray[np.int64]) -> dict[str, NDArray | pa.Array]:
+    """Returns some rows, which grow; they are copied only where others lie between them."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
+        return {name: values[int(rows[0]) : int(rows[-1]) + 1] for name, values in columns.items()}
+    return {
+        name: values.take(pa.array(rows)) if isinstance(values, pa.Array) else values[rows]
+        for name, values in columns.items()
+    }
 
 
 def without_actions(n: int, n_actions: int) -> dict[str, NDArray]:

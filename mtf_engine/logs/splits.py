@@ -1,5 +1,6 @@
 """The splits of a log: what each is called, and which rows or users are in it."""
 
+from collections.abc import Callable
 from typing import Literal, Self
 
 import numpy as np
@@ -22,6 +23,10 @@ HOLD_OUT = 0.2
 """Share of the users that are for test where a log is split by user on request."""
 HOLD_OUT_KEY = "users held out.."
 """Of the hash that draws them, so that it has nothing to do with who is for validation."""
+
+
+SplitRule = Callable[[NDArray[np.object_], NDArray], NDArray[np.object_]]
+"""What makes the splits of rows from their user ids and days."""
 
 
 class Splitting(Spec):
@@ -67,10 +72,14 @@ UNASKED = Splitting()
 
 
 def split_by_day(
-    day: NDArray, test: int = TEST_DAYS, validation: int = VALIDATION_DAYS
+    day: NDArray, test: int = TEST_DAYS, validation: int = VALIDATION_DAYS, days: NDArray | None = None
 ) -> NDArray[np.object_]:
-    """Returns the split of each row of `day` [m]: the last days test, those before validation, the rest train."""
-    days, index = np.unique(day, return_inverse=True)
+    """Returns the split of each row of `day` [m]: the last days test, those before validation, the rest train.
+
+    `days` are all of the log, in order, where `day` are those of a part of it.
+    """
+    days = np.unique(day) if days is None else days
+    index = np.searchsorted(days, day)
     from_the_end = len(days) - 1 - index
     return np.where(from_the_end < test, TEST, _split(from_the_end < test + validation))
 
@@ -93,9 +102,17 @@ def split_by_draw(draws: NDArray[np.float32]) -> NDArray[np.object_]:
 def split_log(
     user_id: NDArray[np.object_], day: NDArray, explored: bool, how: Splitting
 ) -> tuple[NDArray[np.object_], str]:
-    """Returns the split of each of r rows and how it came about: None for all in a short log.
+    """Returns the split of each of r rows and how it came about, see `split_rule`; `day` [r] are times or days."""
+    days = day.astype("datetime64[D]") if np.issubdtype(day.dtype, np.datetime64) else day
+    rule, told = split_rule(np.unique(days), explored, how)
+    return rule(user_id, days), told
 
-    `day` [r] are times, or dates of any kind that sort. A Refusal where days were asked for and there are too few.
+
+def split_rule(days: NDArray, explored: bool, how: Splitting) -> tuple[SplitRule, str]:
+    """Returns what splits rows of a log by their users and days, and how: it makes None of all in a short log.
+
+    `days` are those of the whole log in order, dates of any kind that sort. A Refusal where days were asked for and
+    there are too few.
     """
     if how.kind == "user" or (explored and how.kind is None):
         share = 0 if how.kind is None else how.hold_out or HOLD_OUT
@@ -103,19 +120,20 @@ def split_log(
         if share:
             others = "one in ten of the others for validation"
             told = f"{share:.0%} of the users are for test, {others}, by hashes of the id"
-        return split_by_user(user_id, share), told
-    days = day.astype("datetime64[D]") if np.issubdtype(day.dtype, np.datetime64) else day
-    (test, validation), n = how.days, len(np.unique(days))
+        return lambda user_id, day: split_by_user(user_id, share), told
+    (test, validation), n = how.days, len(days)
     if n > test + validation:
         before = f", the {validation} before for validation" if validation else ""
-        told = f"the last {test} days ({'UTC' if days is not day else 'of the log'}) are for test{before}"
-        return split_by_day(days, test, validation), told
+        zone = "UTC" if np.issubdtype(days.dtype, np.datetime64) else "of the log"
+        told = f"the last {test} days ({zone}) are for test{before}"
+        return lambda user_id, day: split_by_day(day, test, validation, days), told
     if how.kind:
         raise Refusal(
             f"the log covers {n} days and {test + validation + 1} are needed: {test} to test, {validation} to "
             "validate and one to train; ask for fewer (--test-days, --validation-days) or split it by user"
         )
-    return np.full(len(days), None), "the log is too short to be split by day: it has no test days"
+    told = "the log is too short to be split by day: it has no test days"
+    return lambda user_id, day: np.full(len(day), None), told
 
 
 def _split(validation: NDArray[np.bool_]) -> NDArray[np.object_]:

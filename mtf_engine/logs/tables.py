@@ -21,7 +21,6 @@ from mtf_engine.logs.validation import (
     duplicate,
     known_split,
     list_length,
-    numbered,
     reward_is,
     session_order,
     unknown_request,
@@ -101,12 +100,11 @@ def _requests(
                 columns.require(name, "list")
     if not columns.add("observation", "list"):
         columns.add_profile(mapping)
-    defects += columns.create(con, "requests", OPTIONAL)
+    keys = [name for name in ("request_id",) if name in columns.names]
+    defects += columns.create(con, "requests", OPTIONAL, keys)
     defects += columns.check(con, "requests", _request_checks(con, columns, mapping))
-    if "request_id" in columns.names:
-        defects += columns.check(
-            con, numbered("requests", "request_id"), [duplicate("request_id", "the request")]
-        )
+    if keys:
+        defects += columns.check_keys(con, keys, duplicate("request_id", "the request"))
     if columns.left_out and set(KEYS) <= columns.names:
         n_cut = _cut_sessions(con, unknown="unreadable_file" in columns.left_out)
         columns.leave_out({"session_order_broken": n_cut} if n_cut else {})
@@ -169,10 +167,11 @@ def _impressions(
     columns.add("position", "integer", "key")
     columns.add("reward", "real")
     feedback = Feedback.find(columns, mapping)
-    defects += columns.create(con, "impressions")
-    if {"request_id", "position"} <= columns.names:
+    keys = ["request_id", "position"] if {"request_id", "position"} <= columns.names else []
+    defects += columns.create(con, "impressions", keys=keys)
+    if keys:
         repeated = duplicate("position", "within its request the position")
-        defects += columns.check(con, numbered("impressions", "request_id", "position"), [repeated])
+        defects += columns.check_keys(con, keys, repeated)
     defects += columns.check(con, "impressions", feedback.checks(con, columns))
     return feedback
 

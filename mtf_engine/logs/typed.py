@@ -34,6 +34,22 @@ NUMBERS = frozenset(
     for width in ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
 ) | {"FLOAT", "DOUBLE", "BOOLEAN"}
 """Types of a file's column that are cast to a number as they are; others by way of their text."""
+WHOLE = frozenset(
+    f"{sign}{width}" for sign in ("", "U") for width in ("TINYINT", "SMALLINT", "INTEGER", "BIGINT")
+) - {"UBIGINT"}
+"""Types of a file's column whose values all are BIGINTs."""
+OF_WHOLE: dict[Kind, str] = {
+    "long": "{0}", "integer": f"CASE WHEN {{0}} BETWEEN -{MOST} AND {MOST} THEN {{0}} END", "real": "{0}::DOUBLE",
+    "flag": "CASE {0} WHEN 1 THEN true WHEN 0 THEN false END",
+}  # fmt: skip
+"""SQL that makes a value of such a number as its text would make it."""
+INSTANTS = {
+    "TIMESTAMP_S": "{}::TIMESTAMP", "TIMESTAMP_MS": "{}::TIMESTAMP", "TIMESTAMP": "{}",
+    "TIMESTAMP WITH TIME ZONE": "{} AT TIME ZONE 'UTC'",
+}  # fmt: skip
+"""SQL that makes the time in UTC of a column that holds times; one of nanoseconds is cut off as its text is."""
+BROKEN = '"breaks a check"'
+"""A column of a typed table while it is made."""
 TRUTHS = {1: ("true", "t", "yes", "y"), 0: ("false", "f", "no", "n")}
 """Words, in any case, for 1 and 0: a flag may be a number, a number a flag."""
 WHAT = {
@@ -93,14 +109,36 @@ def type_columns(
 ) -> tuple[str, list[Check]]:
     """Returns what must hold of the values, and of which relation; creates `table` with typed columns and `row`.
 
-    `row` counts data rows from 1 and is `typed.row` in the relation. Values that do not fit become NULL. A text
-    "true" counts as the number 1.
+    `row` counts data rows from 1. Values that do not fit become NULL. A text "true" counts as the number 1. Whether
+    any check is broken is told as the table is made; where none is, there are none to look at.
     """
-    selected = ", ".join(f"{_typed(c, raw.types)} AS {quoted(c.name)}" for c in columns)
-    con.execute(f"CREATE TABLE {table} AS SELECT rowid + 1 AS row, {selected} FROM {raw.table}")
-    both = f"{raw.table} AS raw POSITIONAL JOIN {table} AS typed"
     checks = [check for c in columns for check in _checks(c, raw.types)]
-    return both, checks
+    sources = {source: None for c in columns for source in c.sources}
+    read = [f"{quoted(s)} AS {_raw(s)}" for s in sources]
+    made = [f"{_typed(c, raw.types)} AS {_ours(c.name)}" for c in columns]
+    named = [f"{_ours(c.name)} AS {quoted(c.name)}" for c in columns]
+    broken = " OR ".join(f"coalesce({check.broken}, false)" for check in checks) or "false"
+    con.execute(
+        f"CREATE TABLE {table} AS SELECT {', '.join(('row', *named))}, {broken} AS {BROKEN} "
+        f"FROM (SELECT {', '.join(('rowid + 1 AS row', *read, *made))} FROM {raw.table})"
+    )
+    (is_broken,) = con.execute(f"SELECT bool_or({BROKEN}) FROM {table}").fetchall()[0]
+    con.execute(f"ALTER TABLE {table} DROP COLUMN {BROKEN}")
+    read = [f"raw.{quoted(s)} AS {_raw(s)}" for s in sources]
+    made = [f"typed.{quoted(c.name)} AS {_ours(c.name)}" for c in columns]
+    both = f"{raw.table} AS raw POSITIONAL JOIN {table} AS typed"
+    relation = f"(SELECT {', '.join(('typed.row AS row', *read, *made))} FROM {both})"
+    return relation, checks if is_broken else []
+
+
+def _raw(name: str) -> str:
+    """Returns SQL for a column of the file beside the typed ones."""
+    return quoted(f"raw {name}")
+
+
+def _ours(name: str) -> str:
+    """Returns SQL for a typed column beside those of the file."""
+    return quoted(f"typed {name}")
 
 
 def _typed(column: Column, types: dict[str, str]) -> str:
@@ -109,6 +147,8 @@ def _typed(column: Column, types: dict[str, str]) -> str:
         text = f"CAST({source} AS VARCHAR)"
         if column.time_format:
             return possible(f"TRY_CAST(try_strptime({text}, {literal(column.time_format)}) AS TIMESTAMP)")
+        if instant := INSTANTS.get(types[column.sources[0]]):
+            return possible(instant.format(source))
         return time_sql(text, column.time_unit, column.judged)
     if column.watch_unit:
         return f"TRY_CAST(TRY_CAST({source}::VARCHAR AS DOUBLE) {SECONDS[column.watch_unit]} AS FLOAT)"
@@ -135,6 +175,11 @@ def _is_list(column: Column, types: dict[str, str]) -> bool:
 
 
 def _scalar(source: str, kind: str, wanted: Kind) -> str:
+    """Returns SQL for the value that the text of `source`, a column of `kind`, says."""
+    if kind in WHOLE and wanted in OF_WHOLE:
+        return OF_WHOLE[wanted].format(f"{source}::BIGINT")
+    if (kind, wanted) in (("DOUBLE", "real"), ("BOOLEAN", "flag")):
+        return source
     text = f"CAST({source} AS VARCHAR)"
     match wanted:
         case "text":
@@ -161,8 +206,8 @@ def _number(text: str, kind: str) -> str:
 
 
 def _checks(column: Column, types: dict[str, str]) -> list[Check]:
-    """Returns the checks of a column over `raw`, the file's table, beside `typed`, ours."""
-    typed = f"typed.{quoted(column.name)}"
+    """Returns the checks of a column over those of the file beside ours."""
+    typed = _ours(column.name)
     if _is_list(column, types):
         return _list_checks(column.sources[0], column.need, typed)
     if column.kind != "list":
@@ -184,7 +229,7 @@ def _checks(column: Column, types: dict[str, str]) -> list[Check]:
 
 def _list_checks(name: str, need: Need, typed: str) -> list[Check]:
     """Returns the checks of a column of lists; entries are looked at one by one where a sum says so."""
-    source = f"raw.{quoted(name)}"
+    source = _raw(name)
     entries = f"list_zip({_entries(source)}, {typed})"
     gaps = f"list_count({typed}) < len({typed})"
     unfit = f"len(list_filter({entries}, lambda z: z[1] IS NOT NULL AND z[2] IS NULL)) > 0"
@@ -200,7 +245,7 @@ def _list_checks(name: str, need: Need, typed: str) -> list[Check]:
 
 
 def _scalar_checks(name: str, kind: Kind, need: Need, typed: str, needed: str) -> list[Check]:
-    source = f"raw.{quoted(name)}"
+    source = _raw(name)
     unfit = f"contains({typed}, chr(0))" if kind == "text" else f"{source} IS NOT NULL AND {typed} IS NULL"
     checks = [wrong_type(name, unfit, needed, WRITE_TIME if kind == "time" else needed, source)]
     is_number = kind in ("number", "real")

@@ -75,7 +75,7 @@ BadRows = Literal["refuse", "drop"]
 
 
 def leave_out(
-    con: duckdb.DuckDBPyConnection, table: str, relation: str, checks: Sequence[Check], row: str = "row"
+    con: duckdb.DuckDBPyConnection, table: str, relation: str, checks: Sequence[Check]
 ) -> dict[str, int]:
     """Moves the rows of `table` that break a check to the table `left_out_<table>`; returns how many by code.
 
@@ -84,7 +84,7 @@ def leave_out(
     if not checks:
         return {}
     codes = " ".join(f"WHEN {check.broken} THEN '{check.code}'" for check in checks)
-    judged = f"SELECT {row} AS row, CASE {codes} END AS code FROM {relation}"
+    judged = f"SELECT row, CASE {codes} END AS code FROM {relation}"
     con.execute(f"CREATE OR REPLACE TABLE broken AS SELECT * FROM ({judged}) WHERE code IS NOT NULL")
     con.execute(f"CREATE TABLE IF NOT EXISTS left_out_{table} AS SELECT * FROM {table} LIMIT 0")
     con.execute(f"INSERT INTO left_out_{table} SELECT * FROM {table} SEMI JOIN broken USING (row)")
@@ -108,13 +108,19 @@ def told(counts: Mapping[str, int]) -> str:
 
 
 def find_defects(
-    con: duckdb.DuckDBPyConnection, relation: str, file: str, checks: Iterable[Check], row: str = "row"
+    con: duckdb.DuckDBPyConnection, relation: str, file: str, checks: Iterable[Check]
 ) -> list[Defect]:
-    """Returns one defect per broken check: its first row and how many rows break it, by one scan.
+    """Returns one defect per broken check: its first row and how many rows break it.
 
-    `relation` is what may stand behind FROM: a table, a join, or a query in parentheses.
+    `relation` is what may stand behind FROM: a table, a join, or a query in parentheses. One scan tells which checks
+    are broken; rows and values are looked for of those alone, so that a sound log pays for no texts.
     """
     checks = list(checks)
+    if not checks:
+        return []
+    any_broken = ", ".join(f"bool_or({c.broken})" for c in checks)
+    (are_broken,) = con.execute(f"SELECT {any_broken} FROM {relation}").fetchall()
+    checks = [check for check, is_broken in zip(checks, are_broken, strict=True) if is_broken]
     if not checks:
         return []
     judged = ", ".join(f"({c.broken}) AS b{i}, ({c.value})::VARCHAR AS v{i}" for i, c in enumerate(checks))
@@ -122,7 +128,7 @@ def find_defects(
         f"count(*) FILTER (b{i}), min(row) FILTER (b{i}), arg_min_null(v{i}, row) FILTER (b{i})"
         for i in range(len(checks))
     )
-    sql = f"SELECT {measures} FROM (SELECT {row} AS row, {judged} FROM {relation})"
+    sql = f"SELECT {measures} FROM (SELECT row, {judged} FROM {relation})"
     (found,) = con.execute(sql).fetchall()
     triples = zip(found[0::3], found[1::3], found[2::3], strict=True)
     return [
