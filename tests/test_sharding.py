@@ -149,10 +149,10 @@ def test_a_place_that_is_none_is_refused(small_workspace):
 @pytest.fixture
 def s3(monkeypatch):
     """Starts an S3 server on this machine, and lets the environment name it."""
-    program = os.environ.get("MTF_MOTO_SERVER") or shutil.which("moto_server")
+    program = os.environ.get("MTF_MOTO_SERVER")
     if not program:
         pytest.skip(
-            "needs an S3 server: pip install 'moto[server]', or name its moto_server in MTF_MOTO_SERVER"
+            "needs an S3 server: pip install 'moto[server]>=5.2.5', and its moto_server in MTF_MOTO_SERVER"
         )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
