@@ -12,8 +12,11 @@ from mtf_engine import sealed
 from mtf_engine.algos import ALGOS
 from mtf_engine.learning.config import LEAST_STEPS
 from mtf_engine.learning.training import check_device, checkpoint_step, fit, load_critics, make_config
+from mtf_engine.runs import executor
 from mtf_engine.spec import Refusal
+from mtf_engine.work.train import submit_train
 from tests.problems import sessions
+from tests.workspaces import copy_workspace
 
 SMALL = {"n_critics": "2", "hidden": "4", "batch_size": "8"}
 
@@ -103,6 +106,23 @@ def test_a_card_that_is_not_there_is_named():
     check_device("cpu")
     with pytest.raises(Refusal, match="no such card on the machine that trains: set device=cpu"):
         check_device("cuda")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_a_run_for_a_card_goes_on_without_one_where_that_is_said(small_workspace, tmp_path, in_process):
+    workspace = copy_workspace(small_workspace, tmp_path / "workspace")
+    settings = SMALL | {"n_steps": "3", "hidden": "16", "device": "cuda"}
+    run_id = submit_train(
+        workspace, "explored", algo="integrated_rl", preset="demo", settings=settings, seed=0
+    )
+    refused = executor.wait(workspace, run_id)
+    assert "PyTorch sees no such card" in str(refused.error)
+    executor.resume(workspace, run_id, device="cpu")
+    done = executor.completed(workspace, executor.wait(workspace, run_id))
+    assert (done.step, done.config["device"]) == (3, "cpu")
+    (collected, *_) = workspace.registry.runs(kind="collect")
+    with pytest.raises(Refusal, match="no training, so it has no device"):
+        executor.resume(workspace, collected.id, device="cpu")
 
 
 def test_a_diverging_training_is_refused_by_name():

@@ -60,11 +60,18 @@ def cancel(shell: Session, run_id: RunId) -> None:
 
 
 @command(app, "runs resume train-1f00ba77")
-def resume(shell: Session, run_id: RunId) -> None:
+def resume(
+    shell: Session,
+    run_id: RunId,
+    device: Annotated[
+        Literal["cpu", "cuda"] | None,
+        typer.Option(help="Where a training goes on, if elsewhere than before."),
+    ] = None,
+) -> None:
     """Go on with a cancelled, interrupted or failed run, in the background."""
     from mtf_engine.runs import executor
 
-    executor.resume(shell.workspace, run_id)
+    executor.resume(shell.workspace, run_id, device)
     shell.show({"run_id": run_id, "state": shell.workspace.registry.run(run_id).state})
 
 

@@ -184,8 +184,8 @@ def check_device(device: str) -> None:
     """Refuses a device that this machine does not have."""
     if device == "cuda" and not torch.cuda.is_available():
         raise Refusal(
-            "device=cuda, and PyTorch sees no such card on the machine that trains: set device=cpu, or train on one "
-            "that has a card and PyTorch's build for it"
+            "device=cuda, and PyTorch sees no such card on the machine that trains: set device=cpu (of a run that has "
+            "begun: `runs resume --device cpu`), or train where there is a card and PyTorch's build for it"
         )
 
 

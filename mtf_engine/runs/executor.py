@@ -399,28 +399,33 @@ def ask_to_stop(workspace: Workspace, run_id: str) -> bool:
     return True
 
 
-def resume(workspace: Workspace, run_id: str) -> None:
+def resume(workspace: Workspace, run_id: str, device: str | None = None) -> None:
     """Queues a cancelled, interrupted or failed run again; a training goes on from its checkpoint.
 
-    A part goes on with the run that it is a part of.
+    A part goes on with the run that it is a part of. With a `device`, a training goes on there.
     """
     if workspace.registry.run(run_id).state.can_resume:
         run_id = _whole(workspace, run_id)
-    if not enqueue(workspace, run_id):
+    config = workspace.registry.run(run_id).config
+    if device and "device" not in config:
+        raise Refusal(f"{run_id} is no training, so it has no device to go on with; leave --device out")
+    if not enqueue(workspace, run_id, **({"config": config | {"device": device}} if device else {})):
         state = workspace.registry.run(run_id).state
         raise Refusal(f"{run_id} is {state}; only a cancelled, interrupted or failed run can be resumed")
 
 
-def enqueue(workspace: Workspace, run_id: str) -> bool:
+def enqueue(workspace: Workspace, run_id: str, **changes: Any) -> bool:
     """Returns whether the run could be queued, again or as the part of a run that only coordinates.
 
-    It is for the executor that the environment names, else for the one that it had.
+    It is for the executor that the environment names, else for the one that it had; `changes` are of its columns.
     """
     executor = asked() or workspace.registry.run(run_id).executor
     executor_named(executor, takes=True)
     cleared = dict.fromkeys(("error", "finished_at", "cancel_requested_at", "pid", "host"))
     cleared |= dict(submission_id=None, heartbeat_at=None)
-    again: dict[str, Any] = dict(state=RunState.QUEUED, queued_at=now(), executor=executor, **cleared)
+    again: dict[str, Any] = dict(
+        state=RunState.QUEUED, queued_at=now(), executor=executor, **cleared, **changes
+    )
     resumable = [state for state in RunState if state.can_resume]
     with workspace.lock():  # or whoever gave its last attempt up might still be removing what that left
         queued = workspace.registry.update_run(run_id, *resumable, **again)
