@@ -113,6 +113,7 @@ def test_a_full_disk_fails_a_run_in_one_sentence_and_room_makes_it_go_on(submit,
         return  # it is forgotten, as every refused import is
     left = {Path(name).name for name in tree(workspace.path) - before}
     assert left <= {
+        "attempts.txt",
         "config.json",
         "provenance.json",
         "report.json",
