@@ -147,7 +147,8 @@ def _add_datasets(folder: Path, registry: Registry) -> Iterator[str]:
 def _of_datasets(folder: Path) -> Iterator[Path]:
     """Yields the files of datasets, and the folders of those that lie in Parquet."""
     for suffix in (".duckdb", ".parquet"):
-        yield from (folder / "datasets").glob(f"dataset-*{suffix}")
+        found = (folder / "datasets").glob(f"dataset-*{suffix}")
+        yield from (path for path in found if "." not in path.stem)  # what was computed of one has a name between
 
 
 def _forget(folder: Path, registry: Registry) -> None:
