@@ -53,6 +53,7 @@ from mtf_engine.workspace import Workspace
 from tests.faults import BITS, CLOCK, OF_LOGS, OF_POLICIES
 from tests.fixtures import logs
 from tests.waiting import wait_until
+from tests.workspaces import has_loaded
 
 ROOT = Path(__file__).parent.parent
 CLOCKS = {*CLOCK, "seconds_left"}
@@ -456,9 +457,9 @@ def main(folder: str, n_kills: str, seed: str, *names: str) -> None:
             import_module(module)
     kinds()
     environment = os.environ | executor._environment(1)
-    NURSERIES.append(Nursery(environment))
+    NURSERIES.append(Nursery(folder, environment))
     os.environ[NURSERY] = NURSERIES[0].place
-    wait_until(Path(NURSERIES[0].place).exists, "the nursery has loaded")
+    wait_until(lambda: has_loaded(NURSERIES[0]), "the nursery has loaded")
     shares = sum(CASES[name].share for name in names)
     for name in names:
         of_it = -(-int(n_kills) * CASES[name].share // shares)

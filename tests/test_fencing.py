@@ -162,6 +162,7 @@ def test_a_cluster_that_is_none_or_open_is_refused_before_a_run_is_made(
             r"at http://127.0.0.1:9 does not answer \(Connection refused\); give the address of the head's",
         ),
         ("ray://", "has no address; write it as ray://HOST:8265"),
+        ("ray://[", "has no address; write it as ray://HOST:8265"),
         ("slurm", "the executor 'slurm' is none; give local, or ray://ADDRESS of a Ray cluster"),
     ],
 )

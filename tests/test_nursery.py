@@ -1,7 +1,10 @@
 """A nursery bears workers that are what processes of their own would be, and nobody waits for one."""
 
 import os
+import re
 import signal
+import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,14 +19,17 @@ from mtf_engine.work.import_log import submit_import
 from mtf_engine.workspace import Workspace
 from tests.fixtures.logs import clean, write
 from tests.waiting import wait_until
+from tests.workspaces import has_loaded
 
 ENVIRONMENT = os.environ | executor._environment(1)
 
 
 @pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    nursery = Nursery(ENVIRONMENT)
-    wait_until(Path(nursery.place).exists, "it has loaded")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    shared = tmp_path_factory.mktemp("shared")
+    shared.chmod(0o755)
+    nursery = Nursery(str(shared), ENVIRONMENT)
+    wait_until(lambda: has_loaded(nursery), "it has loaded")
     yield nursery
     nursery.process.kill()
     nursery.process.wait()
@@ -47,11 +53,31 @@ def test_workers_are_born_work_and_are_gone_whoever_asks(
     pid = workspace.registry.run(runs[0]).pid
     assert pid is not None
     worker = psutil.Process(pid)
+    silent = socket.socket(socket.AF_UNIX)
+    silent.connect(nursery.place)
     assert worker.ppid() == nursery.process.pid and os.getsid(pid) == pid
     wait_until(lambda: all(workspace.registry.run(run_id).state.is_finished for run_id in runs), "they end")
     assert {workspace.registry.run(run_id).state for run_id in runs} == {RunState.COMPLETED}
     wait_until(lambda: not psutil.Process(nursery.process.pid).children(), "no zombie is left")
     assert workers.children == [], "none has loaded by itself"
+    silent.close()
+
+
+def test_a_shared_workspace_stays_open_to_those_it_is_shared_with(nursery: Nursery) -> None:
+    status = Path(f"/proc/{nursery.process.pid}/status").read_text()
+    before = os.umask(0)
+    os.umask(before)
+    assert re.search(r"Umask:\s*(\d+)", status)[1] == f"{before:04o}"  # type: ignore[index]
+
+
+def test_without_a_place_for_its_socket_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("long" * 30)))
+    Path(tempfile.gettempdir()).mkdir()
+    with pytest.raises(OSError, match="too long a path"):
+        Nursery(str(tmp_path), ENVIRONMENT)
+    assert not [*Path(tempfile.gettempdir()).iterdir()]
 
 
 def test_a_killed_worker_is_seen_and_takes_nobody_with_it(workers: Workers, tmp_path: Path) -> None:
@@ -73,7 +99,8 @@ def test_what_loads_otherwise_loads_by_itself(nursery: Nursery) -> None:
 
 
 def test_it_ends_with_its_keeper(nursery: Nursery) -> None:
+    (beside := Path(nursery.place).with_name("beside")).touch()
     os.close(nursery._kept)
     wait_until(lambda: nursery.has_ended, "it ends")
     assert nursery.process.returncode == 0
-    assert not Path(nursery.place).parent.exists()
+    assert not Path(nursery.place).exists() and beside.exists(), "and removes what it made alone"

@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
@@ -14,6 +15,7 @@ import sqlalchemy as sa
 from mtf_engine.registry import Registry, RunRow, RunState
 from mtf_engine.registry_tables import METADATA
 from mtf_engine.runs import executor, files, worker
+from mtf_engine.runs.nursery import Nursery
 from mtf_engine.work import kinds
 from mtf_engine.workspace import Workspace
 
@@ -49,6 +51,12 @@ def stop_all(workspace: Workspace) -> None:
     for run in live:
         executor.cancel(workspace, run.id)
     list(executor.watch(workspace, *(run.id for run in live)))
+
+
+def has_loaded(nursery: Nursery) -> bool:
+    """Returns whether a nursery is there to be asked."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        return asking.connect_ex(nursery.place) == 0
 
 
 @contextmanager

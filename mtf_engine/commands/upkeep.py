@@ -110,9 +110,10 @@ def nursery(shell: Session, place: str) -> None:
     from mtf_engine.runs import worker
     from mtf_engine.runs.executor import LOCK_DESCRIPTOR
     from mtf_engine.runs.nursery import serve
+    from mtf_engine.runs.provenance import is_as_loaded
     from mtf_engine.work import kinds, load
     from mtf_engine.workspace import Workspace
 
-    if asked := serve(place, load, LOCK_DESCRIPTOR):
+    if asked := serve(place, load, is_as_loaded, LOCK_DESCRIPTOR):
         keep_private(Path(asked.workspace))
         worker.run_job(Workspace(asked.workspace), asked.run_id, kinds())

@@ -100,9 +100,12 @@ class LocalExecutor:
                 worker = Asked(str(workspace.path), run.id, os.environ | dict(environment))
                 pid = _workers.start(worker, log.fileno(), held)
             workspace.registry.update_run(run.id, RunState.RUNNING, pid=pid)
-            return True
         finally:
             os.close(held)
+        if pid is None and not self.alive(workspace, run):
+            workspace.registry.update_run(run.id, RunState.RUNNING, of_attempt=attempt, state=RunState.QUEUED)
+            return False
+        return True
 
     def stop(self, workspace: Workspace, run: RunRow, kill: bool) -> None:
         """Signals the worker, if it is one of this machine."""
@@ -170,10 +173,10 @@ def submit(
     `config` is what the work of `kind` is told, JSON-able, and has `n_threads` (else 1). A run that writes a
     dataset gets that dataset's id now. A part of another run is not queued: its parent's worker does it, or
     queues it where the parent only coordinates. Files `kept` lie in its folder before it starts. A Refusal where
-    the executor that the environment names cannot take it.
+    the executor that the environment names cannot take it now; parts wait until it can.
     """
     executor = asked() or LOCAL
-    executor_named(executor, takes=True)
+    executor_named(executor, takes=parent_id is None)
     run = RunRow(
         id=new_id(kind.name),
         kind=kind.name,
@@ -419,8 +422,9 @@ def enqueue(workspace: Workspace, run_id: str, **changes: Any) -> bool:
 
     It is for the executor that the environment names, else for the one that it had; `changes` are of its columns.
     """
-    executor = asked() or workspace.registry.run(run_id).executor
-    executor_named(executor, takes=True)
+    run = workspace.registry.run(run_id)
+    executor = asked() or run.executor
+    executor_named(executor, takes=run.parent_id is None)
     cleared = dict.fromkeys(("error", "finished_at", "cancel_requested_at", "pid", "host"))
     cleared |= dict(submission_id=None, heartbeat_at=None)
     again: dict[str, Any] = dict(

@@ -2,18 +2,18 @@
 
 A worker takes seconds of processor time to load torch and the engine, its copy none. So a process that starts workers
 again and again, as a dashboard does, keeps a nursery: one process, loaded once, that is forked for each, also where
-one of those workers is who asks. It opens nothing and starts no thread; it ends with whoever keeps it, and the workers
-live on.
+one of those workers is who asks. It opens nothing and computes nothing; it ends with whoever keeps it, or where the
+code on the disk is no longer what it has loaded, and the workers live on.
 """
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from select import select
 from tempfile import mkdtemp
@@ -26,6 +26,10 @@ READ_AT_LOAD = ("LD_", "MALLOC_", "MKL_", "MTF_WORKERS", "OMP_", "OPENBLAS_", "P
 """Beginnings of the variables that libraries read as they load: a copy has those of the process it is a copy of."""
 DECLINED = 0
 """In place of a pid: the nursery has not loaded yet, or otherwise, or has ended."""
+LONGEST_PLACE = 100
+"""Bytes of a socket's path, by the kernel that takes least."""
+PATIENCE = 5.0
+"""Seconds that either side waits for a word of the other."""
 
 
 class Asked(NamedTuple):
@@ -46,11 +50,15 @@ class Outliving(subprocess.Popen[bytes]):
 class Nursery:
     """A process that bears workers for whoever knows its `place`. It ends with this one."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, workspace: str, environment: Mapping[str, str]) -> None:
+        """What the workers write is as private as the `workspace`; an OSError where there can be no nursery."""
         self.place = str(Path(mkdtemp(prefix="mtf-")) / "nursery")  # of this user alone
+        if len(os.fsencode(self.place)) > LONGEST_PLACE:
+            Path(self.place).parent.rmdir()
+            raise OSError(f"{self.place} is too long a path for a socket")
         ends, self._kept = os.pipe()
         self.process = Outliving(
-            [sys.executable, "-m", "mtf_engine", "nursery", self.place],
+            [sys.executable, "-m", "mtf_engine", "--workspace", workspace, "nursery", self.place],
             cwd=ROOT,
             env={**environment, NURSERY: self.place},
             stdin=ends,
@@ -102,7 +110,8 @@ class Workers:
         self.children.append(child)
         before, self._loaded = self._loaded, read_at_load(worker.environment)
         if before == self._loaded and (self._nursery is None or self._nursery.has_ended):
-            self._nursery = Nursery(worker.environment)
+            with suppress(OSError):  # it saves seconds, and the worker lives without
+                self._nursery = Nursery(worker.workspace, worker.environment)
         return child.pid
 
 
@@ -119,6 +128,7 @@ def ask(place: str, worker: Asked, output: int, held: int) -> int | None:
         except OSError:
             return DECLINED
         asked = json.dumps(worker).encode() + b"\n"
+        asking.settimeout(PATIENCE)
         try:
             socket.send_fds(asking, [asked[:1]], [output, held])
             asking.sendall(asked[1:])
@@ -128,34 +138,48 @@ def ask(place: str, worker: Asked, output: int, held: int) -> int | None:
     return int(told) if told else None
 
 
-def serve(place: str, load: Callable[[], None], held_by: str) -> Asked | None:
+def serve(
+    place: str, load: Callable[[], None], is_as_loaded: Callable[[], bool], held_by: str
+) -> Asked | None:
     """Loads, then forks whenever a worker is asked for at `place`; returns in each worker what it is to do.
 
     The number of its lock's descriptor is in its environment by the name `held_by`. Returns None in the nursery
-    itself, once standard input ends with whoever keeps it.
+    itself, once standard input ends with whoever keeps it, or the code is no longer `is_as_loaded`.
     """
-    load()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # whoever ends is gone
-    own = read_at_load(os.environ)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(place)
+        load()
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # whoever ends is gone
         listening.listen()
-        while sys.stdin not in select([listening, sys.stdin], [], [])[0]:
+        serves = True
+        while serves and listening in select([listening, sys.stdin], [], [])[0]:
             asking, _ = listening.accept()
-            with asking:
-                first, descriptors, _, _ = socket.recv_fds(asking, 1, 2)
-                if not first:
-                    continue
-                worker = Asked(*json.loads(first + asking.makefile("rb").readline()))
-                pid = DECLINED
-                if read_at_load(worker.environment) == own and not (pid := os.fork()):
-                    listening.close()
-                    output, held = descriptors
-                    return _become(worker, output, {held_by: str(held), NURSERY: place})
-                for descriptor in descriptors:
-                    os.close(descriptor)
-                asking.sendall(f"{pid}\n".encode())
-    shutil.rmtree(Path(place).parent)
+            serves = is_as_loaded()
+            with asking, suppress(OSError):  # who asks and says no more, or waits no longer, is left alone
+                asking.settimeout(PATIENCE)
+                if worker := _answered(asking, serves, {NURSERY: place}, held_by):
+                    return worker
+    with suppress(OSError):
+        Path(place).unlink()
+        Path(place).parent.rmdir()
+    return None
+
+
+def _answered(asking: socket.socket, serves: bool, besides: dict[str, str], held_by: str) -> Asked | None:
+    """Forks the worker that is asked for, unless it would have loaded otherwise, and returns it in the copy alone."""
+    first, descriptors, _, _ = socket.recv_fds(asking, 1, 2)
+    if not first:
+        return None
+    worker = Asked(*json.loads(first + asking.makefile("rb").readline()))
+    pid = DECLINED
+    with suppress(OSError):  # for want of memory or processes
+        serves &= read_at_load(worker.environment) == read_at_load(os.environ)
+        if serves and not (pid := os.fork()):
+            output, held = descriptors
+            return _become(worker, output, besides | {held_by: str(held)})
+    for descriptor in descriptors:
+        os.close(descriptor)
+    asking.sendall(f"{pid}\n".encode())
     return None
 
 

@@ -38,6 +38,11 @@ def source() -> str:
     return digest.hexdigest()[:16]
 
 
+def is_as_loaded() -> bool:
+    """Returns whether the code on the disk is still that of `source`, which a process asks for as it loads."""
+    return source.__wrapped__() == source()
+
+
 def of_run(workspace: Workspace, run: RunRow) -> dict[str, Any]:
     """Returns the provenance of a run that this process starts to work on, JSON-able."""
     return {

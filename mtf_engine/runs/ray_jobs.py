@@ -50,7 +50,11 @@ class RayJobsExecutor:
     def __init__(self, name: str) -> None:
         address = name.removeprefix(SCHEME)
         self.name, self.url = name, address if "://" in address else f"http://{address}"
-        if urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).hostname:
+        try:
+            found = urlsplit(self.url)
+        except ValueError:  # of a bracket that is not closed
+            found = urlsplit("")
+        if found.scheme not in ("http", "https") or not found.hostname:
             raise Refusal(f"the executor {name!r} has no address; write it as {SCHEME}HOST:8265")
         self._checked = self._asked = float("-inf")
         self._jobs: dict[str, JobDetails] | Refusal = {}

@@ -148,7 +148,9 @@ def _of_datasets(folder: Path) -> Iterator[Path]:
     """Yields the files of datasets, and the folders of those that lie in Parquet."""
     for suffix in (".duckdb", ".parquet"):
         found = (folder / "datasets").glob(f"dataset-*{suffix}")
-        yield from (path for path in found if "." not in path.stem)  # what was computed of one has a name between
+        yield from (
+            path for path in found if "." not in path.stem
+        )  # what was computed of one has a name between
 
 
 def _forget(folder: Path, registry: Registry) -> None:
