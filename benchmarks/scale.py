@@ -213,6 +213,15 @@ def _slopes(found: dict[tuple[str, int, int], Cost]) -> Iterator[str]:
     yield f"A million rows more take {'; '.join(told)}." if told else "One size alone tells no slope."
 
 
+def _memory_by(found: dict[tuple[str, int, int], Cost], name: str, n_sessions: int) -> float:
+    """Returns the MiB of a work by one process if memory grew with the sessions as it did, 0 of one size alone."""
+    costs = {n: cost.peak_mb for (of, n, n_workers), cost in found.items() if (of, n_workers) == (name, 1)}
+    low, high = min(costs), max(costs)
+    if low == high:
+        return 0.0
+    return costs[high] + (costs[high] - costs[low]) / (high - low) * (n_sessions - high)
+
+
 def _paper(found: dict[tuple[str, int, int], Cost]) -> Iterator[str]:
     """Yields what the paper's sessions and steps would take by the figures of the largest size, on paper."""
     most = max(n_sessions for _, n_sessions, _ in found)
@@ -222,13 +231,16 @@ def _paper(found: dict[tuple[str, int, int], Cost]) -> Iterator[str]:
         if n_sessions == most and n_workers == 1 and name != "train"
     }
     step = found["train", most, 1].seconds / STEPS
-    parts = ", ".join(f"{name} {value:.0f}" for name, value in hours.items())
+    parts = ", ".join(f"{name} {value:.1f}" for name, value in hours.items())
+    held = {name: _memory_by(found, name, PAPER_SESSIONS) for name in hours}
+    memory = ", ".join(f"{name} {value / 1024:.0f}" for name, value in held.items() if value)
     yield (
         f"On paper, by the rates of {most:,} sessions: {PAPER_SESSIONS:,} sessions take one process {parts} hours, "
         f"and {PAPER_STEPS:,} steps {PAPER_STEPS * step / 3600:.1f} hours at {1000 * step:.0f} ms, its start included. "
         f"{NODES} such machines with 2 cores collect and evaluate in a twentieth of these hours at best, where nobody "
         f"waits for the one that writes, and train {2 * NODES} seeds or methods in the time of one; one training is "
-        "not divided. A GPU was not measured: it shortens the steps alone."
+        "not divided. A GPU was not measured: it shortens the steps alone. If memory went on growing as between the "
+        f"smallest and the largest size, one process would hold {memory} GiB."
     )
 
 
