@@ -12,13 +12,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from mtf_engine.disk import guarded
 from mtf_engine.evaluation import evaluate
 from mtf_engine.exploration.coverage_counts import count_coverage, read_logged_actions
 from mtf_engine.logs import buckets
 from mtf_engine.logs.buckets import MANIFEST, N_BUCKETS
 from mtf_engine.logs.datasets import TABLES, Dataset
 from mtf_engine.logs.schema import UserShare
-from mtf_engine.logs.sharding import finish, place_of, shares, write_buckets
+from mtf_engine.logs.sharding import abandon, finish, place_of, shares, write_buckets
 from mtf_engine.runs.doctor import examine
 from mtf_engine.runs.executor import completed, watch
 from mtf_engine.runs.repair import repair
@@ -115,6 +116,30 @@ def test_a_folder_is_there_with_its_manifest_or_not_at_all(pair, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [".p.tmp.parquet"]
     finish(tmp_path, "p", source.meta, source, found, place)
     assert [path.name for path in tmp_path.iterdir()] == ["p.parquet"]
+
+
+def test_who_was_given_up_on_removes_no_files_of_a_newer_attempt(pair, tmp_path, monkeypatch):
+    source, _ = pair
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # where nothing listens
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+
+    def given_up():
+        raise TimeoutError("given up on")
+
+    here, there = (place_of(tmp_path, "p", url) for url in ("", "s3://logs/mine"))
+    write_buckets(source, here, (0, 1))
+    with guarded(given_up):
+        for last in (
+            lambda: abandon(here),
+            lambda: abandon(there),
+            lambda: write_buckets(source, there, (0, 9)),
+        ):
+            with pytest.raises(TimeoutError, match="given up on"):
+                last()
+    assert [*tmp_path.glob(".p.tmp.parquet/*")]
+    abandon(here)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_workspace_shards_examines_repairs_and_deletes_a_dataset(small_workspace, tmp_path):
