@@ -7,6 +7,7 @@ import subprocess
 from dataclasses import fields
 from urllib.request import urlopen
 
+import duckdb
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -99,6 +100,16 @@ def test_a_missing_a_damaged_and_a_changed_file_are_named(pair, tmp_path):
             Dataset.open(dataset.path).query("SELECT sum(reward) FROM impressions")
         assert "restore it" in str(refused.value) and "\n" not in str(refused.value)
         path.write_bytes(content)
+    written = pq.read_metadata(path).row_group(0)
+    at = max(written.column(i).dictionary_page_offset or 0 for i in range(written.num_columns))
+    stands = bytes([2 * at & 0x7F | 0x80, 2 * at >> 7])  # as the footer has it; its lowest bit is its sign
+    assert content.count(stands) == 1
+    path.write_bytes(content.replace(stands, bytes([stands[0] | 1, stands[1]])))
+    with pytest.raises(Refusal, match=r"p\.parquet cannot be read, restore it"):
+        dataset.arrays("SELECT * FROM impressions")
+    path.write_bytes(content)
+    with pytest.raises(duckdb.IOException, match=r"nowhere/x\.parquet"):  # which is not one of its files
+        dataset.copy_to("SELECT * FROM requests", tmp_path / "nowhere/x.parquet")
     changed = pq.read_table(path)
     pq.write_table(changed.set_column(0, "request_id", pc.add(changed["request_id"], 1)), path)
     dataset._folder._check_sizes = lambda: None  # as another file of the same size
