@@ -82,7 +82,8 @@ def test_the_population_is_that_of_the_log(dataset):
     sessions = dataset.query("SELECT segment, session_id FROM requests").drop_duplicates()["segment"]
     assert found.shares == pytest.approx(sessions.value_counts(normalize=True).to_dict())
     assert found.requests_per_session == pytest.approx(dataset.n_requests / len(sessions))
-    first = dataset.arrays("SELECT baseline_action FROM requests LIMIT ?", [BASELINE_ROWS])["baseline_action"]
+    some = "SELECT baseline_action FROM requests ORDER BY user_id, request_id LIMIT ?"
+    first = dataset.arrays(some, [BASELINE_ROWS])["baseline_action"]
     np.testing.assert_allclose(found.baseline_action, first.mean(axis=0, dtype=float), atol=1e-6)
     assert population_path(dataset.path).is_file() and population(dataset) == found
 

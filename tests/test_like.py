@@ -252,12 +252,15 @@ PREDICT = """
 impressions: {user_id: uid}
 signals: [watch_time, click, like]
 profile: {categorical: [city]}
-predict: {signals: [click, like], numeric: [price], categorical: [city, device]}
+predict: {signals: [click, like], numeric: [request_time], categorical: [city, number]}
 """
 
 
 def shown(users, seed: int) -> pd.DataFrame:
-    """Returns impressions of nine days without predictions; who clicks hangs on item, device and price."""
+    """Returns impressions of nine days without predictions; who clicks hangs on item, device and price.
+
+    Those two are called as an import calls what it finds of requests.
+    """
     generator = np.random.default_rng(seed)
     n = 2_400
     item, quality = generator.integers(0, 40, n), np.linspace(-2, 2, 40)
@@ -270,8 +273,8 @@ def shown(users, seed: int) -> pd.DataFrame:
             "timestamp": 1_700_006_400 + generator.integers(0, 9 * 86_400, n),
             "item_id": item,
             "city": generator.choice(["Rome", "Paris"], n),
-            "device": device,
-            "price": price,
+            "number": device,
+            "request_time": price,
             "click": clicked.astype(int),
             "like": (np.arange(n) == 0).astype(int),
             "watch_time": np.where(clicked, 20, 2),
@@ -311,14 +314,14 @@ def test_a_log_without_predictions_gets_them_and_another_is_predicted_like_it(tm
     assert (theirs.meta.fusion, theirs.meta.feature_names) == (mine.meta.fusion, mine.meta.feature_names)
     assert theirs.model == mine.model and theirs.meta.details["predictor"]["click"]["auc"] > 0.7
     like = Like("dataset-0", mine.meta, mine.model)
-    strange = shown(range(30, 50), 30).assign(device="fridge").drop(columns="price")
+    strange = shown(range(30, 50), 30).assign(number="fridge").drop(columns="request_time")
     strange.to_parquet(tmp_path / "strange.parquet")
     told = " | ".join(read_log(tmp_path / "strange.parquet", mapping=bare, like=like).warnings)
     assert (
-        "the log has no price as mine has" in told
+        "the log has no request_time as mine has" in told
         and "impressions have what mine does not know (fridge)" in told
     )
-    for said, part in (("profile: {numeric: [price]}", "profile"), ("signals: [like]", "signals")):
+    for said, part in (("profile: {numeric: [request_time]}", "profile"), ("signals: [like]", "signals")):
         bare.write_text(f"impressions: {{user_id: uid}}\n{said}\n")
         with pytest.raises(Refusal, match=f"the mapping says {part}, and mine has its own"):
             read_log(tmp_path / "theirs.parquet", mapping=bare, like=like)

@@ -6,6 +6,7 @@ import pytest
 
 from mtf_engine.registry import RunRow, RunState, new_id, now
 from mtf_engine.runs import executor, metrics
+from mtf_engine.runs.files import LOG, log_tail
 from mtf_engine.work import kinds
 from mtf_engine.workspace import Workspace
 from pages.shared import run_table, words
@@ -18,6 +19,14 @@ from tests.test_pages import button, checked, opened, tables, texts
 def row(**values) -> RunRow:
     columns = {"kind": "train", "name": "n", "state": RunState.COMPLETED, "created_at": now(), "config": {}}
     return RunRow(**{"id": new_id("train"), **columns, **values})
+
+
+def test_the_last_lines_of_a_log_are_whole_however_long(tmp_path):
+    lines = [f"{i} {'é' * n}" for i, n in enumerate((3, 200_000, 9, 70_000, 0, 900))]
+    (tmp_path / LOG).write_text("".join(f"{line}\n" for line in lines))
+    for n in range(1, 9):
+        assert log_tail(tmp_path, n) == lines[-n:]
+    assert log_tail(tmp_path) == lines and log_tail(tmp_path / "none") == []
 
 
 @pytest.fixture

@@ -7,22 +7,26 @@ import subprocess
 from dataclasses import fields
 from urllib.request import urlopen
 
+import duckdb
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from mtf_engine.disk import guarded
 from mtf_engine.evaluation import evaluate
+from mtf_engine.evaluation.explain import draw_request
 from mtf_engine.exploration.coverage_counts import count_coverage, read_logged_actions
-from mtf_engine.logs import buckets
+from mtf_engine.logs import aggregates, buckets
 from mtf_engine.logs.buckets import MANIFEST, N_BUCKETS
 from mtf_engine.logs.datasets import TABLES, Dataset
 from mtf_engine.logs.schema import UserShare
-from mtf_engine.logs.sharding import finish, place_of, shares, write_buckets
+from mtf_engine.logs.sharding import abandon, finish, place_of, shares, write_buckets
 from mtf_engine.runs.doctor import examine
 from mtf_engine.runs.executor import completed, watch
 from mtf_engine.runs.repair import repair
 from mtf_engine.runs.storage import delete_dataset, live_policy, open_dataset
+from mtf_engine.sealed import HASHES
 from mtf_engine.spec import Refusal
 from mtf_engine.work.shard import submit_shard
 from tests.test_datasets import tables, written
@@ -98,6 +102,16 @@ def test_a_missing_a_damaged_and_a_changed_file_are_named(pair, tmp_path):
             Dataset.open(dataset.path).query("SELECT sum(reward) FROM impressions")
         assert "restore it" in str(refused.value) and "\n" not in str(refused.value)
         path.write_bytes(content)
+    written = pq.read_metadata(path).row_group(0)
+    at = max(written.column(i).dictionary_page_offset or 0 for i in range(written.num_columns))
+    stands = bytes([2 * at & 0x7F | 0x80, 2 * at >> 7])  # as the footer has it; its lowest bit is its sign
+    assert content.count(stands) == 1
+    path.write_bytes(content.replace(stands, bytes([stands[0] | 1, stands[1]])))
+    with pytest.raises(Refusal, match=r"p\.parquet cannot be read, restore it"):
+        dataset.arrays("SELECT * FROM impressions")
+    path.write_bytes(content)
+    with pytest.raises(duckdb.IOException, match=r"nowhere/x\.parquet"):  # which is not one of its files
+        dataset.copy_to("SELECT * FROM requests", tmp_path / "nowhere/x.parquet")
     changed = pq.read_table(path)
     pq.write_table(changed.set_column(0, "request_id", pc.add(changed["request_id"], 1)), path)
     dataset._folder._check_sizes = lambda: None  # as another file of the same size
@@ -115,6 +129,46 @@ def test_a_folder_is_there_with_its_manifest_or_not_at_all(pair, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [".p.tmp.parquet"]
     finish(tmp_path, "p", source.meta, source, found, place)
     assert [path.name for path in tmp_path.iterdir()] == ["p.parquet"]
+
+
+def test_some_rows_are_the_same_ones_of_both(tmp_path, monkeypatch):
+    batch = tables([2] * 30)
+    n = len(batch.requests["user_id"])
+    batch.requests["baseline_action"] = np.linspace(0, 1, n, dtype=np.float32)[:, None].repeat(
+        batch.requests["baseline_action"].shape[1], axis=1
+    )
+    source = written(tmp_path, batch)
+    folder = sharded(source, tmp_path)
+    monkeypatch.setattr(aggregates, "BASELINE_ROWS", 9)
+    assert aggregates.population(folder).baseline_action == aggregates.population(source).baseline_action
+    drawn = [
+        [draw_request(log, np.random.default_rng(seed)) for seed in range(9)] for log in (source, folder)
+    ]
+    assert drawn[0] == drawn[1]
+
+
+def test_who_was_given_up_on_removes_no_files_of_a_newer_attempt(pair, tmp_path, monkeypatch):
+    source, _ = pair
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # where nothing listens
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+
+    def given_up():
+        raise TimeoutError("given up on")
+
+    here, there = (place_of(tmp_path, "p", url) for url in ("", "s3://logs/mine"))
+    write_buckets(source, here, (0, 1))
+    with guarded(given_up):
+        for last in (
+            lambda: abandon(here),
+            lambda: abandon(there),
+            lambda: write_buckets(source, there, (0, 9)),
+        ):
+            with pytest.raises(TimeoutError, match="given up on"):
+                last()
+    assert [*tmp_path.glob(".p.tmp.parquet/*")]
+    abandon(here)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_workspace_shards_examines_repairs_and_deletes_a_dataset(small_workspace, tmp_path):
@@ -135,8 +189,20 @@ def test_a_workspace_shards_examines_repairs_and_deletes_a_dataset(small_workspa
     workspace.registry.delete_dataset(row.id)
     assert repair(workspace.path)["datasets_added"] == [row.id]
     assert workspace.dataset(row.id).content_hash == row.content_hash
+    for i, (damage, why) in enumerate([(b"", "no manifest"), (None, "missing")]):
+        other = row.model_copy(update={"id": f"dataset-{i}", "name": f"{i}"})
+        folder = workspace.datasets_dir / f"dataset-{i}.parquet"
+        shutil.copytree(workspace.dataset_path(row.id), folder)
+        workspace.registry.add_dataset(other)
+        (folder / HASHES).unlink()
+        (folder / MANIFEST).unlink() if damage is None else (folder / MANIFEST).write_bytes(damage)
+        with pytest.raises(Refusal, match=why):
+            open_dataset(workspace, other.id)
+        with pytest.raises(Refusal, match=f"{other.id} is deleted here; .* files on a server, if any"):
+            delete_dataset(workspace, other.id)
     delete_dataset(workspace, row.id)
-    assert not [*workspace.datasets_dir.glob(f"*{row.id}*")]
+    assert not {"0", "1", row.name} & {one.name for one in workspace.registry.datasets()}
+    assert not [*workspace.datasets_dir.glob("*.parquet")]
 
 
 def test_a_place_that_is_none_is_refused(small_workspace):

@@ -288,6 +288,31 @@ def test_what_things_are_called_changes_no_figure(column, tmp_path):
     assert first == second
 
 
+@pytest.mark.parametrize("role", ["profile", "signals"])
+def test_what_columns_are_called_changes_no_figure(role, tmp_path):
+    """An import has columns of these names for what it finds of requests."""
+    known = ("number", "request_time", "first_time", "last_time", "opening")
+
+    def hash_of(called: str) -> str:
+        names = [called + name for name in known]
+
+        def change(frame: pd.DataFrame) -> pd.DataFrame:
+            values = np.random.default_rng(3).integers(0, 2, (len(frame), len(names)))
+            return frame.assign(segment="s", **dict(zip(names, values.T, strict=True)))
+
+        folder, listed = changed("impressions", tmp_path / f"log{called}", change), ", ".join(names)
+        roles = {"profile": f"profile: {{numeric: [{listed}]}}", "signals": f"signals: [click, {listed}]"}
+        (folder / "mapping.yaml").write_text(f"{roles[role]}\nreward: {{weights: {{click: 1}}}}\n")
+        columns = ", ".join(f'"{name}" AS x{i}' for i, name in enumerate(names))
+        rows = "SELECT observation, reward FROM requests ORDER BY request_id"
+        shown = f"SELECT {columns}, label FROM impressions ORDER BY request_id, position"
+        dataset = stored(folder)
+        tables = [dataset.query(rows), *([dataset.query(shown)] if role == "signals" else [])]
+        return "".join(table.to_json() for table in tables)
+
+    assert hash_of("") == hash_of("my_")
+
+
 def score(dataset: Dataset) -> float:
     meta = dataset.meta
     policy = Policy.baseline(meta.fusion, meta.feature_names, meta.numeric_mask)

@@ -58,7 +58,8 @@ def draw_request(dataset: Dataset, generator: np.random.Generator) -> int:
         kept = dataset.arrays("SELECT DISTINCT request_id FROM candidates ORDER BY request_id")["request_id"]
         return int(generator.choice(kept))
     place = int(generator.integers(dataset.n_requests))
-    return int(dataset.query("SELECT request_id FROM requests LIMIT 1 OFFSET ?", [place])["request_id"][0])
+    nth = "SELECT request_id FROM requests ORDER BY user_id, request_id LIMIT 1 OFFSET ?"
+    return int(dataset.query(nth, [place])["request_id"][0])
 
 
 def read_request(dataset: Dataset, request_id: int) -> LoggedRequest:

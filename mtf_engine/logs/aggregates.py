@@ -209,7 +209,8 @@ def _population(dataset: Dataset) -> Population:
         "SELECT segment, count(*) AS requests, count(DISTINCT session_id) AS sessions "
         "FROM requests GROUP BY segment ORDER BY segment"
     )
-    actions = dataset.arrays("SELECT baseline_action FROM requests LIMIT ?", [BASELINE_ROWS])
+    some = "SELECT baseline_action FROM requests ORDER BY user_id, request_id LIMIT ?"
+    actions = dataset.arrays(some, [BASELINE_ROWS])
     sessions = counted["sessions"].sum()
     return Population(
         shares={str(s): n / sessions for s, n in zip(counted["segment"], counted["sessions"], strict=True)},

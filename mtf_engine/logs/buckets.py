@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import duckdb
+from pydantic import ValidationError
 
 from mtf_engine import sealed
 from mtf_engine.spec import Refusal, Spec
@@ -79,7 +80,10 @@ class Folder:
         """A Refusal where the manifest is missing or damaged."""
         self.path = path
         content = sealed.read(path / MANIFEST, REMEDY)
-        self.manifest = Manifest.model_validate_json(content)
+        try:
+            self.manifest = Manifest.model_validate_json(content)
+        except ValidationError:
+            raise Refusal(f"{path.name}/{MANIFEST} is damaged: it is no manifest; {REMEDY}") from None
 
     @classmethod
     def at(cls, path: Path) -> Self | None:

@@ -262,10 +262,10 @@ def _quoted(path: Path) -> str:
     return str(path).replace("'", "''")
 
 
-DAMAGE = "Corrupt", "Could not read enough bytes", "Failed to deserialize"
+DAMAGE = "corrupt", "could not read enough bytes", "failed to deserialize"
 """What DuckDB says of a file whose blocks are not those that it wrote: each block has a checksum."""
-OF_FILES = OSError, duckdb.IOException, duckdb.InvalidInputException
-"""What is raised of a Parquet file that is missing or is none."""
+OF_FILES = OSError, duckdb.IOException
+"""What is raised of a Parquet file that is missing, and of any other file."""
 
 
 class Dataset:
@@ -309,11 +309,21 @@ class Dataset:
             try:
                 yield con
             except (duckdb.Error, OSError) as error:
-                if any(word in str(error) for word in DAMAGE) or (
-                    self._folder and isinstance(error, OF_FILES)
-                ):
+                if self._is_damage(error):
                     raise self._unreadable(error) from None
                 raise
+
+    def _is_damage(self, error: Exception) -> bool:
+        """Returns whether an error is of the dataset's files, and not of what is done with their rows."""
+        told = str(error)
+        if any(word in told.lower() for word in DAMAGE):
+            return True
+        if not self._folder:
+            return False
+        if isinstance(error, OF_FILES):
+            folders = self.path.name, self.place.rpartition("/")[2]
+            return any(f"{folder}/" in told for folder in folders if folder)
+        return type(error) is duckdb.Error or isinstance(error, duckdb.InvalidInputException)
 
     def _unreadable(self, error: Exception) -> Refusal:
         problem = str(error).splitlines()[0]

@@ -138,7 +138,7 @@ def _tables(
         "truncated": truncated,
     }
     impressions = {
-        "request_id": shown["number"],
+        "request_id": part.number,
         "user_id": asked["user_id"].take(pa.array(part.request)),
         "position": within(part.request),
         **{c: shown[c] for c in (*IMPRESSION_COLUMNS, *meta.signals) if c in shown},

@@ -24,8 +24,8 @@ SILENCE = np.timedelta64(30, "m")
 """A session ends when a user is not seen for longer."""
 READ_ROWS = 65_536
 """Rows that are read at once."""
-NUMBER = '"the number of the request"'
-"""A column beside those of a log."""
+NUMBER, TIME = "the number of the request", "the time of the request"
+"""Columns beside those of a log, and called like none of them; what of `asked` may be is read as `asked.…`."""
 OPENING = "asked JOIN impressions i ON i.row = asked.opening"
 """Requests with their first impressions."""
 
@@ -40,7 +40,8 @@ class Part:
     start: int  # requests before
     n_sessions: int  # sessions before
     requests: Arrays  # [r] user_id, request_time, first_time, last_time, split, segment, perhaps session_id
-    impressions: Arrays  # [m] number of the request, from 0 in the log, and columns of the dataset
+    number: NDArray[np.int64]  # [m] request of each impression, counted from 0 in the log
+    impressions: Arrays  # [m] columns of the dataset
 
     @cached_property
     def first(self) -> NDArray[np.int64]:
@@ -51,7 +52,7 @@ class Part:
     @cached_property
     def request(self) -> NDArray[np.int64]:
         """The request of each impression, counted from 0 in this part, int [m]."""
-        return self.impressions["number"] - self.start
+        return self.number - self.start
 
     @cached_property
     def user(self) -> NDArray[np.int64]:
@@ -70,8 +71,9 @@ class Part:
         return np.cumsum(changes(self.user) | silent) - 1
 
     def rows(self) -> Arrays:
-        """Returns the impressions [m] with the users and times of their requests."""
-        asked = {name: values(self.requests[name])[self.request] for name in ("user_id", "request_time")}
+        """Returns the impressions [m] with the users and, as `TIME`, the times of their requests."""
+        named = {"user_id": "user_id", TIME: "request_time"}
+        asked = {name: values(self.requests[column])[self.request] for name, column in named.items()}
         return {**{name: values(column) for name, column in self.impressions.items()}, **asked}
 
 
@@ -106,7 +108,7 @@ class Ordered:
     def split_of(self, splitting: Splitting) -> tuple[SplitOf, list[str]]:
         """Returns what makes the splits of requests, and how they come about where the log does not have them."""
         is_split = "split" in self.columns.names and not splitting.kind
-        if is_split and self.con.execute(f"SELECT count(split) FROM {OPENING}").fetchall()[0][0]:
+        if is_split and self.con.execute(f"SELECT count(i.split) FROM {OPENING}").fetchall()[0][0]:
             return lambda requests: values(requests["split"]), []
         days = fetch(self.con, "SELECT DISTINCT request_time::DATE AS day FROM asked ORDER BY day")["day"]
         rule, how = split_rule(days.astype("datetime64[D]"), False, splitting)
@@ -117,7 +119,8 @@ class Ordered:
         found = [name for name in names if name in self.columns.names]
         if not found:
             return pd.DataFrame(index=range(self.n)), np.empty(self.n, object)
-        sql = f"SELECT {', '.join(f'i.{quoted(name)}' for name in found)} FROM {OPENING} ORDER BY number"
+        profile = ", ".join(f"i.{quoted(name)}" for name in found)
+        sql = f"SELECT {profile} FROM {OPENING} ORDER BY asked.number"
         columns = _columns(self.con.sql(sql).to_arrow_table())
         split = np.concatenate([split_of(_columns(rows)) for rows in self._requests(READ_ROWS)])
         return pd.DataFrame({name: values(columns[name]) for name in found}), split
@@ -126,16 +129,18 @@ class Ordered:
         """Yields the log in parts of about `n` requests; the columns `also` are read beside those of a dataset."""
         keys = ", ".join(_keys(self.columns))
         kept = [quoted(name) for name in also if name in self.columns.names]
-        read = ", ".join([f"{NUMBER} AS number", *kept, self.feedback.select(self.con, self.columns)])
+        number = quoted(NUMBER)
+        read = ", ".join([number, *kept, self.feedback.select(self.con, self.columns)])
         place = "position, row" if "position" in self.columns.names else "row"
         shown = self.con.cursor().sql(
-            f"SELECT {read} FROM impressions JOIN (SELECT {keys}, number AS {NUMBER} FROM asked) USING ({keys}) "
-            f"ORDER BY {NUMBER}, {place}"
+            f"SELECT {read} FROM impressions JOIN (SELECT {keys}, number AS {number} FROM asked) USING ({keys}) "
+            f"ORDER BY {number}, {place}"
         )
         take = _taker(shown.to_arrow_reader(READ_ROWS))
         start = n_sessions = 0
         for rows in self._requests(n):
-            part = Part(start, n_sessions, _columns(rows), _columns(take(start + len(rows))))
+            impressions = _columns(take(start + len(rows)))
+            part = Part(start, n_sessions, _columns(rows), impressions.pop(NUMBER), impressions)
             yield part
             start += len(rows)
             n_sessions += int(part.session.max()) + 1
@@ -147,8 +152,8 @@ class Ordered:
         split = "i.split" if "split" in has else "NULL::VARCHAR"
         segment = "coalesce(i.segment, 'all')" if "segment" in has else "'all'"
         sql = (
-            f"SELECT asked.user_id, {session}request_time, first_time, last_time, {split} AS split, "
-            f"{segment} AS segment FROM {OPENING if has & {'split', 'segment'} else 'asked'} ORDER BY number"
+            f"SELECT asked.user_id, {session}asked.request_time, asked.first_time, asked.last_time, {split} AS split, "
+            f"{segment} AS segment FROM {OPENING if has & {'split', 'segment'} else 'asked'} ORDER BY asked.number"
         )
         held: list[pa.RecordBatch] = []
         for batch in self.con.cursor().sql(sql).to_arrow_reader(READ_ROWS):
@@ -192,7 +197,7 @@ def _taker(reader: pa.RecordBatchReader) -> Callable[[int], pa.Table]:
         nonlocal rest
         found = []
         while True:
-            n = int(np.searchsorted(rest["number"], stop))
+            n = int(np.searchsorted(rest[NUMBER], stop))
             found.append(rest.slice(0, n))
             rest = rest.slice(n)
             if len(rest) or (batch := next(reader, None)) is None:

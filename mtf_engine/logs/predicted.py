@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mtf_engine.logs.like import Like
 from mtf_engine.logs.mapping import Predict
+from mtf_engine.logs.ordered import TIME
 from mtf_engine.logs.prediction_model import Predictable, PredictionModel, digest, predicted
 from mtf_engine.logs.predictions import WARM_UP_DAYS, Behaviours, PredictorConfig
 from mtf_engine.logs.sessions import Arrays
@@ -40,12 +41,12 @@ class PredictedLog:
 def predict_log(
     rows: Arrays, first: NDArray[np.int64], split: NDArray[np.object_], predict: Predict, like: Like | None
 ) -> PredictedLog:
-    """Returns predictions for impressions `rows` [m] by their own model or `like`'s.
+    """Returns predictions for impressions `rows` (`Part.rows`, [m]) by their own model or `like`'s.
 
     Those of the request i, of `split[i]`, are rows `first[i]:first[i + 1]`.
     Requests of days that cannot be predicted are `WARM_UP`. A Refusal where there are too few days.
     """
-    time = rows["request_time"]
+    time = rows[TIME]
     date = np.array(
         [int(day.replace("-", "")) for day in np.unique(time.astype("datetime64[D]")).astype(str)]
     )

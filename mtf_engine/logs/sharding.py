@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mtf_engine import sealed
-from mtf_engine.disk import appear, room_for
+from mtf_engine.disk import appear, check_guards, room_for
 from mtf_engine.logs import buckets
 from mtf_engine.logs.buckets import BUCKET, MANIFEST, MODEL, N_BUCKETS, S3, SUFFIX, Manifest, Shard
 from mtf_engine.logs.datasets import ORDER, Dataset, RowsHash
@@ -98,6 +98,7 @@ def _file(place: str, name: str) -> Iterator[Any]:
         ) as stream:
             yield stream
     except OSError as error:
+        check_guards()
         raise buckets.unreachable(place, error) from None
 
 
@@ -131,7 +132,8 @@ def finish(
 
 
 def abandon(place: str) -> None:
-    """Removes what was written to a place of which nothing will come."""
+    """Removes what was written to a place of which nothing will come; not what is another process's by now."""
+    check_guards()
     if place.startswith(S3):
         buckets.remove(place)
     else:

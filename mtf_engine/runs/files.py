@@ -1,12 +1,13 @@
 """Names of the files in a run's folder; its worker alone writes them."""
 
+import os
 from pathlib import Path
 
 LOG, REPORT, LOCK = "run.log", "report.json", "worker.lock"
 ATTEMPTS = "attempts.txt"
 """Which attempts there were at the run: `fencing.py`."""
-BYTES_OF_A_LINE = 400
-"""Of a log, more than most lines have."""
+BLOCK_BYTES = 65_536
+"""Of the end of a log, read first; twice as many until there are lines enough."""
 CONFIG, RESULT, METRICS = "config.json", "result.json", "metrics.jsonl"
 PROVENANCE, ROW = "provenance.json", "run.json"
 """The row is what the registry knows of the run, but for its result."""
@@ -23,6 +24,11 @@ def log_tail(folder: Path, lines: int | None = None) -> list[str]:
     if not path.exists():
         return []
     with path.open("rb") as log:
-        log.seek(max(0, path.stat().st_size - BYTES_OF_A_LINE * lines) if lines else 0)
-        told = log.read().decode(errors="replace").splitlines()
+        end = log.seek(0, os.SEEK_END)
+        start = log.seek(max(0, end - BLOCK_BYTES) if lines else 0)
+        tail = log.read()
+        while lines and start and tail.count(b"\n") <= lines:
+            start = log.seek(max(0, end - 2 * (end - start)))
+            tail = log.read()
+    told = tail.decode(errors="replace").splitlines()
     return told[-lines:] if lines else told

@@ -1,6 +1,7 @@
 """What the registry and configs name, opened: datasets, policies and environments."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mtf_engine.environments.names import GYM, world_of
@@ -31,10 +32,21 @@ def open_dataset(workspace: Workspace, name: str) -> Dataset:
 
 
 def delete_dataset(workspace: Workspace, name: str) -> DatasetRow:
-    """Deletes a dataset, row and files, those on a server too, and returns its row; Refusal while something uses it."""
+    """Deletes a dataset, row and files, those on a server too, and returns its row; Refusal while something uses it.
+
+    A Refusal, once it is deleted here, says of files on a server that stay there; or may, where the manifest that tells
+    of them is missing or damaged.
+    """
     path = workspace.dataset_path(workspace.dataset(name).id)
-    place = Dataset(path).place if path.exists() else ""
+    place: str | None = None
+    with suppress(Refusal):
+        place = Dataset(path).place if path.exists() else ""
     row = workspace.delete_dataset(name)
+    if place is None:
+        raise Refusal(
+            f"{row.id} is deleted here; its manifest is missing or damaged, so its files on a server, if any, are "
+            "still there: look where `dataset shard --to` put them"
+        )
     if place:
         try:
             remove(place)
