@@ -11,7 +11,7 @@ import pytest
 from mtf_engine.work import kinds
 from tests import kills
 
-FEW = 6
+FEW = 4
 MANY = int(os.environ.get("MTF_KILLS", "1000"))
 """Kills of the campaign of `make slow`."""
 

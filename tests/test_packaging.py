@@ -153,6 +153,7 @@ def bring_to_a_bundle(mtf: Callable[..., Any], bundle: Path) -> None:
     assert mtf("verify", bundle)["ok"]
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_a_wheel_works_where_no_checkout_is(wheel: Path, tmp_path: Path, tab: Tab) -> None:
     walk(new_environment(wheel, tmp_path / "venv", alone=False), tmp_path, tab, to="a dataset")

@@ -115,8 +115,8 @@ GONE = {
 """What is deleted, with the parameter that names it; each returns the name of one that is gone."""
 
 
-LONG = ("its log", "all but the training and the logs")
-"""These lose no more than the others do."""
+LONG = ("its log", "all but the training and the logs", "the training")
+"""These lose no more than the others do, or, of the training, what other tests here lose too."""
 
 
 @pytest.fixture(params=[pytest.param(gone, marks=[pytest.mark.slow] * (gone in LONG)) for gone in GONE])
