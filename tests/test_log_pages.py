@@ -198,8 +198,12 @@ def test_a_log_is_written_as_parquet_files_and_says_where_they_lie(filled, in_pr
     button(app, "Write Parquet files").click()
     checked(app.run())
     (run,) = filled.registry.runs(kind="shard")
+    app = opened("datasets", dataset=row.id)
+    assert button(app, "Write Parquet files").disabled, "a second click writes no second one"
     assert executor.wait(filled, run.id).state is RunState.COMPLETED
     app = opened("datasets", dataset=str(run.dataset_id))
+    assert widget(app.text_input, "Name of the dataset").value == f"{run.name} in Parquet"
+    assert not button(app, "Write Parquet files").disabled
     assert f"Parquet files, in {run.dataset_id}.parquet." in texts(app).replace("\\", "")
 
 

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from mtf_engine.permissions import Action
-from mtf_engine.registry import DatasetRow
+from mtf_engine.registry import DatasetRow, RunRow
 from mtf_engine.runs.storage import open_dataset
 from mtf_engine.spec import Refusal
 from mtf_engine.work.shard import submit_shard
@@ -26,13 +26,20 @@ def show_place(row: DatasetRow) -> None:
 def show(row: DatasetRow) -> None:
     """Draws the name of the new dataset, the place of its files, the button that writes it, and the command."""
     st.write("The same log in 64 buckets of users, as a dataset of its own.")
-    name = st.text_input("Name of the dataset", f"{row.name} in Parquet", key="shard_name")
-    to = st.text_input("Place of the files (optional)", placeholder="s3://bucket/prefix", key="shard_to")
+    name = st.text_input(
+        "Name of the dataset", f"{row.name} in Parquet", key=f"name of the shards of {row.id}"
+    )
+    to = st.text_input(
+        "Place of the files (optional)",
+        placeholder="s3://bucket/prefix",
+        key=f"place of the shards of {row.id}",
+    )
     with follow.refusals():
-        if access.button(Action.COLLECT, "Write Parquet files"):
+        mine = _newest(row)
+        is_live = mine is not None and not mine.state.is_finished
+        if access.button(Action.COLLECT, "Write Parquet files", disabled=is_live):
             submit_shard(loaders.workspace(), row.id, name=name, to=to)
-        made = loaders.workspace().registry.runs(kind="shard")
-        mine = next((run for run in made if run.config["source"] == row.id), None)
+            mine = _newest(row)
         if mine and (run := follow.finished(mine.id)):
             follow.show_error(run)
             if run.result:
@@ -42,3 +49,9 @@ def show(row: DatasetRow) -> None:
     options = ("--name", name, *(("--to", to) if to else ()))
     command = words.command(loaders.workspace().path, "dataset", "shard", row.id, *options)
     st.code(command, language=None, wrap_lines=True)
+
+
+def _newest(row: DatasetRow) -> RunRow | None:
+    """Returns the last run that wrote this log to Parquet files, or does."""
+    made = loaders.workspace().registry.runs(kind="shard")
+    return next((run for run in made if run.config["source"] == row.id), None)
