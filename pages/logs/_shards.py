@@ -37,9 +37,9 @@ def show(row: DatasetRow) -> None:
     with follow.refusals():
         mine = _newest(row)
         is_live = mine is not None and not mine.state.is_finished
-        if access.button(Action.COLLECT, "Write Parquet files", disabled=is_live):
+        if access.button(Action.COLLECT, "Write Parquet files", disabled=is_live) and not is_live:
             submit_shard(loaders.workspace(), row.id, name=name, to=to)
-            mine = _newest(row)
+            st.rerun()  # so that the button cannot be pressed from here on
         if mine and (run := follow.finished(mine.id)):
             follow.show_error(run)
             if run.result:
