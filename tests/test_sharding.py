@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 from dataclasses import fields
+from functools import partial
 from urllib.request import urlopen
 
 import duckdb
@@ -22,15 +23,21 @@ from mtf_engine.logs.buckets import MANIFEST, N_BUCKETS
 from mtf_engine.logs.datasets import TABLES, Dataset
 from mtf_engine.logs.schema import UserShare
 from mtf_engine.logs.sharding import abandon, finish, place_of, shares, write_buckets
+from mtf_engine.runs import executor
 from mtf_engine.runs.doctor import examine
 from mtf_engine.runs.executor import completed, watch
 from mtf_engine.runs.repair import repair
 from mtf_engine.runs.storage import delete_dataset, live_policy, open_dataset
 from mtf_engine.sealed import HASHES
 from mtf_engine.spec import Refusal
+from mtf_engine.work.collect import submit_collect
+from mtf_engine.work.import_log import submit_import
 from mtf_engine.work.shard import submit_shard
+from mtf_engine.workspace import Workspace
+from tests.fixtures import logs
 from tests.test_datasets import tables, written
 from tests.waiting import wait_until
+from tests.workspaces import worked_on_here
 
 
 def sharded(source, folder, dataset_id="p", n_writers=1, url=""):
@@ -205,11 +212,40 @@ def test_a_workspace_shards_examines_repairs_and_deletes_a_dataset(small_workspa
     assert not [path for path in workspace.datasets_dir.glob("*.parquet") if path.is_dir()]
 
 
-def test_a_place_that_is_none_is_refused(small_workspace):
+@pytest.mark.parametrize("kind", ["collect", "import"])
+def test_a_log_is_kept_as_the_parquet_files_that_one_file_of_it_would_make(kind, tmp_path):
+    log = logs.write(logs.clean(n_users=12), tmp_path / "log")
+    ways = {
+        "collect": partial(submit_collect, env="session:feed", n_requests=40),
+        "import": partial(submit_import, source=log, mapping=log / "mapping.yaml"),
+    }
+    workspace = Workspace(tmp_path / "w")
+    with worked_on_here():
+        for name, to in (("one", ""), ("many", "parquet")):
+            *_, (run,) = executor.watch(workspace, ways[kind](workspace, name=name, to=to))
+            completed(workspace, run)
+        *_, (run,) = executor.watch(workspace, submit_shard(workspace, "one", name="later"))
+    one, many, later = (open_dataset(workspace, name) for name in ("one", "many", "later"))
+    assert one.n_files == 0 and many.n_files == later.n_files > 1
+    assert many.content_hash == later.content_hash == many.recompute_content_hash()
+    assert many.meta == one.meta.model_copy(update={"name": "many"})
+    for table in one.tables:
+        rows = f"SELECT * FROM {table} ORDER BY ALL"
+        assert many.table(rows).equals(one.table(rows))
+    names = {path.name for path in workspace.datasets_dir.iterdir() if path.suffix in (".parquet", ".duckdb")}
+    assert names == {dataset.path.name for dataset in (one, many, later)}
+
+
+def test_a_place_that_is_none_is_refused(small_workspace, tmp_path):
     source = small_workspace.registry.datasets()[0].id
-    for place in ("/tmp/x", "s3://", "s3://a*b/c", "http://x"):
-        with pytest.raises(Refusal, match="s3://BUCKET/PREFIX"):
-            submit_shard(small_workspace, source, name="x", to=place)
+    for place in ("/tmp/x", "s3://", "s3://a*b/c", "http://x", "Parquet"):
+        for asked in (
+            partial(submit_shard, dataset=source, name="x"),
+            partial(submit_collect, env="session:feed", n_requests=40),
+            partial(submit_import, source=tmp_path),
+        ):
+            with pytest.raises(Refusal, match="s3://BUCKET/PREFIX"):
+                asked(small_workspace, to=place)
 
 
 @pytest.fixture

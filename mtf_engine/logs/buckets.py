@@ -7,6 +7,7 @@ beside the manifest, or where it says: on a server that speaks S3.
 import glob
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -25,7 +26,9 @@ MANIFEST, MODEL = "manifest.json", "prediction_model"
 N_BUCKETS = 64
 BUCKET = "(md5_number_upper(user_id) >> 58)::INT"
 """The bucket of a user, in SQL."""
-S3 = "s3://"
+S3, HERE = "s3://", "parquet"
+PLACE = re.compile(rf"{HERE}|{S3}[a-z0-9][a-z0-9.-]+(/[\w.-]+)*/?", re.ASCII)
+"""Where files may be asked to lie: in the workspace, or on a server; nothing that DuckDB would take for a pattern."""
 REMEDY = "restore it from a copy or delete the dataset"
 
 
@@ -162,6 +165,14 @@ def filesystem(place: str) -> "FileSystem":
         retry_strategy=AwsStandardS3RetryStrategy(max_attempts=3),
         **settings,
     )
+
+
+def check_place(to: str) -> None:
+    """Refuses what is no place for the files of a dataset."""
+    if not PLACE.fullmatch(to):
+        raise Refusal(
+            f"{to} is no place for the files of a dataset; write {HERE}, or {S3}BUCKET/PREFIX for a server"
+        )
 
 
 def without_scheme(place: str) -> str:

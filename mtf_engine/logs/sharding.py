@@ -29,10 +29,10 @@ SOURCES = {
 """Where the rows of each table are told their bucket."""
 
 
-def place_of(folder: Path, dataset_id: str, url: str) -> str:
-    """Returns where the files of a dataset to come are written: a folder that is to appear, or a place at `url`."""
-    if url:
-        return f"{url.rstrip('/')}/{dataset_id}{SUFFIX}"
+def place_of(folder: Path, dataset_id: str, to: str) -> str:
+    """Returns where the files of a dataset to come are written: below a URL `to`, else a folder that is to appear."""
+    if to.startswith(S3):
+        return f"{to.rstrip('/')}/{dataset_id}{SUFFIX}"
     return str(folder / f".{dataset_id}.tmp{SUFFIX}")
 
 

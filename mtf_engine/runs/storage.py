@@ -1,21 +1,25 @@
 """What the registry and configs name, opened: datasets, policies and environments."""
 
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mtf_engine.environments.names import GYM, world_of
-from mtf_engine.logs.buckets import remove
+from mtf_engine.logs.buckets import N_BUCKETS, S3, remove
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.schema import DatasetMeta, EvaluationRows, Ledger, Tables
 from mtf_engine.logs.splits import TRAIN
 from mtf_engine.registry import BASELINE, BEST, DatasetRow, RunRow, is_fixed, is_trained, now, run_of
 from mtf_engine.runs import files
+from mtf_engine.runs.spread import spread
 from mtf_engine.spec import Refusal
 from mtf_engine.workspace import Workspace
 
 TRAINING_USERS = 5_000
 """Users whose training rows floors are chosen on, at most: as many as a search looks at."""
+SHARE_ROWS = 4_000_000
+"""Impressions that are sorted at once for Parquet files, so that a larger log asks for no more memory."""
 
 if TYPE_CHECKING:  # a worker that imports a log needs no torch
     from mtf_engine.environments import Environment
@@ -75,9 +79,67 @@ def store(
     meta: DatasetMeta,
     batches: Iterable[Tables],
     model: bytes | None = None,
+    *,
+    to: str = "",
+    n_workers: int = 1,
 ) -> dict[str, Any]:
-    """Writes and registers the dataset of a run that writes one, with its prediction model; returns id and size."""
-    ledger = write_dataset(workspace.datasets_dir, str(run.dataset_id), meta, batches, model)
+    """Writes and registers the dataset of a run that writes one, with its prediction model; returns id and size.
+
+    It is one file; with `to`, Parquet files there, written by `n_workers` processes from such a file, which is removed.
+    """
+    dataset_id = str(run.dataset_id)
+    if not to:
+        ledger = write_dataset(workspace.datasets_dir, dataset_id, meta, batches, model)
+        return _registered(workspace, run, meta, ledger)
+    from mtf_engine.logs.sharding import abandon
+
+    whole = workspace.datasets_dir / f".{dataset_id}.tmp.whole"
+    whole.mkdir(exist_ok=True)
+    try:
+        write_dataset(whole, dataset_id, meta, batches, model)
+        source = Dataset(whole / f"{dataset_id}.duckdb")
+        return store_buckets(workspace, run, meta, source, to, n_workers)
+    finally:
+        abandon(str(whole))
+
+
+def store_buckets(
+    workspace: Workspace,
+    run: RunRow,
+    meta: DatasetMeta,
+    source: Dataset,
+    to: str,
+    n_workers: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Writes the rows of `source` as Parquet files, some buckets at a time, and registers them as a run's dataset.
+
+    The manifest comes last, and with it the dataset. Returns its id and size.
+    """
+    from mtf_engine.logs.sharding import abandon, finish, place_of, shares, write_buckets
+
+    folder, dataset_id = workspace.datasets_dir, str(run.dataset_id)
+    place = place_of(folder, dataset_id, to)
+    todo = shares(min(max(n_workers, -(-source.n_impressions // SHARE_ROWS)), N_BUCKETS))
+    work, found = partial(write_buckets, source, place), []
+    try:
+        spreads = spread(work, todo, n_workers) if n_workers > 1 else (work(one) for one in todo)
+        with closing(spreads) as results:
+            for i, result in enumerate(results, 1):
+                found += result
+                progress(i, len(todo))
+        ledger = finish(folder, dataset_id, meta, source, found, place)
+    except BaseException:
+        abandon(place)
+        raise
+    return _registered(workspace, run, meta, ledger) | {
+        "files": len(found),
+        "place": place if place.startswith(S3) else "",
+    }
+
+
+def _registered(workspace: Workspace, run: RunRow, meta: DatasetMeta, ledger: Ledger) -> dict[str, Any]:
+    """Registers the dataset that a run has written, and returns its id and size."""
     register_dataset(workspace, ledger, meta, run.id)
     counts = {"requests": ledger.n_requests, "impressions": ledger.n_impressions}
     return {"dataset_id": ledger.dataset_id, **counts}

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from mtf_engine.logs.buckets import HERE
 from mtf_engine.permissions import Action
 from mtf_engine.registry import DatasetRow, RunRow
 from mtf_engine.runs.storage import open_dataset
@@ -38,7 +39,7 @@ def show(row: DatasetRow) -> None:
         mine = _newest(row)
         is_live = mine is not None and not mine.state.is_finished
         if access.button(Action.COLLECT, "Write Parquet files", disabled=is_live) and not is_live:
-            submit_shard(loaders.workspace(), row.id, name=name, to=to)
+            submit_shard(loaders.workspace(), row.id, name=name, to=to or HERE)
             st.rerun()  # so that the button cannot be pressed from here on
         if mine and (run := follow.finished(mine.id)):
             follow.show_error(run)
