@@ -298,9 +298,19 @@ def test_files_on_a_server_are_read_like_those_here_and_deleted(s3, pair, tmp_pa
     files.delete_file(f"logs/of/mine/p.parquet/{first}")
     with pytest.raises(Refusal, match=first):
         dataset.query("SELECT sum(reward) FROM requests")
+    workspace = Workspace(tmp_path / "w")
+    collect = partial(submit_collect, workspace, env="session:feed", n_requests=40, to="s3://logs/kept/")
+    with worked_on_here():
+        *_, (run,) = executor.watch(workspace, collect(name="kept"))
+    kept = open_dataset(workspace, str(completed(workspace, run).dataset_id))
+    assert kept.place == f"s3://logs/kept/{run.dataset_id}.parquet" and kept.changed_files() == []
+    assert not files.get_file_info(f"logs/kept/{run.dataset_id}.parquet/begun").size
     buckets.remove(dataset.place)
     assert not files.get_file_info("logs/of/mine/p.parquet").size
     s3.kill()
     s3.wait()
     with pytest.raises(Refusal, match="AWS_ENDPOINT_URL"):
         buckets.remove(dataset.place)
+    with worked_on_here():
+        *_, (run,) = executor.watch(workspace, collect(name="lost"))
+    assert "AWS_ENDPOINT_URL" in str(run.error) and run.step == 0

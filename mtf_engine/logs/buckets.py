@@ -175,6 +175,18 @@ def check_place(to: str) -> None:
         )
 
 
+def check_writable(place: str) -> None:
+    """Refuses a place on a server where no file can be written and removed."""
+    name = f"{without_scheme(place)}/begun"
+    try:
+        files = filesystem(place)
+        with files.open_output_stream(name):
+            pass
+        files.delete_file(name)
+    except OSError as error:
+        raise unreachable(place, error) from None
+
+
 def without_scheme(place: str) -> str:
     """Returns the bucket and prefix of an `s3://` place, as its file system takes them."""
     return place.removeprefix(S3)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mtf_engine.environments.names import GYM, world_of
-from mtf_engine.logs.buckets import N_BUCKETS, S3, remove
+from mtf_engine.logs.buckets import N_BUCKETS, S3, check_writable, remove
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.schema import DatasetMeta, EvaluationRows, Ledger, Tables
 from mtf_engine.logs.splits import TRAIN
@@ -71,6 +71,14 @@ def dataset_of(workspace: Workspace, name: str) -> DatasetRow:
             f"the log that {run.id} learned from is deleted; name another dataset with its features"
         )
     return workspace.dataset(str(run.dataset_id))
+
+
+def check_room(workspace: Workspace, run: RunRow, to: str) -> None:
+    """Refuses a server that does not take the files of a run's dataset: before hours of work, not after."""
+    from mtf_engine.logs.sharding import place_of
+
+    if to.startswith(S3):
+        check_writable(place_of(workspace.datasets_dir, str(run.dataset_id), to))
 
 
 def store(

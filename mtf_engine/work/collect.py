@@ -17,7 +17,14 @@ from mtf_engine.registry import BASELINE
 from mtf_engine.runs.executor import submit
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.spread import spread
-from mtf_engine.runs.storage import check_environment, open_dataset, open_environment, open_policy, store
+from mtf_engine.runs.storage import (
+    check_environment,
+    check_room,
+    open_dataset,
+    open_environment,
+    open_policy,
+    store,
+)
 from mtf_engine.runs.worker import Job
 from mtf_engine.spec import BoundsPlan, Count, HalfWidth, Seed, Threads, Workers
 from mtf_engine.workspace import Workspace
@@ -90,6 +97,7 @@ def collect(job: Job, config: CollectConfig) -> dict[str, Any]:
     """Plays an environment around a baseline policy and stores what happens."""
     from mtf_engine.environments.collect import collect as play
 
+    check_room(job.workspace, job.run, config.to)
     env, baseline, collection = _open(job.workspace, config)
     meta = collection.meta(env, config.name, config.env.partition(":")[0], config.baseline)
     sessions: list[int] = []

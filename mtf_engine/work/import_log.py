@@ -11,7 +11,7 @@ from mtf_engine.permissions import Action
 from mtf_engine.registry import RunRow
 from mtf_engine.runs.executor import completed, report_of, submit, tell_ends
 from mtf_engine.runs.kind import RunKind
-from mtf_engine.runs.storage import dataset_of, open_dataset, store
+from mtf_engine.runs.storage import check_room, dataset_of, open_dataset, store
 from mtf_engine.runs.worker import Job
 from mtf_engine.spec import Refusal, Spec, Threads, Workers
 from mtf_engine.workspace import Workspace
@@ -101,6 +101,7 @@ def import_log(job: Job, config: ImportConfig) -> dict[str, Any]:
     from mtf_engine.evaluation.power import resolvable
     from mtf_engine.logs.importing import read_log
 
+    check_room(job.workspace, job.run, config.to)
     log = read_log(
         Path(config.source),
         config.format,
