@@ -138,6 +138,28 @@ def test_a_dataset_is_the_same_whether_its_rows_come_in_order_or_are_sorted(tmp_
         assert written(tmp_path, rows, dataset_id=name).content_hash == expected
 
 
+def test_a_file_holds_its_rows_in_whole_groups_however_they_come(tmp_path):
+    """Groups that are not full are written again at the end, and what was written first stays in the file."""
+    n, at_once = 250_000, 30_000
+    whole = tables([n])
+
+    def cut(columns, first, per_request):
+        rows = slice(first * per_request, (first + at_once) * per_request)
+        return {name: values[rows] for name, values in columns.items()}
+
+    parts = [
+        Tables(cut(whole.requests, i, 1), cut(whole.impressions, i, SHOWN)) for i in range(0, n, at_once)
+    ]
+    dataset = written(tmp_path, *parts)
+    for table in ("requests", "impressions"):
+        sql = f"SELECT max(row_group_id) + 1 AS n FROM pragma_storage_info('{table}')"
+        groups = dataset.query(sql)["n"][0]
+        n_rows = dataset.query(f"SELECT count(*) AS n FROM {table}")["n"][0]
+        assert groups == -(-n_rows // datasets.GROUP_ROWS)
+    size = dataset.path.stat().st_size
+    assert size < 1.1 * written(tmp_path, whole, dataset_id="e").path.stat().st_size
+
+
 def test_columns_are_matched_by_name_whatever_their_order(tmp_path):
     whole = tables([2, 2])
     second = take(whole, slice(2, 4))

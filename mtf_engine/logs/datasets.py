@@ -153,7 +153,7 @@ def _staged(con: duckdb.DuckDBPyConnection, batches: Iterable[Tables]) -> bool:
                 held.setdefault(name, []).append(rows)
                 n = sum(map(len, held[name])) // GROUP_ROWS * GROUP_ROWS
                 if n:
-                    whole = pa.concat_tables(held[name], promote_options="permissive")
+                    whole = pa.concat_tables(held[name], promote_options="permissive").combine_chunks()
                     write(name, whole.slice(0, n))
                     held[name] = [whole.slice(n)]
         for name, parts in held.items():
