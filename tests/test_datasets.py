@@ -174,6 +174,35 @@ def test_the_content_hash_does_not_depend_on_how_much_is_read_at_once(tmp_path, 
     assert dataset.recompute_content_hash() == dataset.content_hash
 
 
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"reward": np.array([0.0, -0.0, 0.0, -0.0, 0.0])},
+        {"pscore": np.array([-np.nan, 1.0, np.nan, 1.0, 1.0])},
+        {"action": np.tile(np.array([[np.nan], [-np.nan]], np.float32), (5, FUSION.n_actions))[:5]},
+        {"extra": np.arange(5, dtype=np.int8)},
+        {"extra": np.array([1, None, 3, None, 5], object)},
+        {"extra": np.full(5, None)},
+        {"extra": np.array([1, 2, 3, 4, 5]).astype("datetime64[ms]")},
+        {"extra": np.array(["a", None, "", "ä", "b"], object)},
+    ],
+)
+def test_the_content_hash_is_that_of_the_rows_as_they_are_read(tmp_path, strange):
+    """Rows that come in order are hashed on their way; of what is no number the file may hold other bits."""
+    whole = tables([3, 2])
+    dataset = written(tmp_path, Tables({**whole.requests, **strange}, whole.impressions))
+    assert dataset.recompute_content_hash() == dataset.content_hash
+
+
+def test_the_content_hash_is_of_columns_of_one_type(tmp_path):
+    whole = tables([3, 2])
+    extra = (np.arange(3), np.array([0.5, 1.5]))
+    parts = [take(whole, slice(0, 3)), take(whole, slice(3, 5))]
+    parts = [Tables({**p.requests, "extra": e}, p.impressions) for p, e in zip(parts, extra, strict=True)]
+    dataset = written(tmp_path, *parts)
+    assert dataset.recompute_content_hash() == dataset.content_hash
+
+
 def test_a_log_is_written_within_the_memory_it_is_given(tmp_path, monkeypatch):
     batches = [tables([3] * 4_000, seed=seed) for seed in range(4)]
     whole = write_dataset(tmp_path, "whole", META, batches)

@@ -78,7 +78,7 @@ def write_dataset(
 
     `model`, the file of the prediction model that `meta` has the hash of, is kept in it.
 
-    Rows are staged as they come, so memory is bounded by a batch; where they do not come clustered by user, as an
+    Rows are staged as they come, so memory is bounded by a batch; where they do not come sorted by user, as an
     imported log does, they are sorted then. The file appears under its name in one step; a process killed before
     leaves temp files only.
     """
@@ -92,7 +92,8 @@ def write_dataset(
                 con.execute(f"SET temp_directory = '{_quoted(folder / f'.{dataset_id}.tmp.spill')}'")
                 con.execute(f"SET memory_limit = '{STAGE_MB}MB'")
                 _attach(con, "stage", stage)
-                if _staged(con, batches):
+                digest = _staged(con, batches)
+                if digest:
                     name, path = "stage", stage
                 else:
                     name, path = "final", temp
@@ -102,7 +103,8 @@ def write_dataset(
                         con.execute(
                             f"CREATE TABLE final.{table} AS FROM stage.{table} ORDER BY {ORDER[table]}"
                         )
-                digest = _content_hash(con, name)
+                    con.execute("CHECKPOINT final")  # from here on rows are read as they are stored
+                    digest = _content_hash(con, name)
                 con.execute(
                     f"CREATE TABLE {name}.meta AS SELECT ? AS meta, ? AS content_hash",
                     [meta.model_dump_json(), digest],
@@ -124,23 +126,27 @@ def _attach(con: duckdb.DuckDBPyConnection, name: str, path: Path) -> None:
     con.execute(f"ATTACH '{_quoted(path)}' AS {name} (STORAGE_VERSION '{STORAGE_VERSION}')")
 
 
-def _staged(con: duckdb.DuckDBPyConnection, batches: Iterable[Tables]) -> bool:
-    """Writes the rows of `batches` to the database `stage`; returns whether each table came in its order.
+def _staged(con: duckdb.DuckDBPyConnection, batches: Iterable[Tables]) -> str | None:
+    """Writes the rows of `batches` to the database `stage`; returns their hash, None where it is not known.
 
-    They are written in whole groups, since a part of one is written again with what comes behind it; meanwhile the
-    next batch is made.
+    It is not where a table is not in order, or may be read otherwise than it came. Rows are written in whole groups,
+    since a part of one is written again with what comes behind it; meanwhile they are hashed and the next batch is
+    made.
     """
     held: dict[str, list[pa.Table]] = {}
     last: dict[str, pa.Table] = {}
-    in_order = True
-    with ThreadPoolExecutor(1) as writer:
-        written: dict[str, Future[None]] = {}
+    begun = set[str]()
+    in_order, hashes = True, ContentHash()
+    with ThreadPoolExecutor(2) as pool:
+        pending: list[Future[None]] = []
 
         def write(name: str, rows: pa.Table) -> None:
-            first = name not in written
-            for pending in written.values():
-                pending.result()
-            written[name] = writer.submit(_stage, con, name, rows, first)
+            while pending:
+                pending.pop().result()
+            pending.append(pool.submit(_stage, con, name, rows, name not in begun))
+            begun.add(name)
+            if in_order:
+                pending.append(pool.submit(hashes.add_new, name, rows))
 
         for batch in batches:
             for name, columns in ((name, getattr(batch, name)) for name in TABLES):
@@ -157,10 +163,10 @@ def _staged(con: duckdb.DuckDBPyConnection, batches: Iterable[Tables]) -> bool:
                     write(name, whole.slice(0, n))
                     held[name] = [whole.slice(n)]
         for name, parts in held.items():
-            write(name, pa.concat_tables(parts, promote_options="permissive"))
-        for pending in written.values():
-            pending.result()
-    return in_order
+            write(name, pa.concat_tables(parts, promote_options="permissive").combine_chunks())
+        for one in pending:
+            one.result()
+    return hashes.hexdigest() if in_order and hashes.is_known else None
 
 
 def _are_sorted(parts: list[pa.Table]) -> bool:
@@ -203,18 +209,68 @@ def _tables(con: duckdb.DuckDBPyConnection, database: str) -> list[str]:
     return [t for t in TABLES if (t,) in found]
 
 
-def _content_hash(con: duckdb.DuckDBPyConnection, database: str) -> str:
-    """Returns the SHA-256 of all rows in stored order, however DuckDB and Arrow cut and encode them."""
-    digest = hashlib.sha256()
-    with ThreadPoolExecutor(BOUND_THREADS) as hashing:
-        for table in _tables(con, database):
-            columns: dict[str, Any] = defaultdict(hashlib.sha256)
-            for batch in con.sql(f"SELECT * FROM {database}.{table}").to_arrow_reader(HASH_ROWS):
-                hashes = [columns[name] for name in batch.schema.names]
-                list(hashing.map(lambda found, column: found.update(_bytes(column)), hashes, batch.columns))
+class ContentHash:
+    """The SHA-256 of the rows of tables, which come some at a time in stored order, however they are cut and encoded.
+
+    `is_known` tells whether new rows were hashed as they are read from the file that they were written to.
+    """
+
+    def __init__(self) -> None:
+        self._of: dict[str, dict[str, Any]] = {name: defaultdict(hashlib.sha256) for name in TABLES}
+        self._schemas: dict[str, pa.Schema] = {}
+        self.is_known = True
+
+    def add(self, table: str, rows: pa.RecordBatch, each: Callable[..., Iterable[None]] = map) -> None:
+        """Adds the next rows of a table, a column at a time or as `each` does it."""
+        hashes = [self._of[table][name] for name in rows.schema.names]
+        list(each(lambda found, column: found.update(_bytes(column)), hashes, rows.columns))
+
+    def add_new(self, table: str, rows: pa.Table) -> None:
+        """Adds the next rows of a table before they are read from a file."""
+        schema = self._schemas.setdefault(table, rows.schema)
+        self.is_known = self.is_known and rows.schema.equals(schema)
+        for batch in rows.to_batches():
+            self.is_known = self.is_known and all(map(_is_read_so, batch.columns))
+            if self.is_known:
+                self.add(table, batch)
+
+    def hexdigest(self) -> str:
+        """Returns the hash of all rows so far."""
+        digest = hashlib.sha256()
+        for table, columns in self._of.items():
             for name in sorted(columns):
                 digest.update(f"{table}.{name}:{columns[name].hexdigest()}".encode())
-    return digest.hexdigest()
+        return digest.hexdigest()
+
+
+def _is_read_so(column: pa.Array) -> bool:
+    """Returns whether a column is read from a file with the bytes that it has here.
+
+    DuckDB may store one of what it takes for equal, which are 0 and -0, and any two that are no numbers.
+    """
+    kind = column.type
+    if pa.types.is_fixed_size_list(kind) and not column.null_count:
+        column, kind = column.flatten(), kind.value_type
+    if not pa.types.is_floating(kind):
+        is_number = pa.types.is_integer(kind) or kind in (pa.bool_(), pa.timestamp("us"))
+        return bool(pa.types.is_string(kind) or (is_number and not column.null_count))
+    values = column.to_numpy(zero_copy_only=False)
+    if values.dtype not in (np.float32, np.float64):
+        return False
+    whole = np.int32 if values.dtype == np.float32 else np.int64
+    bits = values.view(whole)
+    strange = np.isnan(values) & (bits != np.array(np.nan, values.dtype).view(whole))
+    return not (strange | (bits == np.iinfo(whole).min)).any()
+
+
+def _content_hash(con: duckdb.DuckDBPyConnection, database: str) -> str:
+    """Returns the hash of all rows in stored order."""
+    hashes = ContentHash()
+    with ThreadPoolExecutor(BOUND_THREADS) as hashing:
+        for table in _tables(con, database):
+            for batch in con.sql(f"SELECT * FROM {database}.{table}").to_arrow_reader(HASH_ROWS):
+                hashes.add(table, batch, hashing.map)
+    return hashes.hexdigest()
 
 
 def _bytes(column: pa.Array) -> np.ndarray | pa.Buffer:
