@@ -163,11 +163,62 @@ def test_a_damaged_file_is_told_in_a_sentence(name: str, tmp_path: Path) -> None
     assert str(tmp_path) not in str(told.value)
 
 
-def test_a_defect_of_a_part_names_the_part_and_the_row_in_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mapping", ["", "fill: {watch_time: 0}"])
+def test_a_damaged_page_is_told_in_a_sentence(mapping: str, tmp_path: Path) -> None:
+    """A Parquet file is sound at both ends, and in the middle it is not."""
+    (source := tmp_path / "log").mkdir()
+    (tmp_path / "mapping.yaml").write_text(mapping)
+    for i in range(2):
+        (source / f"part-{i}.parquet").write_bytes(parquet(shown()))
+    at = pq.read_metadata(source / "part-1.parquet").row_group(0).column(3).data_page_offset
+    content = bytearray((source / "part-1.parquet").read_bytes())
+    content[at : at + 8] = b"\xff" * 8
+    (source / "part-1.parquet").write_bytes(bytes(content))
+    with pytest.raises(Refusal, match=r"log: cannot be read: .*; write the file again") as told:
+        read_log(source, mapping=tmp_path / "mapping.yaml")
+    assert "\n" not in str(told.value)
+    assert str(tmp_path) not in str(told.value)
+
+
+@pytest.mark.parametrize("write", [csv, parquet])
+def test_a_defect_of_a_part_names_the_part_and_the_row_in_it(write: Callable, tmp_path: Path) -> None:
     for i, part in enumerate((shown()[:2], shown()[2:].assign(watch_time=[1.0, -3.0, 1.0, 1.0]))):
-        (tmp_path / f"part-{i}.csv").write_bytes(csv(part))
-    with pytest.raises(Refusal, match=r"part-1\.csv, row 2, column watch_time: is -3"):
+        (tmp_path / f"part-{i}.{write.__name__}").write_bytes(write(part))
+    with pytest.raises(Refusal, match=rf"part-1\.{write.__name__}, row 2, column watch_time: is -3"):
         read_log(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["int64", "int16", "uint64"])
+def test_ids_that_are_numbers_are_as_their_texts(kind: str, tmp_path: Path) -> None:
+    """Requests of a user at one time are sorted by their ids as texts: 10 comes before 9."""
+    frame = shown(12).assign(
+        user_id=["a"] * 8 + ["b"] * 4,
+        timestamp="2026-05-04 10:00:00",
+        session_id=np.array([9, 9, 10, 10, 9, 9, 10, 10, 7, 7, 7, 7], kind),
+        request_id=np.array([2, 2, 10, 10, 11, 11, 9, 9, 2, 3, 2, 3], kind),
+        item_id=np.arange(100, 112).astype(kind),
+    )
+    texts = {name: frame[name].astype(str) for name in ("session_id", "request_id", "item_id")}
+    found = {}
+    for name, rows in {"texts": frame.assign(**texts), "numbers": frame}.items():
+        (tmp_path / f"{name}.parquet").write_bytes(parquet(rows))
+        found[name] = imported(tmp_path / f"{name}.parquet", tmp_path / name, name="same")
+    assert found["numbers"].content_hash == found["texts"].content_hash
+    first = "SELECT first(item_id ORDER BY position) AS item FROM impressions GROUP BY request_id ORDER BY request_id"
+    assert found["numbers"].query(first)["item"].tolist() == [102, 106, 104, 100, 108, 109]
+
+
+@pytest.mark.parametrize(("positions", "repeats"), [((3, 35, 67, -29), False), ((3, 35, 67, 35), True)])
+def test_a_position_may_be_any_number_once_in_a_request(
+    positions: tuple[int, ...], repeats: bool, tmp_path: Path
+) -> None:
+    frame = shown(4).assign(user_id="a", request_id=1, position=positions)
+    (tmp_path / "log.parquet").write_bytes(parquet(frame))
+    if not repeats:
+        assert imported(tmp_path / "log.parquet", tmp_path / "to").n_impressions == 4
+        return
+    with pytest.raises(Refusal, match="row 4, column position: repeats within its request the position 35"):
+        read_log(tmp_path / "log.parquet")
 
 
 def test_parts_with_other_columns_are_told(tmp_path: Path) -> None:
@@ -289,6 +340,7 @@ def test_a_column_that_would_stand_for_the_number_of_a_row_is_refused(
     write: Callable, tmp_path: Path
 ) -> None:
     path = tmp_path / f"log.{write.__name__}"
-    path.write_bytes(write(shown().assign(rowId=range(5, 11))))
-    with pytest.raises(Refusal, match="column rowId: is what an import calls the numbers of rows; rename"):
+    name = "File_row_number" if write is parquet else "rowId"
+    path.write_bytes(write(shown().assign(**{name: range(5, 11)})))
+    with pytest.raises(Refusal, match=f"column {name}: is what an import calls the numbers of rows; rename"):
         read_log(path)

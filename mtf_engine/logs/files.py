@@ -190,7 +190,7 @@ def _described(con: duckdb.DuckDBPyConnection, path: Path, raw: RawTable) -> Raw
     del types[FILE_OF_ROW]
     if raw.paths:
         del types[ROW]
-    elif taken := _taken(path, types):
+    elif taken := _taken(path, types, ROW):
         return taken
     sql = f"SELECT {PART}, min({ROW}), count(*) FROM {raw.table} GROUP BY {PART} ORDER BY 2"
     found = con.execute(sql).fetchall()
@@ -202,9 +202,9 @@ def _described(con: duckdb.DuckDBPyConnection, path: Path, raw: RawTable) -> Raw
     return replace(raw, types=types, n_rows=sum(n for *_, n in found), parts=tuple(parts))
 
 
-def _taken(path: Path, names: Iterable[str]) -> list[Defect]:
-    """Returns a defect where a column is called as DuckDB calls the numbers of rows."""
-    taken = [name for name in names if name.lower() in (ROW, ROW_OF_FILE)]
+def _taken(path: Path, names: Iterable[str], *numbers: str) -> list[Defect]:
+    """Returns a defect where a column is called as DuckDB calls the `numbers` of rows."""
+    taken = [name for name in names if name.lower() in numbers]
     problem = "is what an import calls the numbers of rows"
     return [_whole_file("doubled_column", path, problem, "rename the column", name) for name in taken[:1]]
 
@@ -309,7 +309,8 @@ def _load_parquet(con: duckdb.DuckDBPyConnection, parts: Sequence[Path], table: 
     except (pa.ArrowException, OSError) as error:
         return [_unreadable(parts[0].name, error, parts)]
     names = [columns for columns, _ in files]
-    if defects := _doubled(parts[0], names[0]) or _other_columns(parts, names) or _taken(parts[0], names[0]):
+    taken = _taken(parts[0], names[0], ROW, ROW_OF_FILE)
+    if defects := _doubled(parts[0], names[0]) or _other_columns(parts, names) or taken:
         return defects
     paths = ", ".join(map(literal, _escaped(parts)))
     reader = f"read_parquet([{paths}], union_by_name = true, {ROW_OF_FILE} = true, {_options(parts)})"
