@@ -229,7 +229,8 @@ def _scalar(source: str, kind: str, wanted: Kind) -> str:
 def _number(text: str, kind: str) -> str:
     """Returns SQL for the number in `text`; a word for true or false is 1 or 0."""
     words = " ".join(f"WHEN lower(trim({text})) IN {said} THEN {value}" for value, said in TRUTHS.items())
-    return f"CASE {words} ELSE TRY_CAST(TRY_CAST({text} AS DOUBLE) AS {kind}) END"
+    number = f"TRY_CAST({text} AS DOUBLE)"
+    return f"CASE WHEN {number} IS NULL THEN CASE {words} END ELSE TRY_CAST({number} AS {kind}) END"
 
 
 def _checks(column: Column, types: dict[str, str]) -> list[Check]:
