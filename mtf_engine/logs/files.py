@@ -89,11 +89,12 @@ class RawTable:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Raises a Refusal where a query cannot read the file."""
+        """Raises a Refusal where a query cannot read the file, if it is one that each query reads."""
         try:
             yield
         except (duckdb.Error, UnicodeDecodeError) as error:
-            if is_full(error) or not (isinstance(error, OF_FILES) or type(error) is duckdb.Error):
+            is_of_files = isinstance(error, OF_FILES) or type(error) is duckdb.Error
+            if not self.paths or is_full(error) or not is_of_files:
                 raise
             raise Refusal.of([_unreadable(self.file, error, self.paths)]) from None
 
