@@ -97,6 +97,10 @@ def keep_private(folder: Path) -> None:
     os.umask(os.umask(0o077) | ~rights & 0o077)
 
 
+TEMPS = ".*.tmp*"
+"""What the names of files and folders are like that have no name yet."""
+
+
 def temp_of(path: Path) -> Path:
     """Returns where `write_atomically` writes what is to be `path`; who is stopped leaves it."""
     return path.with_name(f".{path.name}.tmp{_mark}")

@@ -46,8 +46,25 @@ class Nodes:
         self._cluster.remove_node(self._node, allow_graceful=False)
         self._node = self._cluster.add_node(**NODE)
 
+    def at_work(self) -> dict[int, list[psutil.Process]]:
+        """Returns the processes that work on a task now, by the number of the raylet that each node is."""
+        found: dict[int, list[psutil.Process]] = {}
+        for node in (self._cluster.head_node, self._node):
+            raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+            with suppress(psutil.NoSuchProcess):
+                tasks = [one for one in raylet.children(recursive=True) if _is_task(one)]
+                found |= {raylet.pid: tasks} if tasks else {}
+        return found
+
     def shut_down(self) -> None:
         self._cluster.shutdown()
+
+
+def _is_task(process: psutil.Process) -> bool:
+    """Returns whether Ray has named a process after the function of a task."""
+    with suppress(psutil.NoSuchProcess):
+        return process.cmdline()[:1] == ["ray::_done"]
+    return False
 
 
 @contextmanager

@@ -3,12 +3,14 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -17,8 +19,10 @@ import psutil
 import pytest
 
 from mtf_engine.registry import RunRow, RunState
-from mtf_engine.runs import executor, metrics, ray_jobs
+from mtf_engine.runs import executor, files, metrics, ray_jobs
 from mtf_engine.spec import Refusal
+from mtf_engine.work.collect import submit_collect
+from mtf_engine.work.evaluate import submit_evaluate
 from mtf_engine.work.import_log import submit_import
 from mtf_engine.work.study import submit_compare
 from mtf_engine.work.train import submit_train
@@ -39,6 +43,8 @@ AT_ONCE = 3
 HOW = ("worker", "node", "worker again", "raylet", "worker a third time")
 STEPS = {name: value for name, value in SETTINGS.items() if name != "population"} | {"n_steps": "1200"}
 STEPS |= {"validate_every": "100", "checkpoint_every": "20"}
+SPREAD_SESSIONS = 20_000
+"""Of a log that is worth playing and scoring by several."""
 ENDLESS = STEPS | {"n_steps": "10000000"}
 
 
@@ -135,6 +141,53 @@ def test_killed_on_two_nodes_the_runs_end_as_on_one_machine(
     print(json.dumps(told), flush=True)
     assert {run.executor for run in workspace.registry.runs()} == {f"ray://{nodes.address}"}
     assert differences(locally(tmp_path, len(run_ids)), outcome(workspace)) == []
+
+
+def collect(workspace: Workspace, n_sessions: int, n_workers: int) -> str:
+    how = dict(env="session", explore="baseline", seed=7, name=f"{n_sessions} by {n_workers}")
+    return submit_collect(workspace, **how, n_sessions=n_sessions, n_workers=n_workers)
+
+
+def scored(workspace: Workspace, dataset_id: str, n_workers: int) -> bytes:
+    """Returns the evaluation of the baseline on a log, without what says which log it was."""
+    run_id = submit_evaluate(workspace, ["baseline"], dataset_id, n_workers=n_workers)
+    executor.completed(workspace, executor.wait(workspace, run_id))
+    found = (workspace.run_dir(run_id) / files.EVALUATION).read_bytes()
+    return found.replace(dataset_id.encode(), b"LOG")
+
+
+def test_a_log_is_played_and_scored_by_tasks_on_both_nodes_as_by_one_process(
+    workspace: Workspace, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node is killed amid the log, with the run's own process or without."""
+    collected = collect(workspace, SPREAD_SESSIONS, n_workers=2)
+    wait_until(lambda: go_on(workspace, [collected]) and len(nodes.at_work()) == 2, "both nodes play", 0.02)
+    nodes.kill_node(workers_too=True)
+    wait_until(lambda: not go_on(workspace, [collected]), "the log is completed", 0.5)
+    log = workspace.registry.run(collected)
+    spread = Thread(target=lambda: found.append(scored(workspace, str(log.dataset_id), 2)))
+    found: list[bytes] = []
+    spread.start()
+    wait_until(lambda: len(nodes.at_work()) == 2, "both nodes score", 0.02)
+    spread.join()
+    monkeypatch.setenv("MTF_EXECUTOR", "local")
+    alone = executor.completed(workspace, executor.wait(workspace, collect(workspace, SPREAD_SESSIONS, 1)))
+    hashes = {row.id: row.content_hash for row in workspace.registry.datasets()}
+    assert hashes[str(log.dataset_id)] == hashes[str(alone.dataset_id)]
+    assert found == [scored(workspace, str(alone.dataset_id), n_workers=1)]
+
+
+@pytest.mark.parametrize(
+    ("how", "told"), [(signal.SIGKILL, "the worker died"), (signal.SIGTERM, "was told to end")]
+)
+def test_tasks_end_with_their_run(workspace: Workspace, nodes: Nodes, how: int, told: str) -> None:
+    run_id = collect(workspace, 10_000_000, n_workers=2)
+    wait_until(lambda: go_on(workspace, [run_id]) and len(nodes.at_work()) == 2, "both nodes play", 0.2)
+    tasks = [one for processes in nodes.at_work().values() for one in processes]
+    os.kill(workspace.registry.run(run_id).pid or 0, how)
+    ended = executor.wait(workspace, run_id)
+    assert ended.state is RunState.INTERRUPTED and told in str(ended.error)
+    wait_until(lambda: not any(one.is_running() for one in tasks), "its tasks end")
 
 
 def test_a_worker_that_wakes_after_another_has_ended_its_run_writes_nothing(

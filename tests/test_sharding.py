@@ -13,22 +13,23 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from mtf_engine.disk import guarded
+from mtf_engine.disk import check_guards, guarded
 from mtf_engine.evaluation import evaluate
 from mtf_engine.evaluation.explain import draw_request
 from mtf_engine.exploration.coverage_counts import count_coverage, read_logged_actions
-from mtf_engine.logs import aggregates, buckets
+from mtf_engine.logs import aggregates, buckets, sharding
 from mtf_engine.logs.buckets import MANIFEST, N_BUCKETS
 from mtf_engine.logs.datasets import TABLES, Dataset
 from mtf_engine.logs.schema import UserShare
 from mtf_engine.logs.sharding import abandon, finish, place_of, shares, write_buckets
 from mtf_engine.runs.doctor import examine
 from mtf_engine.runs.executor import completed, watch
+from mtf_engine.runs.fencing import Fence
 from mtf_engine.runs.repair import repair
 from mtf_engine.runs.storage import delete_dataset, live_policy, open_dataset
 from mtf_engine.sealed import HASHES
 from mtf_engine.spec import Refusal
-from mtf_engine.work.shard import submit_shard
+from mtf_engine.work.shard import _written, submit_shard
 from tests.test_datasets import tables, written
 from tests.waiting import wait_until
 
@@ -169,6 +170,34 @@ def test_who_was_given_up_on_removes_no_files_of_a_newer_attempt(pair, tmp_path,
     assert [*tmp_path.glob(".p.tmp.parquet/*")]
     abandon(here)
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_writer_that_wakes_once_the_folder_is_whole_harms_none_of_it(pair, tmp_path, monkeypatch):
+    """It has written a file and not given it its name, when another has done its share again."""
+    source, whole = pair
+    place, share = place_of(tmp_path, "p", ""), (0, N_BUCKETS)
+    fence = Fence(tmp_path / "run", 1)
+    fence.folder.mkdir()
+    assert fence.take_over()
+
+    def others():
+        monkeypatch.setattr(sharding, "check_guards", check_guards)
+        found = _written(fence.folder, 1, source, place, share)
+        ledgers.append(finish(tmp_path, "p", source.meta, source, found, place))
+
+    def sleeps():
+        next(looks)()
+
+    ledgers, looks = [], iter([check_guards, others])  # before the file is open, and when it is written
+    monkeypatch.setattr(sharding, "check_guards", sleeps)
+    with pytest.raises(FileNotFoundError):
+        _written(fence.folder, 1, source, place, share)
+    made = Dataset.open(tmp_path / "p.parquet", ledgers[0])
+    assert made.changed_files() == [] and made.content_hash == whole.content_hash
+    assert {path.name for path in made.path.iterdir()} == {path.name for path in whole.path.iterdir()}
+    fence.close()
+    with pytest.raises(Refusal, match="attempt 1 of run was given up on"):
+        _written(fence.folder, 1, source, place, share)
 
 
 def test_a_workspace_shards_examines_repairs_and_deletes_a_dataset(small_workspace, tmp_path):

@@ -41,7 +41,20 @@ SILENT_SECONDS = 60.0
 WAITED_TOO_LONG = "JOB_SUPERVISOR_ACTOR_START_TIMEOUT"
 """What Ray calls it."""
 COORDINATOR_BYTES = 300_000_000
-"""Memory of a run that only waits for its parts and asks for no core; Ray would put one without any on the head."""
+"""Memory of a run that asks for no core; Ray would put one that asks for nothing on the head."""
+
+
+def is_on_cluster() -> bool:
+    """Returns whether this process is a worker on a cluster, whose machines start nothing that it does not place."""
+    return ATTEMPT in os.environ
+
+
+def _hands_out(run: RunRow) -> bool:
+    """Returns whether a run waits for parts or tasks that ask for cores themselves.
+
+    It asks for none: runs that held all cores would wait for ever for tasks that get none.
+    """
+    return run.coordinates or run.config.get("n_workers", 1) > 1
 
 
 class RayJobsExecutor:
@@ -93,8 +106,8 @@ class RayJobsExecutor:
             entrypoint=shlex.join(command),
             submission_id=submission_id,
             runtime_env={"env_vars": {**environment, ATTEMPT: str(attempt)}},
-            entrypoint_num_cpus=0 if run.coordinates else run.config.get("n_threads", 1),
-            entrypoint_memory=COORDINATOR_BYTES if run.coordinates else None,
+            entrypoint_num_cpus=0 if _hands_out(run) else run.config.get("n_threads", 1),
+            entrypoint_memory=COORDINATOR_BYTES if _hands_out(run) else None,
             entrypoint_num_gpus=int(str(run.config.get("device", "")).startswith("cuda")),
         )
         try:

@@ -3,17 +3,25 @@
 import re
 from contextlib import closing
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from pydantic import Field
 
+from mtf_engine.disk import guarded
+from mtf_engine.logs.datasets import Dataset
 from mtf_engine.runs.executor import submit
+from mtf_engine.runs.fencing import Fence
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.spread import spread
 from mtf_engine.runs.storage import open_dataset, register_dataset
 from mtf_engine.runs.worker import Job
 from mtf_engine.spec import Refusal, Spec, Threads, Workers
 from mtf_engine.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mtf_engine.logs.buckets import Shard
 
 SHARE_ROWS = 4_000_000
 """Impressions that are sorted at once, so that a larger log asks for no more memory."""
@@ -45,13 +53,13 @@ def submit_shard(workspace: Workspace, dataset: str, *, name: str, to: str = "",
 
 def shard(job: Job, config: ShardConfig) -> dict[str, Any]:
     """Writes the buckets, some at a time, and then the manifest, with which the dataset is there."""
-    from mtf_engine.logs.sharding import abandon, finish, place_of, shares, write_buckets
+    from mtf_engine.logs.sharding import abandon, finish, place_of, shares
 
     source, dataset_id = open_dataset(job.workspace, config.source), str(job.run.dataset_id)
     folder, n = job.workspace.datasets_dir, max(config.n_workers, -(-source.n_impressions // SHARE_ROWS))
     place = place_of(folder, dataset_id, config.to)
     todo, found = shares(min(n, 64)), []
-    work = partial(write_buckets, source, place)
+    work = partial(_written, job.folder, job.run.attempt, source, place)
     try:
         spreads = (
             spread(work, todo, config.n_workers) if config.n_workers > 1 else (work(one) for one in todo)
@@ -73,6 +81,25 @@ def shard(job: Job, config: ShardConfig) -> dict[str, Any]:
         "files": len(found),
         "place": config.to and place,
     }
+
+
+def _written(
+    folder: Path, attempt: int, source: Dataset, place: str, share: tuple[int, int]
+) -> "list[Shard]":
+    """Returns the shards of a share, written while the `attempt` at the run in `folder` is not given up on.
+
+    No temp file of it is another's: on a cluster, one that is thought dead may be at the same share.
+    """
+    from mtf_engine.logs.sharding import write_buckets
+
+    fence = Fence(folder, attempt)
+
+    def check() -> None:
+        if not fence.is_open:
+            raise Refusal(f"attempt {attempt} of {folder.name} was given up on and may write no more")
+
+    with guarded(check, f"{fence.mark}-{uuid4().hex}"):
+        return write_buckets(source, place, share)
 
 
 KIND = RunKind("shard", ShardConfig, shard, writes_dataset=True)
