@@ -144,7 +144,7 @@ def test_killed_on_two_nodes_the_runs_end_as_on_one_machine(
 
 
 def collect(workspace: Workspace, n_sessions: int, n_workers: int) -> str:
-    how = dict(env="session", explore="baseline", seed=7, name=f"{n_sessions} by {n_workers}")
+    how = dict(env="session:clickbait", explore="baseline", seed=7, name=f"{n_sessions} by {n_workers}")
     return submit_collect(workspace, **how, n_sessions=n_sessions, n_workers=n_workers)
 
 

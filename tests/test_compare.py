@@ -190,14 +190,28 @@ def missing(workspace: Workspace, config: CompareConfig) -> list[str]:
 
 def test_what_is_stored_is_found_again_by_what_it_did(workspace: Workspace, whole: RunRow) -> None:
     assert submit(workspace) == whole.id, "asked the same, it is the same run"
+    assert submit(workspace, n_workers=2) == whole.id, "whoever works"
     config = CompareConfig.model_validate(whole.config)
-    assert missing(workspace, config) == []
+    assert missing(workspace, config) == missing(workspace, config.model_copy(update={"n_workers": 2})) == []
     own = "integrated_rl on dataset 2, 2 critics, seed 4"
     with_critics = config.model_copy(update={"n_critics": (2,)})
     assert missing(workspace, with_critics) == [own, f"score of {own}", f"A/B test of {own}"]
     more_users = config.model_copy(update={"users": 31})
     assert missing(workspace, more_users) == ["A/B test of integrated_rl on dataset 2, seed 4"]
     assert len(missing(workspace, config.model_copy(update={"sessions": 45}))) == len(parts(config))
+
+
+def test_its_processes_share_each_log_and_each_score(workspace: Workspace, whole: RunRow) -> None:
+    completed = {run.name: run for run in workspace.registry.runs(RunState.COMPLETED)}
+    everything = {"datasets": ("1", "1b", "2", "3"), "n_workers": 3, "rounds": True}
+    config = CompareConfig.model_validate(whole.config | everything)
+    divided = [
+        (part.kind.name, part.order(completed).config["n_workers"])
+        for part in parts(config)
+        if part.kind.name in ("collect", "progressive")
+        or part.name == "score of integrated_rl on dataset 2, seed 4"
+    ]
+    assert divided and set(divided) == {("collect", 3), ("progressive", 3), ("evaluate", 3)}
 
 
 OTHER_CODE = "0123456789abcdef"

@@ -59,8 +59,10 @@ def test_a_log_is_collected_as_the_form_says_and_leads_on(filled, in_process):
     filled.registry.save_plan("narrow", BoundsPlan.symmetric(0.05, 10))
     (training,) = filled.registry.runs(kind="train")
     app = opened("collect", plan="narrow", baseline=training.id)
-    ask(app, requests=300, control=25, collect_seed=7)
-    command = f"--bounds narrow --baseline {training.id} --control-share 0.25 --requests 300 --seed 7"
+    ask(app, requests=300, control=25, collect_seed=7, processes=2)
+    command = (
+        f"--bounds narrow --baseline {training.id} --control-share 0.25 --requests 300 --seed 7 --workers 2"
+    )
     assert f"--env session --world feed --explore uniform {command}" in texts(app)
     meta = collected(app, filled).meta
     assert meta.plan == BoundsPlan.symmetric(0.05, 10)

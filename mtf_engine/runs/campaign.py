@@ -21,6 +21,8 @@ GUESS = 30.0
 """Seconds of a part of a kind that was never done here."""
 PLACES = ("name", "dataset_id")
 """Of a config, what says where an input lies or what it is called, and not what is done."""
+WHO = ("n_workers",)
+"""Of a config, what says who works; the result is the same."""
 
 Reuse = Literal["same-code", "any"]
 """Which completed runs stand for a part that asks for the same: those of the code at work here, or all."""
@@ -113,11 +115,12 @@ class Campaign:
         """Returns the id of the part's run, begun earlier or new, which a process of its own works on."""
         workspace, run = self.job.workspace, self.job.run
         begun = workspace.registry.runs(kind=part.kind.name, parent_id=run.id)
-        asked = (part.name, order.config, order.dataset_id)
+        asked = (part.name, order.dataset_id)
         same = (
             one.id
             for one in begun
-            if (one.name, one.config, None if one.writes_dataset else one.dataset_id) == asked
+            if (one.name, None if one.writes_dataset else one.dataset_id) == asked
+            and same_result(one.config, order.config)
             and goes_on(one, self.reuse)
         )
         run_id = next(same, None) or executor.submit(
@@ -174,6 +177,11 @@ def counts(run: RunRow, reuse: Reuse) -> bool:
     return reuse == "any" or provenance.is_of_this_code(run)
 
 
+def same_result(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Returns whether two configs of a kind ask for the same, whoever works."""
+    return all(one.get(name) == other.get(name) for name in one.keys() | other.keys() if name not in WHO)
+
+
 def _left_behind(run: RunRow) -> set[str]:
     """Returns the datasets and runs that others read from a run's result."""
     if run.writes_dataset:
@@ -186,7 +194,7 @@ def _left_behind(run: RunRow) -> set[str]:
 
 def _key(algo: str | None, config: Mapping[str, Any], dataset_hash: str | None) -> str:
     """Returns what decides a run's outcome, as text."""
-    settings = {name: value for name, value in config.items() if name not in PLACES}
+    settings = {name: value for name, value in config.items() if name not in (*PLACES, *WHO)}
     return json.dumps([algo, settings, dataset_hash], sort_keys=True)
 
 

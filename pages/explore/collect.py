@@ -9,7 +9,7 @@ from mtf_engine.registry import BASELINE, RunRow
 from mtf_engine.runs import estimates, executor
 from mtf_engine.spec import Refusal
 from mtf_engine.work.collect import submit_collect
-from pages.shared import access, follow, links, loaders, places, plans, words, worlds
+from pages.shared import access, follow, links, loaders, places, plans, processes, words, worlds
 from pages.shared.worlds import World
 
 KINDS = {
@@ -83,14 +83,18 @@ def choose_settings(world: World) -> tuple[dict[str, Any], tuple[object, ...], s
     why = "Kept at the baseline action, for the baseline's own value in the same log."
     control = third.number_input("Control users, %", 0, 99, 10, key="control", help=why, **BOUND)
     seed = fourth.number_input("Seed", 0, value=0, help="Same seed, same log.", key="collect_seed", **BOUND)
-    name = st.text_input("Name (optional)", placeholder="what lists call it", key="collect name")
+    left, right = st.columns([5, 1])
+    name = left.text_input("Name (optional)", placeholder="what lists call it", key="collect name")
+    n_workers = processes.choose(right)
     settings = {"env": world.env, "source": world.log and world.log.id, **noise.settings}
     settings |= {"n_requests": requests, "control_share": control / 100, "seed": seed, "name": name or None}
+    settings["n_workers"] = n_workers
     options = (
         *(*world.options, "--explore", noise.settings["explore"], *noise.options),
         *(("--baseline", baseline) if baseline != BASELINE else ()),
         *(("--control-share", f"{control / 100:g}") if control != 10 else ()),
         *("--requests", requests, "--seed", seed, *(("--name", name) if name else ())),
+        *processes.option(n_workers),
     )
     return settings | {"baseline": baseline}, options, noise.where
 
