@@ -100,7 +100,9 @@ def test_rounds_share_sessions_users_and_steps_as_they_should(
 
 @pytest.mark.slow
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:the actor starts")  # from so short a log, which is told where it works alone
+@pytest.mark.filterwarnings(
+    "ignore:the actor starts"
+)  # from so short a log, which is told where it works alone
 def test_rounds_end_the_same_by_one_process_and_by_two(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, in_process: None
 ) -> None:
