@@ -22,13 +22,13 @@ from mtf_engine.registry import RunRow, RunState
 from mtf_engine.runs import executor, files, metrics, ray_jobs
 from mtf_engine.spec import Refusal
 from mtf_engine.work.collect import submit_collect
-from mtf_engine.work.evaluate import submit_evaluate
+from mtf_engine.work.evaluate import SHARE_ROWS, submit_evaluate
 from mtf_engine.work.import_log import submit_import
 from mtf_engine.work.study import submit_compare
 from mtf_engine.work.train import submit_train
 from mtf_engine.workspace import REGISTRY_URL, Workspace
 from tests import postgres
-from tests.cluster import Nodes, bystander, open_cluster, two_nodes
+from tests.cluster import Nodes, bystander, gate, open_cluster, two_nodes
 from tests.fixtures import logs
 from tests.kills import SETTINGS, differences, outcome
 from tests.test_fencing import bytes_of
@@ -59,8 +59,8 @@ def train(workspace: Workspace, seed: int, settings: dict[str, str] = STEPS) -> 
     return submit_train(workspace, "explored", **how)
 
 
-def compare(workspace: Workspace) -> str:
-    how = dict(methods=("linear_one_step",), preset="demo", settings={}, datasets=("2",), seeds=(4,))
+def compare(workspace: Workspace, seed: int = 4) -> str:
+    how = dict(methods=("linear_one_step",), preset="demo", settings={}, datasets=("2",), seeds=(seed,))
     return submit_compare(workspace, **how, env="session:feed", sessions=20, users=10)
 
 
@@ -144,7 +144,7 @@ def test_killed_on_two_nodes_the_runs_end_as_on_one_machine(
 
 
 def collect(workspace: Workspace, n_sessions: int, n_workers: int) -> str:
-    how = dict(env="session:clickbait", explore="baseline", seed=7, name=f"{n_sessions} by {n_workers}")
+    how = dict(env="session:feed", explore="baseline", seed=7, name=f"{n_sessions} by {n_workers}")
     return submit_collect(workspace, **how, n_sessions=n_sessions, n_workers=n_workers)
 
 
@@ -165,6 +165,7 @@ def test_a_log_is_played_and_scored_by_tasks_on_both_nodes_as_by_one_process(
     nodes.kill_node(workers_too=True)
     wait_until(lambda: not go_on(workspace, [collected]), "the log is completed", 0.5)
     log = workspace.registry.run(collected)
+    assert (log.result or {})["impressions"] > SHARE_ROWS, "it is scored in parts"
     spread = Thread(target=lambda: found.append(scored(workspace, str(log.dataset_id), 2)))
     found: list[bytes] = []
     spread.start()
@@ -188,6 +189,34 @@ def test_tasks_end_with_their_run(workspace: Workspace, nodes: Nodes, how: int, 
     ended = executor.wait(workspace, run_id)
     assert ended.state is RunState.INTERRUPTED and told in str(ended.error)
     wait_until(lambda: not any(one.is_running() for one in tasks), "its tasks end")
+
+
+def test_a_comparison_outlasts_a_cluster_that_falls_silent(
+    workspace: Workspace, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does when the comparison's first logs are made: its training waits, and why is told."""
+    with gate(nodes.address) as (address, is_open):
+        monkeypatch.setenv("MTF_EXECUTOR", f"ray://{address}")
+        run_id = compare(workspace, seed=5)
+
+        def made() -> list[RunRow]:
+            executor.reconcile(workspace)
+            return workspace.registry.runs(RunState.RUNNING, kind="collect", parent_id=run_id)
+
+        wait_until(made, "its first log is made", 0.2)
+        is_open.clear()
+
+        def told() -> list[RunRow]:
+            waiting = workspace.registry.runs(RunState.QUEUED, parent_id=run_id)
+            return [run for run in waiting if "does not answer" in str(run.error)]
+
+        wait_until(told, "a part waits for the cluster", 0.2)
+        assert workspace.registry.run(run_id).state is RunState.RUNNING
+        is_open.set()
+        ended = executor.completed(workspace, executor.wait(workspace, run_id))
+    parts = workspace.registry.runs(parent_id=run_id)
+    assert {(run.state, run.error) for run in parts} == {(RunState.COMPLETED, None)}
+    assert ended.attempt == 1
 
 
 def test_a_worker_that_wakes_after_another_has_ended_its_run_writes_nothing(
