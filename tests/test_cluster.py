@@ -297,6 +297,20 @@ def test_the_command_line_follows_a_run_on_the_cluster(workspace: Workspace) -> 
     assert address in mtf("runs", "list") and "executors" in mtf("doctor", "--json")
 
 
+def test_a_request_that_is_never_answered_is_given_up(
+    nodes: Nodes, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_jobs, "ANSWER_SECONDS", 5.0)
+    with gate(nodes.address) as (address, is_open):
+        cluster = ray_jobs.RayJobsExecutor(f"ray://{address}")
+        cluster.check()
+        is_open.clear()
+        with pytest.raises(Refusal, match="does not answer"):  # as just after a look that found it well
+            cluster._ask(lambda client: client.list_jobs())
+        is_open.set()
+        cluster._ask(lambda client: client.list_jobs())
+
+
 def test_no_job_is_taken_without_the_token(nodes: Nodes) -> None:
     job = json.dumps({"entrypoint": "true", "submission_id": "nobody"}).encode()
     with pytest.raises(HTTPError, match="401") as refused:

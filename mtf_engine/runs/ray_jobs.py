@@ -10,7 +10,9 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from http.client import HTTPException
+from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -32,6 +34,8 @@ ATTEMPT = "MTF_ATTEMPT"
 """Environment variable with the number of the attempt that a worker on a cluster is."""
 SECONDS = 5.0
 """Until an address that says nothing counts as silent."""
+ANSWER_SECONDS = 60.0
+"""For which an answer to a request is waited for, which may take long; Ray's client would wait for ever."""
 FRESH_SECONDS = 2.0
 """For which an answer is not asked for again."""
 LOST_SECONDS = 30.0
@@ -210,9 +214,20 @@ class RayJobsExecutor:
             raise Refusal(
                 f"{self.name} needs Ray, which is not installed; pip install 'mtf_engine[ray]'"
             ) from None
+        answer: Future[T] = Future()
+
+        def ask() -> None:
+            try:
+                answer.set_result(what(JobSubmissionClient(self.url)))
+            except BaseException as error:  # which is raised where it is waited for
+                answer.set_exception(error)
+
         refused: tuple[Any, ...] = (AuthenticationError, RuntimeError, ConnectionError, OSError)
+        Thread(target=ask, daemon=True).start()
         try:
-            return what(JobSubmissionClient(self.url))
+            return answer.result(ANSWER_SECONDS)
+        except TimeoutError:
+            raise Refusal(f"the Ray job server at {self.url} does not answer; see that it is well") from None
         except refused as error:
             if isinstance(error, AuthenticationError):
                 raise Refusal(
