@@ -20,10 +20,12 @@ import pytest
 
 from mtf_engine.registry import RunRow, RunState
 from mtf_engine.runs import executor, files, metrics, ray_jobs
+from mtf_engine.runs.storage import open_dataset
 from mtf_engine.spec import Refusal
 from mtf_engine.work.collect import submit_collect
 from mtf_engine.work.evaluate import SHARE_ROWS, submit_evaluate
 from mtf_engine.work.import_log import submit_import
+from mtf_engine.work.shard import submit_shard
 from mtf_engine.work.study import submit_compare
 from mtf_engine.work.train import submit_train
 from mtf_engine.workspace import REGISTRY_URL, Workspace
@@ -43,7 +45,7 @@ AT_ONCE = 3
 HOW = ("worker", "node", "worker again", "raylet", "worker a third time")
 STEPS = {name: value for name, value in SETTINGS.items() if name != "population"} | {"n_steps": "1200"}
 STEPS |= {"validate_every": "100", "checkpoint_every": "20"}
-SPREAD_SESSIONS = 20_000
+SPREAD_SESSIONS = 18_000
 """Of a log that is worth playing and scoring by several."""
 ENDLESS = STEPS | {"n_steps": "10000000"}
 
@@ -176,6 +178,20 @@ def test_a_log_is_played_and_scored_by_tasks_on_both_nodes_as_by_one_process(
     hashes = {row.id: row.content_hash for row in workspace.registry.datasets()}
     assert hashes[str(log.dataset_id)] == hashes[str(alone.dataset_id)]
     assert found == [scored(workspace, str(alone.dataset_id), n_workers=1)]
+
+
+def test_a_log_is_written_to_parquet_files_by_tasks(
+    workspace: Workspace, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+    for where, n_workers in ((f"ray://{nodes.address}", 2), ("local", 1)):
+        monkeypatch.setenv("MTF_EXECUTOR", where)
+        run_id = submit_shard(workspace, "explored", name=f"by {n_workers}", n_workers=n_workers)
+        run = executor.completed(workspace, executor.wait(workspace, run_id))
+        dataset = open_dataset(workspace, str(run.dataset_id))
+        assert dataset.changed_files() == []
+        written.append((run.executor, dataset.content_hash))
+    assert written == [(f"ray://{nodes.address}", written[1][1]), ("local", written[1][1])]
 
 
 @pytest.mark.parametrize(
