@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mtf_engine.logs import datasets
 from mtf_engine.logs.datasets import STORAGE_VERSION, Dataset, write_dataset
-from mtf_engine.logs.schema import DatasetMeta, Tables, UserShare
+from mtf_engine.logs.schema import DatasetMeta, Tables
 from mtf_engine.spec import FusionSpec, Refusal, RewardSpec
 from tests import problems
 
@@ -369,11 +369,16 @@ def test_shares_of_users_are_the_parts_of_an_evaluation(tmp_path):
         "SELECT DISTINCT user_id, md5_number_upper(user_id) AS key FROM requests ORDER BY ALL"
     )
     assert whole.keys.tolist() == users["key"].tolist()
-    shares = [dataset.evaluation_rows(share=UserShare(first, first + 2, 8)) for first in range(0, 8, 2)]
-    assert dataset.evaluation_size() == len(whole.request) == sum(len(share.request) for share in shares)
-    for quarter, share in enumerate(shares):
-        mine = np.flatnonzero((whole.keys >> np.uint64(62) == quarter)[whole.user])
+    assert dataset.evaluation_whole() == whole.whole and dataset.evaluation_size() == len(whole.request)
+    asked = dataset.evaluation_shares(4, 8, len(whole.request))
+    shares = [dataset.evaluation_rows(share=share) for share in asked]
+    assert len(shares) == 4 and sum(len(share.request) for share in shares) == len(whole.request)
+    of_user = np.bincount(whole.impression_user, minlength=len(whole.keys))
+    part = (np.cumsum(of_user) - of_user) * 8 // len(whole.request)
+    for quarter, (share, of) in enumerate(zip(shares, asked, strict=True)):
+        mine = np.flatnonzero((part // 2 == quarter)[whole.user])
         cut = whole.of(mine, np.flatnonzero(np.isin(whole.request, mine)))
+        assert of.before == of_user[part // 2 < quarter].sum()
         for name in ("request_id", "user", "keys", "request", "predictions", "observations", "lower"):
             np.testing.assert_array_equal(getattr(share, name), getattr(cut, name))
 

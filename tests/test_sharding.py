@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 from dataclasses import fields
+from itertools import chain
 from urllib.request import urlopen
 
 import duckdb
@@ -15,12 +16,13 @@ import pytest
 
 from mtf_engine.disk import guarded
 from mtf_engine.evaluation import evaluate
+from mtf_engine.evaluation.evaluate import evaluation
 from mtf_engine.evaluation.explain import draw_request
+from mtf_engine.evaluation.scored import Scoring, scored
 from mtf_engine.exploration.coverage_counts import count_coverage, read_logged_actions
 from mtf_engine.logs import aggregates, buckets
 from mtf_engine.logs.buckets import MANIFEST, N_BUCKETS
 from mtf_engine.logs.datasets import TABLES, Dataset
-from mtf_engine.logs.schema import UserShare
 from mtf_engine.logs.sharding import abandon, finish, place_of, shares, write_buckets
 from mtf_engine.runs.doctor import examine
 from mtf_engine.runs.executor import completed, watch
@@ -28,6 +30,7 @@ from mtf_engine.runs.repair import repair
 from mtf_engine.runs.storage import delete_dataset, live_policy, open_dataset
 from mtf_engine.sealed import HASHES
 from mtf_engine.spec import Refusal
+from mtf_engine.work.evaluate import _scored_share
 from mtf_engine.work.shard import submit_shard
 from tests.test_datasets import tables, written
 from tests.waiting import wait_until
@@ -82,12 +85,20 @@ def test_trainings_and_evaluations_read_the_same(pair):
     rows, like = folder.evaluation_rows(), source.evaluation_rows()
     for field in fields(rows):
         np.testing.assert_array_equal(getattr(rows, field.name), getattr(like, field.name))
-    shared = [folder.evaluation_rows(share=UserShare(first, first + 4, 8)) for first in (0, 4)]
+    halves = folder.evaluation_shares(2, 4, len(like.request))
+    assert len(halves) == 2 and halves == source.evaluation_shares(2, 4, len(like.request))
+    shared = [folder.evaluation_rows(share=share) for share in halves]
     assert sum(len(some.request) for some in shared) == len(like.request)
     counts = [count_coverage(read_logged_actions(dataset.parts, 16), None) for dataset in (folder, source)]
     assert counts[0] == counts[1]
     policy = {"baseline": live_policy(source.meta)}
     assert evaluate(policy, rows) == evaluate(policy, like)
+    how = Scoring(source.evaluation_whole(), n_parts=4)
+    read = [[*_scored_share(dataset, policy, (), how, share)] for dataset in pair for share in halves]
+    assert [len(parts) for parts in read] == [2] * 4
+    at_once = evaluation(policy, scored(policy, like, how), how)
+    for parts in (read[:2], read[2:]):
+        assert evaluation(policy, chain(*parts), how) == at_once
 
 
 def test_a_missing_a_damaged_and_a_changed_file_are_named(pair, tmp_path):

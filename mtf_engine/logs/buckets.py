@@ -90,8 +90,8 @@ class Folder:
         """Returns the folder at `path`; None where a dataset there is a file."""
         return cls(path) if path.suffix == SUFFIX else None
 
-    def attach(self, con: duckdb.DuckDBPyConnection, buckets: Sequence[int] | None = None) -> None:
-        """Makes the tables, of some `buckets` or of all, views of a database `dataset` of the connection."""
+    def attach(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Makes the tables views of a database `dataset` of the connection."""
         place = self.manifest.place
         if place:
             con.register_filesystem(_for_duckdb(place))
@@ -99,7 +99,7 @@ class Folder:
             self._check_sizes()
         con.execute("ATTACH ':memory:' AS dataset")
         for table in self.manifest.types:
-            con.execute(f"CREATE VIEW dataset.{table} AS {self.rows(table, buckets)}")
+            con.execute(f"CREATE VIEW dataset.{table} AS {self.rows(table)}")
         con.execute(
             "CREATE TABLE dataset.meta AS SELECT ? AS meta, ? AS content_hash",
             [self.manifest.meta, self.manifest.content_hash],

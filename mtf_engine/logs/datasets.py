@@ -1,7 +1,6 @@
 """Datasets: immutable DuckDB files, written once by `write_dataset` and read by `Dataset`."""
 
 import contextlib
-import copy
 import hashlib
 import os
 import shutil
@@ -25,13 +24,15 @@ import pyarrow.compute as pc
 from mtf_engine.disk import appear, fill_atomically, room_for, write_atomically
 from mtf_engine.fusion import PREDICTION_FLOOR
 from mtf_engine.logs import transitions
-from mtf_engine.logs.buckets import N_BUCKETS, Folder, Shard, content_hash
+from mtf_engine.logs.buckets import Folder, Shard, content_hash
 from mtf_engine.logs.schema import (
     ACTION_COLUMNS,
+    LOGGED,
     SCALAR_TYPES,
     Columns,
     DatasetMeta,
     EvaluationRows,
+    EvaluationWhole,
     Ledger,
     Tables,
     UserLog,
@@ -274,7 +275,6 @@ class Dataset:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._folder = Folder.at(path)
-        self._buckets: range | None = None
 
     @classmethod
     def open(cls, path: Path, ledger: Ledger | None = None) -> Self:
@@ -300,7 +300,7 @@ class Dataset:
                 con.execute(f"SET temp_directory = '{_quoted(spill)}'")
             try:
                 if self._folder:
-                    self._folder.attach(con, self._buckets)
+                    self._folder.attach(con)
                 else:
                     con.execute(f"ATTACH '{_quoted(self.path)}' AS dataset (READ_ONLY)")
             except (duckdb.Error, OSError) as error:
@@ -455,14 +455,6 @@ class Dataset:
         with self._connect(spill) as con:
             yield from con.sql(sql, params=list(params)).to_arrow_reader(BOUND_ROWS)
 
-    def _of(self, share: UserShare) -> Self:
-        """Returns the dataset, of which no more is read than holds the users of a share."""
-        if not self._folder or share.of > N_BUCKETS:
-            return self
-        some = copy.copy(self)
-        some._buckets = range(share.first * N_BUCKETS // share.of, share.stop * N_BUCKETS // share.of)
-        return some
-
     @cached_property
     def splits(self) -> tuple[str, ...]:
         return tuple(
@@ -534,9 +526,10 @@ class Dataset:
 
     def _write_transitions(self, split: str, folder: Path) -> None:
         rows = f"SELECT {', '.join(transitions.READ)} {OF_SPLIT}"
-        layout = transitions.Layout.of(self._streamed(rows, split, folder))
-        ordered = self._streamed(f"{rows} ORDER BY session_id, step", split, folder)
-        transitions.write(folder, layout, ordered)
+        numbered = f"SELECT session_id, step, row_number() OVER () - 1 AS place {OF_SPLIT}"
+        places = self._streamed(f"SELECT place FROM ({numbered}) ORDER BY session_id, step", split, folder)
+        order = (part["place"] for part in places)  # to sort numbers is cheaper than to sort rows
+        transitions.write(folder, partial(self._streamed, rows, split, folder), order)
 
     def _write_item_transitions(self, split: str, folder: Path) -> None:
         rows = BY_ITEM.format(
@@ -545,9 +538,8 @@ class Dataset:
             ),
             impressions=", ".join(f"i.{name}" for name in ("reward", *self._item_columns)),
         )
-        layout = transitions.Layout.of(map(self._states, self._streamed(rows, split, folder)))
-        ordered = self._streamed(f"{rows} ORDER BY session_id, r.step", split, folder)
-        transitions.write(folder, layout, map(self._states, ordered), self._typical(split))
+        ordered = partial(self._streamed, f"{rows} ORDER BY session_id, r.step", split, folder)
+        transitions.write(folder, lambda: map(self._states, ordered()), typical=self._typical(split))
 
     def _typical(self, split: str) -> tuple[float, ...]:
         """Returns the geometric mean of each prediction over the impressions of `split`."""
@@ -579,7 +571,10 @@ class Dataset:
         """Yields the rows of a query of `split` part by part; what does not fit into memory goes to `folder`."""
         with self._connect(folder / "spill") as con:
             for batch in con.sql(sql, params=[split]).to_arrow_reader(BOUND_ROWS):
-                yield columns(pa.Table.from_batches([batch]))
+                yield {
+                    name: _numpy(column, writable=False)
+                    for name, column in zip(batch.schema.names, batch.columns, strict=True)
+                }
 
     def _watch_rewards(self, split: str) -> Callable[[], np.ndarray] | None:
         """Returns what reads what watch time is of the rewards of `split`, float32 [n], in the order of transitions.
@@ -636,22 +631,18 @@ class Dataset:
                 f"SELECT user_id FROM requests WHERE {where} GROUP BY user_id ORDER BY md5(user_id) LIMIT ?"
             )
             where, params = f"{where} AND user_id IN ({users})", [split, split, n_users]
-        elif share is not None and share.of > 1:
-            users = f"SELECT DISTINCT user_id FROM requests WHERE {where}"
-            where = f"{where} AND user_id IN (SELECT user_id FROM ({users}) WHERE {share.sql})"
-            params = [split, split]
-        source = self if share is None else self._of(share)
-        read = source.arrays if n_users is None else self._sought
-        requests = read(
+        share = share or UserShare()
+        where, params = f"{where} AND {share.sql}", [*params, *share.ids]
+        requests = self._sought(
             f"SELECT request_id, user_id, segment, observation, {', '.join(ACTION_COLUMNS)} "
             f"FROM requests WHERE {where} ORDER BY user_id, request_id",
             params,
         )
-        impressions = read(
+        impressions = self._sought(
             f"SELECT i.request_id, {', '.join(f'i.{name}' for name in self._item_columns)}, i.reward, i.label "
             f"FROM impressions i SEMI JOIN (SELECT request_id FROM requests WHERE {where}) r USING (request_id) "
-            "ORDER BY i.user_id, i.request_id, i.position",
-            params,
+            f"WHERE {share.sql} ORDER BY i.user_id, i.request_id, i.position",
+            [*params, *share.ids],
         )
         codes, users_there = pd.factorize(requests["user_id"])
         by_id = np.argsort(requests["request_id"], kind="stable")
@@ -686,6 +677,44 @@ class Dataset:
         }
         return split, whom.get(split, "split = ?")
 
+    def evaluation_whole(self, split: str | None = None) -> EvaluationWhole:
+        """Returns what is to be known of all of `evaluation_rows`, without reading them at once."""
+        named, where = self._whom(split)
+        logged = dict(zip(LOGGED, ("baseline_action", "lower", "upper"), strict=True))
+        counted = ", ".join(
+            f"count(*) FILTER (NOT isnan(list_min({column}::FLOAT[]))) AS {name}"
+            for name, column in logged.items()
+        )
+        found = self._sought(
+            f"SELECT segment, {counted} FROM requests WHERE {where} GROUP BY segment "
+            "ORDER BY count(*) DESC, segment",
+            [named],
+        )
+        return EvaluationWhole(
+            n_impressions=self.evaluation_size(split),
+            segments=tuple(found["segment"]),
+            logged=tuple(name for name in LOGGED if found[name].any()),
+        )
+
+    def evaluation_shares(
+        self, n_shares: int, n_parts: int, n_impressions: int, split: str | None = None
+    ) -> list[UserShare]:
+        """Returns shares of `evaluation_rows`, `n_shares` at most, that cut none of its parts; they have all users."""
+        split, where = self._whom(split)
+        requests = f"FROM requests WHERE {where}"
+        with TemporaryDirectory() as spill, self._connect(Path(spill)) as con:
+            found = con.sql(
+                "SELECT min(user_id) AS first, min(before) AS before FROM ("
+                "SELECT user_id, (sum(n) OVER (ORDER BY user_id) - n)::BIGINT AS before FROM ("
+                f"SELECT user_id, count(*) - 1 AS n FROM (SELECT DISTINCT user_id {requests} UNION ALL "
+                f"SELECT user_id FROM impressions SEMI JOIN (SELECT request_id {requests}) USING (request_id)) "
+                "GROUP BY user_id)) GROUP BY before * ? // ? * ? // ? ORDER BY first",
+                params=[split, split, n_parts, max(n_impressions, 1), n_shares, n_parts],
+            ).fetchall()
+        ends = [*(first for first, _ in found[1:]), None]
+        shares = [UserShare(first, stop, before) for (first, before), stop in zip(found, ends, strict=True)]
+        return [shares[0]._replace(first=None), *shares[1:]] if shares else [UserShare()]
+
     def evaluation_size(self, split: str | None = None) -> int:
         """Returns how many impressions `evaluation_rows` has."""
         split, where = self._whom(split)
@@ -693,7 +722,7 @@ class Dataset:
             return self.n_impressions
         requests = f"SELECT request_id FROM requests WHERE {where}"
         counted = f"SELECT count(*) AS n FROM impressions SEMI JOIN ({requests}) USING (request_id)"
-        return int(self.query(counted, [split])["n"][0])
+        return int(self._sought(counted, [split])["n"][0])
 
     def _sought(self, sql: str, params: Sequence[Any]) -> dict[str, np.ndarray]:
         """Returns what `arrays` does, without memory for all that is looked through."""
@@ -755,9 +784,7 @@ def columns(table: pa.Table) -> dict[str, np.ndarray]:
     return {name: _numpy(table[name].combine_chunks()) for name in table.column_names}
 
 
-def _numpy(column: pa.Array) -> np.ndarray:
-    if pa.types.is_fixed_size_list(column.type):
-        return (
-            column.flatten().to_numpy(zero_copy_only=False, writable=True).reshape(-1, column.type.list_size)
-        )
-    return column.to_numpy(zero_copy_only=False, writable=True)
+def _numpy(column: pa.Array, writable: bool = True) -> np.ndarray:
+    width = column.type.list_size if pa.types.is_fixed_size_list(column.type) else 0
+    values = (column.flatten() if width else column).to_numpy(zero_copy_only=False, writable=writable)
+    return values.reshape(-1, width) if width else values
