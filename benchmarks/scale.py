@@ -1,12 +1,13 @@
 """Collection, import, evaluation and training as logs grow, by one process and by several: seconds, rows, memory.
 
-    python benchmarks/scale.py [--sessions 10000 40000] [--workers 1 2] [--repeats 1] [--write]
+    python benchmarks/scale.py [--sessions 10000 40000] [--longest 160000] [--workers 1 2] [--repeats 1] [--write]
 
 Each is the run that the command line starts, in a workspace of its own; its seconds are the registry's. Runs by 1 and
 by several processes alternate, and the fastest of the repeats counts. On a machine that others use too, what tells more
 than seconds is the processor time of all its processes, and of the busiest: an idle machine with a core for each needs
 little more than the latter. Peak memory is what all processes of a run hold at once that the machine cannot take back
-(Linux). With `--write` the table goes into docs/scale.md.
+(Linux's RssAnon); pages of mapped files, which it can, are told apart (RssFile). With `--write` the table goes into
+docs/scale.md.
 
 Imports and trainings are done by one process. A training is 500 steps of IntegratedRL-MTF's `laptop` preset, 24
 critics, on a log that explores uniformly, and its rows are requests; those of the others are impressions. The last
@@ -42,7 +43,7 @@ from mtf_engine.workspace import Workspace
 
 PAGE = Path(__file__).parent.parent / "docs/scale.md"
 START, END = "<!-- scale: written by benchmarks/scale.py --write -->", "<!-- end of scale -->"
-HEAD = "| work | sessions | rows | processes | seconds | rows a second | CPU s | busiest CPU s | peak MiB |"
+HEAD = "| work | sessions | rows | processes | seconds | rows a second | CPU s | busiest CPU s | peak MiB | of files |"
 POLICIES = ("baseline", "head:click", "head:like", "random:1")
 SECONDS_BETWEEN_LOOKS = 0.05
 STEPS = 500
@@ -57,6 +58,7 @@ class Cost:
     cpu: float
     busiest: float
     peak_mb: float
+    files_mb: float
     n_rows: int
     result: str
 
@@ -139,19 +141,28 @@ def measured(workspace: Workspace, start: Callable[[], tuple[str, Told]]) -> Cos
     """Returns what a run took, all its processes together."""
     run_id, told = start()
     cpu: dict[int, float] = {}
-    peak = 0.0
+    peak = files_peak = 0.0
     for (run,) in executor.watch(workspace, run_id, poll_seconds=0.0):
-        held = 0.0
+        held = mapped = 0.0
         for process in _processes(run.pid):
             with suppress(psutil.Error, OSError):
                 spent = process.cpu_times()
                 cpu[process.pid] = spent.user + spent.system
-                held += _anonymous_mb(process.pid)
-        peak = max(peak, held)
+                anonymous, of_files = _held_mb(process.pid)
+                held, mapped = held + anonymous, mapped + of_files
+        peak, files_peak = max(peak, held), max(files_peak, mapped)
         time.sleep(SECONDS_BETWEEN_LOOKS)
     run = executor.completed(workspace, run)
     n_rows, result = told(run)
-    return Cost(run.seconds or 0.0, sum(cpu.values()), max(cpu.values(), default=0.0), peak, n_rows, result)
+    return Cost(
+        run.seconds or 0.0,
+        sum(cpu.values()),
+        max(cpu.values(), default=0.0),
+        peak,
+        files_peak,
+        n_rows,
+        result,
+    )
 
 
 def _processes(pid: int | None) -> Iterator[psutil.Process]:
@@ -160,29 +171,37 @@ def _processes(pid: int | None) -> Iterator[psutil.Process]:
         yield from (worker, *worker.children(recursive=True))
 
 
-def _anonymous_mb(pid: int) -> float:
+def _held_mb(pid: int) -> tuple[float, float]:
+    """Returns the MiB of a process that are its own, and those that are pages of files."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+    held = {
+        name: int(rest.split()[0]) / 1024
+        for name, _, rest in (line.partition(":") for line in lines)
+        if name.startswith("Rss")
+    }
+    return held.get("RssAnon", 0.0), held.get("RssFile", 0.0)  # one that ends has neither
 
 
 def main(folder: Path, options: argparse.Namespace) -> int:
     """Prints the table; returns the exit code."""
-    workspace, lines, same = Workspace(folder), [HEAD, f"|---{'|--:' * 8}|"], True
+    workspace, lines, same = Workspace(folder), [HEAD, f"|---{'|--:' * 9}|"], True
     found: dict[tuple[str, int, int], Cost] = {}
     print("\n".join(lines))
-    for n_sessions in options.sessions:
-        for name, work in WORKS.items():
-            workers = [1] if name in BY_ONE else options.workers
-            for n_workers in workers * options.repeats:
-                cost = measured(workspace, partial(work, workspace, n_sessions, n_workers))
-                found.setdefault((name, n_sessions, n_workers), cost)
-                best = min(found[name, n_sessions, n_workers], cost, key=lambda cost: cost.seconds)
-                found[name, n_sessions, n_workers] = best
-            costs = {n: found[name, n_sessions, n] for n in workers}
-            same &= len({cost.result for cost in costs.values()}) == 1
-            for n, cost in costs.items():
-                lines.append(_line(name, n_sessions, n, cost))
-                print(lines[-1], flush=True)
+    asked = [(n, name) for n in options.sessions for name in WORKS]
+    asked += [(options.longest, name) for name in ("collect", "evaluate") if options.longest]
+    for n_sessions, name in asked:
+        work = WORKS[name]
+        workers = [1] if name in BY_ONE or n_sessions == options.longest else sorted({1, *options.workers})
+        for n_workers in workers * options.repeats:
+            cost = measured(workspace, partial(work, workspace, n_sessions, n_workers))
+            found.setdefault((name, n_sessions, n_workers), cost)
+            best = min(found[name, n_sessions, n_workers], cost, key=lambda cost: cost.seconds)
+            found[name, n_sessions, n_workers] = best
+        costs = {n: found[name, n_sessions, n] for n in workers}
+        same &= len({cost.result for cost in costs.values()}) == 1
+        for n, cost in costs.items():
+            lines.append(_line(name, n_sessions, n, cost))
+            print(lines[-1], flush=True)
     lines += ["", *_slopes(found), "", *_paper(found)]
     print("\n".join(lines[-4:]))
     if options.write:
@@ -196,51 +215,56 @@ def _line(name: str, n_sessions: int, n_workers: int, cost: Cost) -> str:
     cells = (
         name, f"{n_sessions:,}", f"{cost.n_rows:,}", n_workers, f"{cost.seconds:.1f}",
         f"{cost.n_rows / cost.seconds:,.0f}", f"{cost.cpu:.1f}", f"{cost.busiest:.1f}", f"{cost.peak_mb:,.0f}",
+        f"{cost.files_mb:,.0f}",
     )  # fmt: skip
     return f"| {' | '.join(map(str, cells))} |"
 
 
 def _slopes(found: dict[tuple[str, int, int], Cost]) -> Iterator[str]:
-    """Yields by how much memory and processor time of each work grow with the rows."""
+    """Yields by how much memory and processor time of each work grow with the rows, between the two largest sizes."""
     told = []
     for name, n_workers in dict.fromkeys((name, n_workers) for name, _, n_workers in found):
         costs = [cost for (of, _, n), cost in found.items() if (of, n) == (name, n_workers)]
-        low, high = (choose(costs, key=lambda cost: cost.n_rows) for choose in (min, max))
+        *_, low, high = sorted([costs[0], *costs], key=lambda cost: cost.n_rows)
         if high.n_rows > low.n_rows:
             millions = (high.n_rows - low.n_rows) / 1e6
             cpu, memory = (high.cpu - low.cpu) / millions, (high.peak_mb - low.peak_mb) / millions
             told.append(f"{name} by {n_workers}: {cpu:.1f} CPU seconds and {memory:.0f} MiB")
-    yield f"A million rows more take {'; '.join(told)}." if told else "One size alone tells no slope."
+    yield (
+        f"Beyond the second largest size, a million rows more take {'; '.join(told)}."
+        if told
+        else "One size alone tells no slope."
+    )
 
 
 def _memory_by(found: dict[tuple[str, int, int], Cost], name: str, n_sessions: int) -> float:
     """Returns the MiB of a work by one process if memory grew with the sessions as it did, 0 of one size alone."""
     costs = {n: cost.peak_mb for (of, n, n_workers), cost in found.items() if (of, n_workers) == (name, 1)}
-    low, high = min(costs), max(costs)
+    *_, low, high = sorted([min(costs), *costs])
     if low == high:
         return 0.0
-    return costs[high] + (costs[high] - costs[low]) / (high - low) * (n_sessions - high)
+    return costs[high] + max(costs[high] - costs[low], 0) / (high - low) * (n_sessions - high)
 
 
 def _paper(found: dict[tuple[str, int, int], Cost]) -> Iterator[str]:
-    """Yields what the paper's sessions and steps would take by the figures of the largest size, on paper."""
-    most = max(n_sessions for _, n_sessions, _ in found)
+    """Yields what the paper's sessions and steps would take by the figures of each work's largest size, on paper."""
+    largest = {name: n_sessions for name, n_sessions, _ in sorted(found)}
     hours = {
-        name: cost.seconds * PAPER_SESSIONS / most / 3600
-        for (name, n_sessions, n_workers), cost in found.items()
-        if n_sessions == most and n_workers == 1 and name != "train"
+        name: found[name, most, 1].seconds * PAPER_SESSIONS / most / 3600
+        for name, most in largest.items()
+        if name != "train"
     }
-    step = found["train", most, 1].seconds / STEPS
+    step = found["train", largest["train"], 1].seconds / STEPS
     parts = ", ".join(f"{name} {value:.1f}" for name, value in hours.items())
     held = {name: _memory_by(found, name, PAPER_SESSIONS) for name in hours}
     memory = ", ".join(f"{name} {value / 1024:.0f}" for name, value in held.items() if value)
     yield (
-        f"On paper, by the rates of {most:,} sessions: {PAPER_SESSIONS:,} sessions take one process {parts} hours, "
-        f"and {PAPER_STEPS:,} steps {PAPER_STEPS * step / 3600:.1f} hours at {1000 * step:.0f} ms, its start included. "
-        f"{NODES} such machines with 2 cores collect and evaluate in a twentieth of these hours at best, where nobody "
-        f"waits for the one that writes, and train {2 * NODES} seeds or methods in the time of one; one training is "
-        "not divided. A GPU was not measured: it shortens the steps alone. If memory went on growing as between the "
-        f"smallest and the largest size, one process would hold {memory} GiB."
+        f"On paper, by the rates of each work's largest size: {PAPER_SESSIONS:,} sessions take one process {parts} "
+        f"hours, and {PAPER_STEPS:,} steps {PAPER_STEPS * step / 3600:.1f} hours at {1000 * step:.0f} ms, its start "
+        f"included. {NODES} such machines with 2 cores collect and evaluate in a twentieth of these hours at best, "
+        f"where nobody waits for the one that writes, and train {2 * NODES} seeds or methods in the time of one; one "
+        "training is not divided. A GPU was not measured: it shortens the steps alone. If memory went on growing as "
+        f"between its two largest sizes, one process would hold {memory} GiB."
     )
 
 
@@ -248,6 +272,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sessions", type=int, nargs="+", default=[10_000, 40_000])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--longest", type=int, help="sessions collected and evaluated by one process, too")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--write", action="store_true", help="put the table into docs/scale.md, too")
     with tempfile.TemporaryDirectory() as folder:

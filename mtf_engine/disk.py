@@ -97,6 +97,10 @@ def keep_private(folder: Path) -> None:
     os.umask(os.umask(0o077) | ~rights & 0o077)
 
 
+TEMPS = ".*.tmp*"
+"""What the names of files and folders are like that have no name yet."""
+
+
 def temp_of(path: Path) -> Path:
     """Returns where `write_atomically` writes what is to be `path`; who is stopped leaves it."""
     return path.with_name(f".{path.name}.tmp{_mark}")
@@ -202,7 +206,7 @@ def _held(folder: Path, how: int) -> Iterator[bool]:
 def _hold(folder: Path, how: int) -> int | None:
     """Returns a descriptor that holds `folder` until it is closed, by its process's end at the latest; or None."""
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except FileNotFoundError:
         return None
     try:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from select import select
+from threading import Event, Thread
 from typing import Any
 
 import psutil
@@ -46,8 +48,25 @@ class Nodes:
         self._cluster.remove_node(self._node, allow_graceful=False)
         self._node = self._cluster.add_node(**NODE)
 
+    def at_work(self) -> dict[int, list[psutil.Process]]:
+        """Returns the processes that work on a task now, by the number of the raylet that each node is."""
+        found: dict[int, list[psutil.Process]] = {}
+        for node in (self._cluster.head_node, self._node):
+            raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+            with suppress(psutil.NoSuchProcess):
+                tasks = [one for one in raylet.children(recursive=True) if _is_task(one)]
+                found |= {raylet.pid: tasks} if tasks else {}
+        return found
+
     def shut_down(self) -> None:
         self._cluster.shutdown()
+
+
+def _is_task(process: psutil.Process) -> bool:
+    """Returns whether Ray has named a process after the function of a task."""
+    with suppress(psutil.NoSuchProcess):
+        return process.cmdline()[:1] == ["ray::_done"]
+    return False
 
 
 @contextmanager
@@ -107,6 +126,42 @@ def open_cluster(folder: Path) -> Iterator[str]:
     finally:
         kill(*psutil.Process(started.pid).children(recursive=True), psutil.Process(started.pid))
         started.wait()
+
+
+@contextmanager
+def gate(address: str) -> Iterator[tuple[str, Event]]:
+    """Yields an address that leads to another while the event is set; else who comes is kept waiting."""
+    host, port = address.split(":")
+    is_open, ends = Event(), Event()
+    is_open.set()
+
+    def lead(caller: socket.socket) -> None:
+        with caller, suppress(OSError):
+            if not is_open.is_set():
+                is_open.wait()
+                return
+            with socket.create_connection((host, int(port))) as server:
+                ways = {caller: server, server: caller}
+                while not ends.is_set():
+                    for ready in select([*ways], [], [], 0.1)[0]:
+                        if not (told := ready.recv(1 << 16)):
+                            return
+                        ways[ready].sendall(told)
+
+    def receive() -> None:
+        while not ends.is_set():
+            if select([listening], [], [], 0.1)[0]:
+                Thread(target=lead, args=(listening.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        receiving = Thread(target=receive, daemon=True)
+        receiving.start()
+        try:
+            yield f"127.0.0.1:{listening.getsockname()[1]}", is_open
+        finally:
+            ends.set()
+            is_open.set()
+            receiving.join()
 
 
 def _answers(port: int) -> bool:

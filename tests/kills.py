@@ -97,10 +97,10 @@ class Case:
     """What its worker loads."""
 
 
-def _import(workspace: Workspace, name: str = "log", seed: int = 0) -> str:
+def _import(workspace: Workspace, name: str = "log", seed: int = 0, to: str = "") -> str:
     """Imports a log around a constant baseline, which an actor need not learn before it is trained."""
     log = logs.write(logs.clean(n_users=24, seed=seed), workspace.path.parent / name)
-    return submit_import(workspace, log, mapping=log / "mapping.yaml", name=name)
+    return submit_import(workspace, log, mapping=log / "mapping.yaml", name=name, to=to)
 
 
 def _train(workspace: Workspace, algo: str = "integrated_rl") -> str:
@@ -177,6 +177,7 @@ BASES: dict[str, tuple[Callable[[Workspace], str], ...]] = {
 BASES["trained"] = (*BASES["logs"], _train)
 CASES = {
     "import": Case("empty", _import, 4, OF_LOGS),
+    "import to parquet": Case("empty", partial(_import, to="parquet"), 4, OF_LOGS),
     "join": Case("logs", _join, 4, OF_LOGS),
     "narrow": Case("logs", _narrow, 4, OF_LOGS),
     "shard": Case("logs", partial(submit_shard, dataset="explored", name="sharded"), 4, OF_LOGS),

@@ -3,12 +3,14 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -17,14 +19,18 @@ import psutil
 import pytest
 
 from mtf_engine.registry import RunRow, RunState
-from mtf_engine.runs import executor, metrics, ray_jobs
+from mtf_engine.runs import executor, files, metrics, ray_jobs
+from mtf_engine.runs.storage import open_dataset
 from mtf_engine.spec import Refusal
+from mtf_engine.work.collect import submit_collect
+from mtf_engine.work.evaluate import WORTH_SPREADING, submit_evaluate
 from mtf_engine.work.import_log import submit_import
+from mtf_engine.work.shard import submit_shard
 from mtf_engine.work.study import submit_compare
 from mtf_engine.work.train import submit_train
 from mtf_engine.workspace import REGISTRY_URL, Workspace
 from tests import postgres
-from tests.cluster import Nodes, bystander, open_cluster, two_nodes
+from tests.cluster import Nodes, bystander, gate, open_cluster, two_nodes
 from tests.fixtures import logs
 from tests.kills import SETTINGS, differences, outcome
 from tests.test_fencing import bytes_of
@@ -39,6 +45,8 @@ AT_ONCE = 3
 HOW = ("worker", "node", "worker again", "raylet", "worker a third time")
 STEPS = {name: value for name, value in SETTINGS.items() if name != "population"} | {"n_steps": "1200"}
 STEPS |= {"validate_every": "100", "checkpoint_every": "20"}
+SPREAD_SESSIONS = 36_000
+"""Of a log that is worth playing and scoring by several."""
 ENDLESS = STEPS | {"n_steps": "10000000"}
 
 
@@ -53,8 +61,8 @@ def train(workspace: Workspace, seed: int, settings: dict[str, str] = STEPS) -> 
     return submit_train(workspace, "explored", **how)
 
 
-def compare(workspace: Workspace) -> str:
-    how = dict(methods=("linear_one_step",), preset="demo", settings={}, datasets=("2",), seeds=(4,))
+def compare(workspace: Workspace, seed: int = 4) -> str:
+    how = dict(methods=("linear_one_step",), preset="demo", settings={}, datasets=("2",), seeds=(seed,))
     return submit_compare(workspace, **how, env="session:feed", sessions=20, users=10)
 
 
@@ -137,6 +145,96 @@ def test_killed_on_two_nodes_the_runs_end_as_on_one_machine(
     assert differences(locally(tmp_path, len(run_ids)), outcome(workspace)) == []
 
 
+def collect(workspace: Workspace, n_sessions: int, n_workers: int) -> str:
+    how = dict(env="session:feed", explore="baseline", seed=7, name=f"{n_sessions} by {n_workers}")
+    return submit_collect(workspace, **how, n_sessions=n_sessions, n_workers=n_workers)
+
+
+def scored(workspace: Workspace, dataset_id: str, n_workers: int) -> bytes:
+    """Returns the evaluation of the baseline on a log, without what says which log it was."""
+    run_id = submit_evaluate(workspace, ["baseline"], dataset_id, n_workers=n_workers)
+    executor.completed(workspace, executor.wait(workspace, run_id))
+    found = (workspace.run_dir(run_id) / files.EVALUATION).read_bytes()
+    return found.replace(dataset_id.encode(), b"LOG")
+
+
+def test_a_log_is_played_and_scored_by_tasks_on_both_nodes_as_by_one_process(
+    workspace: Workspace, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node is killed amid the log, with the run's own process or without."""
+    collected = collect(workspace, SPREAD_SESSIONS, n_workers=2)
+    wait_until(lambda: go_on(workspace, [collected]) and len(nodes.at_work()) == 2, "both nodes play", 0.02)
+    nodes.kill_node(workers_too=True)
+    wait_until(lambda: not go_on(workspace, [collected]), "the log is completed", 0.5)
+    log = workspace.registry.run(collected)
+    assert (log.result or {})["impressions"] > WORTH_SPREADING, "it is scored in parts"
+    spread = Thread(target=lambda: found.append(scored(workspace, str(log.dataset_id), 2)))
+    found: list[bytes] = []
+    spread.start()
+    wait_until(lambda: len(nodes.at_work()) == 2, "both nodes score", 0.02)
+    spread.join()
+    monkeypatch.setenv("MTF_EXECUTOR", "local")
+    alone = executor.completed(workspace, executor.wait(workspace, collect(workspace, SPREAD_SESSIONS, 1)))
+    hashes = {row.id: row.content_hash for row in workspace.registry.datasets()}
+    assert hashes[str(log.dataset_id)] == hashes[str(alone.dataset_id)]
+    assert found == [scored(workspace, str(alone.dataset_id), n_workers=1)]
+
+
+def test_a_log_is_written_to_parquet_files_by_tasks(
+    workspace: Workspace, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+    for where, n_workers in ((f"ray://{nodes.address}", 2), ("local", 1)):
+        monkeypatch.setenv("MTF_EXECUTOR", where)
+        run_id = submit_shard(workspace, "explored", name=f"by {n_workers}", n_workers=n_workers)
+        run = executor.completed(workspace, executor.wait(workspace, run_id))
+        dataset = open_dataset(workspace, str(run.dataset_id))
+        assert dataset.changed_files() == []
+        written.append((run.executor, dataset.content_hash))
+    assert written == [(f"ray://{nodes.address}", written[1][1]), ("local", written[1][1])]
+
+
+@pytest.mark.parametrize(
+    ("how", "told"), [(signal.SIGKILL, "the worker died"), (signal.SIGTERM, "was told to end")]
+)
+def test_tasks_end_with_their_run(workspace: Workspace, nodes: Nodes, how: int, told: str) -> None:
+    run_id = collect(workspace, 10_000_000, n_workers=2)
+    wait_until(lambda: go_on(workspace, [run_id]) and len(nodes.at_work()) == 2, "both nodes play", 0.2)
+    tasks = [one for processes in nodes.at_work().values() for one in processes]
+    os.kill(workspace.registry.run(run_id).pid or 0, how)
+    ended = executor.wait(workspace, run_id)
+    assert ended.state is RunState.INTERRUPTED and told in str(ended.error)
+    wait_until(lambda: not any(one.is_running() for one in tasks), "its tasks end")
+
+
+def test_a_comparison_outlasts_a_cluster_that_falls_silent(
+    workspace: Workspace, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does when the comparison's first logs are made: its training waits, and why is told."""
+    with gate(nodes.address) as (address, is_open):
+        monkeypatch.setenv("MTF_EXECUTOR", f"ray://{address}")
+        run_id = compare(workspace, seed=5)
+
+        def made() -> list[RunRow]:
+            executor.reconcile(workspace)
+            return workspace.registry.runs(RunState.RUNNING, kind="collect", parent_id=run_id)
+
+        wait_until(made, "its first log is made", 0.2)
+        is_open.clear()
+
+        def told() -> list[RunRow]:
+            waiting = workspace.registry.runs(RunState.QUEUED, parent_id=run_id)
+            return [run for run in waiting if "does not answer" in str(run.error)]
+
+        wait_until(told, "a part waits for the cluster", 0.2)
+        assert workspace.registry.run(run_id).state is RunState.RUNNING
+        is_open.set()
+        ended = executor.completed(workspace, executor.wait(workspace, run_id))
+    parts = workspace.registry.runs(parent_id=run_id)
+    assert {(run.state, run.error) for run in parts} == {(RunState.COMPLETED, None)}
+    assert ended.attempt == 1
+
+
 def test_a_worker_that_wakes_after_another_has_ended_its_run_writes_nothing(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +311,20 @@ def test_the_command_line_follows_a_run_on_the_cluster(workspace: Workspace) -> 
     shown = json.loads(mtf("runs", "show", trained["run_id"], "--json"))
     assert (shown["executor"], shown["attempt"], shown["host"]) == (address, 1, executor.HOST)
     assert address in mtf("runs", "list") and "executors" in mtf("doctor", "--json")
+
+
+def test_a_request_that_is_never_answered_is_given_up(
+    nodes: Nodes, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_jobs, "ANSWER_SECONDS", 5.0)
+    with gate(nodes.address) as (address, is_open):
+        cluster = ray_jobs.RayJobsExecutor(f"ray://{address}")
+        cluster.check()
+        is_open.clear()
+        with pytest.raises(Refusal, match="does not answer"):  # as just after a look that found it well
+            cluster._ask(lambda client: client.list_jobs())
+        is_open.set()
+        cluster._ask(lambda client: client.list_jobs())
 
 
 def test_no_job_is_taken_without_the_token(nodes: Nodes) -> None:

@@ -13,7 +13,7 @@ from mtf_engine.evaluation.personalisation import BY_SEGMENT, EVERYBODY, persona
 from mtf_engine.learning.training import make_config
 from mtf_engine.registry import RunRow, RunState, now
 from mtf_engine.runs import executor
-from mtf_engine.runs.campaign import goes_on, stored
+from mtf_engine.runs.campaign import as_asked_now, goes_on, stored
 from mtf_engine.spec import Refusal
 from mtf_engine.study.comparison import ROUNDS, Cell, Comparison
 from mtf_engine.work import paper_data
@@ -190,14 +190,56 @@ def missing(workspace: Workspace, config: CompareConfig) -> list[str]:
 
 def test_what_is_stored_is_found_again_by_what_it_did(workspace: Workspace, whole: RunRow) -> None:
     assert submit(workspace) == whole.id, "asked the same, it is the same run"
+    assert submit(workspace, n_workers=2) == whole.id, "whoever works"
     config = CompareConfig.model_validate(whole.config)
-    assert missing(workspace, config) == []
+    assert missing(workspace, config) == missing(workspace, config.model_copy(update={"n_workers": 2})) == []
     own = "integrated_rl on dataset 2, 2 critics, seed 4"
     with_critics = config.model_copy(update={"n_critics": (2,)})
     assert missing(workspace, with_critics) == [own, f"score of {own}", f"A/B test of {own}"]
     more_users = config.model_copy(update={"users": 31})
     assert missing(workspace, more_users) == ["A/B test of integrated_rl on dataset 2, seed 4"]
     assert len(missing(workspace, config.model_copy(update={"sessions": 45}))) == len(parts(config))
+
+
+def test_what_an_earlier_version_stored_without_later_settings_is_found_again(
+    workspace: Workspace, whole: RunRow
+) -> None:
+    config, added = CompareConfig.model_validate(whole.config), ("to", "random_share", "n_workers")
+    rows = [run for run in workspace.registry.runs(RunState.COMPLETED) if run.kind in ("collect", "compare")]
+    try:
+        for run in rows:
+            less = {name: value for name, value in run.config.items() if name not in added}
+            workspace.registry.update_run(run.id, config=less)
+        assert missing(workspace, config) == [] and submit(workspace) == whole.id
+    finally:
+        for run in rows:
+            workspace.registry.update_run(run.id, config=run.config)
+
+
+def test_one_that_goes_on_is_worked_on_by_as_many_as_are_asked_for_now(
+    workspace: Workspace, whole: RunRow
+) -> None:
+    asked = {**whole.config, "n_workers": 3}
+    for state, n_workers in ((RunState.COMPLETED, 1), (RunState.RUNNING, 1), (RunState.INTERRUPTED, 3)):
+        try:
+            workspace.registry.update_run(whole.id, state=state)
+            as_asked_now(workspace, whole.id, asked)
+            assert workspace.registry.run(whole.id).config["n_workers"] == n_workers
+        finally:
+            workspace.registry.update_run(whole.id, state=whole.state, config=whole.config)
+
+
+def test_its_processes_share_each_log_and_each_score(workspace: Workspace, whole: RunRow) -> None:
+    completed = {run.name: run for run in workspace.registry.runs(RunState.COMPLETED)}
+    everything = {"datasets": ("1", "1b", "2", "3"), "n_workers": 3, "rounds": True}
+    config = CompareConfig.model_validate(whole.config | everything)
+    divided = [
+        (part.kind.name, part.order(completed).config["n_workers"])
+        for part in parts(config)
+        if part.kind.name in ("collect", "progressive")
+        or part.name == "score of integrated_rl on dataset 2, seed 4"
+    ]
+    assert divided and set(divided) == {("collect", 3), ("progressive", 3), ("evaluate", 3)}
 
 
 OTHER_CODE = "0123456789abcdef"

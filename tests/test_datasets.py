@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mtf_engine.logs import datasets
 from mtf_engine.logs.datasets import STORAGE_VERSION, Dataset, write_dataset
-from mtf_engine.logs.schema import DatasetMeta, Tables, UserShare
+from mtf_engine.logs.schema import DatasetMeta, Tables
 from mtf_engine.spec import FusionSpec, Refusal, RewardSpec
 from tests import problems
 
@@ -138,6 +138,28 @@ def test_a_dataset_is_the_same_whether_its_rows_come_in_order_or_are_sorted(tmp_
         assert written(tmp_path, rows, dataset_id=name).content_hash == expected
 
 
+def test_a_file_holds_its_rows_in_whole_groups_however_they_come(tmp_path):
+    """Groups that are not full are written again at the end, and what was written first stays in the file."""
+    n, at_once = 250_000, 30_000
+    whole = tables([n])
+
+    def cut(columns, first, per_request):
+        rows = slice(first * per_request, (first + at_once) * per_request)
+        return {name: values[rows] for name, values in columns.items()}
+
+    parts = [
+        Tables(cut(whole.requests, i, 1), cut(whole.impressions, i, SHOWN)) for i in range(0, n, at_once)
+    ]
+    dataset = written(tmp_path, *parts)
+    for table in ("requests", "impressions"):
+        sql = f"SELECT max(row_group_id) + 1 AS n FROM pragma_storage_info('{table}')"
+        groups = dataset.query(sql)["n"][0]
+        n_rows = dataset.query(f"SELECT count(*) AS n FROM {table}")["n"][0]
+        assert groups == -(-n_rows // datasets.GROUP_ROWS)
+    size = dataset.path.stat().st_size
+    assert size < 1.1 * written(tmp_path, whole, dataset_id="e").path.stat().st_size
+
+
 def test_columns_are_matched_by_name_whatever_their_order(tmp_path):
     whole = tables([2, 2])
     second = take(whole, slice(2, 4))
@@ -149,6 +171,35 @@ def test_columns_are_matched_by_name_whatever_their_order(tmp_path):
 def test_the_content_hash_does_not_depend_on_how_much_is_read_at_once(tmp_path, monkeypatch):
     dataset = written(tmp_path, tables([5] * 1000, candidates=True))
     monkeypatch.setattr(datasets, "HASH_ROWS", 2048)
+    assert dataset.recompute_content_hash() == dataset.content_hash
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"reward": np.array([0.0, -0.0, 0.0, -0.0, 0.0])},
+        {"pscore": np.array([-np.nan, 1.0, np.nan, 1.0, 1.0])},
+        {"action": np.tile(np.array([[np.nan], [-np.nan]], np.float32), (5, FUSION.n_actions))[:5]},
+        {"extra": np.arange(5, dtype=np.int8)},
+        {"extra": np.array([1, None, 3, None, 5], object)},
+        {"extra": np.full(5, None)},
+        {"extra": np.array([1, 2, 3, 4, 5]).astype("datetime64[ms]")},
+        {"extra": np.array(["a", None, "", "ä", "b"], object)},
+    ],
+)
+def test_the_content_hash_is_that_of_the_rows_as_they_are_read(tmp_path, strange):
+    """Rows that come in order are hashed on their way; of what is no number the file may hold other bits."""
+    whole = tables([3, 2])
+    dataset = written(tmp_path, Tables({**whole.requests, **strange}, whole.impressions))
+    assert dataset.recompute_content_hash() == dataset.content_hash
+
+
+def test_the_content_hash_is_of_columns_of_one_type(tmp_path):
+    whole = tables([3, 2])
+    extra = (np.arange(3), np.array([0.5, 1.5]))
+    parts = [take(whole, slice(0, 3)), take(whole, slice(3, 5))]
+    parts = [Tables({**p.requests, "extra": e}, p.impressions) for p, e in zip(parts, extra, strict=True)]
+    dataset = written(tmp_path, *parts)
     assert dataset.recompute_content_hash() == dataset.content_hash
 
 
@@ -369,11 +420,16 @@ def test_shares_of_users_are_the_parts_of_an_evaluation(tmp_path):
         "SELECT DISTINCT user_id, md5_number_upper(user_id) AS key FROM requests ORDER BY ALL"
     )
     assert whole.keys.tolist() == users["key"].tolist()
-    shares = [dataset.evaluation_rows(share=UserShare(first, first + 2, 8)) for first in range(0, 8, 2)]
-    assert dataset.evaluation_size() == len(whole.request) == sum(len(share.request) for share in shares)
-    for quarter, share in enumerate(shares):
-        mine = np.flatnonzero((whole.keys >> np.uint64(62) == quarter)[whole.user])
+    assert dataset.evaluation_whole() == whole.whole and dataset.evaluation_size() == len(whole.request)
+    asked = dataset.evaluation_shares(4, 8, len(whole.request))
+    shares = [dataset.evaluation_rows(share=share) for share in asked]
+    assert len(shares) == 4 and sum(len(share.request) for share in shares) == len(whole.request)
+    of_user = np.bincount(whole.impression_user, minlength=len(whole.keys))
+    part = (np.cumsum(of_user) - of_user) * 8 // len(whole.request)
+    for quarter, (share, of) in enumerate(zip(shares, asked, strict=True)):
+        mine = np.flatnonzero((part // 2 == quarter)[whole.user])
         cut = whole.of(mine, np.flatnonzero(np.isin(whole.request, mine)))
+        assert of.before == of_user[part // 2 < quarter].sum()
         for name in ("request_id", "user", "keys", "request", "predictions", "observations", "lower"):
             np.testing.assert_array_equal(getattr(share, name), getattr(cut, name))
 

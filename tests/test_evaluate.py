@@ -1,5 +1,6 @@
 """Evaluation of policies whose ranking, actions and bounds are known."""
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import nn
 from mtf_engine.evaluation import EvaluationResult, evaluate, weighted_gauc
 from mtf_engine.evaluation.deviation import deviation
 from mtf_engine.evaluation.evaluate import evaluation
-from mtf_engine.evaluation.scored import scored
+from mtf_engine.evaluation.scored import Scoring, scored, together
 from mtf_engine.logs.schema import EvaluationRows
 from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import BoundsPlan, FusionSpec, Refusal
@@ -322,6 +323,34 @@ def test_a_policy_reads_another_log_by_the_names_of_what_it_holds():
     )
 
 
+def test_of_a_large_log_samples_are_kept_and_sums_are_those_of_all(monkeypatch):
+    """Quantiles are of sampled actions; means, counts and scores are not, and what is held is the same of any log."""
+    monkeypatch.setattr("mtf_engine.evaluation.scored.MOST_SAMPLED", 300)
+    monkeypatch.setattr("mtf_engine.evaluation.scored.LEAST_SAMPLED", 40)
+    policies = {"click": affine((0.4, 0.0), ((0.1, 0.0), (0.0, 0.2)))}
+    held = []
+    for n_users in (400, 1_600):
+        rows = simulated(n_users)
+        rare = np.where(np.arange(len(rows.segment)) < 5 * n_users // 50, "rare", rows.segment)
+        rows = replace(rows, segment=rare)
+        how = Scoring(rows.whole, 8, n_bootstrap=20)
+        whole = together(list(scored(policies, rows, how)))
+        held.append(len(pickle.dumps(whole)))
+        (found,) = evaluation(policies, [whole], how).policies
+        drift = policies["click"].act(rows.observations) - rows.baseline_actions
+        for segment, of in (("", found.deviation), *found.deviation_by_segment.items()):
+            chosen = (rows.segment == segment) | (segment == "")
+            first, of_all = of.dimensions[0], drift[chosen, 0]
+            assert (of.n_requests, first.drift_mean) == (chosen.sum(), pytest.approx(of_all.mean(), abs=1e-6))
+            assert sum(first.counts) == chosen.sum()
+            median = float((of_all < first.drift_quantiles["0.5"]).mean())
+            assert median == pytest.approx(0.5, abs=0.25 if segment == "rare" else 0.12)
+            assert segment or first.drift_quantiles["0.05"] != pytest.approx(
+                np.quantile(of_all, 0.05), abs=1e-6
+            )
+    assert held[1] < 1.1 * held[0]
+
+
 def test_deviation_worked_by_hand():
     baseline = np.float32([[0.0], [0.5], [0.5], [-0.5], [0.0]])
     drift = np.float32([[0.0], [0.11], [0.199], [-0.205], [-0.51]])
@@ -383,16 +412,16 @@ def test_whoever_scores_which_part_the_result_has_the_same_bits(n_parts):
     rows = replace(rows, baseline_actions=np.zeros((len(rows.request_id), 2), np.float32))
     policies = {"click": affine((0.4, 0.0), ((0.1, 0.0), (0.0, 0.2))), "like": affine(LIKE)}
     critics = {"click": OpposedCritics()}
-    at_once = scored(policies, rows, n_parts, critics)
-    assert len(at_once) > 1
-    whole = evaluation(policies, at_once, critics=critics)
-    places = np.arange(len(rows.request_id))
-    half = (rows.keys >> np.uint64(63)).astype(bool)[rows.user]
-    shards = [
-        rows.of(places[half == upper], np.flatnonzero(half[rows.request] == upper)) for upper in (False, True)
-    ]
-    parts = [part for shard in shards for part in scored(policies, shard, n_parts, critics)]
-    assert evaluation(policies, parts, critics=critics) == whole
+    how = Scoring(rows.whole, n_parts)
+    at_once = list(scored(policies, rows, how, critics))
+    whole = evaluation(policies, at_once, how, critics=critics)
+    parts = []
+    for half in (slice(0, 200), slice(200, 400)):  # requests; six impressions each
+        of = slice(6 * half.start, 6 * half.stop)
+        shard = rows.of(np.arange(400)[half], np.arange(2400)[of])
+        parts += scored(policies, shard, how, critics, of.start)
+    assert len(parts) == len(at_once) == n_parts
+    assert evaluation(policies, parts, how, critics=critics) == whole
     undivided = evaluate(policies, rows, critics=critics)
     assert len(whole.policies[0].disagreement.by_segment) == len(
         undivided.policies[0].disagreement.by_segment
@@ -401,4 +430,6 @@ def test_whoever_scores_which_part_the_result_has_the_same_bits(n_parts):
         assert (one.weighted_gauc, one.ci_low, one.ci_high) == pytest.approx(
             (other.weighted_gauc, other.ci_low, other.ci_high), rel=1e-12
         )
-        assert one.deviation == other.deviation
+        for mine, its in zip(one.deviation.dimensions, other.deviation.dimensions, strict=True):
+            assert (mine.mean, mine.drift_mean) == pytest.approx((its.mean, its.drift_mean), rel=1e-12)
+            assert mine == its.model_copy(update={"mean": mine.mean, "drift_mean": mine.drift_mean})

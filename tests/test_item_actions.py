@@ -20,7 +20,7 @@ from mtf_engine.evaluation.evaluate import evaluation
 from mtf_engine.evaluation.explain import LOGGED, explain, read_request
 from mtf_engine.evaluation.personalisation import personalisation
 from mtf_engine.evaluation.ranking import Ranking
-from mtf_engine.evaluation.scored import scored
+from mtf_engine.evaluation.scored import Scoring, scored
 from mtf_engine.fusion import LogPredictions, log_final_score
 from mtf_engine.learning.training import fit, make_config
 from mtf_engine.logs.datasets import Dataset, write_dataset
@@ -263,9 +263,11 @@ def test_a_bundle_takes_item_features_and_answers_as_the_policy(log, by_item, tm
 def test_scored_share_by_share_it_ranks_as_at_once(log, by_item):
     rows = log.evaluation_rows()
     policies = {"item": by_item.policy, "request": BASELINE}
-    parts = scored(policies, rows, 8, {"item"})
-    assert len(parts) > 4 and all(len(part.acted["item"].states) for part in parts)
-    whole, at_once = evaluation(policies, parts), evaluation(policies, scored(policies, rows, 1))
+    how, alone = Scoring(rows.whole, 8), Scoring(rows.whole, 1)
+    parts = list(scored(policies, rows, how, {"item"}))
+    assert len(parts) > 4 and all(len(part.acted["item"].asked.rank) for part in parts)
+    whole = evaluation(policies, parts, how)
+    at_once = evaluation(policies, scored(policies, rows, alone), alone)
     assert (whole.n_impressions, whole.n_users) == (at_once.n_impressions, at_once.n_users)
     for one, other in zip(whole.policies, at_once.policies, strict=True):
         assert one.weighted_gauc == pytest.approx(other.weighted_gauc, rel=1e-12)

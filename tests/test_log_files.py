@@ -163,11 +163,104 @@ def test_a_damaged_file_is_told_in_a_sentence(name: str, tmp_path: Path) -> None
     assert str(tmp_path) not in str(told.value)
 
 
-def test_a_defect_of_a_part_names_the_part_and_the_row_in_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mapping", ["", "fill: {watch_time: 0}"])
+def test_a_damaged_page_is_told_in_a_sentence(mapping: str, tmp_path: Path) -> None:
+    """A Parquet file is sound at both ends, and in the middle it is not."""
+    (source := tmp_path / "log").mkdir()
+    (tmp_path / "mapping.yaml").write_text(mapping)
+    for i in range(2):
+        (source / f"part-{i}.parquet").write_bytes(parquet(shown()))
+    at = pq.read_metadata(source / "part-1.parquet").row_group(0).column(3).data_page_offset
+    content = bytearray((source / "part-1.parquet").read_bytes())
+    content[at : at + 8] = b"\xff" * 8
+    (source / "part-1.parquet").write_bytes(bytes(content))
+    with pytest.raises(Refusal, match=r"log: cannot be read: .*; write the file again") as told:
+        read_log(source, mapping=tmp_path / "mapping.yaml")
+    assert "\n" not in str(told.value)
+    assert str(tmp_path) not in str(told.value)
+
+
+@pytest.mark.parametrize("write", [csv, parquet])
+def test_a_defect_of_a_part_names_the_part_and_the_row_in_it(write: Callable, tmp_path: Path) -> None:
     for i, part in enumerate((shown()[:2], shown()[2:].assign(watch_time=[1.0, -3.0, 1.0, 1.0]))):
-        (tmp_path / f"part-{i}.csv").write_bytes(csv(part))
-    with pytest.raises(Refusal, match=r"part-1\.csv, row 2, column watch_time: is -3"):
+        (tmp_path / f"part-{i}.{write.__name__}").write_bytes(write(part))
+    with pytest.raises(Refusal, match=rf"part-1\.{write.__name__}, row 2, column watch_time: is -3"):
         read_log(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["int64", "int16", "uint64"])
+def test_ids_that_are_numbers_are_as_their_texts(kind: str, tmp_path: Path) -> None:
+    """Requests of a user at one time are sorted by their ids as texts: 10 comes before 9."""
+    frame = shown(12).assign(
+        user_id=["a"] * 8 + ["b"] * 4,
+        timestamp="2026-05-04 10:00:00",
+        session_id=np.array([9, 9, 10, 10, 9, 9, 10, 10, 7, 7, 7, 7], kind),
+        request_id=np.array([2, 2, 10, 10, 11, 11, 9, 9, 2, 3, 2, 3], kind),
+        item_id=np.arange(100, 112).astype(kind),
+    )
+    texts = {name: frame[name].astype(str) for name in ("session_id", "request_id", "item_id")}
+    found = {}
+    for name, rows in {"texts": frame.assign(**texts), "numbers": frame}.items():
+        (tmp_path / f"{name}.parquet").write_bytes(parquet(rows))
+        found[name] = imported(tmp_path / f"{name}.parquet", tmp_path / name, name="same")
+    assert found["numbers"].content_hash == found["texts"].content_hash
+    first = "SELECT first(item_id ORDER BY position) AS item FROM impressions GROUP BY request_id ORDER BY request_id"
+    assert found["numbers"].query(first)["item"].tolist() == [102, 106, 104, 100, 108, 109]
+
+
+@pytest.mark.parametrize("kind", ["int64", "str"])
+@pytest.mark.parametrize("name", ["session_id", "request_id", "item_id"])
+def test_an_id_may_be_a_feature_too(name: str, kind: str, tmp_path: Path) -> None:
+    frame = shown(12)
+    frame = frame.assign(user_id="a", session_id=1, request_id=frame.index // 2, item_id=range(100, 112))
+    frame[name] = frame[name].astype(kind)
+    (tmp_path / "log.parquet").write_bytes(parquet(frame))
+    (tmp_path / "mapping.yaml").write_text(f"profile: {{categorical: [{name}]}}")
+    found = read_log(tmp_path / "log.parquet", mapping=tmp_path / "mapping.yaml")
+    assert any(feature.startswith(f"{name}=") for feature in found.meta.feature_names)
+    (tmp_path / "mapping.yaml").write_text(f"profile: {{numeric: [{name}]}}")
+    if kind == "int64":
+        assert (
+            name in read_log(tmp_path / "log.parquet", mapping=tmp_path / "mapping.yaml").meta.feature_names
+        )
+        return
+    with pytest.raises(Refusal, match=f"{name} is to be both a text and a number; name a copy"):
+        read_log(tmp_path / "log.parquet", mapping=tmp_path / "mapping.yaml")
+
+
+@pytest.mark.parametrize("folder", ["", "file_row_number=1", "rowid=3"])
+@pytest.mark.parametrize("column", ["note", "File_row_number"])
+@pytest.mark.parametrize("most", [32, 1])
+def test_columns_and_folders_may_be_called_as_rows_are_numbered(
+    folder: str, column: str, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many files it is the same: their rows are numbered on, so the defect of one has its place in its file."""
+    monkeypatch.setattr("mtf_engine.logs.files.MOST_IN_VIEW", most)
+    (parts := tmp_path / "log" / folder).mkdir(parents=True)
+    frame = shown(12).assign(user_id="a", **{column: range(12)})
+    for i in range(2):
+        (parts / f"part-{i}.parquet").write_bytes(parquet(frame[i * 6 : i * 6 + 6]))
+    if folder == "rowid=3":
+        with pytest.raises(Refusal, match="column rowid: is what an import calls the numbers of rows"):
+            read_log(tmp_path / "log")
+        return
+    assert imported(tmp_path / "log", tmp_path / "to").n_impressions == 12
+    (parts / "part-1.parquet").write_bytes(parquet(frame[6:].assign(watch_time=[1, 1, -3, 1, 1, 1])))
+    with pytest.raises(Refusal, match=r"part-1\.parquet, row 3, column watch_time: is -3"):
+        read_log(tmp_path / "log")
+
+
+@pytest.mark.parametrize(("positions", "repeats"), [((3, 35, 31, -29), False), ((3, 35, 67, 35), True)])
+def test_a_position_may_be_any_number_once_in_a_request(
+    positions: tuple[int, ...], repeats: bool, tmp_path: Path
+) -> None:
+    frame = shown(4).assign(user_id="a", request_id=1, position=positions)
+    (tmp_path / "log.parquet").write_bytes(parquet(frame))
+    if not repeats:
+        assert imported(tmp_path / "log.parquet", tmp_path / "to").n_impressions == 4
+        return
+    with pytest.raises(Refusal, match="row 4, column position: repeats within its request the position 35"):
+        read_log(tmp_path / "log.parquet")
 
 
 def test_parts_with_other_columns_are_told(tmp_path: Path) -> None:

@@ -59,8 +59,10 @@ def test_a_log_is_collected_as_the_form_says_and_leads_on(filled, in_process):
     filled.registry.save_plan("narrow", BoundsPlan.symmetric(0.05, 10))
     (training,) = filled.registry.runs(kind="train")
     app = opened("collect", plan="narrow", baseline=training.id)
-    ask(app, requests=300, control=25, collect_seed=7)
-    command = f"--bounds narrow --baseline {training.id} --control-share 0.25 --requests 300 --seed 7"
+    ask(app, requests=300, control=25, collect_seed=7, processes=2)
+    command = (
+        f"--bounds narrow --baseline {training.id} --control-share 0.25 --requests 300 --seed 7 --workers 2"
+    )
     assert f"--env session --world feed --explore uniform {command}" in texts(app)
     meta = collected(app, filled).meta
     assert meta.plan == BoundsPlan.symmetric(0.05, 10)
@@ -193,7 +195,7 @@ def test_a_log_is_written_as_parquet_files_and_says_where_they_lie(filled, in_pr
     widget(app.text_input, "Place of the files (optional)").set_value("ftp://x")
     button(app, "Write Parquet files").click()
     checked(app.run())
-    assert "write s3://BUCKET/PREFIX" in app.error[0].value.replace("\\", "")
+    assert "or s3://BUCKET/PREFIX for a server" in app.error[0].value.replace("\\", "")
     widget(app.text_input, "Place of the files (optional)").set_value("")
     button(app, "Write Parquet files").click()
     checked(app.run())
@@ -475,6 +477,20 @@ def test_a_split_by_another_column_is_imported_once_that_is_named(tmp_path, monk
     assert "--split-by" not in texts(app) and not [s for s in app.selectbox if s.key == "import_split"]
 
 
+@pytest.mark.parametrize(("page", "action"), [("import_logs", "Check and import"), ("collect", "Collect")])
+def test_a_log_is_kept_on_a_server_once_its_place_is_named(page, action, tmp_path, monkeypatch):
+    monkeypatch.setenv("MTF_WORKSPACE", str(tmp_path / "workspace"))
+    app = opened(page)
+    if page == "import_logs":
+        app.text_input(key="import_path").set_value("docs/example_log").run()
+    assert "--to" not in texts(app)
+    app.selectbox(key="kept").set_value("s3://").run()
+    assert "Name the place of the files" in app.error[0].value and button(app, action).disabled
+    assert "--to" not in texts(app)
+    app.text_input(key="kept_to").set_value("s3://logs/mine").run()
+    assert not app.error and not button(app, action).disabled and "--to s3://logs/mine" in texts(app)
+
+
 def test_how_actions_were_drawn_and_users_are_chosen_of_the_requests(tmp_path, monkeypatch):
     monkeypatch.setenv("MTF_WORKSPACE", str(tmp_path / "workspace"))
     app = opened("import_logs")
@@ -580,10 +596,13 @@ def test_a_log_is_imported_like_another_and_split_as_chosen(filled, in_process, 
     refused = checked(app.run()).error[0].value
     assert "the mapping says signals, and explored has its own" in refused
     app.selectbox(key="import_like").set_value(None)
+    app.selectbox(key="kept").set_value("parquet")
     checked(app.run())
+    assert "--split-by user --hold-out 0.4 --to parquet" in texts(app)
     button(app, "Check and import").click()
     checked(app.run())
     executor.wait(filled, app.session_state["an import"].run_id)
     assert "Imported 72 requests" in checked(app.run()).success[0].value
     assert "users are for test. A true difference in weighted GAUC" in texts(app)
-    assert "test" in Dataset.open(filled.dataset_path(filled.dataset("mine").id)).splits
+    dataset = Dataset.open(filled.dataset_path(filled.dataset("mine").id))
+    assert "test" in dataset.splits and dataset.n_files > 1

@@ -4,6 +4,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +80,31 @@ def test_without_a_place_for_its_socket_there_is_none(
     with pytest.raises(OSError, match="too long a path"):
         Nursery(str(tmp_path), ENVIRONMENT)
     assert not [*Path(tempfile.gettempdir()).iterdir()]
+
+
+def test_what_is_killed_leaves_nothing_for_long(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a nursery beside its keeper, nor both at once."""
+    place = tmp_path_factory.mktemp("t")
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    script = (
+        "import time; from tests.test_nursery import *; "
+        "print(Nursery('.', ENVIRONMENT).process.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], env=os.environ | {"TMPDIR": str(place)}, stdout=subprocess.PIPE
+    ) as keeper:
+        assert keeper.stdout is not None
+        os.kill(int(keeper.stdout.readline()), signal.SIGKILL)
+        Nursery(str(place), ENVIRONMENT).process.kill()
+        assert len([*place.iterdir()]) == 2, "what has a keeper is its own"
+        keeper.kill()
+    own = Nursery(str(place), ENVIRONMENT)
+    own.process.kill()
+    assert own.process.wait() and len([*place.iterdir()]) == 2
+    own.forget()
+    assert len([*place.iterdir()]) == 1
 
 
 def test_a_killed_worker_is_seen_and_takes_nobody_with_it(workers: Workers, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from benchmarks import resume_rounds
 from mtf_engine.environments.collect import Collection, collect
 from mtf_engine.environments.replay import ReplayConfig, ReplayEnvironment
+from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.evaluation.abtest import Effect
 from mtf_engine.logs import aggregates
 from mtf_engine.logs.datasets import Dataset, write_dataset
@@ -21,6 +22,7 @@ from mtf_engine.logs.joining import joined_meta
 from mtf_engine.registry import BASELINE, RunRow, RunState
 from mtf_engine.release.rounds import Estimate, Round, policy_figures, predicted_return, share_of, verdict
 from mtf_engine.runs import executor
+from mtf_engine.runs.spread import spread
 from mtf_engine.runs.storage import live_policy, load_policy, open_dataset, open_policy
 from mtf_engine.spec import BoundsPlan, Refusal
 from mtf_engine.work.collect import CollectConfig
@@ -94,6 +96,39 @@ def test_rounds_share_sessions_users_and_steps_as_they_should(
     assert [log.query("SELECT max(session_id) + 1 AS n FROM requests")["n"][0] for log in logs] == [60, 60]
     assert [one.steps for one in told] == [30, 31]
     assert [share_of(61, number, 5) for number in range(1, 6)] == [12, 12, 12, 12, 13]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore:the actor starts"
+)  # from so short a log, which is told where it works alone
+def test_rounds_end_the_same_by_one_process_and_by_two(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, in_process: None
+) -> None:
+    """Logs and scores are divided in two, however short they are."""
+    for module, name, least in (
+        ("environments.collect", "CANDIDATE_REQUESTS", 100),
+        ("environments.collect", "WORTH_SPREADING", 0),
+        ("evaluation.scored", "PART_ROWS", 200),
+        ("work.evaluate", "WORTH_SPREADING", 0),
+    ):
+        monkeypatch.setattr(f"mtf_engine.{module}.{name}", least)
+    monkeypatch.setattr(SessionEnvironment, "batch", 20)
+    told, spreads = [], []
+
+    def counted(work: Any, shards: Any, n_workers: int) -> Any:
+        spreads.append(n_workers)
+        return spread(work, shards, n_workers)
+
+    for module in ("collect", "evaluate"):
+        monkeypatch.setattr(f"mtf_engine.work.{module}.spread", counted)
+    for n_workers in (1, 2):
+        run_id = submit(workspace, rounds=1, n_workers=n_workers)
+        run = executor.completed(workspace, executor.wait(workspace, run_id))
+        (one,) = (run.result or {})["rounds"]
+        hashes = {row.id: row.content_hash for row in workspace.registry.datasets()}
+        told.append((hashes[one["dataset_id"]], one["policy"], one["log"], one["promoted"]))
+    assert told[0] == told[1] and spreads == [2, 2], "the log and its scores"
 
 
 @pytest.mark.slow

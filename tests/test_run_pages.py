@@ -172,6 +172,19 @@ def test_parts_are_folded_under_the_run_that_they_are_parts_of(still):
     )
 
 
+def test_where_a_run_works_stands_in_columns_that_can_be_asked_for(still):
+    there = dict(executor="ray://head:8265", host="node-7", submission_id="train-far-1")
+    still.registry.add_run(row(id="train-far", name="far", **there))
+    still.registry.update_run("train-0", host="desk")
+    assert not {"Executor", "Host"} & {*opened("runs").dataframe[0].proto.column_order}
+    (table, *_) = opened("runs", columns=["Run", "Executor", "Host"]).dataframe
+    assert [*table.proto.column_order] == ["Run", "Executor", "Host"]
+    where = table.value.set_index("Run")[["Executor", "Host"]]
+    assert [*where.loc["train-far"]] == ["ray://head:8265", "node-7"]
+    assert [*where.loc["train-0"]] == ["local", "desk"]
+    assert where.loc["train-1", "Executor"] == "local" and pd.isna(where.loc["train-1", "Host"])
+
+
 def test_what_parts_made_comes_after_what_people_made(still):
     (explored,) = still.registry.datasets()
     still.registry.add_run(row(id="progressive-1", kind="progressive", name="rounds"))

@@ -5,6 +5,8 @@ import shutil
 import socket
 import subprocess
 from dataclasses import fields
+from functools import partial
+from itertools import chain
 from urllib.request import urlopen
 
 import duckdb
@@ -13,24 +15,33 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from mtf_engine.disk import guarded
+from mtf_engine.disk import check_guards, guarded
 from mtf_engine.evaluation import evaluate
+from mtf_engine.evaluation.evaluate import evaluation
 from mtf_engine.evaluation.explain import draw_request
+from mtf_engine.evaluation.scored import Scoring, scored
 from mtf_engine.exploration.coverage_counts import count_coverage, read_logged_actions
-from mtf_engine.logs import aggregates, buckets
+from mtf_engine.logs import aggregates, buckets, sharding
 from mtf_engine.logs.buckets import MANIFEST, N_BUCKETS
 from mtf_engine.logs.datasets import TABLES, Dataset
-from mtf_engine.logs.schema import UserShare
 from mtf_engine.logs.sharding import abandon, finish, place_of, shares, write_buckets
+from mtf_engine.runs import executor
 from mtf_engine.runs.doctor import examine
 from mtf_engine.runs.executor import completed, watch
+from mtf_engine.runs.fencing import Fence
 from mtf_engine.runs.repair import repair
-from mtf_engine.runs.storage import delete_dataset, live_policy, open_dataset
+from mtf_engine.runs.storage import _written, delete_dataset, live_policy, open_dataset
 from mtf_engine.sealed import HASHES
 from mtf_engine.spec import Refusal
+from mtf_engine.work.collect import submit_collect
+from mtf_engine.work.evaluate import _scored_share
+from mtf_engine.work.import_log import submit_import
 from mtf_engine.work.shard import submit_shard
+from mtf_engine.workspace import Workspace
+from tests.fixtures import logs
 from tests.test_datasets import tables, written
 from tests.waiting import wait_until
+from tests.workspaces import worked_on_here
 
 
 def sharded(source, folder, dataset_id="p", n_writers=1, url=""):
@@ -82,12 +93,20 @@ def test_trainings_and_evaluations_read_the_same(pair):
     rows, like = folder.evaluation_rows(), source.evaluation_rows()
     for field in fields(rows):
         np.testing.assert_array_equal(getattr(rows, field.name), getattr(like, field.name))
-    shared = [folder.evaluation_rows(share=UserShare(first, first + 4, 8)) for first in (0, 4)]
+    halves = folder.evaluation_shares(2, 4, len(like.request))
+    assert len(halves) == 2 and halves == source.evaluation_shares(2, 4, len(like.request))
+    shared = [folder.evaluation_rows(share=share) for share in halves]
     assert sum(len(some.request) for some in shared) == len(like.request)
     counts = [count_coverage(read_logged_actions(dataset.parts, 16), None) for dataset in (folder, source)]
     assert counts[0] == counts[1]
     policy = {"baseline": live_policy(source.meta)}
     assert evaluate(policy, rows) == evaluate(policy, like)
+    how = Scoring(source.evaluation_whole(), n_parts=4)
+    read = [[*_scored_share(dataset, policy, (), how, share)] for dataset in pair for share in halves]
+    assert [len(parts) for parts in read] == [2] * 4
+    at_once = evaluation(policy, scored(policy, like, how), how)
+    for parts in (read[:2], read[2:]):
+        assert evaluation(policy, chain(*parts), how) == at_once
 
 
 def test_a_missing_a_damaged_and_a_changed_file_are_named(pair, tmp_path):
@@ -171,6 +190,34 @@ def test_who_was_given_up_on_removes_no_files_of_a_newer_attempt(pair, tmp_path,
     assert not [*tmp_path.iterdir()]
 
 
+def test_a_writer_that_wakes_once_the_folder_is_whole_harms_none_of_it(pair, tmp_path, monkeypatch):
+    """It has written a file and not given it its name, when another has done its share again."""
+    source, whole = pair
+    place, share = place_of(tmp_path, "p", ""), (0, N_BUCKETS)
+    fence = Fence(tmp_path / "run", 1)
+    fence.folder.mkdir()
+    assert fence.take_over()
+
+    def others():
+        monkeypatch.setattr(sharding, "check_guards", check_guards)
+        found = _written(fence.folder, 1, source, place, share)
+        ledgers.append(finish(tmp_path, "p", source.meta, source, found, place))
+
+    def sleeps():
+        next(looks)()
+
+    ledgers, looks = [], iter([check_guards, others])  # before the file is open, and when it is written
+    monkeypatch.setattr(sharding, "check_guards", sleeps)
+    with pytest.raises(FileNotFoundError):
+        _written(fence.folder, 1, source, place, share)
+    made = Dataset.open(tmp_path / "p.parquet", ledgers[0])
+    assert made.changed_files() == [] and made.content_hash == whole.content_hash
+    assert {path.name for path in made.path.iterdir()} == {path.name for path in whole.path.iterdir()}
+    fence.close()
+    with pytest.raises(Refusal, match="attempt 1 of run was given up on"):
+        _written(fence.folder, 1, source, place, share)
+
+
 def test_a_workspace_shards_examines_repairs_and_deletes_a_dataset(small_workspace, tmp_path):
     shutil.copytree(small_workspace.path, tmp_path / "w")
     workspace = type(small_workspace)(tmp_path / "w")
@@ -205,11 +252,40 @@ def test_a_workspace_shards_examines_repairs_and_deletes_a_dataset(small_workspa
     assert not [path for path in workspace.datasets_dir.glob("*.parquet") if path.is_dir()]
 
 
-def test_a_place_that_is_none_is_refused(small_workspace):
+@pytest.mark.parametrize("kind", ["collect", "import"])
+def test_a_log_is_kept_as_the_parquet_files_that_one_file_of_it_would_make(kind, tmp_path):
+    log = logs.write(logs.clean(n_users=12), tmp_path / "log")
+    ways = {
+        "collect": partial(submit_collect, env="session:feed", n_requests=40),
+        "import": partial(submit_import, source=log, mapping=log / "mapping.yaml"),
+    }
+    workspace = Workspace(tmp_path / "w")
+    with worked_on_here():
+        for name, to in (("one", ""), ("many", "parquet")):
+            *_, (run,) = executor.watch(workspace, ways[kind](workspace, name=name, to=to))
+            completed(workspace, run)
+        *_, (run,) = executor.watch(workspace, submit_shard(workspace, "one", name="later"))
+    one, many, later = (open_dataset(workspace, name) for name in ("one", "many", "later"))
+    assert one.n_files == 0 and many.n_files == later.n_files > 1
+    assert many.content_hash == later.content_hash == many.recompute_content_hash()
+    assert many.meta == one.meta.model_copy(update={"name": "many"})
+    for table in one.tables:
+        rows = f"SELECT * FROM {table} ORDER BY ALL"
+        assert many.table(rows).equals(one.table(rows))
+    names = {path.name for path in workspace.datasets_dir.iterdir() if path.suffix in (".parquet", ".duckdb")}
+    assert names == {dataset.path.name for dataset in (one, many, later)}
+
+
+def test_a_place_that_is_none_is_refused(small_workspace, tmp_path):
     source = small_workspace.registry.datasets()[0].id
-    for place in ("/tmp/x", "s3://", "s3://a*b/c", "http://x"):
-        with pytest.raises(Refusal, match="s3://BUCKET/PREFIX"):
-            submit_shard(small_workspace, source, name="x", to=place)
+    for place in ("/tmp/x", "s3://", "s3://a*b/c", "http://x", "Parquet"):
+        for asked in (
+            partial(submit_shard, dataset=source, name="x"),
+            partial(submit_collect, env="session:feed", n_requests=40),
+            partial(submit_import, source=tmp_path),
+        ):
+            with pytest.raises(Refusal, match="s3://BUCKET/PREFIX"):
+                asked(small_workspace, to=place)
 
 
 @pytest.fixture
@@ -262,9 +338,19 @@ def test_files_on_a_server_are_read_like_those_here_and_deleted(s3, pair, tmp_pa
     files.delete_file(f"logs/of/mine/p.parquet/{first}")
     with pytest.raises(Refusal, match=first):
         dataset.query("SELECT sum(reward) FROM requests")
+    workspace = Workspace(tmp_path / "w")
+    collect = partial(submit_collect, workspace, env="session:feed", n_requests=40, to="s3://logs/kept/")
+    with worked_on_here():
+        *_, (run,) = executor.watch(workspace, collect(name="kept"))
+    kept = open_dataset(workspace, str(completed(workspace, run).dataset_id))
+    assert kept.place == f"s3://logs/kept/{run.dataset_id}.parquet" and kept.changed_files() == []
+    assert not files.get_file_info(f"logs/kept/{run.dataset_id}.parquet/begun").size
     buckets.remove(dataset.place)
     assert not files.get_file_info("logs/of/mine/p.parquet").size
     s3.kill()
     s3.wait()
     with pytest.raises(Refusal, match="AWS_ENDPOINT_URL"):
         buckets.remove(dataset.place)
+    with worked_on_here():
+        *_, (run,) = executor.watch(workspace, collect(name="lost"))
+    assert "AWS_ENDPOINT_URL" in str(run.error) and run.step == 0

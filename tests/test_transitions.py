@@ -190,6 +190,30 @@ def test_what_is_told_of_a_log_does_not_depend_on_how_much_is_read_at_once(log, 
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_rows_lie_by_session_and_step_however_they_are_stored_and_whatever_the_first_suggest(
+    tmp_path, monkeypatch
+):
+    batch = with_halves(tables(LENGTHS))
+    batch.requests["session_id"] = 9 - batch.requests["session_id"]
+    batch.requests["observation"][5:, 1] = 0.1  # no half, and the first are
+    dataset = written(tmp_path, batch)
+    monkeypatch.setattr(datasets, "BOUND_ROWS", 4)
+    steps = dataset.transitions()
+    expected = dataset.arrays(
+        "SELECT session_id, observation, action FROM requests ORDER BY session_id, step"
+    )
+    stored = dataset.arrays("SELECT session_id FROM requests")["session_id"]
+    assert (np.diff(stored) < 0).any() and 0 < sum(steps._layout.halves) < len(steps._layout.halves)
+    np.testing.assert_array_equal(steps[:].sessions, expected["session_id"])
+    np.testing.assert_array_equal(steps[:].observations, expected["observation"])
+    np.testing.assert_array_equal(steps[:].actions, expected["action"])
+    assert {path.name for path in next(tmp_path.glob("*.transitions")).iterdir()} == {
+        "rows",
+        "steps",
+        "head.json",
+    }
+
+
 def test_a_later_reader_takes_what_an_earlier_one_wrote(log, monkeypatch):
     first = log.transitions()
     assert folders(log.path.parent) == [f"d.train.{log.content_hash[:16]}.transitions"]

@@ -10,6 +10,7 @@ from mtf_engine.commands.options import (
     Background,
     Preset,
     Replay,
+    Workers,
     World,
     environment,
     parse_seeds,
@@ -78,6 +79,7 @@ def compare(
     reuse: Annotated[
         Reuse, typer.Option(help="Stored results to take: of this code, or of any.")
     ] = Reuse.SAME,
+    workers: Workers = 1,
     background: Background = False,
 ) -> None:
     """Compare methods: each on each dataset with each seed, by weighted GAUC and A/B test.
@@ -104,6 +106,7 @@ def compare(
         n_critics=_listed(n_critics),
         users=users,
         reuse=reuse,
+        n_workers=workers,
     )
     if background:
         shell.show({"run_id": run_id, "state": shell.workspace.registry.run(run_id).state})

@@ -11,6 +11,7 @@ from mtf_engine.commands.options import (
     Around,
     Bounds,
     Env,
+    KeptTo,
     Name,
     Replay,
     Seed,
@@ -100,6 +101,10 @@ def import_log(
     hold_out: Annotated[
         float | None, typer.Option(metavar="S", help="Share of the users who are for test (by user).")
     ] = None,
+    to: KeptTo = "",
+    workers: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Processes that write the files of --to.")
+    ] = 1,
 ) -> None:
     """Import a log; it is checked whole, and kept only if nothing is wrong with it."""
     from mtf_engine.commands.foreground import finish
@@ -114,6 +119,8 @@ def import_log(
         name=name,
         bad_rows=bad_rows,
         like=like,
+        to=to,
+        n_workers=workers,
         by=split_by,
         test_days=test_days,
         validation_days=validation_days,
@@ -149,6 +156,7 @@ def collect(
     control_share: Annotated[float, typer.Option(help="Share of users kept at the baseline action.")] = 0.1,
     seed: Seed = 0,
     name: Name = None,
+    to: KeptTo = "",
     workers: Workers = 1,
 ) -> None:
     """Collect an explored log from an environment."""
@@ -171,6 +179,7 @@ def collect(
         n_sessions=sessions,
         seed=seed,
         name=name,
+        to=to,
         n_workers=workers,
     )
     shell.show(finish(shell.workspace, run_id).result)
@@ -272,8 +281,10 @@ def shard(
     name: Annotated[str, typer.Option(metavar="N", help="A label of the new dataset.")],
     to: Annotated[
         str,
-        typer.Option(metavar="URL", help="Put the files on a server: s3://BUCKET/PREFIX, by AWS_* settings."),
-    ] = "",
+        typer.Option(
+            metavar="PLACE", help="Where: parquet, the workspace, or s3://BUCKET/PREFIX, by AWS_* settings."
+        ),
+    ] = "parquet",
     workers: Workers = 1,
 ) -> None:
     """Write a log as a folder of Parquet files, by buckets of users; as a dataset it is used like any other."""

@@ -57,6 +57,15 @@ Name = Annotated[str | None, typer.Option(metavar="N", help="A label.")]
 Workers = Annotated[
     int, typer.Option(metavar="N", min=1, help="Processes that share the work; the result is the same.")
 ]
+KeptTo = Annotated[
+    str,
+    typer.Option(
+        "--to",
+        metavar="PLACE",
+        help="Keep it as Parquet files: parquet, in the workspace, or s3://BUCKET/PREFIX, by AWS_* settings.",
+        show_default="one file",
+    ),
+]
 Background = Annotated[bool, typer.Option("--background", help="Do not wait for the end.")]
 
 

@@ -17,6 +17,7 @@ from mtf_engine.commands.options import (
     Replay,
     Seed,
     Source,
+    Workers,
     World,
     bounds_plan,
     environment,
@@ -89,6 +90,7 @@ def progressive(
     ab_users: ABUsers = None,
     seed: Seed = 0,
     name: Name = None,
+    workers: Workers = 1,
     background: Background = False,
 ) -> None:
     """Explore, train and promote in rounds: what a round promotes is the next one's baseline."""
@@ -114,6 +116,7 @@ def progressive(
         ab_users=users,
         criteria=parse_criteria(metric, guardrail, env, tested=users > 0),
         seed=seed,
+        n_workers=workers,
         name=name,
     )
     _show(shell, run_id, background)
@@ -128,6 +131,7 @@ def paper_data(
     preset: Preset = "laptop",
     settings: Settings = None,
     seed: Seed = 0,
+    workers: Workers = 1,
     background: Background = False,
 ) -> None:
     """Make the paper's datasets 1, 1b, 2, 3 and test from four disjoint groups of synthetic users."""
@@ -142,6 +146,7 @@ def paper_data(
         preset=preset,
         settings=parse_settings(settings or []),
         seed=seed,
+        n_workers=workers,
     )
     if background:
         shell.show({"run_id": run_id, "state": shell.workspace.registry.run(run_id).state})

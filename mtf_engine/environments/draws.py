@@ -54,13 +54,15 @@ def root(seed: int) -> Keys:
 
 def child(parents: Keys, index: ArrayLike) -> Keys:
     """Returns the keys of the `index`-th (an integer >= 0) children of `parents`; the two broadcast."""
-    keys = np.atleast_1d(index).astype(np.uint64) + np.uint64(1)
-    keys = keys * GOLDEN_GAMMA + parents
-    keys ^= keys >> SHIFTS[0]
-    keys *= MULTIPLIERS[0]
-    keys ^= keys >> SHIFTS[1]
-    keys *= MULTIPLIERS[1]
-    keys ^= keys >> SHIFTS[2]
+    steps = np.atleast_1d(index).astype(np.uint64)
+    steps += np.uint64(1)
+    steps *= GOLDEN_GAMMA
+    keys = steps + parents
+    shifted = np.empty_like(keys)
+    for shift, multiplier in zip(SHIFTS, MULTIPLIERS, strict=False):
+        keys ^= np.right_shift(keys, shift, out=shifted)
+        keys *= multiplier
+    keys ^= np.right_shift(keys, SHIFTS[-1], out=shifted)
     return keys
 
 

@@ -6,7 +6,7 @@ click-bait and log duration). Watch time is log-logistic with shape 2, cut at th
 """
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache, cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -105,7 +105,7 @@ class Users:
     boredom: Floats  # multiplies the effect of repetition
 
     def __getitem__(self, rows: slice | NDArray[np.bool_]) -> "Users":
-        return Users(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+        return Users(**{name: of[rows] for name, of in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -127,11 +127,9 @@ class Pairs:
             log_duration=catalogue.log_duration.take(items),
         )
 
-    def at(self, columns: NDArray[np.int64]) -> "Pairs":
-        """Returns the pairs in `columns` [n, j] of each row."""
-        return Pairs(
-            **{f.name: np.take_along_axis(getattr(self, f.name), columns, axis=1) for f in fields(self)}
-        )
+    def at(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> "Pairs":
+        """Returns the pairs in `columns` [n, j] of the `rows` [n, 1]."""
+        return Pairs(**{name: of[rows, columns] for name, of in vars(self).items()})
 
     def pleasure(self, users: Users) -> Floats:
         """Returns how much the users enjoy each item once they watch it, [n, k]."""

@@ -1,6 +1,7 @@
 """Poisson bootstrap over users: intervals of ratios, and of differences between policies paired by user."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from statistics import NormalDist
 
@@ -80,6 +81,39 @@ def bootstrap_by_part(
     `part` [n_users] numbers the part that a user belongs to, from 0 on. The counts are the same for all: what
     is drawn of everyone is the sum of what is drawn of the parts, so telling them apart costs little.
     """
+    return drawn_sums(numerators, denominators, part, n_parts, n_bootstrap, counts).ratios()
+
+
+@dataclass(frozen=True)
+class DrawnSums:
+    """Bootstrap draws of k ratios' numerators, and behind them denominators; those of some users and of others add up.
+
+    `by_part` is [n_parts, n_bootstrap, 2 k], `counted` [n_parts, k] how many users each denominator has.
+    """
+
+    by_part: np.ndarray
+    counted: np.ndarray
+
+    def __add__(self, other: "DrawnSums") -> "DrawnSums":
+        return DrawnSums(self.by_part + other.by_part, self.counted + other.counted)
+
+    def ratios(self) -> np.ndarray:
+        """Returns what `bootstrap_by_part` does."""
+        together = np.concatenate([self.by_part.sum(0, keepdims=True), self.by_part])
+        top, bottom = np.split(together, 2, axis=-1)
+        enough = np.concatenate([self.counted.sum(0, keepdims=True), self.counted]) >= 2
+        return np.divide(top, bottom, out=np.full_like(top, np.nan), where=(bottom > 0) & enough[:, None])
+
+
+def drawn_sums(
+    numerators: np.ndarray,
+    denominators: np.ndarray,
+    part: np.ndarray,
+    n_parts: int,
+    n_bootstrap: int,
+    counts: Counts,
+) -> DrawnSums:
+    """Returns the sums that `bootstrap_by_part` draws, before they are divided."""
     used = np.flatnonzero((denominators > 0).any(0))
     used = used[np.argsort(part[used], kind="stable")]
     members = [slice(*ends) for ends in pairwise(np.searchsorted(part[used], np.arange(n_parts + 1)))]
@@ -90,11 +124,8 @@ def bootstrap_by_part(
         for start in range(0, n_bootstrap, rows)
         for times in [counts(used, start, min(start + rows, n_bootstrap)).astype(float)]
     ]
-    by_part = np.concatenate(drawn, axis=1)  # [n_parts, n_bootstrap, 2 k]
-    top, bottom = np.split(np.concatenate([by_part.sum(0, keepdims=True), by_part]), 2, axis=-1)
-    counted = np.stack([(denominators[:, used[users]] > 0).sum(1) for users in members])  # [n_parts, k]
-    enough = np.concatenate([counted.sum(0, keepdims=True), counted]) >= 2
-    return np.divide(top, bottom, out=np.full_like(top, np.nan), where=(bottom > 0) & enough[:, None])
+    counted = np.stack([(denominators[:, used[users]] > 0).sum(1) for users in members])
+    return DrawnSums(np.concatenate(drawn, axis=1), counted)
 
 
 def interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float] | tuple[None, None]:

@@ -1,14 +1,13 @@
 """evaluate: policies on logged rows, by weighted GAUC with intervals, deviation and disagreement."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import permutations
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice, permutations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mtf_engine.evaluation.deviation import Deviation, deviation
-from mtf_engine.evaluation.disagreement import Critics, Disagreement, disagreement
+from mtf_engine.evaluation.deviation import Deviation, Tally, told
+from mtf_engine.evaluation.disagreement import Critics, disagreement
 from mtf_engine.evaluation.result import (
     GROUPS,
     EvaluationResult,
@@ -19,11 +18,11 @@ from mtf_engine.evaluation.result import (
     SegmentDifference,
     SegmentScore,
 )
-from mtf_engine.evaluation.scored import Acted, Scored, parts_of, scored, together
+from mtf_engine.evaluation.sample import Sample
+from mtf_engine.evaluation.scored import Acted, Scored, Scoring, scored, together
 from mtf_engine.evaluation.segments import Segments
 from mtf_engine.evaluation.standing import EVERYONE, Standing, standings
 from mtf_engine.logs.schema import EvaluationRows
-from mtf_engine.spec import BoundsPlan
 
 if TYPE_CHECKING:  # scores need no torch
     from mtf_engine.policies.policy import Policy
@@ -31,6 +30,7 @@ if TYPE_CHECKING:  # scores need no torch
 Standings = Mapping[Group, Standing]
 Pair = tuple[str, str, Group]
 """A policy, the base it is compared with, and over what."""
+PARTS_AT_ONCE = 8
 
 
 def evaluate(
@@ -53,52 +53,51 @@ def evaluate(
     what differs. Refused are one whose features or predictions the rows lack, and an impression whose reward is -1
     or less.
     """
-    n_parts = parts_of(len(rows.request))
-    return evaluation(
-        policies,
-        scored(policies, rows, n_parts, critics or ()),
-        seed=seed,
-        n_bootstrap=n_bootstrap,
-        critics=critics,
-    )
+    how = Scoring.of(rows.whole, seed, n_bootstrap)
+    return evaluation(policies, scored(policies, rows, how, critics or ()), how, critics=critics)
 
 
 def evaluation(
     policies: Mapping[str, "Policy"],
-    parts: Sequence[Scored],
+    parts: Iterable[Scored],
+    how: Scoring,
     *,
-    seed: int = 0,
-    n_bootstrap: int = 1_000,
     critics: Mapping[str, Critics] | None = None,
 ) -> EvaluationResult:
-    """Returns what `evaluate` does of rows that were scored in parts, given in the order of `parts_of`."""
-    whole = together(parts)
-    rows, acted = whole.rows, whole.acted
-    segments = Segments.of(rows)
-    standing = standings({name: of.gaucs for name, of in acted.items()}, rows, segments, n_bootstrap, seed)
+    """Returns what `evaluate` does of rows that were scored in parts, given in their order; few are held at once."""
+    whole = _whole(parts)
+    standing = standings(whole)
     pairs = [(run_id, base, group) for run_id, base in permutations(policies, 2) for group in GROUPS]
     return EvaluationResult(
-        split=rows.split,
-        n_requests=len(rows.request_id),
+        split=whole.split,
+        n_requests=whole.n_requests,
         n_impressions=whole.n_impressions,
-        n_users=len(np.unique(rows.user)),
-        n_bootstrap=n_bootstrap,
-        seed=seed,
-        baseline_actions="zero" if rows.baseline_actions is None else "logged",
-        segments=segments.told_apart,
+        n_users=whole.n_users,
+        n_bootstrap=how.n_bootstrap,
+        seed=how.seed,
+        baseline_actions="logged" if "baseline_actions" in whole.logged else "zero",
+        segments=whole.segments,
         policies=tuple(
             PolicyEvaluation(
                 run_id=run_id,
-                split=rows.split,
-                **_scored(run_id, standing, segments),
-                differs=acted[run_id].differs,
-                **_acted(policy, acted[run_id], rows, segments, (critics or {}).get(run_id)),
+                split=whole.split,
+                **_scored(run_id, standing, whole.segments),
+                differs=whole.acted[run_id].differs,
+                **_acted(policy, whole.acted[run_id], whole.segments, (critics or {}).get(run_id)),
             )
             for run_id, policy in policies.items()
         ),
         differences=tuple(_differences(pairs, standing)),
-        segment_differences=tuple(_segment_differences(pairs, standing, segments)),
+        segment_differences=tuple(_segment_differences(pairs, standing, whole.segments)),
     )
+
+
+def _whole(parts: Iterable[Scored]) -> Scored:
+    left = iter(parts)
+    whole = next(left)
+    while some := list(islice(left, PARTS_AT_ONCE)):
+        whole = together([whole, *some])
+    return whole
 
 
 def _differences(pairs: Sequence[Pair], standing: Standings) -> Iterator[PairedDifference]:
@@ -108,15 +107,15 @@ def _differences(pairs: Sequence[Pair], standing: Standings) -> Iterator[PairedD
 
 
 def _segment_differences(
-    pairs: Sequence[Pair], standing: Standings, segments: Segments
+    pairs: Sequence[Pair], standing: Standings, segments: tuple[str, ...]
 ) -> Iterator[SegmentDifference]:
     for run_id, base, group in pairs:
-        for part, segment in enumerate(segments.told_apart, start=EVERYONE + 1):
+        for part, segment in enumerate(segments, start=EVERYONE + 1):
             found = standing[group].difference(run_id, base, part)
             yield SegmentDifference(segment=segment, run_id=run_id, base=base, group=group, **found)
 
 
-def _scored(run_id: str, standing: Standings, segments: Segments) -> dict[str, Any]:
+def _scored(run_id: str, standing: Standings, segments: tuple[str, ...]) -> dict[str, Any]:
     """Returns the fields of a PolicyEvaluation that say how well it ranks."""
     by_user, by_request = (standing[group].gaucs[run_id][EVERYONE] for group in GROUPS)
     return {
@@ -140,63 +139,36 @@ def _scored(run_id: str, standing: Standings, segments: Segments) -> dict[str, A
                 **standing[group].score(run_id, part),
             )
             for group in GROUPS
-            for part, segment in enumerate(segments.told_apart, start=EVERYONE + 1)
+            for part, segment in enumerate(segments, start=EVERYONE + 1)
             for gauc in [standing[group].gaucs[run_id][part]]
         ),
     }
 
 
 def _acted(
-    policy: "Policy", acted: Acted, rows: EvaluationRows, segments: Segments, critics: Critics | None
+    policy: "Policy", acted: Acted, segments: tuple[str, ...], critics: Critics | None
 ) -> dict[str, Any]:
     """Returns the fields of a PolicyEvaluation that say where its actions lie, one a request or one an impression."""
-    if not acted.same_dimensions:
-        rows = replace(rows, baseline_actions=None, lower=None, upper=None)
-    of_request = np.zeros((len(rows.observations), policy.fusion.n_actions), np.float32)
-    baseline_actions = of_request if rows.baseline_actions is None else rows.baseline_actions
-    bounds = _bounds(policy, baseline_actions, rows)
-    if policy.action_level == "item":
-        baseline_actions = baseline_actions[rows.request]
-        bounds = bounds and (bounds[0][rows.request], bounds[1][rows.request])
-        segments = replace(segments, of_request=segments.of_request[rows.request])
 
-    def of(chosen: slice | np.ndarray) -> Deviation:
-        known = bounds and (bounds[0][chosen], bounds[1][chosen])
-        return deviation(policy.fusion.names, acted.actions[chosen], baseline_actions[chosen], known)
+    def of(tally: Tally, sample: Sample) -> Deviation:
+        columns = sample.columns
+        bounds = (columns["lower"], columns["upper"]) if "lower" in columns else None
+        return told(policy.fusion.names, tally, columns["drift"], bounds)
 
+    everyone, *tallies = acted.tallies
+    sample = acted.deviating
     return {
-        "deviation": of(slice(None)),
+        "deviation": of(everyone, sample.everyone),
         "deviation_by_segment": {
-            name: of(segments.of_request == s) for s, name in enumerate(segments.told_apart)
+            name: of(tally, sample.among(sample.group == s))
+            for s, (name, tally) in enumerate(zip(segments, tallies, strict=True))
         },
-        "disagreement": _disagreement(
-            critics, policy, acted, segments, baseline_actions, *bounds, acted.actions
+        "disagreement": disagreement(
+            critics,
+            **{name: of for name, of in acted.asked.columns.items() if name != "place"},
+            segments=Segments(segments, acted.asked.group, np.empty(0, np.int64)),
+            reward_scale=policy.info.get("reward_scale", 1.0),
         )
-        if critics and bounds
+        if critics and acted.asked
         else None,
     }
-
-
-def _disagreement(
-    critics: Critics, policy: "Policy", acted: Acted, segments: Segments, *context: np.ndarray
-) -> Disagreement:
-    """Returns the disagreement about the policy's actions; `context`: baseline actions, bounds and actions, [n, d]."""
-    asked = acted.asked
-    return disagreement(
-        critics,
-        acted.states,
-        *(of[asked] for of in context),
-        segments=replace(segments, of_request=segments.of_request[asked]),
-        reward_scale=policy.info.get("reward_scale", 1.0),
-    )
-
-
-def _bounds(
-    policy: "Policy", baseline_actions: np.ndarray, rows: EvaluationRows
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Returns lower and upper offsets [r, d]: as logged, else by the policy's own plan, else None."""
-    if rows.lower is not None and rows.upper is not None:
-        return rows.lower, rows.upper
-    if policy.info.get("plan") is None:
-        return None
-    return BoundsPlan.model_validate(policy.info["plan"]).resolve(baseline_actions, rows.segment)

@@ -117,7 +117,7 @@ def shadow(
     new, old = (
         Ranking.of(policy, read.rows, sizes) for policy, read in zip((candidate, live), readings, strict=True)
     )
-    segments = Segments.of(rows)
+    segments = Segments.of(rows, rows.whole.segments)
     by_user = ByUser(rows.user[kept], segments, seed, n_bootstrap)
 
     def per_request(values: NDArray) -> NDArray[Any]:

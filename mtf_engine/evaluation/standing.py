@@ -6,19 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from mtf_engine.evaluation.bootstrap import (
-    bootstrap_by_part,
-    by_key,
     interval,
     probability_above_zero,
     probability_best,
     resolvable_gap,
-    user_sums,
 )
 from mtf_engine.evaluation.result import GROUPS, Group
-from mtf_engine.evaluation.scored import Gaucs
-from mtf_engine.evaluation.segments import Segments
-from mtf_engine.evaluation.weighted_gauc import WeightedGAUC
-from mtf_engine.logs.schema import EvaluationRows
+from mtf_engine.evaluation.scored import Scored
+from mtf_engine.evaluation.weighted_gauc import GaucSums
 
 EVERYONE = 0
 """Part 0 of a standing is everyone; part 1 + s is segment s."""
@@ -31,7 +26,7 @@ class Standing:
     Intervals, probabilities and differences of a part come from the same draws, so they fit together.
     """
 
-    gaucs: Mapping[str, Sequence[WeightedGAUC]]  # by run id, [p]
+    gaucs: Mapping[str, Sequence[GaucSums]]  # by run id, [p]
     draws: np.ndarray  # [p, n_bootstrap, k], policies in the order of `gaucs`
 
     def score(self, run_id: str, part: int = EVERYONE) -> dict[str, float | None]:
@@ -61,32 +56,10 @@ class Standing:
         }
 
 
-def standings(
-    gaucs: Mapping[str, Gaucs],
-    rows: EvaluationRows,
-    segments: Segments,
-    n_bootstrap: int,
-    seed: int,
-) -> dict[Group, Standing]:
-    """Returns the standing of the policies by user and by request, drawn with the same counts of users.
-
-    A user's counts depend on its id and the seed alone, not on who else is there nor in which order.
-    """
-    n_users = len(segments.of_user)
-    user_of: dict[Group, np.ndarray] = {"user": np.arange(n_users), "request": rows.user}
-    sums = [user_sums(gaucs[run_id][group], user_of[group], n_users) for group in GROUPS for run_id in gaucs]
-    numerators, denominators = (np.stack(part) for part in zip(*sums, strict=True))
-    part, n_parts = segments.of_user, max(1, len(segments.names))
-    draws = bootstrap_by_part(numerators, denominators, part, n_parts, n_bootstrap, by_key(rows.keys, seed))
-    by_group = np.split(draws, len(GROUPS), axis=-1)
+def standings(whole: Scored) -> dict[Group, Standing]:
+    """Returns the standing of the policies by user and by request, drawn with the same counts of users."""
+    by_group = np.split(whole.draws.ratios(), len(GROUPS), axis=-1)
     return {
-        group: Standing(
-            {run_id: _parts(gaucs[run_id][group], user_of[group], segments) for run_id in gaucs}, drawn
-        )
+        group: Standing({run_id: acted.gaucs[group] for run_id, acted in whole.acted.items()}, drawn)
         for group, drawn in zip(GROUPS, by_group, strict=True)
     }
-
-
-def _parts(gauc: WeightedGAUC, user_of_group: np.ndarray, segments: Segments) -> list[WeightedGAUC]:
-    segment = segments.of_user[user_of_group[gauc.keys]]
-    return [gauc, *(gauc.among(segment == s) for s in range(len(segments.told_apart)))]

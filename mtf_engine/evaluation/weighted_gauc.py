@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,34 @@ CACHED_ROWS = 65_536
 
 
 @dataclass(frozen=True)
-class WeightedGAUC:
+class GaucSums:
+    """What a weighted GAUC is the quotient of, and how many groups there are: of some groups and of others it adds up.
+
+    `numerator` is the sum of `W_g AUC_g`. Left out are groups of one class.
+    """
+
+    numerator: float
+    users_used: int
+    users_left_out: int
+    weight_used: float
+    weight_left_out: float
+
+    @property
+    def value(self) -> float | None:
+        """The weighted GAUC; None where no group has both classes."""
+        return self.numerator / self.weight_used if self.users_used else None
+
+    @property
+    def sums(self) -> "GaucSums":
+        """The sums alone, without the groups."""
+        return GaucSums(*(getattr(self, of.name) for of in fields(GaucSums)))
+
+    def __add__(self, other: "GaucSums") -> "GaucSums":
+        return GaucSums(*(getattr(self, of.name) + getattr(other, of.name) for of in fields(GaucSums)))
+
+
+@dataclass(frozen=True)
+class WeightedGAUC(GaucSums):
     """The weighted GAUC and the groups it is made of.
 
     `keys`, `aucs` and `weights` have one entry a group; the AUC of a group with one class is NaN. Which
@@ -31,11 +58,6 @@ class WeightedGAUC:
     scored on the same rows are paired entry by entry.
     """
 
-    value: float | None
-    users_used: int
-    users_left_out: int
-    weight_used: float
-    weight_left_out: float
     keys: np.ndarray
     aucs: np.ndarray
     weights: np.ndarray
@@ -44,12 +66,11 @@ class WeightedGAUC:
     def of_groups(cls, keys: np.ndarray, aucs: np.ndarray, weights: np.ndarray) -> "WeightedGAUC":
         """Returns the mean of `aucs` under `weights`, the NaN left out."""
         used = ~np.isnan(aucs)
-        weight = float(weights[used].sum())
         return cls(
-            value=float(weights[used] @ aucs[used]) / weight if used.any() else None,
+            numerator=float(weights[used] @ aucs[used]),
             users_used=int(used.sum()),
             users_left_out=int((~used).sum()),
-            weight_used=weight,
+            weight_used=float(weights[used].sum()),
             weight_left_out=float(weights[~used].sum()),
             keys=keys,
             aucs=aucs,

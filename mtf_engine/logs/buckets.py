@@ -7,6 +7,7 @@ beside the manifest, or where it says: on a server that speaks S3.
 import glob
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -25,7 +26,9 @@ MANIFEST, MODEL = "manifest.json", "prediction_model"
 N_BUCKETS = 64
 BUCKET = "(md5_number_upper(user_id) >> 58)::INT"
 """The bucket of a user, in SQL."""
-S3 = "s3://"
+S3, HERE = "s3://", "parquet"
+PLACE = re.compile(rf"{HERE}|{S3}[a-z0-9][a-z0-9.-]+(/[\w.-]+)*/?", re.ASCII)
+"""Where files may be asked to lie: in the workspace, or on a server; nothing that DuckDB would take for a pattern."""
 REMEDY = "restore it from a copy or delete the dataset"
 
 
@@ -90,8 +93,8 @@ class Folder:
         """Returns the folder at `path`; None where a dataset there is a file."""
         return cls(path) if path.suffix == SUFFIX else None
 
-    def attach(self, con: duckdb.DuckDBPyConnection, buckets: Sequence[int] | None = None) -> None:
-        """Makes the tables, of some `buckets` or of all, views of a database `dataset` of the connection."""
+    def attach(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Makes the tables views of a database `dataset` of the connection."""
         place = self.manifest.place
         if place:
             con.register_filesystem(_for_duckdb(place))
@@ -99,7 +102,7 @@ class Folder:
             self._check_sizes()
         con.execute("ATTACH ':memory:' AS dataset")
         for table in self.manifest.types:
-            con.execute(f"CREATE VIEW dataset.{table} AS {self.rows(table, buckets)}")
+            con.execute(f"CREATE VIEW dataset.{table} AS {self.rows(table)}")
         con.execute(
             "CREATE TABLE dataset.meta AS SELECT ? AS meta, ? AS content_hash",
             [self.manifest.meta, self.manifest.content_hash],
@@ -162,6 +165,32 @@ def filesystem(place: str) -> "FileSystem":
         retry_strategy=AwsStandardS3RetryStrategy(max_attempts=3),
         **settings,
     )
+
+
+def check_place(to: str) -> None:
+    """Refuses what is no place for the files of a dataset."""
+    if not PLACE.fullmatch(to):
+        raise Refusal(
+            f"{to} is no place for the files of a dataset; write {HERE}, or {S3}BUCKET/PREFIX for a server"
+        )
+
+
+def check_writable(place: str) -> None:
+    """Refuses a place on a server where no file can be written, or none removed."""
+    name = f"{without_scheme(place)}/begun"
+    try:
+        files = filesystem(place)
+        with files.open_output_stream(name):
+            pass
+    except OSError as error:
+        raise unreachable(place, error) from None
+    try:
+        files.delete_file(name)
+    except OSError as error:
+        why = str(error).splitlines()[0]
+        raise Refusal(
+            f"{place} takes files and lets none be removed, as a deleted log's are; allow it: {why}"
+        ) from None
 
 
 def without_scheme(place: str) -> str:

@@ -11,7 +11,7 @@ import duckdb
 from mtf_engine.logs.files import PLACE, SLATE, RawTable, alike, literal, quoted, repeats
 from mtf_engine.logs.mapping import WEIGHTS, Mapping, Renames, bad_mapping
 from mtf_engine.logs.schema import Kind
-from mtf_engine.logs.typed import SQL_TYPES, Column, Need, judged, list_sources, type_columns
+from mtf_engine.logs.typed import SQL_TYPES, WHOLE, Column, Need, judged, list_sources, type_columns
 from mtf_engine.logs.units import TIME_UNITS
 from mtf_engine.logs.validation import (
     Check,
@@ -83,6 +83,11 @@ class Columns:
     def names(self) -> set[str]:
         return {column.name for column in self.found}
 
+    def length(self, con: duckdb.DuckDBPyConnection, name: str) -> int:
+        """Returns how many entries most rows of the list column `name`, which is found, have."""
+        (sources,) = (column.sources for column in self.found if column.name == name)
+        return len(sources) if len(sources) > 1 else usual_length(con, self.table, name)
+
     def source(self, name: str) -> str:
         """Returns what the file calls the column `name`, which is found."""
         return next(column.sources[0] for column in self.found if column.name == name)
@@ -99,6 +104,12 @@ class Columns:
         Columns of `absent` (name to kind) that the file lacks are NULL. Rows that repeat another are dropped; where no
         two have the same `keys`, none can, and `has_own_keys` says so.
         """
+        with self.raw.reading():
+            return self._create(con, table, absent or {}, keys)
+
+    def _create(
+        self, con: duckdb.DuckDBPyConnection, table: str, absent: dict[str, Kind], keys: Sequence[str]
+    ) -> list[Defect]:
         self._fill(con)
         self.found = [judged(con, self.raw, column) for column in self.found]
         self.told += [
@@ -110,10 +121,11 @@ class Columns:
         self.left_out.update({"unreadable_file": self.raw.n_rejected} if self.raw.n_rejected else {})
         self.left_out.update(self.raw.left_out)
         typed, checks = type_columns(con, self.raw, self.found, table)
-        for name, kind in (absent or {}).items():
+        for name, kind in absent.items():
             con.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {name} {SQL_TYPES[kind]}")
         defects = self.defects + self._judge(con, typed, checks)
-        self.has_own_keys = bool(keys) and not alike(con, table, keys)
+        place = "position" if "position" in keys else None
+        self.has_own_keys = bool(keys) and not alike(con, table, keys, place)
         self._drop_repeats(con, table)
         self.has_own_keys &= not set(keys) & set(self.mapping.categories)  # which make several texts one
         for column in self.found:
@@ -123,6 +135,8 @@ class Columns:
 
     def _fill(self, con: duckdb.DuckDBPyConnection) -> None:
         """Puts what the mapping says into blank values of the file."""
+        if self.mapping.fill:
+            self.raw = self.raw.as_table(con)
         for column in (c for c in self.found if c.name in self.mapping.fill):
             value = self.mapping.fill[column.name]
             for other in self.found:
@@ -207,8 +221,28 @@ class Columns:
             raise bad_mapping(
                 f"{self.section}: {name} is one {kind} and named as {len(sources)} columns; name one"
             )
+        read_as = {column.kind for column in self.found if column.name == name} | {kind}
+        if read_as >= {"text", "number"}:
+            raise bad_mapping(
+                f"{name} is to be both a text and a number; name a copy of the column for one of them"
+            )
         self.found.append(Column(name, kind, sources, need, **self._units(name)))
         return True
+
+    def add_id(self, name: str) -> bool:
+        """Returns whether the file has the column of ids, which stay whole numbers where the file's type is one.
+
+        They are the same as their texts, and cost less; but what the mapping makes of texts is a text.
+        """
+        source = self.renames.get(name) or name
+        whole = isinstance(source, str) and self.raw.types.get(source) in WHOLE
+        is_text = name in self.mapping.categories or name in self._categorical()
+        return self.add(name, "long" if whole and not is_text else "text", "key")
+
+    def _categorical(self) -> tuple[str, ...]:
+        """Returns the features, of users and for predictions, that are texts."""
+        predict = self.mapping.predict
+        return (*self.mapping.profile.categorical, *(predict.categorical if predict else ()))
 
     def _units(self, name: str) -> dict[str, Any]:
         """Returns the units of a column's values that the mapping states."""
@@ -359,7 +393,7 @@ class Feedback:
     def select(self, con: duckdb.DuckDBPyConnection, columns: Columns) -> str:
         """Returns SQL for the impression columns of a dataset, out of the table `impressions`."""
         known = "predictions" in columns.names
-        length = usual_length(con, "impressions", "predictions") if known else 0
+        length = columns.length(con, "predictions") if known else 0
         parts = (
             whole_or_text(con, "impressions", "item_id")
             if "item_id" in columns.names
@@ -401,10 +435,10 @@ class Feedback:
         if "propensity_score" in columns.names:
             checks.append(probability("propensity_score"))
         if "predictions" in columns.names:
-            length = len(self.predictions) or usual_length(con, "impressions", "predictions")
+            length = len(self.predictions) or columns.length(con, "predictions")
             checks.append(list_length("predictions", length))
             each = each_prediction(con, columns)
-            below = shares(con, [value for _, value in each], "< 0")
+            below = shares(con, [f"{value} < 0" for _, value in each])
             checks += [prediction_above_zero(*p) for p, share in zip(each, below, strict=True) if share > 0.5]
         where, capped = (
             "where a signal of the reward lies",
@@ -426,15 +460,15 @@ def each_prediction(con: duckdb.DuckDBPyConnection, columns: Columns) -> list[tu
     if "predictions" not in columns.names:
         return []
     (sources,) = (c.sources for c in columns.found if c.name == "predictions")
-    length = usual_length(con, "impressions", "predictions")
+    length = columns.length(con, "predictions")
     named = sources if len(sources) == length else sources[:1] * length
     return [(column, f"predictions[{i}]") for i, column in enumerate(named, start=1)]
 
 
-def shares(con: duckdb.DuckDBPyConnection, values: list[str], rule: str) -> tuple[float, ...]:
-    """Returns for each of `values` (SQL) the share of the impressions of which `rule` is true."""
-    measured = ", ".join(f"count(*) FILTER ({value} {rule}) / count(*)" for value in values)
-    return con.execute(f"SELECT {measured or 'NULL'} FROM impressions").fetchall()[0][: len(values)]
+def shares(con: duckdb.DuckDBPyConnection, rules: list[str]) -> tuple[float, ...]:
+    """Returns for each of the `rules` (SQL) the share of the impressions of which it is true."""
+    measured = ", ".join(f"count(*) FILTER ({rule}) / count(*)" for rule in rules)
+    return con.execute(f"SELECT {measured or 'NULL'} FROM impressions").fetchall()[0][: len(rules)]
 
 
 def usual_length(con: duckdb.DuckDBPyConnection, table: str, column: str) -> int:
@@ -443,7 +477,9 @@ def usual_length(con: duckdb.DuckDBPyConnection, table: str, column: str) -> int
 
 
 def whole_or_text(con: duckdb.DuckDBPyConnection, table: str, column: str) -> str:
-    """Returns SQL for ids, which are texts: integers where every one is an integer's own text."""
+    """Returns SQL for ids: integers where every one is an integer, or an integer's own text."""
+    if con.execute(f"DESCRIBE SELECT {column} FROM {table}").fetchall()[0][1] == SQL_TYPES["long"]:
+        return column
     kept = f"bool_and(coalesce(TRY_CAST({column} AS BIGINT)::VARCHAR = {column}, false))"
     whole = con.execute(f"SELECT {kept} FROM {table}").fetchall()[0][0]
     return f"{column}::BIGINT AS {column}" if whole else f"{column} AS {column}"

@@ -1,7 +1,6 @@
 """Datasets: immutable DuckDB files, written once by `write_dataset` and read by `Dataset`."""
 
 import contextlib
-import copy
 import hashlib
 import os
 import shutil
@@ -25,13 +24,15 @@ import pyarrow.compute as pc
 from mtf_engine.disk import appear, fill_atomically, room_for, write_atomically
 from mtf_engine.fusion import PREDICTION_FLOOR
 from mtf_engine.logs import transitions
-from mtf_engine.logs.buckets import N_BUCKETS, Folder, Shard, content_hash
+from mtf_engine.logs.buckets import Folder, Shard, content_hash
 from mtf_engine.logs.schema import (
     ACTION_COLUMNS,
+    LOGGED,
     SCALAR_TYPES,
     Columns,
     DatasetMeta,
     EvaluationRows,
+    EvaluationWhole,
     Ledger,
     Tables,
     UserLog,
@@ -78,7 +79,7 @@ def write_dataset(
 
     `model`, the file of the prediction model that `meta` has the hash of, is kept in it.
 
-    Rows are staged as they come, so memory is bounded by a batch; where they do not come clustered by user, as an
+    Rows are staged as they come, so memory is bounded by a batch; where they do not come sorted by user, as an
     imported log does, they are sorted then. The file appears under its name in one step; a process killed before
     leaves temp files only.
     """
@@ -92,7 +93,8 @@ def write_dataset(
                 con.execute(f"SET temp_directory = '{_quoted(folder / f'.{dataset_id}.tmp.spill')}'")
                 con.execute(f"SET memory_limit = '{STAGE_MB}MB'")
                 _attach(con, "stage", stage)
-                if _staged(con, batches):
+                digest = _staged(con, batches)
+                if digest:
                     name, path = "stage", stage
                 else:
                     name, path = "final", temp
@@ -102,7 +104,8 @@ def write_dataset(
                         con.execute(
                             f"CREATE TABLE final.{table} AS FROM stage.{table} ORDER BY {ORDER[table]}"
                         )
-                digest = _content_hash(con, name)
+                    con.execute("CHECKPOINT final")  # from here on rows are read as they are stored
+                    digest = _content_hash(con, name)
                 con.execute(
                     f"CREATE TABLE {name}.meta AS SELECT ? AS meta, ? AS content_hash",
                     [meta.model_dump_json(), digest],
@@ -124,23 +127,27 @@ def _attach(con: duckdb.DuckDBPyConnection, name: str, path: Path) -> None:
     con.execute(f"ATTACH '{_quoted(path)}' AS {name} (STORAGE_VERSION '{STORAGE_VERSION}')")
 
 
-def _staged(con: duckdb.DuckDBPyConnection, batches: Iterable[Tables]) -> bool:
-    """Writes the rows of `batches` to the database `stage`; returns whether each table came in its order.
+def _staged(con: duckdb.DuckDBPyConnection, batches: Iterable[Tables]) -> str | None:
+    """Writes the rows of `batches` to the database `stage`; returns their hash, None where it is not known.
 
-    They are written in whole groups, since a part of one is written again with what comes behind it; meanwhile the
-    next batch is made.
+    It is not where a table is not in order, or may be read otherwise than it came. Rows are written in whole groups,
+    since a part of one is written again with what comes behind it; meanwhile they are hashed and the next batch is
+    made.
     """
     held: dict[str, list[pa.Table]] = {}
     last: dict[str, pa.Table] = {}
-    in_order = True
-    with ThreadPoolExecutor(1) as writer:
-        written: dict[str, Future[None]] = {}
+    begun = set[str]()
+    in_order, hashes = True, ContentHash()
+    with ThreadPoolExecutor(2) as pool:
+        pending: list[Future[None]] = []
 
         def write(name: str, rows: pa.Table) -> None:
-            first = name not in written
-            for pending in written.values():
-                pending.result()
-            written[name] = writer.submit(_stage, con, name, rows, first)
+            while pending:
+                pending.pop().result()
+            pending.append(pool.submit(_stage, con, name, rows, name not in begun))
+            begun.add(name)
+            if in_order:
+                pending.append(pool.submit(hashes.add_new, name, rows))
 
         for batch in batches:
             for name, columns in ((name, getattr(batch, name)) for name in TABLES):
@@ -153,14 +160,14 @@ def _staged(con: duckdb.DuckDBPyConnection, batches: Iterable[Tables]) -> bool:
                 held.setdefault(name, []).append(rows)
                 n = sum(map(len, held[name])) // GROUP_ROWS * GROUP_ROWS
                 if n:
-                    whole = pa.concat_tables(held[name], promote_options="permissive")
+                    whole = pa.concat_tables(held[name], promote_options="permissive").combine_chunks()
                     write(name, whole.slice(0, n))
                     held[name] = [whole.slice(n)]
         for name, parts in held.items():
-            write(name, pa.concat_tables(parts, promote_options="permissive"))
-        for pending in written.values():
-            pending.result()
-    return in_order
+            write(name, pa.concat_tables(parts, promote_options="permissive").combine_chunks())
+        for one in pending:
+            one.result()
+    return hashes.hexdigest() if in_order and hashes.is_known else None
 
 
 def _are_sorted(parts: list[pa.Table]) -> bool:
@@ -203,18 +210,68 @@ def _tables(con: duckdb.DuckDBPyConnection, database: str) -> list[str]:
     return [t for t in TABLES if (t,) in found]
 
 
-def _content_hash(con: duckdb.DuckDBPyConnection, database: str) -> str:
-    """Returns the SHA-256 of all rows in stored order, however DuckDB and Arrow cut and encode them."""
-    digest = hashlib.sha256()
-    with ThreadPoolExecutor(BOUND_THREADS) as hashing:
-        for table in _tables(con, database):
-            columns: dict[str, Any] = defaultdict(hashlib.sha256)
-            for batch in con.sql(f"SELECT * FROM {database}.{table}").to_arrow_reader(HASH_ROWS):
-                hashes = [columns[name] for name in batch.schema.names]
-                list(hashing.map(lambda found, column: found.update(_bytes(column)), hashes, batch.columns))
+class ContentHash:
+    """The SHA-256 of the rows of tables, which come some at a time in stored order, however they are cut and encoded.
+
+    `is_known` tells whether new rows were hashed as they are read from the file that they were written to.
+    """
+
+    def __init__(self) -> None:
+        self._of: dict[str, dict[str, Any]] = {name: defaultdict(hashlib.sha256) for name in TABLES}
+        self._schemas: dict[str, pa.Schema] = {}
+        self.is_known = True
+
+    def add(self, table: str, rows: pa.RecordBatch, each: Callable[..., Iterable[None]] = map) -> None:
+        """Adds the next rows of a table, a column at a time or as `each` does it."""
+        hashes = [self._of[table][name] for name in rows.schema.names]
+        list(each(lambda found, column: found.update(_bytes(column)), hashes, rows.columns))
+
+    def add_new(self, table: str, rows: pa.Table) -> None:
+        """Adds the next rows of a table before they are read from a file."""
+        schema = self._schemas.setdefault(table, rows.schema)
+        self.is_known = self.is_known and rows.schema.equals(schema)
+        for batch in rows.to_batches():
+            self.is_known = self.is_known and all(map(_is_read_so, batch.columns))
+            if self.is_known:
+                self.add(table, batch)
+
+    def hexdigest(self) -> str:
+        """Returns the hash of all rows so far."""
+        digest = hashlib.sha256()
+        for table, columns in self._of.items():
             for name in sorted(columns):
                 digest.update(f"{table}.{name}:{columns[name].hexdigest()}".encode())
-    return digest.hexdigest()
+        return digest.hexdigest()
+
+
+def _is_read_so(column: pa.Array) -> bool:
+    """Returns whether a column is read from a file with the bytes that it has here.
+
+    DuckDB may store one of what it takes for equal, which are 0 and -0, and any two that are no numbers.
+    """
+    kind = column.type
+    if pa.types.is_fixed_size_list(kind) and not column.null_count:
+        column, kind = column.flatten(), kind.value_type
+    if not pa.types.is_floating(kind):
+        is_number = pa.types.is_integer(kind) or kind in (pa.bool_(), pa.timestamp("us"))
+        return bool(pa.types.is_string(kind) or (is_number and not column.null_count))
+    values = column.to_numpy(zero_copy_only=False)
+    if values.dtype not in (np.float32, np.float64):
+        return False
+    whole = np.int32 if values.dtype == np.float32 else np.int64
+    bits = values.view(whole)
+    strange = np.isnan(values) & (bits != np.array(np.nan, values.dtype).view(whole))
+    return not (strange | (bits == np.iinfo(whole).min)).any()
+
+
+def _content_hash(con: duckdb.DuckDBPyConnection, database: str) -> str:
+    """Returns the hash of all rows in stored order."""
+    hashes = ContentHash()
+    with ThreadPoolExecutor(BOUND_THREADS) as hashing:
+        for table in _tables(con, database):
+            for batch in con.sql(f"SELECT * FROM {database}.{table}").to_arrow_reader(HASH_ROWS):
+                hashes.add(table, batch, hashing.map)
+    return hashes.hexdigest()
 
 
 def _bytes(column: pa.Array) -> np.ndarray | pa.Buffer:
@@ -274,7 +331,6 @@ class Dataset:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._folder = Folder.at(path)
-        self._buckets: range | None = None
 
     @classmethod
     def open(cls, path: Path, ledger: Ledger | None = None) -> Self:
@@ -300,7 +356,7 @@ class Dataset:
                 con.execute(f"SET temp_directory = '{_quoted(spill)}'")
             try:
                 if self._folder:
-                    self._folder.attach(con, self._buckets)
+                    self._folder.attach(con)
                 else:
                     con.execute(f"ATTACH '{_quoted(self.path)}' AS dataset (READ_ONLY)")
             except (duckdb.Error, OSError) as error:
@@ -455,14 +511,6 @@ class Dataset:
         with self._connect(spill) as con:
             yield from con.sql(sql, params=list(params)).to_arrow_reader(BOUND_ROWS)
 
-    def _of(self, share: UserShare) -> Self:
-        """Returns the dataset, of which no more is read than holds the users of a share."""
-        if not self._folder or share.of > N_BUCKETS:
-            return self
-        some = copy.copy(self)
-        some._buckets = range(share.first * N_BUCKETS // share.of, share.stop * N_BUCKETS // share.of)
-        return some
-
     @cached_property
     def splits(self) -> tuple[str, ...]:
         return tuple(
@@ -534,9 +582,10 @@ class Dataset:
 
     def _write_transitions(self, split: str, folder: Path) -> None:
         rows = f"SELECT {', '.join(transitions.READ)} {OF_SPLIT}"
-        layout = transitions.Layout.of(self._streamed(rows, split, folder))
-        ordered = self._streamed(f"{rows} ORDER BY session_id, step", split, folder)
-        transitions.write(folder, layout, ordered)
+        numbered = f"SELECT session_id, step, row_number() OVER () - 1 AS place {OF_SPLIT}"
+        places = self._streamed(f"SELECT place FROM ({numbered}) ORDER BY session_id, step", split, folder)
+        order = (part["place"] for part in places)  # to sort numbers is cheaper than to sort rows
+        transitions.write(folder, partial(self._streamed, rows, split, folder), order)
 
     def _write_item_transitions(self, split: str, folder: Path) -> None:
         rows = BY_ITEM.format(
@@ -545,9 +594,8 @@ class Dataset:
             ),
             impressions=", ".join(f"i.{name}" for name in ("reward", *self._item_columns)),
         )
-        layout = transitions.Layout.of(map(self._states, self._streamed(rows, split, folder)))
-        ordered = self._streamed(f"{rows} ORDER BY session_id, r.step", split, folder)
-        transitions.write(folder, layout, map(self._states, ordered), self._typical(split))
+        ordered = partial(self._streamed, f"{rows} ORDER BY session_id, r.step", split, folder)
+        transitions.write(folder, lambda: map(self._states, ordered()), typical=self._typical(split))
 
     def _typical(self, split: str) -> tuple[float, ...]:
         """Returns the geometric mean of each prediction over the impressions of `split`."""
@@ -579,7 +627,10 @@ class Dataset:
         """Yields the rows of a query of `split` part by part; what does not fit into memory goes to `folder`."""
         with self._connect(folder / "spill") as con:
             for batch in con.sql(sql, params=[split]).to_arrow_reader(BOUND_ROWS):
-                yield columns(pa.Table.from_batches([batch]))
+                yield {
+                    name: _numpy(column, writable=False)
+                    for name, column in zip(batch.schema.names, batch.columns, strict=True)
+                }
 
     def _watch_rewards(self, split: str) -> Callable[[], np.ndarray] | None:
         """Returns what reads what watch time is of the rewards of `split`, float32 [n], in the order of transitions.
@@ -636,22 +687,18 @@ class Dataset:
                 f"SELECT user_id FROM requests WHERE {where} GROUP BY user_id ORDER BY md5(user_id) LIMIT ?"
             )
             where, params = f"{where} AND user_id IN ({users})", [split, split, n_users]
-        elif share is not None and share.of > 1:
-            users = f"SELECT DISTINCT user_id FROM requests WHERE {where}"
-            where = f"{where} AND user_id IN (SELECT user_id FROM ({users}) WHERE {share.sql})"
-            params = [split, split]
-        source = self if share is None else self._of(share)
-        read = source.arrays if n_users is None else self._sought
-        requests = read(
+        share = share or UserShare()
+        where, params = f"{where} AND {share.sql}", [*params, *share.ids]
+        requests = self._sought(
             f"SELECT request_id, user_id, segment, observation, {', '.join(ACTION_COLUMNS)} "
             f"FROM requests WHERE {where} ORDER BY user_id, request_id",
             params,
         )
-        impressions = read(
+        impressions = self._sought(
             f"SELECT i.request_id, {', '.join(f'i.{name}' for name in self._item_columns)}, i.reward, i.label "
             f"FROM impressions i SEMI JOIN (SELECT request_id FROM requests WHERE {where}) r USING (request_id) "
-            "ORDER BY i.user_id, i.request_id, i.position",
-            params,
+            f"WHERE {share.sql} ORDER BY i.user_id, i.request_id, i.position",
+            [*params, *share.ids],
         )
         codes, users_there = pd.factorize(requests["user_id"])
         by_id = np.argsort(requests["request_id"], kind="stable")
@@ -686,6 +733,44 @@ class Dataset:
         }
         return split, whom.get(split, "split = ?")
 
+    def evaluation_whole(self, split: str | None = None) -> EvaluationWhole:
+        """Returns what is to be known of all of `evaluation_rows`, without reading them at once."""
+        named, where = self._whom(split)
+        logged = dict(zip(LOGGED, ("baseline_action", "lower", "upper"), strict=True))
+        counted = ", ".join(
+            f"count(*) FILTER (NOT isnan(list_min({column}::FLOAT[]))) AS {name}"
+            for name, column in logged.items()
+        )
+        found = self._sought(
+            f"SELECT segment, {counted} FROM requests WHERE {where} GROUP BY segment "
+            "ORDER BY count(*) DESC, segment",
+            [named],
+        )
+        return EvaluationWhole(
+            n_impressions=self.evaluation_size(split),
+            segments=tuple(map(str, found["segment"])),
+            logged=tuple(name for name in LOGGED if found[name].any()),
+        )
+
+    def evaluation_shares(
+        self, n_shares: int, n_parts: int, n_impressions: int, split: str | None = None
+    ) -> list[UserShare]:
+        """Returns shares of `evaluation_rows`, about `n_shares`, that cut none of its parts; they have all users."""
+        split, where = self._whom(split)
+        requests = f"FROM requests WHERE {where}"
+        with TemporaryDirectory() as spill, self._connect(Path(spill)) as con:
+            found = con.sql(
+                "SELECT min(user_id) AS first, min(before) AS before FROM ("
+                "SELECT user_id, (sum(n) OVER (ORDER BY user_id) - n)::BIGINT AS before FROM ("
+                f"SELECT user_id, count(*) - 1 AS n FROM (SELECT DISTINCT user_id {requests} UNION ALL "
+                f"SELECT user_id FROM impressions SEMI JOIN (SELECT request_id {requests}) USING (request_id)) "
+                "GROUP BY user_id)) GROUP BY before * ? // ? * ? // ? ORDER BY first",
+                params=[split, split, n_parts, max(n_impressions, 1), n_shares, n_parts],
+            ).fetchall()
+        ends = [*(first for first, _ in found[1:]), None]
+        shares = [UserShare(first, stop, before) for (first, before), stop in zip(found, ends, strict=True)]
+        return [shares[0]._replace(first=None), *shares[1:]] if shares else [UserShare()]
+
     def evaluation_size(self, split: str | None = None) -> int:
         """Returns how many impressions `evaluation_rows` has."""
         split, where = self._whom(split)
@@ -693,7 +778,7 @@ class Dataset:
             return self.n_impressions
         requests = f"SELECT request_id FROM requests WHERE {where}"
         counted = f"SELECT count(*) AS n FROM impressions SEMI JOIN ({requests}) USING (request_id)"
-        return int(self.query(counted, [split])["n"][0])
+        return int(self._sought(counted, [split])["n"][0])
 
     def _sought(self, sql: str, params: Sequence[Any]) -> dict[str, np.ndarray]:
         """Returns what `arrays` does, without memory for all that is looked through."""
@@ -755,9 +840,7 @@ def columns(table: pa.Table) -> dict[str, np.ndarray]:
     return {name: _numpy(table[name].combine_chunks()) for name in table.column_names}
 
 
-def _numpy(column: pa.Array) -> np.ndarray:
-    if pa.types.is_fixed_size_list(column.type):
-        return (
-            column.flatten().to_numpy(zero_copy_only=False, writable=True).reshape(-1, column.type.list_size)
-        )
-    return column.to_numpy(zero_copy_only=False, writable=True)
+def _numpy(column: pa.Array, writable: bool = True) -> np.ndarray:
+    width = column.type.list_size if pa.types.is_fixed_size_list(column.type) else 0
+    values = (column.flatten() if width else column).to_numpy(zero_copy_only=False, writable=writable)
+    return values.reshape(-1, width) if width else values

@@ -4,8 +4,10 @@ import csv
 import glob
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path, PurePath
 
 import duckdb
@@ -14,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from mtf_engine.disk import is_full
 from mtf_engine.logs.endings import READ, Ending, Kind, decompressed, ending_of, parts_of
 from mtf_engine.logs.validation import BadRows, DefectCode
-from mtf_engine.spec import Defect
+from mtf_engine.spec import Defect, Refusal
 
 DELIMITERS = ("\t", ",", ";", "::")
 """What may part the values of a line."""
@@ -37,7 +40,13 @@ FILE_OF_ROW = "the file of this row"
 PART = f'"{FILE_OF_ROW}"'
 """A column of a table while it is loaded."""
 ROW = "rowid"
-"""What DuckDB calls the number of a row, unless the table has a column of that name."""
+"""What DuckDB calls the number of a row, unless the table has a column of that name; a view of a file has one."""
+ROW_OF_FILE = "file_row_number"
+"""What DuckDB calls the number of a row in its Parquet file."""
+MOST_IN_VIEW = 32
+"""Files whose rows are read where they lie: to number those of more costs more than to copy them."""
+OF_FILES = duckdb.IOException, duckdb.InvalidInputException, UnicodeDecodeError
+"""What is raised where a file is not what it seemed to be; of some damage it is a bare duckdb.Error."""
 SLATE, PLACE = "the row of the file", "the place in the list"
 """Columns of a table of slates taken apart: which row of the file a row is of, and where in its list, from 0."""
 
@@ -47,7 +56,8 @@ class RawTable:
     """A file in DuckDB before its columns are typed: the table's name, the file's, and its column types.
 
     Of a folder of parts, `parts` tells each file's name and how many rows come before it. `rejected` are the
-    lines of CSV that are no rows and were left out, as `bad_rows` wants it: each with its file, by number.
+    lines of CSV that are no rows and were left out, as `bad_rows` wants it: each with its file, by number. Of Parquet
+    it is a view: each query reads `paths`, its files, and of them what it asks for.
     """
 
     table: str
@@ -63,6 +73,32 @@ class RawTable:
     left_out: Mapping[str, int] = field(default_factory=dict)
     n_repeats: int = 0
     unread: tuple[str, ...] = ()
+    paths: tuple[Path, ...] = ()
+
+    def drop(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Forgets what was read of the file."""
+        con.execute(f"DROP {'VIEW' if self.paths else 'TABLE'} {self.table}")
+
+    def as_table(self, con: duckdb.DuckDBPyConnection) -> "RawTable":
+        """Returns the file as a table that can be changed."""
+        if not self.paths:
+            return self
+        table = f"{self.table}_held"
+        columns = ", ".join(map(quoted, self.types))
+        con.execute(f"CREATE TABLE {table} AS SELECT {columns} FROM {self.table}")
+        self.drop(con)
+        return replace(self, table=table, paths=())
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Raises a Refusal where a query cannot read the file, if it is one that each query reads."""
+        try:
+            yield
+        except (duckdb.Error, UnicodeDecodeError) as error:
+            is_of_files = isinstance(error, OF_FILES) or type(error) is duckdb.Error
+            if not self.paths or is_full(error) or not is_of_files:
+                raise
+            raise Refusal.of([_unreadable(self.file, error, self.paths)]) from None
 
     @property
     def n_rejected(self) -> int:
@@ -142,39 +178,45 @@ def load(
         else:
             defects = {"parquet": _load_parquet, "json": _load_json}[kind](con, parts, table)
     except (duckdb.Error, UnicodeDecodeError) as error:
-        return [
-            _whole_file(
-                "unreadable_file", path, f"cannot be read: {_reason(error, parts)}", "write the file again"
-            )
-        ]
+        return [_unreadable(path.name, error, parts)]
     droppable = bad_rows == "drop" and all(defect.row for defect in defects)
     rejected = _single_lines(con, table, header_lines(columns)) if defects and droppable else ()
     if defects and not rejected:
         return defects
-    return _as_table(con, path, table, kind, bad_rows, rejected)
+    raw = RawTable(table, path.name, {}, kind, 0, (), bad_rows, rejected)
+    is_view = con.execute("SELECT count(*) FROM duckdb_views() WHERE view_name = ?", [table]).fetchall()
+    return _described(con, path, replace(raw, paths=tuple(parts) if is_view[0][0] else ()))
 
 
-def _as_table(
-    con: duckdb.DuckDBPyConnection,
-    path: Path,
-    table: str,
-    kind: Kind,
-    bad_rows: BadRows,
-    rejected: tuple[tuple[str, int], ...],
-) -> RawTable | list[Defect]:
-    """Returns what `table` holds, which is loaded, without the column of files; or why it is no log's."""
-    types: dict[str, str] = {name: of for name, of, *_ in con.execute(f"DESCRIBE {table}").fetchall()}
-    if taken := [name for name in types if name.lower() == ROW]:
-        problem = "is what an import calls the numbers of rows"
-        return [_whole_file("doubled_column", path, problem, "rename the column", taken[0])]
+def _described(con: duckdb.DuckDBPyConnection, path: Path, raw: RawTable) -> RawTable | list[Defect]:
+    """Returns `raw`, which is loaded, with its columns but that of files, its rows and parts; or why it is no log's."""
+    types: dict[str, str] = {name: of for name, of, *_ in con.execute(f"DESCRIBE {raw.table}").fetchall()}
     del types[FILE_OF_ROW]
-    firsts = con.execute(f"SELECT {PART}, min({ROW}) FROM {table} GROUP BY {PART} ORDER BY 2").fetchall()
-    con.execute(f"ALTER TABLE {table} DROP COLUMN {PART}")
-    if not firsts:
+    if raw.paths:
+        del types[ROW]
+    elif taken := _taken(path, types):
+        return taken
+    sql = f"SELECT {PART}, min({ROW}), count(*) FROM {raw.table} GROUP BY {PART} ORDER BY 2"
+    found = con.execute(sql).fetchall()
+    if not raw.paths:
+        con.execute(f"ALTER TABLE {raw.table} DROP COLUMN {PART}")
+    if not found:
         return [_whole_file("empty_file", path, "holds no rows", "export the log again")]
-    n_rows = con.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0]
-    parts = ((str(Path(part).relative_to(path)), first) for part, first in firsts) if path.is_dir() else ()
-    return RawTable(table, path.name, types, kind, n_rows, tuple(parts), bad_rows, rejected)
+    parts = ((str(Path(part).relative_to(path)), first) for part, first, _ in found) if path.is_dir() else ()
+    return replace(raw, types=types, n_rows=sum(n for *_, n in found), parts=tuple(parts))
+
+
+def _taken(path: Path, names: Iterable[str]) -> list[Defect]:
+    """Returns a defect where a column is called as DuckDB calls the numbers of a table's rows."""
+    taken = [name for name in names if name.lower() == ROW]
+    problem = "is what an import calls the numbers of rows"
+    return [_whole_file("doubled_column", path, problem, "rename the column", name) for name in taken[:1]]
+
+
+def _unreadable(file: str, error: Exception, parts: Sequence[Path]) -> Defect:
+    """Returns that a file, or folder of `parts`, cannot be read, and why."""
+    what = f"cannot be read: {_reason(error, parts)}"
+    return Defect(code="unreadable_file", file=file, message=what, remedy="write the file again")
 
 
 def _reason(error: Exception, parts: Sequence[Path]) -> str:
@@ -265,24 +307,37 @@ def _options(parts: Sequence[Path]) -> str:
 
 
 def _load_parquet(con: duckdb.DuckDBPyConnection, parts: Sequence[Path], table: str) -> list[Defect]:
+    """Creates the view `table` of the files, whose rows are numbered on from one to the next.
+
+    It is a table where they are many, or have a column that is called as DuckDB calls the numbers of a file's rows.
+    """
     try:
-        names = [pq.read_schema(part).names for part in parts]
+        files = [(pq.read_schema(part).names, pq.read_metadata(part).num_rows) for part in parts]
     except (pa.ArrowException, OSError) as error:
-        reason = f"cannot be read: {_reason(error, parts)}"
-        return [_whole_file("unreadable_file", parts[0], reason, "write the file again")]
+        return [_unreadable(parts[0].name, error, parts)]
+    names = [columns for columns, _ in files]
     if defects := _doubled(parts[0], names[0]) or _other_columns(parts, names):
         return defects
-    _create(con, table, f"read_parquet(?, union_by_name = true, {_options(parts)})", parts)
+    paths = ", ".join(map(literal, _escaped(parts)))
+    plain = f"read_parquet([{paths}], union_by_name = true, {_options(parts)})"
+    columns = {name.lower() for name, *_ in con.execute(f"DESCRIBE SELECT * FROM {plain}").fetchall()}
+    if len(parts) > MOST_IN_VIEW or columns & {ROW, ROW_OF_FILE}:
+        con.execute(f"CREATE TABLE {table} AS SELECT {_all(con, plain)} FROM {plain}")
+        return []
+    reader = f"read_parquet([{paths}], union_by_name = true, {ROW_OF_FILE} = true, {_options(parts)})"
+    starts = accumulate((n for _, n in files), initial=0)
+    before = " ".join(f"WHEN {literal(str(part))} THEN {n}" for part, n in zip(parts, starts, strict=False))
+    number = f"{ROW_OF_FILE} + CASE {PART} {before} END AS {ROW}"
+    con.execute(f"CREATE VIEW {table} AS SELECT {_all(con, reader, ROW_OF_FILE)}, {number} FROM {reader}")
     return []
 
 
-def _create(con: duckdb.DuckDBPyConnection, table: str, reader: str, parts: Sequence[Path]) -> None:
-    """Creates `table` of what `reader` reads; an empty text is blank, as it is in CSV."""
-    described = con.execute(f"DESCRIBE SELECT * FROM {reader}", [_escaped(parts)]).fetchall()
+def _all(con: duckdb.DuckDBPyConnection, reader: str, but: str = "") -> str:
+    """Returns SQL for all columns of a `reader` but one; an empty text is blank, as it is in CSV."""
+    described = con.execute(f"DESCRIBE SELECT * FROM {reader}").fetchall()
     texts = [quoted(name) for name, kind, *_ in described if kind == "VARCHAR" and name != FILE_OF_ROW]
     blanks = ", ".join(f"nullif({text}, '') AS {text}" for text in texts)
-    blank = f" REPLACE ({blanks})" if texts else ""
-    con.execute(f"CREATE TABLE {table} AS SELECT *{blank} FROM {reader}", [_escaped(parts)])
+    return f"*{f' EXCLUDE ({but})' if but else ''}{f' REPLACE ({blanks})' if texts else ''}"
 
 
 def _doubled(path: Path, names: Sequence[str]) -> list[Defect]:
@@ -304,8 +359,10 @@ def _other_columns(parts: Sequence[Path], names: Sequence[list[str]]) -> list[De
 
 
 def _load_json(con: duckdb.DuckDBPyConnection, parts: Sequence[Path], table: str) -> list[Defect]:
+    paths = ", ".join(map(literal, _escaped(parts)))
     options = f"format = 'newline_delimited', records = true, sample_size = -1, union_by_name = true, {_options(parts)}"
-    _create(con, table, f"read_json(?, {options})", parts)
+    reader = f"read_json([{paths}], {options})"
+    con.execute(f"CREATE TABLE {table} AS SELECT {_all(con, reader)} FROM {reader}")
     return []
 
 
@@ -421,10 +478,15 @@ def _escape(line_end: str) -> str:
     return {"\r\n": r"'\r\n'", "\r": r"'\r'", "\n": r"'\n'"}[line_end]
 
 
-def alike(con: duckdb.DuckDBPyConnection, table: str, columns: Iterable[str]) -> bool:
-    """Returns whether two rows of a table may be equal in all `columns`: whether their hash is the same."""
-    hashed = f"SELECT hash({', '.join(map(quoted, columns))}) AS h FROM {table}"
-    several = f"SELECT h FROM ({hashed}) GROUP BY h HAVING count(*) > 1 LIMIT 1"
+def alike(con: duckdb.DuckDBPyConnection, table: str, columns: Sequence[str], place: str | None) -> bool:
+    """Returns whether two rows of a table may be equal in all `columns`: whether their hash is the same.
+
+    Of whole numbers in the column `place`, one of these, 32 share a hash and have a bit each.
+    """
+    hashed = [quoted(c) if c != place else f"{quoted(c)} >> 5" for c in columns]
+    bit = f"1 << ({quoted(place)} & 31)" if place else "1"
+    rows = f"SELECT hash({', '.join(hashed)}) AS h, {bit} AS bit FROM {table}"
+    several = f"SELECT h FROM ({rows}) GROUP BY h HAVING bit_count(bit_or(bit)) < count(*) LIMIT 1"
     return bool(con.execute(several).fetchall())
 
 
@@ -436,8 +498,8 @@ def repeats(table: str, columns: Iterable[str]) -> str:
     everything = ", ".join(map(quoted, columns))
     alike = f"SELECT hash({everything}) AS h FROM {table} GROUP BY h HAVING count(*) > 1"
     return (
-        f"SELECT rowid + 1 FROM {table} WHERE hash({everything}) IN ({alike}) "
-        f"QUALIFY row_number() OVER (PARTITION BY {everything} ORDER BY rowid) > 1"
+        f"SELECT {ROW} + 1 FROM {table} WHERE hash({everything}) IN ({alike}) "
+        f"QUALIFY row_number() OVER (PARTITION BY {everything} ORDER BY {ROW}) > 1"
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mtf_engine.logs.columns import Columns, Feedback, left_out, refuse_unread, usual_length
+from mtf_engine.logs.columns import Columns, Feedback, left_out, refuse_unread
 from mtf_engine.logs.files import SLATE, RawTable, connect
 from mtf_engine.logs.like import Encoded, Like, encode, fused
 from mtf_engine.logs.mapping import Mapping
@@ -39,6 +39,7 @@ from mtf_engine.logs.suspicions import suspicions
 from mtf_engine.logs.validation import BadRows, duplicate, known_split
 from mtf_engine.spec import FusionSpec, Refusal
 
+IDS = ("request_id", "session_id", "item_id")
 OPTIONAL = ("split", "segment")
 
 
@@ -73,7 +74,7 @@ def read_impressions(
             split_of, whole.impressions["predictions"] = (lambda _: predicted.split), predicted.values
             feedback = replace(feedback, predictions=predicted.heads)
             warnings += predicted.warnings
-        length = len(predicted.heads) if predicted else usual_length(con, "impressions", "predictions")
+        length = len(predicted.heads) if predicted else columns.length(con, "predictions")
         fuse = partial(fused, like, mapping, feedback, n_actions=None)
         fusion, _, told = fuse(np.empty((0, length), np.float32))
         warnings += told
@@ -162,8 +163,8 @@ def _checked(
         columns.renames.setdefault("request_id", SLATE)
     columns.require("user_id", "text", "key")
     columns.require("timestamp", "time", "key")
-    for name in ("request_id", "session_id", "item_id"):
-        columns.add(name, "text", "key")
+    for name in IDS:
+        columns.add_id(name)
     columns.add("position", "integer", "key")
     columns.add("reward", "real")
     for name in OPTIONAL:
@@ -175,7 +176,7 @@ def _checked(
     keys = [name for name in ("user_id", "session_id", "request_id", "position") if name in has]
     keys = keys if {"user_id", "request_id", "position"} <= has else []
     defects = columns.create(con, "impressions", keys=keys)
-    con.execute(f"DROP TABLE {raw.table}")
+    columns.raw.drop(con)
     defects += columns.check(
         con, "impressions", [*feedback.checks(con, columns), *([known_split()] if "split" in has else [])]
     )

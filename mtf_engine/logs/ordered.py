@@ -91,12 +91,13 @@ class Ordered:
     def of(cls, con: duckdb.DuckDBPyConnection, columns: Columns, feedback: Feedback) -> Self:
         """Returns the log in the table `impressions`, with its requests numbered by user and time."""
         keys = ", ".join(_keys(columns))
+        order = ", ".join(["user_id", "request_time", *(f"{key}::VARCHAR" for key in _ids(columns))])
         place = "row"
         if "position" in columns.names:
             place = "position" if columns.has_own_keys else "struct_pack(position, row)"
         times = f"arg_min(timestamp, {place}) AS first_time, arg_max(timestamp, {place}) AS last_time"
         con.execute(
-            f"CREATE TABLE asked AS SELECT *, row_number() OVER (ORDER BY user_id, request_time, {keys}) - 1 AS number "
+            f"CREATE TABLE asked AS SELECT *, row_number() OVER (ORDER BY {order}) - 1 AS number "
             f"FROM (SELECT {keys}, min(timestamp) AS request_time, arg_min(row, {place}) AS opening, {times} "
             "FROM impressions GROUP BY ALL)"
         )
@@ -128,7 +129,12 @@ class Ordered:
     def parts(self, n: int, also: tuple[str, ...] = ()) -> Iterator[Part]:
         """Yields the log in parts of about `n` requests; the columns `also` are read beside those of a dataset."""
         keys = ", ".join(_keys(self.columns))
-        kept = [quoted(name) for name in also if name in self.columns.names]
+        texts = {c.name for c in self.columns.found if c.kind == "long"}
+        kept = [
+            f"{quoted(name)}::VARCHAR AS {quoted(name)}" if name in texts else quoted(name)
+            for name in also
+            if name in self.columns.names
+        ]
         number = quoted(NUMBER)
         read = ", ".join([number, *kept, self.feedback.select(self.con, self.columns)])
         place = "position, row" if "position" in self.columns.names else "row"
@@ -178,15 +184,22 @@ def values(column: NDArray | pa.Array) -> NDArray:
     return texts[pc.fill_null(coded.indices, -1).to_numpy(zero_copy_only=False)]
 
 
-def _codes(column: pa.Array) -> NDArray[np.int64]:
-    """Returns a number for each text of a column in which none is missing, the first one 0."""
+def _codes(column: NDArray | pa.Array) -> NDArray[np.int64]:
+    """Returns a number for each text or number of a column in which none is missing, the first one 0."""
+    if not isinstance(column, pa.Array):
+        return pd.factorize(column)[0]
     return column.dictionary_encode().indices.to_numpy().astype(np.int64)
 
 
 def _keys(columns: Columns) -> list[str]:
     """Returns the columns that tell one request from another."""
-    key = "request_id" if "request_id" in columns.names else "timestamp"
-    return ["user_id", *(["session_id"] if "session_id" in columns.names else []), key]
+    ids = _ids(columns)
+    return ["user_id", *ids, *(["timestamp"] if "request_id" not in ids else [])]
+
+
+def _ids(columns: Columns) -> list[str]:
+    """Returns the columns of ids that tell one request of a user from another; they are sorted as texts."""
+    return [name for name in ("session_id", "request_id") if name in columns.names]
 
 
 def _taker(reader: pa.RecordBatchReader) -> Callable[[int], pa.Table]:

@@ -236,17 +236,43 @@ def user_keys(users: Iterable[str]) -> np.ndarray:
 
 
 class UserShare(NamedTuple):
-    """The users whose key lies in the parts first..stop of `of` equal ones, a power of two."""
+    """The users from `first` on and before `stop`, in the order of their ids; None: from the first, to the last.
 
-    first: int
-    stop: int
-    of: int
+    `before` is how many impressions the users before them have.
+    """
+
+    first: str | None = None
+    stop: str | None = None
+    before: int = 0
 
     @property
     def sql(self) -> str:
-        """The condition of `user_id` that a user is of the share."""
-        bits = 64 - (self.of - 1).bit_length()
-        return f"md5_number_upper(user_id) >> {bits} BETWEEN {self.first} AND {self.stop - 1}"
+        """The condition that a user is of the share; its parameters are `ids`."""
+        ends = [
+            f"user_id {sign} ?" for sign, end in ((">=", self.first), ("<", self.stop)) if end is not None
+        ]
+        return " AND ".join(ends) or "true"
+
+    @property
+    def ids(self) -> list[str]:
+        return [end for end in (self.first, self.stop) if end is not None]
+
+
+LOGGED = ("baseline_actions", "lower", "upper")
+"""The columns of evaluation rows that a log without actions has not."""
+
+
+@dataclass(frozen=True)
+class EvaluationWhole:
+    """What is to be known of all rows of an evaluation where they are read share by share.
+
+    `segments` are those of its requests, the largest first, and of one size by name; `logged` are the columns of
+    LOGGED that any request has.
+    """
+
+    n_impressions: int
+    segments: tuple[str, ...]
+    logged: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -276,6 +302,24 @@ class EvaluationRows:
     item_features: np.ndarray | None = None
     item_names: tuple[str, ...] = ()
     user_keys: np.ndarray | None = None
+
+    @property
+    def whole(self) -> "EvaluationWhole":
+        """What is to be known of these rows, where they are all there are."""
+        segments, sizes = np.unique(self.segment.astype(str), return_counts=True)
+        return EvaluationWhole(
+            n_impressions=len(self.request),
+            segments=tuple(segments[np.argsort(-sizes, kind="stable")].tolist()),
+            logged=tuple(name for name in LOGGED if getattr(self, name) is not None),
+        )
+
+    def with_logged(self, names: tuple[str, ...]) -> "EvaluationRows":
+        """Returns the rows with the columns `names` of LOGGED; NaN where these rows alone have no actions."""
+        shape = len(self.request_id), self.fusion.n_actions
+        lacking: dict[str, Any] = {
+            name: np.full(shape, np.nan, np.float32) for name in names if getattr(self, name) is None
+        }
+        return replace(self, **lacking)
 
     @cached_property
     def impression_user(self) -> np.ndarray:

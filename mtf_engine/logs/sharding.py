@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mtf_engine import sealed
-from mtf_engine.disk import appear, check_guards, room_for
+from mtf_engine.disk import TEMPS, appear, check_guards, room_for, temp_of
 from mtf_engine.logs import buckets
 from mtf_engine.logs.buckets import BUCKET, MANIFEST, MODEL, N_BUCKETS, S3, SUFFIX, Manifest, Shard
 from mtf_engine.logs.datasets import ORDER, Dataset, RowsHash
@@ -29,10 +29,10 @@ SOURCES = {
 """Where the rows of each table are told their bucket."""
 
 
-def place_of(folder: Path, dataset_id: str, url: str) -> str:
-    """Returns where the files of a dataset to come are written: a folder that is to appear, or a place at `url`."""
-    if url:
-        return f"{url.rstrip('/')}/{dataset_id}{SUFFIX}"
+def place_of(folder: Path, dataset_id: str, to: str) -> str:
+    """Returns where the files of a dataset to come are written: below a URL `to`, else a folder that is to appear."""
+    if to.startswith(S3):
+        return f"{to.rstrip('/')}/{dataset_id}{SUFFIX}"
     return str(folder / f".{dataset_id}.tmp{SUFFIX}")
 
 
@@ -85,12 +85,20 @@ def _write(place: str, table: str, bucket: int, parts: Iterator[pa.RecordBatch])
 
 @contextmanager
 def _file(place: str, name: str) -> Iterator[Any]:
-    """Yields the file `name` of a place, open for writing."""
+    """Yields the file `name` of a place, open for writing; it is there once it is whole.
+
+    So two that write the same at once do no harm, nor does one that was given up on, and wakes.
+    """
+    check_guards()
     if not place.startswith(S3):
         path = Path(place) / name
         path.parent.mkdir(exist_ok=True)
-        with room_for(path, path), path.open("wb") as file:
-            yield file
+        temp = temp_of(path)
+        with room_for(path, temp):
+            with temp.open("wb") as file:
+                yield file
+            check_guards()
+            temp.replace(path)
         return
     try:
         with buckets.filesystem(place).open_output_stream(
@@ -119,6 +127,8 @@ def finish(
     )
     content = manifest.model_dump_json(indent=1).encode()
     temp.mkdir(exist_ok=True)
+    for left in temp.glob(TEMPS):  # by a writer that was killed, or may be at work yet
+        left.unlink(missing_ok=True)
     with room_for(final, temp):
         if (model := source.kept_model()) is not None:
             (temp / MODEL).write_bytes(model)

@@ -32,7 +32,8 @@ def load_impressions(
     raw = load(con, path, "raw_impressions", bad_rows, mapping.columns)
     if mapping.slate is None or not isinstance(raw, RawTable):
         return raw
-    return explode(con, raw, mapping.slate, mapping.mentioned)
+    with raw.reading():
+        return explode(con, raw, mapping.slate, mapping.mentioned)
 
 
 def explode(
@@ -70,7 +71,8 @@ def explode(
     sizes = np.zeros(raw.n_rows, np.int64)
     counts = fetch(con, "SELECT row - 1 AS at, len(items) AS n FROM slates")
     sizes[counts["at"]] = counts["n"]
-    con.execute(f"DROP TABLE slates; DROP TABLE {raw.table}")
+    con.execute("DROP TABLE slates")
+    raw.drop(con)
     ends = np.cumsum(sizes)
     if not ends[-1]:
         remedy = "name the column of the items that were shown"
@@ -83,6 +85,7 @@ def explode(
     return replace(
         raw,
         table=exploded,
+        paths=(),
         types=types,
         n_rows=int(ends[-1]),
         ends=ends,

@@ -14,9 +14,10 @@ LONG_SECONDS = 3600.0
 def suspicions(con: duckdb.DuckDBPyConnection, columns: Columns, feedback: Feedback) -> list[str]:
     """Returns a sentence for each suspicion about the table `impressions`, which has no defect."""
     predictions = each_prediction(con, columns)
-    above = shares(con, [value for _, value in predictions], "> 1")
+    found_shares = shares(con, [f"{value} {rule}" for rule in ("<= 0", "> 1") for _, value in predictions])
+    none, above = found_shares[: len(predictions)], found_shares[len(predictions) :]
     checks = [
-        *(prediction_above_zero(*prediction) for prediction in predictions),
+        *(prediction_above_zero(*p) for p, share in zip(predictions, none, strict=True) if share),
         *(_probability(*p) for p, share in zip(predictions, above, strict=True) if share > 0.5),
     ]
     found = map(str, columns.broken(con, "impressions", checks))
@@ -39,8 +40,11 @@ def _long_watch_times(con: duckdb.DuckDBPyConnection, columns: Columns) -> list[
     """Returns a sentence where half of the watch times above 0 are longer than an hour."""
     if "watch_time" not in columns.names:
         return []
-    half = "SELECT quantile_disc(watch_time, 0.5) FROM impressions WHERE watch_time > 0"
-    median = con.execute(half).fetchall()[0][0] or 0
+    watched = "FROM impressions WHERE watch_time > 0"
+    (share,) = con.execute(f"SELECT avg((watch_time > {LONG_SECONDS})::INTEGER) {watched}").fetchall()[0]
+    if not share or share < 0.5:
+        return []
+    median = con.execute(f"SELECT quantile_disc(watch_time, 0.5) {watched}").fetchall()[0][0]
     if median <= LONG_SECONDS:
         return []
     return [

@@ -66,14 +66,14 @@ def check_tables(
     raw = load(con, requests, "raw_requests", bad_rows)
     if isinstance(raw, RawTable):
         asked = _requests(con, Columns.requests(raw, mapping), mapping, defects)
-        con.execute("DROP TABLE raw_requests")
+        asked.raw.drop(con)
     else:
         defects += raw
     raw = load_impressions(con, impressions, mapping, bad_rows)
     if isinstance(raw, RawTable):
         shown = Columns.impressions(raw, mapping)
         feedback = _impressions(con, shown, mapping, defects)
-        con.execute(f"DROP TABLE {raw.table}")
+        shown.raw.drop(con)
     else:
         defects += raw
     if asked and shown and feedback and "request_id" in asked.names & shown.names:

@@ -5,9 +5,10 @@ row: nothing is held twice, and memory is that of what is asked for, a batch or 
 in the page cache, which the machine takes back when it needs the room.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Any, Self, overload
 
@@ -27,6 +28,8 @@ READ = ("session_id", "terminal", *VALUES)
 
 ROWS, STEPS, HEAD = "rows", "steps", "head.json"
 """The files of a folder: rows, the numbers of those that are steps, and how to read them."""
+AS_READ = "as-read"
+"""The file that rows wait in until they are put into order."""
 
 
 class Layout(Spec):
@@ -74,7 +77,8 @@ class Layout(Spec):
         rows["session"], rows["terminal"] = columns["session_id"], columns["terminal"].astype(bool)
         for name, (halves, full, half) in self.places.items():
             values = _matrix(columns[name])
-            rows["full"][:, full], rows["half"][:, half] = values[:, ~halves], _upper(values[:, halves])
+            rows["full"][:, full] = values.take(np.flatnonzero(~halves), axis=1)
+            rows["half"][:, half] = _upper(values.take(np.flatnonzero(halves), axis=1))
         return rows
 
     def values(self, rows: NDArray[np.void], name: str) -> NDArray[np.float32]:
@@ -301,14 +305,31 @@ class _Head(Spec):
     typical: tuple[float, ...] = ()
 
 
-def write(folder: Path, layout: Layout, parts: Iterable[Columns], typical: tuple[float, ...] = ()) -> None:
-    """Writes the transitions of the requests in `parts`, which come by session and step, to `folder`.
+def write(
+    folder: Path,
+    read: Callable[[], Iterable[Columns]],
+    order: Iterable[NDArray[np.int64]] | None = None,
+    typical: tuple[float, ...] = (),
+) -> None:
+    """Writes the transitions of the requests in the parts that `read` returns, of which there is one, to `folder`.
 
-    `typical` are the predictions of a typical item, where a step is an impression.
+    `order` has the numbers of the requests by session and step; None: so they come. `typical` are the predictions of
+    a typical item, where a step is an impression. What the first part suggests of the layout is nearly always true of
+    all, and the parts are read once; else twice.
     """
-    with (folder / ROWS).open("wb") as file:
-        for part in parts:
-            file.write(layout.pack(part).data)
+    path = folder / (ROWS if order is None else AS_READ)
+    parts = iter(read())
+    first = list(islice(parts, 1))
+    layout = Layout.of(first)
+    if layout != (exact := Layout.of(_packed(layout, chain(first, parts), path))):
+        layout = exact
+        deque(_packed(layout, read(), path), maxlen=0)
+    if order is not None:
+        rows = _mapped(path, layout.row)
+        with (folder / ROWS).open("wb") as file:
+            for some in order:
+                file.write(rows.take(some).data)
+        path.unlink()
     n_left_out = 0
     with (folder / STEPS).open("wb") as file:
         for steps, left_out in known_steps(_mapped(folder / ROWS, layout.row), layout):
@@ -316,6 +337,14 @@ def write(folder: Path, layout: Layout, parts: Iterable[Columns], typical: tuple
             n_left_out += left_out
     head = _Head(layout=layout, n_left_out=n_left_out, typical=typical)
     (folder / HEAD).write_bytes(head.model_dump_json().encode())
+
+
+def _packed(layout: Layout, parts: Iterable[Columns], path: Path) -> Iterator[Columns]:
+    """Yields the parts, and writes their rows to a file as the layout has them."""
+    with path.open("wb") as file:
+        for part in parts:
+            file.write(layout.pack(part).data)
+            yield part
 
 
 def _mapped(path: Path, of: np.dtype[Any]) -> NDArray[Any]:
@@ -330,7 +359,7 @@ def _matrix(values: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _fits_half(values: NDArray[np.float32]) -> NDArray[np.bool_]:
-    return ((_bits(values) & 0xFFFF) == 0).all(axis=0)
+    return (np.bitwise_or.reduce(_bits(values), axis=0) & 0xFFFF) == 0
 
 
 def _upper(values: NDArray[np.float32]) -> NDArray[np.uint16]:

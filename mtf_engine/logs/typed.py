@@ -7,7 +7,7 @@ from typing import Literal
 
 import duckdb
 
-from mtf_engine.logs.files import RawTable, literal, quoted
+from mtf_engine.logs.files import ROW, RawTable, literal, quoted
 from mtf_engine.logs.mapping import bad_mapping
 from mtf_engine.logs.schema import Kind
 from mtf_engine.logs.units import (
@@ -109,26 +109,53 @@ def type_columns(
 ) -> tuple[str, list[Check]]:
     """Returns what must hold of the values, and of which relation; creates `table` with typed columns and `row`.
 
-    `row` counts data rows from 1. Values that do not fit become NULL. A text "true" counts as the number 1. Whether
-    any check is broken is told as the table is made; where none is, there are none to look at.
+    `row` counts data rows from 1. Values that do not fit become NULL. A text "true" counts as the number 1. Which
+    rows may break a check is told as the table is made: the relation has them alone, and where none may, there are no
+    checks to look at.
     """
     checks = [check for c in columns for check in _checks(c, raw.types)]
     sources = {source: None for c in columns for source in c.sources}
     read = [f"{quoted(s)} AS {_raw(s)}" for s in sources]
     made = [f"{_typed(c, raw.types)} AS {_ours(c.name)}" for c in columns]
     named = [f"{_ours(c.name)} AS {quoted(c.name)}" for c in columns]
-    broken = " OR ".join(f"coalesce({check.broken}, false)" for check in checks) or "false"
+    broken = _may_break(columns, raw.types)
     con.execute(
         f"CREATE TABLE {table} AS SELECT {', '.join(('row', *named))}, {broken} AS {BROKEN} "
-        f"FROM (SELECT {', '.join(('rowid + 1 AS row', *read, *made))} FROM {raw.table})"
+        f"FROM (SELECT {', '.join((f'{ROW} + 1 AS row', *read, *made))} FROM {raw.table})"
     )
-    (is_broken,) = con.execute(f"SELECT bool_or({BROKEN}) FROM {table}").fetchall()[0]
+    broken_rows = f"broken_{table}"
+    con.execute(f"CREATE TABLE {broken_rows} AS SELECT row FROM {table} WHERE {BROKEN}")
     con.execute(f"ALTER TABLE {table} DROP COLUMN {BROKEN}")
+    (is_broken,) = con.execute(f"SELECT count(*) > 0 FROM {broken_rows}").fetchall()[0]
     read = [f"raw.{quoted(s)} AS {_raw(s)}" for s in sources]
     made = [f"typed.{quoted(c.name)} AS {_ours(c.name)}" for c in columns]
-    both = f"{raw.table} AS raw POSITIONAL JOIN {table} AS typed"
+    few = f"(SELECT * FROM {table} SEMI JOIN {broken_rows} USING (row))"
+    both = f"{raw.table} AS raw JOIN {few} AS typed ON typed.row = raw.{ROW} + 1"
     relation = f"(SELECT {', '.join(('typed.row AS row', *read, *made))} FROM {both})"
     return relation, checks if is_broken else []
+
+
+def _may_break(columns: Sequence[Column], types: dict[str, str]) -> str:
+    """Returns SQL over what `_checks` look at that is true of all rows that break one, and hardly of others.
+
+    Numbers that must be there are looked at all at once: their sum is finite where each of them is.
+    """
+    parts = []
+    numbers = ["0"]
+    for column in columns:
+        if column.need == "value" and column.kind in ("number", "real"):
+            numbers.append(_ours(column.name))
+        elif column.need == "value" and column.kind == "list" and not _is_list(column, types):
+            numbers += [_entry(source, types) for source in column.sources]
+        else:
+            parts += [f"coalesce({check.broken}, false)" for check in _checks(column, types)]
+    total = " + ".join(f"{number}::DOUBLE" for number in numbers)
+    return " OR ".join([*parts, f"NOT coalesce(isfinite({total}), false)"])
+
+
+def _entry(source: str, types: dict[str, str]) -> str:
+    """Returns SQL for an entry of a list, out of its own column beside the typed ones."""
+    return _scalar(_raw(source), types[source], "list")
 
 
 def _raw(name: str) -> str:
@@ -202,7 +229,8 @@ def _scalar(source: str, kind: str, wanted: Kind) -> str:
 def _number(text: str, kind: str) -> str:
     """Returns SQL for the number in `text`; a word for true or false is 1 or 0."""
     words = " ".join(f"WHEN lower(trim({text})) IN {said} THEN {value}" for value, said in TRUTHS.items())
-    return f"CASE {words} ELSE TRY_CAST(TRY_CAST({text} AS DOUBLE) AS {kind}) END"
+    number = f"TRY_CAST({text} AS DOUBLE)"
+    return f"CASE WHEN {number} IS NULL THEN CASE {words} END ELSE TRY_CAST({number} AS {kind}) END"
 
 
 def _checks(column: Column, types: dict[str, str]) -> list[Check]:
@@ -219,11 +247,10 @@ def _checks(column: Column, types: dict[str, str]) -> list[Check]:
             for source in column.sources
             for check in _scalar_checks(source, column.kind, column.need, typed, needed)
         ]
-    entries = enumerate(column.sources, start=1)
     return [
         check
-        for i, s in entries
-        for check in _scalar_checks(s, "number", column.need, f"{typed}[{i}]", WHAT["number"])
+        for s in column.sources
+        for check in _scalar_checks(s, "number", column.need, _entry(s, types), WHAT["number"])
     ]
 
 

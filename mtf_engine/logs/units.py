@@ -48,13 +48,15 @@ def possible(time: str) -> str:
 
 def time_sql(text: str, stated: TimeUnit | None, judged: TimeUnit | None) -> str:
     """Returns SQL for the time in `text`: a number in the stated unit, or in the judged one if plausible."""
-    written = possible(f"TRY_CAST({text} AS TIMESTAMPTZ) AT TIME ZONE 'UTC'")
     counted = "NULL"
     if stated:
         counted = time_of(text, stated)
     elif judged:
         counted = f"CASE WHEN {time_of(text, judged)} {PLAUSIBLE} THEN {time_of(text, judged)} END"
-    return f"CASE WHEN TRY_CAST({text} AS DOUBLE) IS NULL THEN {written} ELSE {counted} END"
+    is_written = f"{text} LIKE '____-__-%' OR TRY_CAST({text} AS DOUBLE) IS NULL"  # what costs little first
+    return possible(
+        f"CASE WHEN {is_written} THEN TRY_CAST({text} AS TIMESTAMPTZ) AT TIME ZONE 'UTC' ELSE {counted} END"
+    )
 
 
 def judge(con: duckdb.DuckDBPyConnection, table: str, text: str) -> TimeUnit | None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any, Literal
 
+from pydantic_core import to_jsonable_python
+
 from mtf_engine.registry import BASELINE, RunRow, RunState
 from mtf_engine.runs import executor, provenance
 from mtf_engine.runs.kind import RunKind
@@ -21,6 +23,8 @@ GUESS = 30.0
 """Seconds of a part of a kind that was never done here."""
 PLACES = ("name", "dataset_id")
 """Of a config, what says where an input lies or what it is called, and not what is done."""
+WHO = ("n_workers",)
+"""Of a config, what says who works; the result is the same."""
 
 Reuse = Literal["same-code", "any"]
 """Which completed runs stand for a part that asks for the same: those of the code at work here, or all."""
@@ -113,16 +117,21 @@ class Campaign:
         """Returns the id of the part's run, begun earlier or new, which a process of its own works on."""
         workspace, run = self.job.workspace, self.job.run
         begun = workspace.registry.runs(kind=part.kind.name, parent_id=run.id)
-        asked = (part.name, order.config, order.dataset_id)
+        asked = (part.name, order.dataset_id)
         same = (
             one.id
             for one in begun
-            if (one.name, one.config, None if one.writes_dataset else one.dataset_id) == asked
+            if (one.name, None if one.writes_dataset else one.dataset_id) == asked
+            and same_result(part.kind, one.config, order.config)
             and goes_on(one, self.reuse)
         )
-        run_id = next(same, None) or executor.submit(
-            workspace, part.kind, name=part.name, algo=part.algo, parent_id=run.id, **vars(order)
-        )
+        run_id = next(same, None)
+        if run_id:
+            as_asked_now(workspace, run_id, order.config)
+        else:
+            run_id = executor.submit(
+                workspace, part.kind, name=part.name, algo=part.algo, parent_id=run.id, **vars(order)
+            )
         if workspace.registry.run(run_id).cancel_requested_at is not None:
             executor.wait(workspace, run_id)  # an earlier attempt may have ended before this part of it
         executor.enqueue(workspace, run_id)
@@ -156,10 +165,11 @@ def stored(workspace: Workspace, part: Part, order: Order, reuse: Reuse = "same-
     hashes = {row.id: row.content_hash for row in workspace.registry.datasets()}
     there = hashes.keys() | {run.id for run in workspace.registry.runs()} | {BASELINE}
     writes = part.kind.writes_dataset
-    wanted = _key(part.algo, order.config, None if writes else hashes.get(str(order.dataset_id)))
+    wanted = _key(part.kind, part.algo, order.config, None if writes else hashes.get(str(order.dataset_id)))
     for run in workspace.registry.runs(RunState.COMPLETED, kind=part.kind.name):
         read = None if writes else (run.provenance or {}).get("dataset_hash")
-        if counts(run, reuse) and _key(run.algo, run.config, read) == wanted and _left_behind(run) <= there:
+        found = _key(part.kind, run.algo, run.config, read)
+        if counts(run, reuse) and found == wanted and _left_behind(run) <= there:
             return run
     return None
 
@@ -174,6 +184,20 @@ def counts(run: RunRow, reuse: Reuse) -> bool:
     return reuse == "any" or provenance.is_of_this_code(run)
 
 
+def same_result(kind: RunKind, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Returns whether two configs of a kind ask for the same, whoever works."""
+    return _what(kind, one) == _what(kind, other)
+
+
+def as_asked_now(workspace: Workspace, run_id: str, config: Mapping[str, Any]) -> None:
+    """Has a run that was asked for before, and is to go on, be worked on by as many as `config` says now."""
+    run = workspace.registry.run(run_id)
+    asked = {name: config[name] for name in WHO if name in config}
+    if run.config | asked != run.config:
+        left = (state for state in RunState if state is RunState.QUEUED or state.can_resume)
+        workspace.registry.update_run(run_id, *left, config=run.config | asked)
+
+
 def _left_behind(run: RunRow) -> set[str]:
     """Returns the datasets and runs that others read from a run's result."""
     if run.writes_dataset:
@@ -184,10 +208,21 @@ def _left_behind(run: RunRow) -> set[str]:
     return {result["promoted"], *(one["dataset_id"] for one in result["rounds"])}
 
 
-def _key(algo: str | None, config: Mapping[str, Any], dataset_hash: str | None) -> str:
+def _key(kind: RunKind, algo: str | None, config: Mapping[str, Any], dataset_hash: str | None) -> str:
     """Returns what decides a run's outcome, as text."""
-    settings = {name: value for name, value in config.items() if name not in PLACES}
+    settings = {name: value for name, value in _what(kind, config).items() if name not in PLACES}
     return json.dumps([algo, settings, dataset_hash], sort_keys=True)
+
+
+def _what(kind: RunKind, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a config says of what is done, and what it leaves out, as those of earlier versions do."""
+    fields = kind.Config.model_fields if kind.Config else {}
+    left_out = {
+        name: to_jsonable_python(field.get_default(call_default_factory=True))
+        for name, field in fields.items()
+        if not field.is_required()
+    }
+    return {name: value for name, value in (left_out | dict(config)).items() if name not in WHO}
 
 
 def _pace(completed: Sequence[RunRow], kind: str, algo: str | None) -> float:

@@ -11,7 +11,7 @@ import os
 import shutil
 from pathlib import Path
 
-from mtf_engine.disk import settle
+from mtf_engine.disk import TEMPS, settle
 from mtf_engine.runs import files
 from mtf_engine.sealed import HASHES
 
@@ -41,7 +41,7 @@ class Fence:
         self._add(f"{self.attempt}\n")
         if not self.is_open:
             return False
-        for temp in (one for one in self.folder.glob(".*.tmp*") if _mark(one) < self.attempt):
+        for temp in (one for one in self.folder.glob(TEMPS) if _mark(one) < self.attempt):
             shutil.rmtree(temp) if temp.is_dir() else temp.unlink(missing_ok=True)
         return all(self._own(self.folder / name) for name in GROW if (self.folder / name).exists())
 

@@ -6,6 +6,7 @@ one of those workers is who asks. It opens nothing and computes nothing; it ends
 code on the disk is no longer what it has loaded, and the workers live on.
 """
 
+import fcntl
 import json
 import os
 import signal
@@ -16,8 +17,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from select import select
-from tempfile import mkdtemp
+from tempfile import gettempdir, mkdtemp
 from typing import NamedTuple
+
+from mtf_engine.disk import remove_folder
 
 ROOT = Path(__file__).parents[2]
 NURSERY = "MTF_NURSERY"
@@ -26,6 +29,8 @@ READ_AT_LOAD = ("LD_", "MALLOC_", "MKL_", "MTF_WORKERS", "OMP_", "OPENBLAS_", "P
 """Beginnings of the variables that libraries read as they load: a copy has those of the process it is a copy of."""
 DECLINED = 0
 """In place of a pid: the nursery has not loaded yet, or otherwise, or has ended."""
+PREFIX = "mtf-nursery-"
+"""Of the folders that nurseries have their sockets in."""
 LONGEST_PLACE = 100
 """Bytes of a socket's path, by the kernel that takes least."""
 PATIENCE = 5.0
@@ -52,9 +57,14 @@ class Nursery:
 
     def __init__(self, workspace: str, environment: Mapping[str, str]) -> None:
         """What the workers write is as private as the `workspace`; an OSError where there can be no nursery."""
-        self.place = str(Path(mkdtemp(prefix="mtf-")) / "nursery")  # of this user alone
+        _remove_left()
+        self._folder = Path(mkdtemp(prefix=PREFIX))  # of this user alone
+        self._held = os.open(self._folder, os.O_RDONLY)
+        fcntl.flock(self._held, fcntl.LOCK_EX)  # until this process ends
+        self.place = str(self._folder / "nursery")
         if len(os.fsencode(self.place)) > LONGEST_PLACE:
-            Path(self.place).parent.rmdir()
+            os.close(self._held)
+            self._folder.rmdir()
             raise OSError(f"{self.place} is too long a path for a socket")
         ends, self._kept = os.pipe()
         self.process = Outliving(
@@ -71,6 +81,19 @@ class Nursery:
     @property
     def has_ended(self) -> bool:
         return self.process.poll() is not None
+
+    def forget(self) -> None:
+        """Removes what one that has ended left, where it was killed."""
+        os.close(self._kept)
+        os.close(self._held)
+        _remove_left()
+
+
+def _remove_left() -> None:
+    """Removes the folders of this user's nurseries whose keepers are gone."""
+    for left in Path(gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError):  # another user's, or no folder
+            remove_folder(left)
 
 
 class Workers:
@@ -111,6 +134,9 @@ class Workers:
         before, self._loaded = self._loaded, read_at_load(worker.environment)
         if before == self._loaded and (self._nursery is None or self._nursery.has_ended):
             with suppress(OSError):  # it saves seconds, and the worker lives without
+                ended, self._nursery = self._nursery, None
+                if ended:
+                    ended.forget()
                 self._nursery = Nursery(worker.workspace, worker.environment)
         return child.pid
 

@@ -10,7 +10,9 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from http.client import HTTPException
+from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -32,6 +34,8 @@ ATTEMPT = "MTF_ATTEMPT"
 """Environment variable with the number of the attempt that a worker on a cluster is."""
 SECONDS = 5.0
 """Until an address that says nothing counts as silent."""
+ANSWER_SECONDS = 60.0
+"""For which an answer to a request is waited for, which may take long; Ray's client would wait for ever."""
 FRESH_SECONDS = 2.0
 """For which an answer is not asked for again."""
 LOST_SECONDS = 30.0
@@ -41,7 +45,13 @@ SILENT_SECONDS = 60.0
 WAITED_TOO_LONG = "JOB_SUPERVISOR_ACTOR_START_TIMEOUT"
 """What Ray calls it."""
 COORDINATOR_BYTES = 300_000_000
-"""Memory of a run that only waits for its parts and asks for no core; Ray would put one without any on the head."""
+"""Memory of a run that only waits for its parts, and asks for no core; Ray would put one that asks for nothing on the
+head."""
+
+
+def is_on_cluster() -> bool:
+    """Returns whether this process is a worker on a cluster, whose machines start nothing that it does not place."""
+    return ATTEMPT in os.environ
 
 
 class RayJobsExecutor:
@@ -56,7 +66,7 @@ class RayJobsExecutor:
             found = urlsplit("")
         if found.scheme not in ("http", "https") or not found.hostname:
             raise Refusal(f"the executor {name!r} has no address; write it as {SCHEME}HOST:8265")
-        self._checked = self._asked = float("-inf")
+        self._checked = self._asked = self._deaf = float("-inf")
         self._jobs: dict[str, JobDetails] | Refusal = {}
 
     def check(self) -> None:
@@ -197,9 +207,24 @@ class RayJobsExecutor:
             raise Refusal(
                 f"{self.name} needs Ray, which is not installed; pip install 'mtf_engine[ray]'"
             ) from None
+        deaf = Refusal(f"the Ray job server at {self.url} does not answer; see that it is well")
+        if time.monotonic() - self._deaf < ANSWER_SECONDS:
+            raise deaf  # who asks for many runs is not to wait for each
+        answer: Future[T] = Future()
+
+        def ask() -> None:
+            try:
+                answer.set_result(what(JobSubmissionClient(self.url)))
+            except BaseException as error:  # which is raised where it is waited for
+                answer.set_exception(error)
+
         refused: tuple[Any, ...] = (AuthenticationError, RuntimeError, ConnectionError, OSError)
+        Thread(target=ask, daemon=True).start()
         try:
-            return what(JobSubmissionClient(self.url))
+            return answer.result(ANSWER_SECONDS)
+        except TimeoutError:
+            self._deaf = time.monotonic()
+            raise deaf from None
         except refused as error:
             if isinstance(error, AuthenticationError):
                 raise Refusal(

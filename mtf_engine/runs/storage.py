@@ -1,24 +1,33 @@
 """What the registry and configs name, opened: datasets, policies and environments."""
 
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing, suppress
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
+from mtf_engine.disk import guarded
 from mtf_engine.environments.names import GYM, world_of
-from mtf_engine.logs.buckets import remove
+from mtf_engine.logs.buckets import N_BUCKETS, S3, check_writable, remove
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.schema import DatasetMeta, EvaluationRows, Ledger, Tables
 from mtf_engine.logs.splits import TRAIN
 from mtf_engine.registry import BASELINE, BEST, DatasetRow, RunRow, is_fixed, is_trained, now, run_of
 from mtf_engine.runs import files
+from mtf_engine.runs.fencing import Fence
+from mtf_engine.runs.spread import spread
 from mtf_engine.spec import Refusal
 from mtf_engine.workspace import Workspace
 
 TRAINING_USERS = 5_000
 """Users whose training rows floors are chosen on, at most: as many as a search looks at."""
+SHARE_ROWS = 4_000_000
+"""Impressions that are sorted at once for Parquet files, so that a larger log asks for no more memory."""
 
 if TYPE_CHECKING:  # a worker that imports a log needs no torch
     from mtf_engine.environments import Environment
+    from mtf_engine.logs.buckets import Shard
     from mtf_engine.policies.networks import CriticEnsemble
     from mtf_engine.policies.policy import Policy
 
@@ -69,15 +78,100 @@ def dataset_of(workspace: Workspace, name: str) -> DatasetRow:
     return workspace.dataset(str(run.dataset_id))
 
 
+def check_server(workspace: Workspace, run: RunRow, to: str) -> None:
+    """Refuses a server that does not take the files of a run's dataset: before hours of work, not after."""
+    from mtf_engine.logs.sharding import place_of
+
+    if to.startswith(S3):
+        check_writable(place_of(workspace.datasets_dir, str(run.dataset_id), to))
+
+
 def store(
     workspace: Workspace,
     run: RunRow,
     meta: DatasetMeta,
     batches: Iterable[Tables],
     model: bytes | None = None,
+    *,
+    to: str = "",
+    n_workers: int = 1,
 ) -> dict[str, Any]:
-    """Writes and registers the dataset of a run that writes one, with its prediction model; returns id and size."""
-    ledger = write_dataset(workspace.datasets_dir, str(run.dataset_id), meta, batches, model)
+    """Writes and registers the dataset of a run that writes one, with its prediction model; returns id and size.
+
+    It is one file; with `to`, Parquet files there, written by `n_workers` processes from such a file, which is removed.
+    """
+    dataset_id = str(run.dataset_id)
+    if not to:
+        ledger = write_dataset(workspace.datasets_dir, dataset_id, meta, batches, model)
+        return _registered(workspace, run, meta, ledger)
+    from mtf_engine.logs.sharding import abandon
+
+    whole = workspace.datasets_dir / f".{dataset_id}.tmp.whole"
+    whole.mkdir(exist_ok=True)
+    try:
+        write_dataset(whole, dataset_id, meta, batches, model)
+        source = Dataset(whole / f"{dataset_id}.duckdb")
+        return store_buckets(workspace, run, meta, source, to, n_workers)
+    finally:
+        abandon(str(whole))
+
+
+def store_buckets(
+    workspace: Workspace,
+    run: RunRow,
+    meta: DatasetMeta,
+    source: Dataset,
+    to: str,
+    n_workers: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Writes the rows of `source` as Parquet files, some buckets at a time, and registers them as a run's dataset.
+
+    The manifest comes last, and with it the dataset. Returns its id and size.
+    """
+    from mtf_engine.logs.sharding import abandon, finish, place_of, shares
+
+    folder, dataset_id = workspace.datasets_dir, str(run.dataset_id)
+    place = place_of(folder, dataset_id, to)
+    todo = shares(min(max(n_workers, -(-source.n_impressions // SHARE_ROWS)), N_BUCKETS))
+    work, found = partial(_written, workspace.run_dir(run.id), run.attempt, source, place), []
+    try:
+        spreads = spread(work, todo, n_workers) if n_workers > 1 else (work(one) for one in todo)
+        with closing(spreads) as results:
+            for i, result in enumerate(results, 1):
+                found += result
+                progress(i, len(todo))
+        ledger = finish(folder, dataset_id, meta, source, found, place)
+    except BaseException:
+        abandon(place)
+        raise
+    return _registered(workspace, run, meta, ledger) | {
+        "files": len(found),
+        "place": place if place.startswith(S3) else "",
+    }
+
+
+def _written(
+    folder: Path, attempt: int, source: Dataset, place: str, share: tuple[int, int]
+) -> "list[Shard]":
+    """Returns the shards of a share, written while the `attempt` at the run in `folder` is not given up on.
+
+    No temp file of it is another's: on a cluster, one that is thought dead may be at the same share.
+    """
+    from mtf_engine.logs.sharding import write_buckets
+
+    fence = Fence(folder, attempt)
+
+    def check() -> None:
+        if not fence.is_open:
+            raise Refusal(f"attempt {attempt} of {folder.name} was given up on and may write no more")
+
+    with guarded(check, f"{fence.mark}-{uuid4().hex}"):
+        return write_buckets(source, place, share)
+
+
+def _registered(workspace: Workspace, run: RunRow, meta: DatasetMeta, ledger: Ledger) -> dict[str, Any]:
+    """Registers the dataset that a run has written, and returns its id and size."""
     register_dataset(workspace, ledger, meta, run.id)
     counts = {"requests": ledger.n_requests, "impressions": ledger.n_impressions}
     return {"dataset_id": ledger.dataset_id, **counts}

@@ -11,12 +11,20 @@ from pydantic import Field, model_validator
 
 from mtf_engine.environments.names import Played
 from mtf_engine.exploration.policies import Kind
+from mtf_engine.logs.buckets import check_place
 from mtf_engine.logs.schema import Tables
 from mtf_engine.registry import BASELINE
 from mtf_engine.runs.executor import submit
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.spread import spread
-from mtf_engine.runs.storage import check_environment, open_dataset, open_environment, open_policy, store
+from mtf_engine.runs.storage import (
+    check_environment,
+    check_server,
+    open_dataset,
+    open_environment,
+    open_policy,
+    store,
+)
 from mtf_engine.runs.worker import Job
 from mtf_engine.spec import BoundsPlan, Count, HalfWidth, Seed, Threads, Workers
 from mtf_engine.workspace import Workspace
@@ -44,6 +52,9 @@ class CollectConfig(Played):
     n_sessions: Count | None = Field(default=None, description="so many sessions, instead of n_requests")
     seed: Seed = 0
     name: str
+    to: str = Field(
+        default="", description="parquet or s3://BUCKET/PREFIX: Parquet files there, not one file"
+    )
     n_threads: Threads = 1
     n_workers: Workers = 1
 
@@ -68,6 +79,8 @@ def submit_collect(
     label = name or f"{settings['env']} {settings.get('explore', 'uniform')} {settings.get('seed', 0)}"
     config = CollectConfig.asked("the collection", {"source": source_id, "name": label, **settings})
     check_environment(config.env)
+    if config.to:
+        check_place(config.to)
     workspace.check_policy(config.baseline)
     return submit(
         workspace,
@@ -84,6 +97,7 @@ def collect(job: Job, config: CollectConfig) -> dict[str, Any]:
     """Plays an environment around a baseline policy and stores what happens."""
     from mtf_engine.environments.collect import collect as play
 
+    check_server(job.workspace, job.run, config.to)
     env, baseline, collection = _open(job.workspace, config)
     meta = collection.meta(env, config.name, config.env.partition(":")[0], config.baseline)
     sessions: list[int] = []
@@ -97,7 +111,8 @@ def collect(job: Job, config: CollectConfig) -> dict[str, Any]:
         model = replayed.prediction_model()
         meta = meta.model_copy(update={"prediction_model": replayed.meta.prediction_model})
     with closing(batches):
-        stored = store(job.workspace, job.run, meta, _counted(job, batches, sessions), model)
+        counted = _counted(job, batches, sessions)
+        stored = store(job.workspace, job.run, meta, counted, model, to=config.to, n_workers=config.n_workers)
     return stored | {"sessions": sum(sessions), "passes": meta.passes}
 
 

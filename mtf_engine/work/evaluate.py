@@ -1,9 +1,8 @@
 """Evaluations: scores of policies for the registry, and what is drawn of them in a file of its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -29,11 +28,11 @@ from mtf_engine.workspace import Workspace
 
 if TYPE_CHECKING:
     from mtf_engine.evaluation.calibration import Calibration
-    from mtf_engine.evaluation.scored import Scored
+    from mtf_engine.evaluation.scored import Scored, Scoring
     from mtf_engine.policies.networks import CriticEnsemble
     from mtf_engine.policies.policy import Policy
 
-SHARE_ROWS = 2_000_000
+SHARE_ROWS = 1_000_000
 """Impressions that are read at once, so that a larger log asks for no more memory."""
 WORTH_SPREADING = 4_000_000
 """Impressions: of fewer, other processes are not ready before one has scored them."""
@@ -102,6 +101,7 @@ def evaluate(job: Job, config: EvaluateConfig) -> dict[str, Any]:
     """Scores policies on a dataset, and asks their critics what they make of the log they never saw."""
     from mtf_engine.evaluation.evaluate import evaluation
     from mtf_engine.evaluation.floors import floors
+    from mtf_engine.evaluation.scored import Scoring
 
     dataset = open_dataset(job.workspace, config.dataset_id)
     learned, rows = None, None
@@ -116,8 +116,9 @@ def evaluate(job: Job, config: EvaluateConfig) -> dict[str, Any]:
     }
     held_out, estimates = _off_policy(dataset, {name: policies[name] for name in config.policies}, config)
     critics = {name: found for name in config.policies if (found := open_critics(job.workspace, name))}
-    parts = _scored(job, dataset, policies, tuple(critics), config.n_workers)
-    result = evaluation(policies, parts, seed=config.seed, critics=critics)
+    how = Scoring.of(dataset.evaluation_whole(), config.seed)
+    parts = _scored(job, dataset, policies, tuple(critics), how, config.n_workers)
+    result = evaluation(policies, parts, how, critics=critics)
     calibrations = {
         name: calibrated
         for name, asked in critics.items()
@@ -144,35 +145,38 @@ def evaluate(job: Job, config: EvaluateConfig) -> dict[str, Any]:
 
 
 def _scored(
-    job: Job, dataset: Dataset, policies: "Mapping[str, Policy]", critics: tuple[str, ...], n_workers: int
-) -> "list[Scored]":
-    """Returns what the policies do on the rows of the dataset, read share by share."""
-    from mtf_engine.evaluation.scored import parts_of
-
-    size = dataset.evaluation_size()
-    of = parts_of(size)
+    job: Job,
+    dataset: Dataset,
+    policies: "Mapping[str, Policy]",
+    critics: tuple[str, ...],
+    how: "Scoring",
+    n_workers: int,
+) -> "Iterator[Scored]":
+    """Yields what the policies do on the rows of the dataset, read share by share."""
+    size, of = how.whole.n_impressions, how.n_parts
     n_shares = min(of, max(-(-size // SHARE_ROWS), n_workers if size > WORTH_SPREADING else 1))
-    edges = [of * i // n_shares for i in range(n_shares + 1)]
-    shares = [UserShare(first, stop, of) for first, stop in pairwise(edges)]
-    work = partial(_scored_share, dataset, policies, critics)
-    spreads = n_workers > 1 and n_shares > 1
-    found: list[Scored] = []
+    shares = dataset.evaluation_shares(n_shares, of, size) if n_shares > 1 else [UserShare()]
+    work = partial(_scored_share, dataset, policies, critics, how)
+    spreads = n_workers > 1 and len(shares) > 1 and size > WORTH_SPREADING
     with closing(
         spread(work, shares, n_workers) if spreads else (work(share) for share in shares)
     ) as results:
         for i, result in enumerate(results, 1):
-            found += result
-            if n_shares > 1:
-                job.progress(i, n_shares)
-    return found
+            yield from result
+            if len(shares) > 1:
+                job.progress(i, len(shares))
 
 
 def _scored_share(
-    dataset: Dataset, policies: "Mapping[str, Policy]", critics: tuple[str, ...], share: UserShare
+    dataset: Dataset,
+    policies: "Mapping[str, Policy]",
+    critics: tuple[str, ...],
+    how: "Scoring",
+    share: UserShare,
 ) -> "list[Scored]":
     from mtf_engine.evaluation.scored import scored
 
-    return scored(policies, dataset.evaluation_rows(share=share), share.of, critics)
+    return list(scored(policies, dataset.evaluation_rows(share=share), how, critics, share.before))
 
 
 def _off_policy(

@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from mtf_engine.logs.buckets import check_place
 from mtf_engine.logs.splits import UNASKED, Splitting
 from mtf_engine.permissions import Action
 from mtf_engine.registry import RunRow
 from mtf_engine.runs.executor import completed, report_of, submit, tell_ends
 from mtf_engine.runs.kind import RunKind
-from mtf_engine.runs.storage import dataset_of, open_dataset, store
+from mtf_engine.runs.storage import check_server, dataset_of, open_dataset, store
 from mtf_engine.runs.worker import Job
-from mtf_engine.spec import Refusal, Spec, Threads
+from mtf_engine.spec import Refusal, Spec, Threads, Workers
 from mtf_engine.workspace import Workspace
 
 if TYPE_CHECKING:  # an import that is queued needs no pandas
@@ -32,7 +33,11 @@ class ImportConfig(Spec):
     splitting: Splitting = UNASKED
     like: str | None = Field(default=None, description="the dataset whose features and predictions it gets")
     name: str
+    to: str = Field(
+        default="", description="parquet or s3://BUCKET/PREFIX: Parquet files there, not one file"
+    )
     n_threads: Threads = 1
+    n_workers: Workers = 1
 
 
 def submit_import(
@@ -45,15 +50,20 @@ def submit_import(
     name: str | None = None,
     bad_rows: str = "refuse",
     like: str | None = None,
+    to: str = "",
+    n_workers: int = 1,
     **splitting: Any,
 ) -> str:
     """Returns the id of the run that imports the log at `source`; `splitting` are fields of `Splitting`.
 
-    `like` names a dataset, or a training, which stands for the log that it learned from.
+    With `to`, `parquet` or `s3://BUCKET/PREFIX`, it is kept as Parquet files there. `like` names a dataset, or a
+    training, which stands for the log that it learned from.
     """
     for path in filter(None, (source, user_features, mapping)):
         if not path.exists():
             raise Refusal(f"there is no file or folder {path}; check the path")
+    if to:
+        check_place(to)
     config = ImportConfig.asked(
         "the import",
         {
@@ -65,6 +75,8 @@ def submit_import(
             "bad_rows": bad_rows,
             "splitting": splitting,
             "like": like and dataset_of(workspace, like).id,
+            "to": to,
+            "n_workers": n_workers,
         },
     )
     return submit(workspace, KIND, config.model_dump(mode="json"), name=config.name)
@@ -89,6 +101,7 @@ def import_log(job: Job, config: ImportConfig) -> dict[str, Any]:
     from mtf_engine.evaluation.power import resolvable
     from mtf_engine.logs.importing import read_log
 
+    check_server(job.workspace, job.run, config.to)
     log = read_log(
         Path(config.source),
         config.format,
@@ -100,7 +113,9 @@ def import_log(job: Job, config: ImportConfig) -> dict[str, Any]:
         like=_like(job.workspace, config.like) if config.like else None,
         progress=job.progress,
     )
-    stored = store(job.workspace, job.run, log.meta, log.batches, log.model)
+    stored = store(
+        job.workspace, job.run, log.meta, log.batches, log.model, to=config.to, n_workers=config.n_workers
+    )
     told = resolvable(open_dataset(job.workspace, stored["dataset_id"]))
     warnings = [*log.warnings, *(told.warnings if told else ())]
     return stored | ({"resolvable": told.model_dump()} if told else {}) | {"warnings": warnings}

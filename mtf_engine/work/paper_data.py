@@ -20,7 +20,7 @@ from mtf_engine.runs.executor import submit
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.storage import check_environment
 from mtf_engine.runs.worker import Job
-from mtf_engine.spec import MOST, HalfWidth, Refusal, Seed, Threads
+from mtf_engine.spec import MOST, HalfWidth, Refusal, Seed, Threads, Workers
 from mtf_engine.work.collect import CollectConfig, submit_collect
 from mtf_engine.work.join import submit_join
 from mtf_engine.work.progressive import ProgressiveConfig, submit_config
@@ -44,6 +44,7 @@ class PaperDataConfig(Played):
     training: dict[str, Any] = Field(description="of the rounds, which share n_steps; passes are of each")
     seed: Seed = 0
     n_threads: Threads = 1
+    n_workers: Workers = 1
 
 
 def submit_paper_data(
@@ -108,6 +109,7 @@ def collection(config: PaperDataConfig, name: str, how: dict[str, Any]) -> Colle
         half_width=config.half_width,
         n_sessions=config.sessions,
         n_threads=config.n_threads,
+        n_workers=config.n_workers,
         name=name,
         **how,
     )
@@ -127,6 +129,7 @@ def progressive_config(config: PaperDataConfig) -> ProgressiveConfig:
         half_width=config.half_width,
         seed=group_seed(config.seed, 3),
         n_threads=config.n_threads,
+        n_workers=config.n_workers,
     )
 
 

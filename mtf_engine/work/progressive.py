@@ -23,7 +23,7 @@ from mtf_engine.runs.executor import submit
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.storage import check_environment, load_policy, open_critics, open_dataset, open_policy
 from mtf_engine.runs.worker import Job, Waits
-from mtf_engine.spec import MOST, BoundsPlan, Count, HalfWidth, Refusal, Seed, Threads
+from mtf_engine.spec import MOST, BoundsPlan, Count, HalfWidth, Refusal, Seed, Threads, Workers
 from mtf_engine.work.abtest import submit_abtest
 from mtf_engine.work.collect import submit_collect
 from mtf_engine.work.evaluate import submit_evaluate
@@ -66,6 +66,7 @@ class ProgressiveConfig(Played):
     )
     seed: Seed = 0
     n_threads: Threads = 1
+    n_workers: Workers = 1
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -242,6 +243,7 @@ class _Rounds:
             n_sessions=config.sessions_per_round,
             seed=round_seed(config.seed, self.number, COLLECT),
             n_threads=config.n_threads,
+            n_workers=config.n_workers,
         )
         return parts.done(self.job, "collect", self._name, collection)
 
@@ -275,7 +277,13 @@ class _Rounds:
     def _evaluated(self, trained: RunRow, log: RunRow) -> RunRow:
         # without floors: what is asked is whether the candidate is better than the round's baseline
         policies = (trained.id, self.baseline)
-        scoring = partial(submit_evaluate, policies=policies, dataset=str(log.dataset_id), floors=False)
+        scoring = partial(
+            submit_evaluate,
+            policies=policies,
+            dataset=str(log.dataset_id),
+            floors=False,
+            n_workers=self.config.n_workers,
+        )
         return parts.done(self.job, "evaluate", self._name, scoring)
 
     def _tested(self, trained: RunRow) -> RunRow:

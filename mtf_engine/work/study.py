@@ -13,12 +13,12 @@ from pydantic import Field, ValidationError, field_validator
 
 from mtf_engine.environments.names import GYM, Played, is_session, meets_again
 from mtf_engine.registry import BASELINE, RunRow, RunState
-from mtf_engine.runs.campaign import Campaign, Done, Order, Part, Reuse, counts
+from mtf_engine.runs.campaign import Campaign, Done, Order, Part, Reuse, as_asked_now, counts, same_result
 from mtf_engine.runs.executor import enqueue, submit
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.storage import check_environment
 from mtf_engine.runs.worker import Job
-from mtf_engine.spec import MOST, HalfWidth, Refusal, Seed, Threads
+from mtf_engine.spec import MOST, HalfWidth, Refusal, Seed, Threads, Workers
 from mtf_engine.study.comparison import ROUNDS, Cell, Comparison, algo_of
 from mtf_engine.work import paper_data
 from mtf_engine.work.abtest import KIND as ABTEST
@@ -66,6 +66,7 @@ class CompareConfig(Played):
         description="what is stored already and not done again: results of this code, or any",
     )
     n_threads: Threads = 1
+    n_workers: Workers = 1
 
     @field_validator("datasets", "seeds", "n_critics")
     @classmethod
@@ -90,9 +91,10 @@ def submit_compare(
     """
     checked = asked_for(workspace, methods=methods, preset=preset, settings=settings, source=source, **design)
     config = checked.model_dump(mode="json")
-    asked = (run for run in workspace.registry.runs(kind="compare") if run.config == config)
+    asked = (run for run in workspace.registry.runs(kind="compare") if same_result(KIND, run.config, config))
     same = [run for run in asked if run.state is not RunState.COMPLETED or counts(run, checked.reuse)]
     if same:
+        as_asked_now(workspace, same[0].id, config)
         enqueue(workspace, same[0].id)
         return same[0].id
     kinds, seeds = config["datasets"], config["seeds"]
@@ -265,6 +267,7 @@ def _paper(config: CompareConfig, seed: int) -> PaperDataConfig:
         training={**maker, "seed": seed},
         seed=seed,
         n_threads=config.n_threads,
+        n_workers=config.n_workers,
     )
 
 
@@ -310,7 +313,10 @@ def _scoring(config: CompareConfig, cell: Cell) -> Iterator[Part]:
     def evaluation(done: Done) -> Order:
         dataset_id = str(done[test].dataset_id if is_session(config.env) else config.source)
         asked = EvaluateConfig(
-            policies=(_policy(done[trained]), BASELINE), dataset_id=dataset_id, floors=True
+            policies=(_policy(done[trained]), BASELINE),
+            dataset_id=dataset_id,
+            floors=True,
+            n_workers=config.n_workers,
         )
         return Order(asked.model_dump(mode="json"), dataset_id, seed=asked.seed)
 

@@ -11,7 +11,7 @@ from mtf_engine.runs import estimates
 from mtf_engine.study.comparison import BY_ITEM
 from mtf_engine.work.study import asked_for, parts, submit_compare
 from pages.evaluate._factorial_tables import DATASETS
-from pages.shared import access, follow, links, loaders, words, worlds
+from pages.shared import access, follow, links, loaders, processes, words, worlds
 
 PRESETS = ("laptop", "demo", "paper")
 HALF_WIDTH = 0.15
@@ -75,9 +75,11 @@ def design(world: worlds.World) -> dict[str, Any]:
     preset = fourth.selectbox(
         "Preset", PRESETS, key="compare preset", help="Of every method; none is tuned further."
     )
-    half_width = st.number_input(
+    left, right = st.columns([3, 1])
+    half_width = left.number_input(
         "Half width of the box", 0.01, 2.0, HALF_WIDTH, 0.05, key="compare half width"
     )
+    n_workers = processes.choose(right)
     rounds = st.checkbox("Every method that learns collects its own five rounds, too", key="compare rounds")
     return {
         "methods": methods,
@@ -89,6 +91,7 @@ def design(world: worlds.World) -> dict[str, Any]:
         "preset": preset,
         "half_width": half_width,
         "rounds": rounds,
+        "n_workers": n_workers,
     }
 
 
@@ -100,6 +103,7 @@ def options(world: worlds.World, asked: dict[str, Any]) -> tuple[Any, ...]:
         *(*world.options, "--preset", asked["preset"], "--sessions", asked["sessions"]),
         *(("--users", asked["users"]) if meets_again(world.env) else ()),
         *(("--half-width", asked["half_width"]) if asked["half_width"] != HALF_WIDTH else ()),
+        *processes.option(asked["n_workers"]),
         *(("--rounds",) if asked["rounds"] else ()),
         *(("--n-critics", ",".join(map(str, asked["n_critics"]))) if asked["n_critics"] else ()),
     )

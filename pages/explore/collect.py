@@ -9,7 +9,7 @@ from mtf_engine.registry import BASELINE, RunRow
 from mtf_engine.runs import estimates, executor
 from mtf_engine.spec import Refusal
 from mtf_engine.work.collect import submit_collect
-from pages.shared import access, follow, links, loaders, places, plans, words, worlds
+from pages.shared import access, follow, kept, links, loaders, places, plans, processes, words, worlds
 from pages.shared.worlds import World
 
 KINDS = {
@@ -75,7 +75,10 @@ def choose_mixture(place: Any) -> Noise:
 
 
 def choose_settings(world: World) -> tuple[dict[str, Any], tuple[object, ...], str]:
-    """Draws the form; returns the settings, the same as a command's options, and what that needs to know."""
+    """Draws the form; returns the settings, the same as a command's options, and what that needs to know.
+
+    In the settings `to` is None where a place that is needed has no name yet.
+    """
     noise = choose_noise(world)
     first, second, third, fourth = st.columns([3, 1, 1, 1])
     baseline = choose_baseline(world, first)
@@ -83,14 +86,25 @@ def choose_settings(world: World) -> tuple[dict[str, Any], tuple[object, ...], s
     why = "Kept at the baseline action, for the baseline's own value in the same log."
     control = third.number_input("Control users, %", 0, 99, 10, key="control", help=why, **BOUND)
     seed = fourth.number_input("Seed", 0, value=0, help="Same seed, same log.", key="collect_seed", **BOUND)
-    name = st.text_input("Name (optional)", placeholder="what lists call it", key="collect name")
+    named, placed, shared = st.columns([3, 2, 1])
+    name = named.text_input("Name (optional)", placeholder="what lists call it", key="collect name")
+    to, n_workers = kept.choose(placed), processes.choose(shared)
     settings = {"env": world.env, "source": world.log and world.log.id, **noise.settings}
-    settings |= {"n_requests": requests, "control_share": control / 100, "seed": seed, "name": name or None}
+    settings |= {
+        "n_requests": requests,
+        "control_share": control / 100,
+        "seed": seed,
+        "name": name or None,
+        "to": to,
+        "n_workers": n_workers,
+    }
     options = (
         *(*world.options, "--explore", noise.settings["explore"], *noise.options),
         *(("--baseline", baseline) if baseline != BASELINE else ()),
         *(("--control-share", f"{control / 100:g}") if control != 10 else ()),
         *("--requests", requests, "--seed", seed, *(("--name", name) if name else ())),
+        *(("--to", to) if to else ()),
+        *processes.option(n_workers),
     )
     return settings | {"baseline": baseline}, options, noise.where
 
@@ -103,7 +117,7 @@ def show_form() -> None:
     workspace = loaders.workspace()
     took = estimates.collection(workspace, world.env, settings["n_requests"])
     st.caption(words.plain(f"It will take about {words.duration(took.seconds)} ({took.basis})."))
-    if access.button(Action.COLLECT, "Collect", type="primary"):
+    if access.button(Action.COLLECT, "Collect", type="primary", disabled=settings["to"] is None):
         with follow.refusals():
             st.query_params[FOLLOWED] = submit_collect(workspace, **settings)
             st.rerun()

@@ -1,4 +1,4 @@
-"""What an import may be told beside where the log is: which log it is like, and how it is split."""
+"""What an import may be told beside where the log is: how it is kept, which log it is like, and how it is split."""
 
 from typing import Any, NamedTuple
 
@@ -6,7 +6,7 @@ import streamlit as st
 
 from mtf_engine.logs.importing import STEPS
 from mtf_engine.logs.splits import HOLD_OUT, TEST_DAYS, VALIDATION_DAYS
-from pages.shared import loaders
+from pages.shared import kept, loaders
 from pages.shared.firsts import first
 
 SPLITS = {
@@ -27,10 +27,22 @@ class Choices(NamedTuple):
 def choices(log_format: str) -> Choices | None:
     """Draws the form and returns what was chosen; nothing where all is as it stands, or where the format has no such.
 
-    None where the column that says the split has no name yet, which is then said.
+    None where a column or a place that is needed has no name yet, which is then said.
     """
+    to = kept.choose()
+    told = _asked_of_shown(log_format)
+    if told is None or to is None:
+        return None
+    told |= {"to": to} if to else {}
+    names = {"by": "--split-by", "like": "--like"}
+    options = {names.get(name, f"--{name.replace('_', '-')}"): value for name, value in told.items()}
+    return Choices(told, options)
+
+
+def _asked_of_shown(log_format: str) -> dict[str, Any] | None:
+    """Returns which log it is to be like and how it is split, as they are typed, or None."""
     if log_format in STEPS:  # nothing is shown, so it is like no other and not split
-        return Choices({}, {})
+        return {}
     with st.expander("Another log that it is like, and how it is split"):
         logs = {row.id: f"{row.name} ({row.id})" for row in loaders.workspace().registry.datasets()}
         like = st.selectbox(
@@ -51,10 +63,7 @@ def choices(log_format: str) -> Choices | None:
                 "Name the column that says what is for train, validation and test, or choose another split."
             )
             return None
-    told |= {"like": like} if like else {}
-    names = {"by": "--split-by", "like": "--like"}
-    options = {names.get(name, f"--{name.replace('_', '-')}"): value for name, value in told.items()}
-    return Choices(told, options)
+    return told | ({"like": like} if like else {})
 
 
 def _asked(split: str) -> dict[str, Any] | None:

@@ -2,12 +2,13 @@
 
 import streamlit as st
 
+from mtf_engine.logs.buckets import HERE
 from mtf_engine.permissions import Action
 from mtf_engine.registry import DatasetRow, RunRow
 from mtf_engine.runs.storage import open_dataset
 from mtf_engine.spec import Refusal
 from mtf_engine.work.shard import submit_shard
-from pages.shared import access, follow, loaders, places, words
+from pages.shared import access, follow, loaders, places, processes, words
 
 
 def show_place(row: DatasetRow) -> None:
@@ -34,11 +35,12 @@ def show(row: DatasetRow) -> None:
         placeholder="s3://bucket/prefix",
         key=f"place of the shards of {row.id}",
     )
+    n_workers = processes.choose(st.columns([1, 3])[0])
     with follow.refusals():
         mine = _newest(row)
         is_live = mine is not None and not mine.state.is_finished
         if access.button(Action.COLLECT, "Write Parquet files", disabled=is_live) and not is_live:
-            submit_shard(loaders.workspace(), row.id, name=name, to=to)
+            submit_shard(loaders.workspace(), row.id, name=name, to=to or HERE, n_workers=n_workers)
             st.rerun()  # so that the button cannot be pressed from here on
         if mine and (run := follow.finished(mine.id)):
             follow.show_error(run)
@@ -46,7 +48,7 @@ def show(row: DatasetRow) -> None:
                 query = {"dataset": str(run.dataset_id)}
                 st.page_link(places.START, label=f"Train on {words.plain(run.name)} →", query_params=query)
     st.caption("The same on the command line")
-    options = ("--name", name, *(("--to", to) if to else ()))
+    options = ("--name", name, *(("--to", to) if to else ()), *processes.option(n_workers))
     command = words.command(loaders.workspace().path, "dataset", "shard", row.id, *options)
     st.code(command, language=None, wrap_lines=True)
 

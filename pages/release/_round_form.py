@@ -12,7 +12,7 @@ from mtf_engine.registry import BASELINE, RunRow
 from mtf_engine.release.rounds import Round
 from mtf_engine.runs import estimates
 from mtf_engine.work.progressive import default_ab_users, submit_progressive
-from pages.shared import access, follow, links, loaders, plans, words, worlds
+from pages.shared import access, follow, links, loaders, plans, processes, words, worlds
 from pages.shared.worlds import World
 
 TRAIN_ON = {"current": "the round's own log", "cumulative": "all logs so far"}
@@ -81,7 +81,7 @@ def _choose(world: World) -> tuple[dict[str, Any], tuple[object, ...], str]:
     promote = fourth.selectbox("Promote", list(PROMOTE), format_func=PROMOTE.get, key="rounds promote")
     length = make_config(algo, preset=preset, settings={}, seed=0)
     default, passes = length.n_steps, getattr(length, "passes", None)
-    left, right = st.columns([1, 3])
+    left, middle, right = st.columns([2, 5, 1])
     steps = left.number_input(
         "Gradient steps in all",
         1,
@@ -91,7 +91,8 @@ def _choose(world: World) -> tuple[dict[str, Any], tuple[object, ...], str]:
         + ("" if default else f" Empty: each goes {passes:g} times over what it learns from."),
         placeholder=None if default else f"{passes:g} passes a round",
     )
-    name = right.text_input("Name (optional)", key="rounds name", placeholder="what lists call it")
+    name = middle.text_input("Name (optional)", key="rounds name", placeholder="what lists call it")
+    n_workers = processes.choose(right)
     settings = {
         "env": world.env,
         "source": world.log and world.log.id,
@@ -106,6 +107,7 @@ def _choose(world: World) -> tuple[dict[str, Any], tuple[object, ...], str]:
         "promote": promote,
         "ab_users": users,
         "seed": seed,
+        "n_workers": n_workers,
         "name": name or None,
     }
     options = (
@@ -113,6 +115,7 @@ def _choose(world: World) -> tuple[dict[str, Any], tuple[object, ...], str]:
         *("--preset", preset, *(("--set", f"n_steps={steps}") if steps not in (None, default) else ())),
         *(*chosen.option, *(("--baseline", baseline) if baseline != BASELINE else ())),
         *("--train-on", train_on, "--promote", promote, "--ab-users", users, "--seed", seed),
+        *processes.option(n_workers),
         *(("--name", name) if name else ()),
     )
     return settings, options, plans.where(chosen)

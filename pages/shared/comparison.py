@@ -16,7 +16,7 @@ from mtf_engine.registry import BASELINE, REGRESSION, DatasetRow, RunRow, RunSta
 from mtf_engine.runs import executor
 from mtf_engine.spec import FusionSpec
 from mtf_engine.work.evaluate import submit_evaluate
-from pages.shared import access, follow, links, loaders, places, results, words
+from pages.shared import access, follow, links, loaders, places, processes, results, words
 
 FIRST = 6
 """Policies that are compared at first, at most."""
@@ -223,9 +223,10 @@ def evaluation_of(chosen: Chosen, off_policy: OffPolicySettings | None = None) -
 
 def _offer(chosen: Chosen) -> None:
     workspace = loaders.workspace()
+    n_workers = processes.choose(st.columns([1, 3])[0])
     if access.button(Action.EVALUATE, "Compare", type="primary"):
-        submit_evaluate(workspace, chosen.policies, chosen.dataset.id)
+        submit_evaluate(workspace, chosen.policies, chosen.dataset.id, n_workers=n_workers)
         st.rerun()
     st.caption("The same on the command line")
-    arguments = ("evaluate", *chosen.policies, "--on", chosen.dataset.id)
+    arguments = ("evaluate", *chosen.policies, "--on", chosen.dataset.id, *processes.option(n_workers))
     st.code(words.command(workspace.path, *arguments), language=None, wrap_lines=True)
