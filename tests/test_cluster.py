@@ -324,7 +324,15 @@ def test_a_request_that_is_never_answered_is_given_up(
         with pytest.raises(Refusal, match="does not answer"):  # as just after a look that found it well
             cluster._ask(lambda client: client.list_jobs())
         is_open.set()
-        cluster._ask(lambda client: client.list_jobs())
+        with pytest.raises(Refusal, match="does not answer"):  # whoever asks for many runs waits once
+            cluster._ask(lambda client: client.list_jobs())
+        wait_until(lambda: answers(cluster), "it is asked again", 0.2)
+
+
+def answers(cluster: ray_jobs.RayJobsExecutor) -> bool:
+    with suppress(Refusal):
+        return isinstance(cluster._ask(lambda client: client.list_jobs()), list)
+    return False
 
 
 def test_no_job_is_taken_without_the_token(nodes: Nodes) -> None:
