@@ -133,6 +133,8 @@ def training(workspace: Workspace, n_sessions: int, n_workers: int) -> tuple[str
 WORKS: dict[str, Work] = {
     "collect": collection, "import": importing, "evaluate": evaluation, "train": training
 }  # fmt: skip
+FLAT = ("collect", "import", "evaluate")
+"""What is done with the longest log, too: a training's rows are a map that the machine takes back."""
 BY_ONE = ("import", "train")
 """What several processes do not do faster."""
 
@@ -188,7 +190,7 @@ def main(folder: Path, options: argparse.Namespace) -> int:
     found: dict[tuple[str, int, int], Cost] = {}
     print("\n".join(lines))
     asked = [(n, name) for n in options.sessions for name in WORKS]
-    asked += [(options.longest, name) for name in ("collect", "evaluate") if options.longest]
+    asked += [(options.longest, name) for name in FLAT if options.longest]
     for n_sessions, name in asked:
         work = WORKS[name]
         workers = [1] if name in BY_ONE or n_sessions == options.longest else sorted({1, *options.workers})
@@ -272,7 +274,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sessions", type=int, nargs="+", default=[10_000, 40_000])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--longest", type=int, help="sessions collected and evaluated by one process, too")
+    parser.add_argument(
+        "--longest", type=int, help="sessions collected, imported and evaluated by one process, too"
+    )
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--write", action="store_true", help="put the table into docs/scale.md, too")
     with tempfile.TemporaryDirectory() as folder:

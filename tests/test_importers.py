@@ -15,6 +15,7 @@ from mtf_engine.environments.collect import Collection, collect
 from mtf_engine.environments.session import SessionEnvironment
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.importing import read_log
+from mtf_engine.logs.joining import joined_meta
 from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import BoundsPlan, Refusal
 from tests.fixtures import logs
@@ -96,6 +97,64 @@ def test_impressions_alone_keep_their_hash(has, digest, tmp_path, monkeypatch):
     assert dataset.recompute_content_hash() == digest
 
 
+def two_tables(kind: str) -> tuple[logs.Log, str]:
+    """Returns a log of that kind, its rows in no order, and its mapping."""
+    log, generator = logs.clean(n_users=9, n_sessions=3, n_steps=4), np.random.default_rng(1)
+    requests, impressions, mapping = log.requests, log.impressions, logs.MAPPING
+    if kind == "ids are texts":
+        requests = requests.assign(session_id=[f"s{s % 20}-{s}" for s in requests.session_id])
+        requests, impressions = (
+            one.assign(request_id="r" + one.request_id.astype(str)) for one in (requests, impressions)
+        )
+    if kind == "sessions at one time":
+        requests = requests.assign(
+            timestamp=requests.timestamp.iloc[0] + pd.to_timedelta(requests.step, unit="h")
+        )
+    if kind == "observations are made":
+        ages = np.where(
+            generator.random(len(requests)) < 0.1, np.nan, generator.integers(18, 80, len(requests))
+        )
+        requests = requests.drop(
+            columns=["observation", "baseline_action", "action", "lower", "upper", "pscore"]
+        )
+        requests = requests.assign(age=ages, device=generator.choice(["phone", "tablet"], len(requests)))
+        mapping += "profile: {numeric: [age], categorical: [device]}\n"
+    if kind == "densities are believed":
+        baseline = generator.random(len(requests)) < 0.3
+        action = [
+            b if kept else a
+            for a, b, kept in zip(requests.action, requests.baseline_action, baseline, strict=True)
+        ]
+        requests = requests.drop(columns="pscore").assign(action=action)
+        mapping += "exploration: uniform\n"
+    shuffled = (one.sample(frac=1, random_state=2) for one in (requests, impressions))
+    return logs.Log(*shuffled), mapping
+
+
+@pytest.mark.parametrize(
+    ("kind", "digest"),
+    [
+        ("ids are numbers", "2bd0e1c4985d3563a64e8104ed50504ac17e2e6204e6bf0aa214497242e40e07"),
+        ("ids are texts", "87809972638964cbae0a462ecd43da9eefe77f620f4a17c7c60ef431bc333eb4"),
+        ("sessions at one time", "2187ebbce9ff0c87ab5d6f11684f1f63a66eed94778daa8bfcda58f15e4dcc4b"),
+        ("observations are made", "05c92dbe4a4a66d537ba7501c7548c84dd18cec74ec718c999d4ce1270639592"),
+        ("densities are believed", "b0eefd62ec924cbfed8c15e9764306378eabf22e907986ad2718b400ee6ea097"),
+    ],
+)
+def test_two_tables_keep_their_hash(kind, digest, tmp_path, monkeypatch):
+    """In parts of few requests too, as a large log is read."""
+    log, mapping = two_tables(kind)
+    source = logs.write(log, tmp_path / "log", "parquet")
+    (source / "mapping.yaml").write_text(mapping)
+    options = {"mapping": source / "mapping.yaml", "name": "mine"}
+    dataset = imported(source, tmp_path, **options)
+    assert dataset.content_hash == digest
+    monkeypatch.setattr("mtf_engine.logs.tabular.READ_ROWS", 16)
+    monkeypatch.setattr("mtf_engine.logs.tabular.BATCH_REQUESTS", 5)
+    parts = imported(source, tmp_path / "parts", **options)
+    assert parts.content_hash == digest and parts.meta == dataset.meta
+
+
 def test_a_log_comes_out_as_it_went_in(folder, tmp_path):
     log = logs.clean()
     dataset = imported(folder, tmp_path, mapping=folder / "mapping.yaml", name="mine")
@@ -117,6 +176,31 @@ def test_a_log_comes_out_as_it_went_in(folder, tmp_path):
     assert dataset.meta.fusion.names == ("pow_click", "pow_like", "bias_like")
     assert dataset.meta.exploration == "uniform"
     assert len(dataset.transitions()) == len(requests["step"][requests["split"] == "train"])
+
+
+@pytest.mark.parametrize("texts", ["requests", "impressions"])
+def test_ids_may_be_numbers_in_one_table_and_texts_in_the_other(texts, tmp_path):
+    """Also where rows are left out, whose ids are looked up in both."""
+    plain = logs.clean()
+    plain.impressions.loc[6, "like"] = 7
+    frame = getattr(plain, texts)
+    mixed = plain._replace(**{texts: frame.assign(request_id=frame.request_id.astype(str))})
+    found = []
+    for name, log in (("plain", plain), ("mixed", mixed)):
+        source = logs.write(log, tmp_path / name, "parquet")
+        options = {"mapping": source / "mapping.yaml", "name": "mine", "bad_rows": "drop"}
+        found.append(imported(source, tmp_path / f"to {name}", **options))
+    assert found[0].content_hash == found[1].content_hash
+    assert {one.n_impressions for one in found} == {len(plain.impressions) - 1}
+
+
+def test_logs_with_actions_and_without_are_not_joined(folder):
+    """Nobody could say how far a policy is from baseline actions that half of the requests do not have."""
+    meta = read_log(folder, mapping=folder / "mapping.yaml", name="mine").meta
+    without = meta.model_copy(update={"name": "plain", "exploration": None})
+    with pytest.raises(Refusal, match="mine has actions and plain has none"):
+        joined_meta("both", ("a", "b"), (without, meta))
+    assert joined_meta("both", ("a", "b"), (meta, meta)).exploration == "uniform"
 
 
 def test_csv_parquet_and_numbered_columns_are_the_same_log(folder, tmp_path):

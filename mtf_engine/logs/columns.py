@@ -239,6 +239,11 @@ class Columns:
         is_text = name in self.mapping.categories or name in self._categorical()
         return self.add(name, "long" if whole and not is_text else "text", "key")
 
+    def require_id(self, name: str) -> None:
+        """Adds the column of ids, see `add_id`; that the file lacks it is a defect."""
+        if not self.add_id(name) and not self.renames.get(name):
+            self._missing(name, name)
+
     def _categorical(self) -> tuple[str, ...]:
         """Returns the features, of users and for predictions, that are texts."""
         predict = self.mapping.predict

@@ -17,7 +17,7 @@ SAME = ("fusion", "reward", "signals", "feature_names", "numeric_mask", "item_fe
 def joined_meta(name: str, dataset_ids: Sequence[str], metas: Sequence[DatasetMeta]) -> DatasetMeta:
     """Returns the meta data of the joined logs: that of the last, whose baseline a training starts from.
 
-    Logs that differ in what their columns mean are refused.
+    Logs that differ in what their columns mean are refused, and those of which some alone have actions.
     """
     last = metas[-1]
     for meta in metas:
@@ -26,6 +26,9 @@ def joined_meta(name: str, dataset_ids: Sequence[str], metas: Sequence[DatasetMe
             raise Refusal(
                 f"{meta.name} and {last.name} differ in their {different}; join logs of one environment"
             )
+    acting, without = ([m.name for m in metas if (m.exploration is None) == none] for none in (False, True))
+    if acting and without:
+        raise Refusal(f"{acting[0]} has actions and {without[0]} has none; join logs that are alike in this")
     own = {
         "name": name,
         "synthetic": any(meta.synthetic for meta in metas),

@@ -3,7 +3,7 @@
 DuckDB groups and sorts on disk what its memory does not hold. Texts stay as they lie in Arrow's memory.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -122,8 +122,8 @@ class Ordered:
             return pd.DataFrame(index=range(self.n)), np.empty(self.n, object)
         profile = ", ".join(f"i.{quoted(name)}" for name in found)
         sql = f"SELECT {profile} FROM {OPENING} ORDER BY asked.number"
-        columns = _columns(self.con.sql(sql).to_arrow_table())
-        split = np.concatenate([split_of(_columns(rows)) for rows in self._requests(READ_ROWS)])
+        columns = read_columns(self.con.sql(sql).to_arrow_table())
+        split = np.concatenate([split_of(read_columns(rows)) for rows in self._requests(READ_ROWS)])
         return pd.DataFrame({name: values(columns[name]) for name in found}), split
 
     def parts(self, n: int, also: tuple[str, ...] = ()) -> Iterator[Part]:
@@ -142,14 +142,7 @@ class Ordered:
             f"SELECT {read} FROM impressions JOIN (SELECT {keys}, number AS {number} FROM asked) USING ({keys}) "
             f"ORDER BY {number}, {place}"
         )
-        take = _taker(shown.to_arrow_reader(READ_ROWS))
-        start = n_sessions = 0
-        for rows in self._requests(n):
-            impressions = _columns(take(start + len(rows)))
-            part = Part(start, n_sessions, _columns(rows), impressions.pop(NUMBER), impressions)
-            yield part
-            start += len(rows)
-            n_sessions += int(part.session.max()) + 1
+        return read_parts(self._requests(n), shown.to_arrow_reader(READ_ROWS))
 
     def _requests(self, n: int) -> Iterator[pa.Table]:
         """Yields the requests in order, about `n` at once and all of a user together."""
@@ -161,17 +154,34 @@ class Ordered:
             f"SELECT asked.user_id, {session}asked.request_time, asked.first_time, asked.last_time, {split} AS split, "
             f"{segment} AS segment FROM {OPENING if has & {'split', 'segment'} else 'asked'} ORDER BY asked.number"
         )
-        held: list[pa.RecordBatch] = []
-        for batch in self.con.cursor().sql(sql).to_arrow_reader(READ_ROWS):
-            held.append(batch)
-            if sum(map(len, held)) < n:
-                continue
-            table = pa.Table.from_batches(held).combine_chunks()
-            last = pc.index(table["user_id"], table["user_id"][-1]).as_py()
-            if last:
-                yield table.slice(0, last)
-            held = table.slice(last).to_batches()
-        yield pa.Table.from_batches(held)
+        return of_whole_users(self.con.cursor().sql(sql).to_arrow_reader(READ_ROWS), n)
+
+
+def of_whole_users(requests: pa.RecordBatchReader, n: int) -> Iterator[pa.Table]:
+    """Yields requests that come user by user, about `n` at once and all of a user together."""
+    held: list[pa.RecordBatch] = []
+    for batch in requests:
+        held.append(batch)
+        if sum(map(len, held)) < n:
+            continue
+        table = pa.Table.from_batches(held).combine_chunks()
+        last = pc.index(table["user_id"], table["user_id"][-1]).as_py()
+        if last:
+            yield table.slice(0, last)
+        held = table.slice(last).to_batches()
+    yield pa.Table.from_batches(held)
+
+
+def read_parts(requests: Iterable[pa.Table], impressions: pa.RecordBatchReader) -> Iterator[Part]:
+    """Yields a part for each table of `requests` with their `impressions`, which come by the requests' `NUMBER`."""
+    take = _taker(impressions)
+    start = n_sessions = 0
+    for rows in requests:
+        shown = read_columns(take(start + len(rows)))
+        part = Part(start, n_sessions, read_columns(rows), shown.pop(NUMBER), shown)
+        yield part
+        start += len(rows)
+        n_sessions += int(part.session.max()) + 1
 
 
 def values(column: NDArray | pa.Array) -> NDArray:
@@ -220,7 +230,7 @@ def _taker(reader: pa.RecordBatchReader) -> Callable[[int], pa.Table]:
     return take
 
 
-def _columns(table: pa.Table) -> Arrays:
+def read_columns(table: pa.Table) -> Arrays:
     """Returns the columns of a table, texts as they lie in Arrow's memory and everything else as arrays."""
     whole = {name: table[name].combine_chunks() for name in table.column_names}
     return {name: c if pa.types.is_string(c.type) else array(c) for name, c in whole.items()}

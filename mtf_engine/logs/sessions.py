@@ -214,16 +214,20 @@ def drawn_uniformly(
     baseline: NDArray[np.float32],
     lower: NDArray[np.float32],
     upper: NDArray[np.float32],
-) -> tuple[NDArray[np.float64], str]:
-    """Returns the densities [n] of actions [n, d] that only the mapping calls uniform in their bounds, and says so.
+) -> NDArray[np.float64]:
+    """Returns the densities [n] of actions [n, d] that only the mapping calls uniform in their bounds.
 
     NaN where there is no action or it is the baseline action, as a control user's.
     """
-    acted = ~np.isnan(action).any(axis=1)
-    moved = acted & (action != baseline).any(axis=1)
+    moved = ~np.isnan(action).any(axis=1) & (action != baseline).any(axis=1)
     width = upper.astype(np.float64) - lower
     density = 1 / np.prod(width, axis=1, where=width > 0)
-    return np.where(moved, density, np.nan), (
-        f"{moved.sum():,} of {acted.sum():,} rows count as explored, since the mapping says exploration: uniform; the "
+    return np.where(moved, density, np.nan)
+
+
+def said_of_drawn(n_moved: int, n_acted: int) -> str:
+    """Returns a sentence of `n_acted` actions of which so many count as drawn."""
+    return (
+        f"{n_moved:,} of {n_acted:,} rows count as explored, since the mapping says exploration: uniform; the "
         "others are at their baseline action, as those of control users"
     )

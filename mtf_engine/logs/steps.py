@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 
 from mtf_engine.exploration.mixture import Mixture
 from mtf_engine.logs.schema import DatasetMeta, Exploration, Source, Tables
-from mtf_engine.logs.sessions import ImportedLog, changes, drawn_uniformly, within
+from mtf_engine.logs.sessions import ImportedLog, changes, drawn_uniformly, said_of_drawn, within
 from mtf_engine.logs.splits import TEST, TRAIN, VALIDATION, split_by_user
 from mtf_engine.logs.validation import TOLERANCE, DefectCode
 from mtf_engine.spec import MIN_WIDTH, BoundsPlan, Defect, FusionSpec, Refusal, RewardSpec, Spec
@@ -110,8 +110,8 @@ def as_log(
     if kept.exploration == "uniform":
         columns["action"] = _bound(steps, columns)
     if believed:
-        columns["pscore"], said = drawn_uniformly(*(columns[name] for name in ("action", *BOX)))
-        warnings += (said,)
+        columns["pscore"] = drawn_uniformly(*(columns[name] for name in ("action", *BOX)))
+        warnings += (said_of_drawn(int((~np.isnan(columns["pscore"])).sum()), int(acted.sum())),)
     columns["split"], told = _split(columns, steps.known)
     warnings += told
     features = _features(kept, steps.observation.shape[1])

@@ -27,7 +27,10 @@ from mtf_engine.logs.validation import (
 )
 from mtf_engine.spec import Defect, Refusal
 
+IDS = ("request_id", "session_id")
+"""Those of KEYS that stay whole numbers where the file has such."""
 KEYS = {column.name: column.kind for column in REQUEST_FILE if column.need == "needed"}
+TABLES = ("requests", "impressions")
 OPTIONAL: dict[str, Kind] = {
     column.name: column.kind for column in REQUEST_FILE if column.need == "optional" and column.kind != "list"
 }
@@ -77,6 +80,7 @@ def check_tables(
     else:
         defects += raw
     if asked and shown and feedback and "request_id" in asked.names & shown.names:
+        _compare_as_texts(con)
         defects += _between(con, asked, shown, feedback)
     if defects:
         raise Refusal.of(defects)
@@ -86,12 +90,22 @@ def check_tables(
     return Checked(asked, shown, feedback)
 
 
+def _compare_as_texts(con: duckdb.DuckDBPyConnection) -> None:
+    """Makes the ids of requests texts wherever they are, unless they are whole numbers in both tables."""
+    named = "SELECT table_name, data_type FROM duckdb_columns() WHERE column_name = 'request_id' AND table_name IN "
+    kinds = dict(
+        con.execute(f"{named} ?", [[*TABLES, *(f"left_out_{table}" for table in TABLES)]]).fetchall()
+    )
+    if len(set(kinds.values())) > 1:
+        for table in kinds:
+            con.execute(f"ALTER TABLE {table} ALTER request_id TYPE VARCHAR")
+
+
 def _requests(
     con: duckdb.DuckDBPyConnection, columns: Columns, mapping: Mapping, defects: list[Defect]
 ) -> Columns:
     """Returns the columns of the requests; creates their table and adds to `defects`."""
-    for name, kind in KEYS.items():
-        columns.require(name, kind, "key")
+    _require_keys(columns)
     for name, kind in OPTIONAL.items():
         columns.add(name, kind, "optional")
     if columns.add("action", "list"):
@@ -111,6 +125,14 @@ def _requests(
     if set(KEYS) <= columns.names:
         defects += columns.check(con, SESSIONS, session_order())
     return columns
+
+
+def _require_keys(columns: Columns) -> None:
+    for name, kind in KEYS.items():
+        if name in IDS:
+            columns.require_id(name)
+        else:
+            columns.require(name, kind, "key")
 
 
 def _cut_sessions(con: duckdb.DuckDBPyConnection, unknown: bool) -> int:
@@ -162,8 +184,8 @@ def _impressions(
     con: duckdb.DuckDBPyConnection, columns: Columns, mapping: Mapping, defects: list[Defect]
 ) -> Feedback:
     """Returns what the impressions hold; creates their table and adds to `defects`."""
-    columns.require("request_id", "text", "key")
-    columns.add("item_id", "text", "key")
+    columns.require_id("request_id")
+    columns.add_id("item_id")
     columns.add("position", "integer", "key")
     columns.add("reward", "real")
     feedback = Feedback.find(columns, mapping)
