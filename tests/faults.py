@@ -42,6 +42,7 @@ from mtf_engine.work import collect, evaluate, export, import_log, join, progres
 from mtf_engine.workspace import REGISTRY, Workspace
 from tests.fixtures import logs
 from tests.fixtures.rounds import a_round, add_rounds
+from tests.workspaces import worked_on_here
 
 ROOT = Path(__file__).parent.parent
 NEVER = 1 << 40
@@ -208,6 +209,11 @@ def _tune(workspace: Workspace) -> str:
     )
 
 
+def _searched(workspace: Workspace, run_id: str) -> bool:
+    with worked_on_here():
+        return _resumed(workspace, run_id)
+
+
 def _rounds(workspace: Workspace) -> str:
     return progressive.submit_progressive(
         workspace,
@@ -290,7 +296,7 @@ OPERATIONS = {
     "delete-run": _repeated(_stepped, lambda workspace, run_id: workspace.delete_runs(run_id)),
     "delete-dataset": _repeated(_imported, lambda workspace, name: workspace.delete_dataset(name)),
     "join": _submitted(_join),
-    "tune": Operation(_tune, _worked, _resumed, has_parts=True),
+    "tune": Operation(_tune, _searched, _searched, has_parts=True),
     "rounds": Operation(_rounds, _decided, _decided, has_parts=True),
     "repair": Operation(_lost, _repaired, _repaired, opened=Path),
     "to-parquet": _export_as("parquet"),

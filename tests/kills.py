@@ -142,9 +142,9 @@ def _abtest(workspace: Workspace) -> str:
     )
 
 
-def _tune(workspace: Workspace) -> str:
+def _tune(workspace: Workspace, at_once: int = 1) -> str:
     search = {"ridge": "0.1..1000 log", "target": "td_residual,return"}
-    return submit_tune(workspace, "explored", **LINEAR, search=search, trials=3, seed=1)
+    return submit_tune(workspace, "explored", **LINEAR, search=search, trials=3, at_once=at_once, seed=1)
 
 
 def _progressive(workspace: Workspace) -> str:
@@ -187,6 +187,7 @@ CASES = {
     "abtest": Case("empty", _abtest),
     "export": Case("trained", _export, 1),
     "tune": Case("logs", _tune, 1),
+    "tune two at once": Case("logs", partial(_tune, at_once=2), 1),
     "progressive": Case("empty", _progressive, 1),
     "paper-data": Case("empty", _paper_data, 1),
     "compare": Case("empty", _compare, 1),

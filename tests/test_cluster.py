@@ -28,6 +28,7 @@ from mtf_engine.work.import_log import submit_import
 from mtf_engine.work.shard import submit_shard
 from mtf_engine.work.study import submit_compare
 from mtf_engine.work.train import submit_train
+from mtf_engine.work.tune import submit_tune
 from mtf_engine.workspace import REGISTRY_URL, Workspace
 from tests import postgres
 from tests.cluster import Nodes, bystander, gate, open_cluster, two_nodes
@@ -66,6 +67,13 @@ def compare(workspace: Workspace, seed: int = 4) -> str:
     return submit_compare(workspace, **how, env="session:feed", sessions=20, users=10)
 
 
+def search(workspace: Workspace, seed: int = 1) -> str:
+    """Searches with two trials at once."""
+    space = {"ridge": "0.1..1000 log", "target": "td_residual,return"}
+    how = dict(algo="linear_one_step", preset="laptop", settings={"n_steps": "2"}, search=space)
+    return submit_tune(workspace, "explored", **how, trials=4, at_once=2, seed=seed)
+
+
 def locally(folder: Path, n_trainings: int) -> dict[str, Any]:
     """Returns what the same runs come to on this machine, without a cluster."""
     with pytest.MonkeyPatch.context() as patch:
@@ -74,7 +82,7 @@ def locally(folder: Path, n_trainings: int) -> dict[str, Any]:
         workspace = Workspace(folder / "workspace")
         import_log(workspace)
         run_ids = [train(workspace, seed) for seed in range(n_trainings)]
-        run_ids.append(compare(workspace))
+        run_ids += [compare(workspace), search(workspace)]
         for run_id in run_ids:
             executor.completed(workspace, executor.wait(workspace, run_id))
         return outcome(workspace)
@@ -135,14 +143,45 @@ def test_killed_on_two_nodes_the_runs_end_as_on_one_machine(
                 kills[how] += 1
         wait_until(lambda: not go_on(workspace, run_ids), "all are completed", 0.5)
         killing = time.monotonic() - began
-        compared = compare(workspace)
+        compared, searched = compare(workspace), search(workspace)
         executor.completed(workspace, executor.wait(workspace, compared))
+        executor.completed(workspace, executor.wait(workspace, searched))
     attempts = [workspace.registry.run(run_id).attempt for run_id in run_ids]
     told = {"kills": kills, "attempts": attempts, "seconds": round(killing)}
-    told |= {"seconds of a comparison": round(time.monotonic() - began - killing)}
+    told |= {"seconds of a comparison and a search": round(time.monotonic() - began - killing)}
     print(json.dumps(told), flush=True)
     assert {run.executor for run in workspace.registry.runs()} == {f"ray://{nodes.address}"}
     assert differences(locally(tmp_path, len(run_ids)), outcome(workspace)) == []
+
+
+def test_a_search_whose_trials_die_with_their_node_goes_on_to_the_same(
+    workspace: Workspace, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two trials work on two nodes; then the search is done by one machine, which takes no trial from it."""
+    run_id = search(workspace, seed=2)
+
+    def both() -> bool:
+        executor.reconcile(workspace)
+        return len(workspace.registry.runs(RunState.RUNNING, kind="train", parent_id=run_id)) == 2
+
+    wait_until(both, "two trials work", 0.02)
+    nodes.kill_node(workers_too=True)
+    while executor.wait(workspace, run_id).state is not RunState.COMPLETED:
+        executor.resume(workspace, run_id)
+    spread = workspace.registry.run(run_id)
+    assert sum(run.attempt for run in workspace.registry.runs(parent_id=run_id)) > 4, "one was begun again"
+    trials = workspace.registry.runs(kind="train", parent_id=run_id)
+    workspace.delete_runs(*(run.id for run in workspace.registry.runs(parent_id=run_id)))
+    monkeypatch.setenv("MTF_EXECUTOR", "local")
+    again = search(workspace, seed=2)
+    alone = executor.completed(workspace, executor.wait(workspace, again))
+    assert len(workspace.registry.runs(kind="train", parent_id=again)) == len(trials) == 4
+    assert trials_of(spread) == trials_of(alone)
+
+
+def trials_of(run: RunRow) -> list[dict[str, Any]]:
+    """Returns what a search tells of its trials, but for the ids of their runs."""
+    return [trial | {"run_id": None} for trial in (run.result or {})["trials"]]
 
 
 def collect(workspace: Workspace, n_sessions: int, n_workers: int) -> str:

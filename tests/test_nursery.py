@@ -107,6 +107,17 @@ def test_what_is_killed_leaves_nothing_for_long(
     assert len([*place.iterdir()]) == 1
 
 
+def test_who_expects_many_has_the_first_borne(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "_workers", workers := Workers(executor.LOCK_DESCRIPTOR))
+    workspace = Workspace(tmp_path / "workspace")
+    executor.expect_many(workspace, n_threads=1)
+    assert workers._nursery is not None
+    run_id = submit_collect(workspace, env="session:feed", n_requests=20)
+    assert executor.wait(workspace, run_id).state is RunState.COMPLETED
+    assert workers.children == [], "it has not loaded by itself"
+    workers._nursery.process.kill()
+
+
 def test_a_killed_worker_is_seen_and_takes_nobody_with_it(workers: Workers, tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "workspace")
     run_id = submit_collect(workspace, env="session:feed", n_requests=10_000_000, name="endless")

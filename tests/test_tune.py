@@ -1,10 +1,12 @@
 """Searches over settings: the same trials with the same seed, killed or not; failed trials are told and go by."""
 
 import os
+import random
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -13,12 +15,14 @@ import pytest
 from mtf_engine.algos import ALGOS
 from mtf_engine.learning.training import make_config
 from mtf_engine.logs.splits import TEST, VALIDATION
-from mtf_engine.registry import RunRow, RunState
-from mtf_engine.runs import executor
+from mtf_engine.registry import RunRow, RunState, now
+from mtf_engine.runs import estimates, executor
+from mtf_engine.runs.campaign import Campaign, Part
+from mtf_engine.runs.worker import Job
 from mtf_engine.spec import Refusal
 from mtf_engine.study.space import Range, read_space, suggested, tunable
 from mtf_engine.study.tuning import FEWEST, Change, Trial, Tuning, best_of, importance, propose
-from mtf_engine.work.tune import submit_tune
+from mtf_engine.work.tune import Search, TuneConfig, space_of, submit_tune
 from mtf_engine.workspace import Workspace
 from pages.shared.places import TUNE
 from pages.shared.words import plain
@@ -106,63 +110,140 @@ def test_the_command_searches_the_same_with_the_same_seed(workspace: Workspace, 
     )
 
 
+@pytest.mark.parametrize("at_once", [1, 2])
 def test_a_search_that_lost_its_end_is_resumed_to_the_same(
-    workspace: Workspace, whole: RunRow, found: Tuning, tmp_path: Path
+    workspace: Workspace, tmp_path: Path, at_once: int
 ) -> None:
-    copy = copy_workspace(workspace, tmp_path / "copy")
-    kept = {trial.run_id for trial in found.trials[:2]}
-    copy.delete_runs(*(run.id for run in copy.registry.runs(parent_id=whole.id) if run.id not in kept))
-    copy.registry.update_run(whole.id, state=RunState.INTERRUPTED, result=None)
+    place = copy_workspace(workspace, tmp_path / "copy")
     with worked_on_here():
-        executor.resume(copy, whole.id)
-        resumed = searched(copy, whole.id)
+        run_id = submit(place, seed=5, at_once=at_once)
+        found = searched(place, run_id)
+    kept = {trial.run_id for trial in found.trials[:2]}
+    place.delete_runs(*(run.id for run in place.registry.runs(parent_id=run_id) if run.id not in kept))
+    place.registry.update_run(run_id, state=RunState.INTERRUPTED, result=None)
+    with worked_on_here(last_first=True):
+        executor.resume(place, run_id)
+        resumed = searched(place, run_id)
     assert told(resumed) == told(found)
     assert {trial.run_id for trial in resumed.trials} & {trial.run_id for trial in found.trials} == kept
     assert resumed.best.change.value == found.best.change.value
 
 
+def test_what_ends_first_decides_no_trial(workspace: Workspace, tmp_path: Path) -> None:
+    """One search has its trials end in their order, and one has the last of three that wait end first."""
+    outcomes = []
+    for last_first in (False, True):
+        place = copy_workspace(workspace, tmp_path / f"{last_first}")
+        with worked_on_here(last_first):
+            run_id = submit(place, trials=6, at_once=3, seed=6)
+            outcomes.append(searched(place, run_id))
+        ended = sorted(place.registry.runs(kind="train", parent_id=run_id), key=lambda run: run.finished_at)
+        numbers = [int(run.name.rpartition(" ")[2]) for run in ended]
+        assert (numbers == sorted(numbers)) is not last_first
+    assert told(outcomes[0]) == told(outcomes[1])
+    assert outcomes[0].best.said == outcomes[1].best.said
+
+
+def test_what_the_same_code_has_trained_is_not_trained_again(workspace: Workspace, whole: RunRow) -> None:
+    with worked_on_here():
+        run_id = submit(workspace, trials=5, name="longer")
+        longer, shorter = searched(workspace, run_id), Tuning.model_validate(whole.result)
+    assert longer.trials[:4] == shorter.trials
+    trained = workspace.registry.runs(kind="train", parent_id=run_id)
+    assert [run.name for run in trained] == ["longer trial 4"]
+
+
+def test_one_begun_by_a_version_that_did_its_trials_itself_only_coordinates_now(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = copy_workspace(workspace, tmp_path / "copy")
+    with monkeypatch.context() as patch:
+        patch.setattr(executor, "MAX_WORKING", 0)
+        run_id = submit(place, trials=2, seed=7)
+    before = {name: value for name, value in place.registry.run(run_id).config.items() if name != "at_once"}
+    place.registry.update_run(run_id, state=RunState.INTERRUPTED, coordinates=False, config=before)
+    with worked_on_here():
+        executor.resume(place, run_id)
+        searched(place, run_id)
+    assert place.registry.run(run_id).coordinates
+
+
+def test_a_search_whose_log_is_gone_cannot_go_on(workspace: Workspace, tmp_path: Path) -> None:
+    place = copy_workspace(workspace, tmp_path / "copy")
+    with worked_on_here():
+        run_id = submit(place, trials=2)
+        searched(place, run_id)
+        place.registry.update_run(run_id, state=RunState.INTERRUPTED)
+        log = place.registry.run(run_id).dataset_id
+        place.registry.delete_dataset(str(log))
+        executor.resume(place, run_id)
+        with pytest.raises(Refusal, match=f"there is no dataset '{log}'"):
+            searched(place, run_id)
+
+
 @pytest.mark.slow
-def test_killed_at_a_random_moment_it_ends_as_if_it_had_not_been(workspace: Workspace, found: Tuning) -> None:
-    run_id = submit(workspace, trials=12)
-    whole = submit(workspace, trials=12)
-    generator = np.random.default_rng()
-    for n_done in sorted(generator.integers(0, 12, size=3)):
-        wait_until(lambda n=n_done: n_trained(workspace, run_id) >= n, f"{n_done} trials are done")
-        run = wait_until(lambda: running(workspace, run_id), "it is at work")
-        if run.state is RunState.RUNNING:
-            os.kill(run.pid, signal.SIGKILL)
-            assert executor.wait(workspace, run_id).state is RunState.INTERRUPTED
-            executor.resume(workspace, run_id)
-    killed, unharmed = searched(workspace, run_id), searched(workspace, whole)
-    stop_all(workspace)
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(
+    workspace: Workspace, found: Tuning, tmp_path: Path, at_once: int
+) -> None:
+    """The search is killed, or one of its trials."""
+    place, other = (copy_workspace(workspace, tmp_path / name) for name in ("killed", "whole"))
+    asked, generator = {"trials": 12, "seed": 8, "at_once": at_once}, random.Random()
+    run_id, whole = submit(place, **asked), submit(other, **asked)
+    for n_done in sorted(generator.randrange(12) for _ in range(4)):
+        wait_until(lambda n=n_done: n_trained(place, run_id) >= n, f"{n_done} trials are done")
+        wait_until(lambda: at_work(place, run_id) or is_completed(place, run_id), "it is at work")
+        for pid in generator.sample(pids := at_work(place, run_id), k=min(1, len(pids))):
+            with suppress(ProcessLookupError):  # that one has just ended
+                os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: n_trained(place, run_id) and is_completed(place, run_id), "it is completed")
+    killed, unharmed = searched(place, run_id), searched(other, whole)
+    for one in (place, other):
+        stop_all(one)
     assert told(killed) == told(unharmed)
     assert killed.importance == unharmed.importance and set(killed.importance) == set(SEARCH)
-    assert told(killed)[:4] == told(found), "the number of trials decides none of them"
 
 
-def running(workspace: Workspace, run_id: str) -> RunRow | None:
-    """Returns the run once it has a process, or has ended."""
-    executor.reconcile(workspace)
-    run = workspace.registry.run(run_id)
-    return run if run.pid is not None or run.state.is_finished else None
+def at_work(workspace: Workspace, run_id: str) -> list[int]:
+    """Returns the processes that work on a search, which goes on where it has ended before its end, and its trials."""
+    n_trained(workspace, run_id)
+    return [run.pid for run in workspace.registry.runs(RunState.RUNNING) if run.pid is not None]
+
+
+def is_completed(workspace: Workspace, run_id: str) -> bool:
+    return workspace.registry.run(run_id).state is RunState.COMPLETED
 
 
 def n_trained(workspace: Workspace, run_id: str) -> int:
+    """Returns how many trials of a search are done, which goes on where it has ended before its end."""
     executor.reconcile(workspace)
+    if workspace.registry.run(run_id).state.can_resume:
+        executor.resume(workspace, run_id)
     return len(workspace.registry.runs(RunState.COMPLETED, kind="train", parent_id=run_id))
 
 
-def test_a_failed_trial_is_told_and_the_others_go_on(workspace: Workspace) -> None:
-    search = {"n_parameters": "4,5,60"}
-    settings = {"n_steps": "1", "population": "4", "batch_size": "20"}
+FAILING = {"algo": "evolution_strategy", "search": {"n_parameters": "4,5,60"}, "seed": 2} | {
+    "settings": {"n_steps": "1", "population": "4", "batch_size": "20"}
+}
+"""A search whose default settings alone can be trained."""
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_failed_trial_is_told_and_the_others_go_on(
+    workspace: Workspace, tmp_path: Path, at_once: int
+) -> None:
+    place = copy_workspace(workspace, tmp_path / "copy")
     with worked_on_here():
-        run_id = submit(
-            workspace, algo="evolution_strategy", settings=settings, search=search, trials=3, seed=2
-        )
-        found = searched(workspace, run_id)
+        run_id = submit(place, **FAILING, trials=3, at_once=at_once)
+        found = searched(place, run_id)
+        attempts = [place.registry.run(trial.run_id).attempt for trial in found.trials]
+        place.registry.update_run(run_id, state=RunState.INTERRUPTED, result=None)
+        executor.resume(place, run_id)
+        assert searched(place, run_id) == found
+    assert [place.registry.run(trial.run_id).attempt for trial in found.trials] == attempts, "tried once"
     assert [trial.state for trial in found.trials] == ["completed", "failed", "failed"]
     assert "n_parameters: " in found.trials[1].error and found.trials[1].score is None
-    assert workspace.registry.run(found.trials[1].run_id).state is RunState.FAILED
+    assert place.registry.run(found.trials[1].run_id).state is RunState.FAILED
     assert found.best.number == 0 and found.best.change is None
     assert found.best.said.endswith("on validation users; no other trial is completed.")
 
@@ -217,6 +298,88 @@ def test_a_log_without_validation_users_is_refused(workspace: Workspace) -> None
 
 def space() -> Any:
     return read_space("linear_one_step", "laptop", {"n_steps": "2"}, SEARCH)
+
+
+IMPOSSIBLE = {"algo": "evolution_strategy", "search": {"n_steps": "1,8", "population": "4,40"}} | {
+    "settings": {"fitness": "reward", "max_sessions": "200"}
+}
+"""A search whose settings can each be made, and the larger ones not together."""
+
+
+def proposed(order: random.Random, **changes: Any) -> tuple[tuple[Trial, ...], int]:
+    """Returns the trials of a search whose trainings end in any `order`, and the most that were at work at a time.
+
+    Nothing is trained: a score is made of the settings.
+    """
+    asked = {"algo": "linear_one_step", "settings": {"n_steps": "2"}, "search": SEARCH, "seed": 1} | changes
+    config = TuneConfig(preset="laptop", space=asked.pop("search"), trials=30, **asked)
+    row = dict(kind="train", state=RunState.COMPLETED, created_at=now())
+    campaign = Campaign(cast("Job", None))
+    search = Search(
+        RunRow(id="tune-1", name="a search", config={}, **row), config, space_of(config), campaign
+    )
+    working: list[Part] = list(search.to_train())
+    most = len(working)
+    while working:
+        part = working.pop(order.randrange(len(working)))
+        made = part.order({}).config
+        score = -abs(np.log10(made.get("ridge", 1.0)) - 1.5) + 0.01 * len(str(made.get("target")))
+        campaign.done[part.name] = RunRow(id=part.name, name="", config=made, best_score=score, **row)
+        working += search.to_train()
+        most = max(most, len(working))
+    return search.trials, most
+
+
+@pytest.mark.parametrize("changes", [{}, {"search": {"target": "td_residual,return"}}, IMPOSSIBLE])
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+def test_trials_depend_on_the_seed_and_on_how_many_are_at_once_alone(
+    at_once: int, changes: dict[str, Any]
+) -> None:
+    trials, most = proposed(random.Random(0), at_once=at_once, **changes)
+    assert [trial.number for trial in trials] == list(range(30)) and most <= at_once
+    for seed in range(1, 4):
+        assert proposed(random.Random(seed), at_once=at_once, **changes)[0] == trials
+    if not changes:
+        assert most == at_once and len({str(trial.settings) for trial in trials}) == 30
+        assert (proposed(random.Random(0), at_once=1)[0] == trials) is (at_once == 1)
+    else:
+        assert len({trial.run_id for trial in trials if trial.run_id}) <= 4, "the same settings, the same run"
+    if changes == IMPOSSIBLE:
+        failed = [trial for trial in trials if trial.state == "failed"]
+        assert failed and all("max_sessions" in str(trial.error) and trial.run_id is None for trial in failed)
+
+
+BEFORE = [
+    (1.0, "td_residual"), (36.86, "return"), (32.48, "return"), (366.6, "td_residual"), (18.84, "td_residual"),
+    (8.935, "return"), (3.429, "return"), (0.4065, "return"), (0.3957, "td_residual"), (424.3, "td_residual"),
+    (0.9441, "return"), (310.7, "return"), (26.08, "td_residual"), (49.5, "td_residual"), (41.39, "return"),
+    (58.07, "return"), (7.07, "td_residual"), (32.55, "return"),
+]  # fmt: skip
+"""What was proposed by the version before several trials could be at once, trials 4 and 12 having failed."""
+
+
+def test_one_at_a_time_the_trials_are_those_of_the_versions_before() -> None:
+    trials: list[Trial] = [completed(0, {"ridge": 1.0, "target": "td_residual"}, -1.5 + 0.11)]
+    for number in range(1, len(BEFORE)):
+        settings = propose(space(), trials, seed=1)
+        score = -abs(np.log10(settings["ridge"]) - 1.5) + 0.01 * len(settings["target"])
+        trial = completed(number, settings, score)
+        failed = {"state": "failed", "score": None} if number in (4, 12) else {}
+        trials.append(trial.model_copy(update=failed))
+    assert [tuple(trial.settings.values()) for trial in trials] == BEFORE
+
+
+def test_settings_of_which_no_score_is_known_are_not_proposed_again() -> None:
+    trials, _ = proposed(random.Random(0), at_once=1)
+    known = trials[:20]
+    first = propose(space(), known, seed=3)
+    beside = [propose(space(), known, seed=seed, pending=[first] * 6) for seed in range(20)]
+    alone = [propose(space(), known, seed=seed) for seed in range(20)]
+    near = [
+        sum(abs(np.log10(one["ridge"]) - np.log10(first["ridge"])) < 0.1 for one in some)
+        for some in (beside, alone)
+    ]
+    assert near[0] < near[1]
 
 
 def test_what_is_proposed_is_inside_and_whole_where_it_must_be() -> None:
@@ -319,6 +482,7 @@ def test_the_form_of_a_search_is_its_command_line_and_starts_it(
     app = opened("start", tab=TUNE, tune=whole.id, dataset=log, algo="linear_one_step")
     app.multiselect(key="tune settings linear_one_step").set_value(["ridge", "target"])
     app.number_input(key="tune trials").set_value(2)
+    app.number_input(key="tune at once").set_value(3)
     app.number_input(key="tune fixed linear_one_step.laptop.n_steps").set_value(1)
     checked(app.run())
     app.text_input(key="tune linear_one_step.laptop.ridge").set_value("5..2")
@@ -329,14 +493,43 @@ def test_the_form_of_a_search_is_its_command_line_and_starts_it(
     said = texts(checked(app.run()))
     assert "--search 'ridge=0.5..2 log' --search target=td_residual,return --set n_steps=1" in said
     assert (
-        "--trials 2 --seed 0 --background" in said and plain("2 trials, one after the other: about") in said
+        "--trials 2 --at-once 3 --seed 0 --background" in said
+        and plain("2 trials, 3 at once, of which this machine works on 2 at a time: about") in said
     )
     monkeypatch.setattr(executor, "MAX_WORKING", 0)
     checked(button(app, "Start the search").click().run())
     (run,) = shown.registry.queue()
     assert run.config["space"] == {"ridge": "0.5..2 log", "target": "td_residual,return"}
+    assert run.config["at_once"] == 3 and run.coordinates
     assert app.selectbox(key="tune").value == run.id and button(app, "Cancel")
     executor.cancel(shown, run.id)
+
+
+def test_the_page_shows_trials_as_they_end_also_before_the_defaults(shown: Workspace, whole: RunRow) -> None:
+    trial = completed(1, {"ridge": 20.0, "target": "return"}, 0.6).model_copy(update={"run_id": whole.id})
+    later = trial.model_copy(update={"number": 3, "score": 0.55})
+    early = Tuning(trials=(trial, later), best=best_of([trial, later]))
+    try:
+        shown.registry.update_run(whole.id, result=early.model_dump(mode="json"))
+        app = opened("start", tab=TUNE, tune=whole.id)
+        assert plain("Trial 1 scores highest, 0.6000") in texts(app)
+        assert plain("the default settings are still being trained.") in texts(app)
+        assert list(app.dataframe[0].value.columns) == ["setting", "trial 1"]
+        assert app.dataframe[-1].value["trial"].tolist() == [1, 3]
+    finally:
+        shown.registry.update_run(whole.id, result=whole.result)
+
+
+def test_several_at_once_are_judged_to_end_sooner_where_there_is_room(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config("integrated_rl", "laptop", {}, seed=0).model_dump(mode="json")
+    asked = (workspace, "integrated_rl", config, workspace.dataset("explored"), 20)
+    monkeypatch.setattr(executor, "MAX_WORKING", 2)
+    one, two, four = (estimates.search(*asked, at_once=at_once).seconds for at_once in (1, 2, 4))
+    assert two == four == pytest.approx(estimates.START + (one - estimates.START) / 2)
+    monkeypatch.setenv("MTF_EXECUTOR", "ray://head:8265")
+    assert estimates.search(*asked, at_once=4).seconds < four
 
 
 def frame() -> Any:

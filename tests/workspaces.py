@@ -60,23 +60,46 @@ def has_loaded(nursery: Nursery) -> bool:
 
 
 @contextmanager
-def worked_on_here() -> Iterator[None]:
+def worked_on_here(last_first: bool = False) -> Iterator[None]:
     """Has this process work on what is queued as soon as it waits for a run: a worker takes seconds to start.
 
-    The work, its folder and its row are those of a worker; only the process is not one of its own.
+    The work, its folder and its row are those of a worker; only the process is not one of its own. Parts that a run
+    only coordinates are worked on when they are queued, or, `last_first`, once it waits, and the last of them only.
     """
-    watch, handler = executor.watch, signal.getsignal(signal.SIGTERM)
+    watch, reconcile, enqueue = executor.watch, executor.reconcile, executor.enqueue
+    handler, adds = signal.getsignal(signal.SIGTERM), False
+
+    def work(workspace: Workspace, run: RunRow) -> None:
+        log = (workspace.run_dir(run.id) / files.LOG).open("a")
+        with log, redirect_stdout(log), redirect_stderr(log):
+            worker.run_job(workspace, run.id, kinds())
 
     def work_and_watch(workspace: Workspace, *run_ids: str, **how: Any) -> Iterator[list[RunRow]]:
         for run in workspace.registry.queue():
-            log = (workspace.run_dir(run.id) / files.LOG).open("a")
-            with log, redirect_stdout(log), redirect_stderr(log):
-                worker.run_job(workspace, run.id, kinds())
+            work(workspace, run)
         return watch(workspace, *run_ids, **how)
 
+    def work_on_parts(workspace: Workspace) -> None:
+        reconcile(workspace)
+        parts = [run for run in workspace.registry.queue() if run.parent_id and not (adds and last_first)]
+        for run in parts[-1:] if last_first else parts:
+            work(workspace, run)
+
+    def add(*arguments: Any, **changes: Any) -> bool:
+        nonlocal adds
+        adds = True
+        try:
+            return enqueue(*arguments, **changes)
+        finally:
+            adds = False
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(executor, "MAX_WORKING", 0)
+        patch.setattr(executor, "MAX_WORKING", 2)
+        patch.setattr(executor, "_start", lambda workspace, run: False)
+        patch.setattr(executor, "expect_many", lambda workspace, n_threads: None)
         patch.setattr(executor, "watch", work_and_watch)
+        patch.setattr(executor, "reconcile", work_on_parts)
+        patch.setattr(executor, "enqueue", add)
         try:
             yield
         finally:

@@ -36,13 +36,23 @@ def tune(
     trials: Annotated[
         int, typer.Option(metavar="N", min=2, help="Trainings; the first has the default settings.")
     ] = 20,
+    at_once: Annotated[
+        int,
+        typer.Option(
+            "--at-once",
+            metavar="N",
+            min=1,
+            help="Trainings at a time. What is proposed depends on it: the next one does not know how N-1 others end.",
+        ),
+    ] = 1,
     seed: Seed = 0,
     name: Name = None,
     background: Background = False,
 ) -> None:
     """Search over a method's settings: trainings by Optuna's TPE, scored on validation users.
 
-    Killed and resumed (runs resume), a search ends the same; a failed trial is told, and the others go on.
+    Each is a run of its own. Killed and resumed (runs resume), a search ends the same; a failed trial is told, and the
+    others go on. What this code trained before on the same log, with the same settings and seed, is not trained again.
     """
     from mtf_engine.commands.foreground import finish
     from mtf_engine.work.tune import submit_tune
@@ -55,6 +65,7 @@ def tune(
         settings=parse_settings(settings or []),
         search=parse_settings(search or [], "--search"),
         trials=trials,
+        at_once=at_once,
         seed=seed,
         name=name,
     )

@@ -1,11 +1,12 @@
 """Many runs as the parts of one, each a process of its own; what is stored is not done again.
 
-On one machine as many work at a time as runs do; on a cluster as many as it has room for.
+On one machine as many work at a time as runs do; on a cluster as many as it has room for. Which parts there are may be
+known at the start (a comparison), or be decided by those that ended (a search, whose failures are results too).
 """
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any, Literal
@@ -29,7 +30,7 @@ WHO = ("n_workers",)
 Reuse = Literal["same-code", "any"]
 """Which completed runs stand for a part that asks for the same: those of the code at work here, or all."""
 Done = Mapping[str, RunRow]
-"""Completed parts by name."""
+"""The runs of parts that came to their result, by name: completed, or failed where a part `may_fail`."""
 
 
 @dataclass(frozen=True)
@@ -51,50 +52,68 @@ class Part:
     order: Callable[[Done], Order]
     needs: tuple[str, ...] = ()
     algo: str | None = None
+    may_fail: bool = False
+    """Whether a failure is its result like any other, so that it is not tried again."""
+
+
+def always(order: Order, _: Done) -> Order:
+    """Returns an order that no other part decides."""
+    return order
 
 
 @dataclass
 class Campaign:
-    """The parts of a job that coordinates them: those `done`, and those that `failed` with their reasons, by name."""
+    """The parts of a job that coordinates them: those `done`, and those that are lost, `failed`, with their reasons.
+
+    `how_far` tells the job's step and steps, where it counts other things than parts.
+    """
 
     job: Job
     reuse: Reuse = "same-code"
+    how_far: Callable[[], tuple[int, int]] | None = None
     done: dict[str, RunRow] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
-    _at_work: dict[str, str] = field(default_factory=dict)
+    _at_work: dict[str, tuple[Part, str]] = field(default_factory=dict)
     _waiting: list[Part] = field(default_factory=list)
 
-    def carry_out(self, parts: Sequence[Part]) -> Iterator[Done]:
+    def carry_out(self, parts: Iterable[Part]) -> Generator[Done, None, None]:
         """Yields what is done whenever more is, until all of `parts` are: those first in the list that can begin.
+
+        Whoever is told may `add` parts that are decided by what is done.
 
         A part is taken from what is stored, whoever asked for it, where a completed run did the same to a
         dataset of the same content, by the same code unless any may be reused. One that fails leaves out those
         that need it, and the others go on. When this job is to stop, so are the parts at work; a resumed one
         goes on with them.
         """
-        self._waiting = list(parts)
+        self.add(parts)
         try:
             while self._waiting or self._at_work:
                 known = len(self.done)
                 self._waiting = [part for part in self._waiting if not self._begins(part)]
                 self._gather()
-                self.job.progress(len(self.done) + len(self.failed), len(parts))
-                if len(self.done) > known:
+                if more := len(self.done) > known:
                     yield self.done
-                else:
+                self.job.progress(*(self.how_far() if self.how_far else self._parts_ended()))
+                if not more:
                     time.sleep(POLL_SECONDS)
                     executor.reconcile(self.job.workspace)
         finally:
             self._stop()
 
+    def add(self, parts: Iterable[Part]) -> None:
+        """Has `parts` carried out behind those that wait."""
+        self._waiting += parts
+
     def seconds_left(self) -> float:
         """Returns how long the parts that are missing will take, by the pace of like runs in the workspace."""
-        left = [
-            *((part.kind.name, part.algo) for part in self._waiting),
-            *map(self._kind, self._at_work.values()),
-        ]
+        left = [*self._waiting, *(part for part, _ in self._at_work.values())]
         completed = self.job.workspace.registry.runs(RunState.COMPLETED)
-        return sum(_pace(completed, kind, algo) for kind, algo in left) / executor.MAX_WORKING
+        return sum(_pace(completed, part.kind.name, part.algo) for part in left) / executor.MAX_WORKING
+
+    def _parts_ended(self) -> tuple[int, int]:
+        ended = len(self.done) + len(self.failed)
+        return ended, ended + len(self._waiting) + len(self._at_work)
 
     def _begins(self, part: Part) -> bool:
         """Returns whether `part` waits no more: it is stored, is put to work, or cannot be done."""
@@ -110,7 +129,7 @@ class Campaign:
         if known is not None:
             self.done[part.name] = known
         else:
-            self._at_work[part.name] = self._put_to_work(part, order)
+            self._at_work[part.name] = part, self._put_to_work(part, order)
         return True
 
     def _put_to_work(self, part: Part, order: Order) -> str:
@@ -127,6 +146,8 @@ class Campaign:
         )
         run_id = next(same, None)
         if run_id:
+            if part.may_fail and workspace.registry.run(run_id).state is RunState.FAILED:
+                return run_id
             as_asked_now(workspace, run_id, order.config)
         else:
             run_id = executor.submit(
@@ -134,29 +155,27 @@ class Campaign:
             )
         if workspace.registry.run(run_id).cancel_requested_at is not None:
             executor.wait(workspace, run_id)  # an earlier attempt may have ended before this part of it
+        if run.is_local:
+            executor.expect_many(workspace, order.config.get("n_threads", 1))
         executor.enqueue(workspace, run_id)
         print(f"{part.kind.name} of {part.name}: {run_id}", flush=True)
         return run_id
 
     def _gather(self) -> None:
-        for name, run_id in list(self._at_work.items()):
+        for name, (part, run_id) in list(self._at_work.items()):
             run = self.job.workspace.registry.run(run_id)
-            if run.state is RunState.COMPLETED:
+            if run.state is RunState.COMPLETED or (part.may_fail and run.state is RunState.FAILED):
                 self.done[name] = run
             elif run.state.is_finished:
                 self.failed[name] = f"{run_id} {run.state}: {run.error or 'it was stopped'}"
             if run.state.is_finished:
                 del self._at_work[name]
 
-    def _kind(self, run_id: str) -> tuple[str, str | None]:
-        run = self.job.workspace.registry.run(run_id)
-        return run.kind, run.algo
-
     def _stop(self) -> None:
         """Asks the parts that are still at work to stop, and waits until they have."""
-        for run_id in self._at_work.values():
+        for _, run_id in self._at_work.values():
             executor.ask_to_stop(self.job.workspace, run_id)
-        for run_id in self._at_work.values():
+        for _, run_id in self._at_work.values():
             executor.wait(self.job.workspace, run_id)
 
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mtf_engine.environments.names import GYM
-from mtf_engine.registry import DatasetRow, RunRow, RunState
+from mtf_engine.registry import LOCAL, DatasetRow, RunRow, RunState
 from mtf_engine.runs import executor, metrics
 from mtf_engine.spec import Refusal
 from mtf_engine.workspace import Workspace
@@ -122,11 +122,23 @@ def estimate(workspace: Workspace, algo: str, config: dict[str, Any], dataset: D
 
 
 def search(
-    workspace: Workspace, algo: str, config: dict[str, Any], dataset: DatasetRow, n_trials: int
+    workspace: Workspace,
+    algo: str,
+    config: dict[str, Any],
+    dataset: DatasetRow,
+    n_trials: int,
+    at_once: int = 1,
 ) -> Duration:
-    """Returns how long a search of so many trainings takes, one after the other, by that of `config`."""
+    """Returns how long a search of so many trainings takes, so many `at_once`, by that of `config`."""
     one = estimate(workspace, algo, config, dataset)
-    return Duration(START + n_trials * (TRIAL_START + one.seconds), one.basis)
+    turns = -(-n_trials // at_work(at_once))
+    return Duration(START + turns * (TRIAL_START + one.seconds), one.basis)
+
+
+def at_work(at_once: int) -> int:
+    """Returns how many of so many runs that may work at once do: on this machine no more than work here."""
+    here = executor.asked() in (None, LOCAL)
+    return min(at_once, max(1, executor.MAX_WORKING)) if here else at_once
 
 
 def _seconds_a_step(workspace: Workspace, run: RunRow) -> float | None:

@@ -248,6 +248,11 @@ def reconcile(workspace: Workspace) -> None:
     tell_ends(workspace)
 
 
+def expect_many(workspace: Workspace, n_threads: int) -> None:
+    """Prepares for workers of runs with so many threads, of which this process will start one after the other."""
+    _workers.expect_many(str(workspace.path), os.environ | _environment(n_threads))
+
+
 def _hosts(working: Iterable[RunRow]) -> set[str | None]:
     """Returns the other machines that runs work on."""
     return {run.host for run in working} - {None, HOST}

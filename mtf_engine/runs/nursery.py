@@ -7,12 +7,14 @@ code on the disk is no longer what it has loaded, and the workers live on.
 """
 
 import fcntl
+import gc
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -35,6 +37,8 @@ LONGEST_PLACE = 100
 """Bytes of a socket's path, by the kernel that takes least."""
 PATIENCE = 5.0
 """Seconds that either side waits for a word of the other."""
+LOADING = 60.0
+"""Seconds that a nursery is given to load, where it is waited for."""
 
 
 class Asked(NamedTuple):
@@ -82,6 +86,15 @@ class Nursery:
     def has_ended(self) -> bool:
         return self.process.poll() is not None
 
+    def wait(self) -> None:
+        """Returns once it can be asked, or will never be, or is slow beyond patience."""
+        deadline = time.monotonic() + LOADING
+        while not self.has_ended and time.monotonic() < deadline:
+            with socket.socket(socket.AF_UNIX) as asking:
+                if asking.connect_ex(self.place) == 0:
+                    return
+            time.sleep(0.05)
+
     def forget(self) -> None:
         """Removes what one that has ended left, where it was killed."""
         os.close(self._kept)
@@ -109,6 +122,16 @@ class Workers:
     def reap(self) -> None:
         """Forgets the children that have ended."""
         self.children[:] = [child for child in self.children if child.poll() is None]
+
+    def expect_many(self, workspace: str, environment: Mapping[str, str]) -> None:
+        """Has a nursery from now on, once it has loaded: else the first workers would all load beside it.
+
+        A process that a nursery bore has that one.
+        """
+        if self._nursery is None and NURSERY not in os.environ:
+            with suppress(OSError):
+                self._nursery = Nursery(workspace, environment)
+                self._nursery.wait()
 
     def start(self, worker: Asked, output: int, held: int) -> int | None:
         """Returns the pid of a new worker, which writes to the descriptor `output` and holds the lock `held`.
@@ -175,6 +198,8 @@ def serve(
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(place)
         load()
+        gc.collect()
+        gc.freeze()  # or each copy would go through all of it as it ends, a second of processor time
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # whoever ends is gone
         listening.listen()
         serves = True

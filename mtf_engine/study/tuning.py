@@ -3,9 +3,13 @@
 The next trial is proposed by the tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011; Watanabe, arXiv
 2304.11127), `TPESampler` of Optuna. A sampler carries random state that it cannot save, so each trial gets a new one,
 seeded by (seed, number), and a study of the trials before it: a search that was killed goes on as it would have.
+
+Several at once: of the trials that may still be at work when one is proposed, it is told the settings alone, also of
+those that happen to have ended. TPE counts such trials among the bad ones (a constant liar: Ginsbourger et al., 2010),
+so that the next is not the same again. Trials depend on the seed and on how many are at once, not on which ends first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -74,11 +78,24 @@ class Tuning(Spec):
     importance: dict[str, float] | None = None
     importance_said: str = ""
 
+    @property
+    def defaults(self) -> Trial | None:
+        """The trial of the default settings, once it has ended."""
+        return defaults_of(self.trials)
 
-def propose(space: Space, trials: Sequence[Trial], seed: int) -> dict[str, Value]:
-    """Returns the settings to try after `trials`."""
-    drawn = _study(space, trials, _seed(seed, len(trials))).ask(_distributions(space)).params
+
+def propose(
+    space: Space, trials: Sequence[Trial], seed: int, pending: Sequence[Mapping[str, Value]] = ()
+) -> dict[str, Value]:
+    """Returns the settings to try after `trials` and beside the `pending` ones, of which no score is known."""
+    study = _study(space, trials, _seed(seed, len(trials) + len(pending)), pending)
+    drawn = study.ask(_distributions(space)).params
     return {name: span.proposed(drawn[name]) for name, span in space.items()}
+
+
+def defaults_of(trials: Sequence[Trial]) -> Trial | None:
+    """Returns the trial of the default settings; None where it has not ended."""
+    return next((trial for trial in trials if trial.number == DEFAULTS), None)
 
 
 def best_of(trials: Sequence[Trial], change: Change | None = None) -> Best | None:
@@ -87,7 +104,8 @@ def best_of(trials: Sequence[Trial], change: Change | None = None) -> Best | Non
     if not scored:
         return None
     score, top = max(scored, key=lambda one: one[0])
-    defaults = trials[DEFAULTS].score
+    start = defaults_of(trials)
+    defaults = start.score if start else None
     return Best(
         number=top.number,
         settings=top.settings,
@@ -95,17 +113,18 @@ def best_of(trials: Sequence[Trial], change: Change | None = None) -> Best | Non
         run_id=str(top.run_id),
         gain=None if defaults is None else score - defaults,
         change=change,
-        said=_said(top.number, score, defaults, len(scored), change),
+        said=_said(top.number, score, start, len(scored), change),
     )
 
 
-def _said(number: int, score: float, defaults: float | None, n: int, change: Change | None) -> str:
-    if defaults is None:
-        return f"Trial {number} scores highest, {score:.4f} on validation users; the default settings failed."
+def _said(number: int, score: float, start: Trial | None, n: int, change: Change | None) -> str:
+    if start is None or start.score is None:
+        how = "are still being trained" if start is None else "failed"
+        return f"Trial {number} scores highest, {score:.4f} on validation users; the default settings {how}."
     if number == DEFAULTS:
         others = f"none of {n - 1} other trials scores higher" if n > 1 else "no other trial is completed"
         return f"The default settings score {score:.4f} on validation users; {others}."
-    gain = f"{score - defaults:+.4f} against the default settings"
+    gain = f"{score - start.score:+.4f} against the default settings"
     first = f"Trial {number} scores {score:.4f} on validation users, {gain}."
     flattered = f"It is the best of {n} trials by the same users, so this is optimistic"
     if change is None:
@@ -125,7 +144,7 @@ def importance(space: Space, trials: Sequence[Trial]) -> tuple[dict[str, float] 
 
     Hutter et al., ICML 2014: a forest is fitted to the scores, and its variance is taken apart. The seed is fixed.
     """
-    known = [trial for trial in trials if trial.score is not None and _inside(space, trial)]
+    known = [trial for trial in trials if trial.score is not None and _inside(space, trial.settings)]
     if len(known) < FEWEST:
         return (
             None,
@@ -154,26 +173,29 @@ def _distributions(space: Space) -> dict:
     return {name: span.distribution for name, span in space.items()}
 
 
-def _study(space: Space, trials: Sequence[Trial], seed: int) -> "Study":
-    """Returns a study of Optuna that knows the trials inside the space: its scores, and which failed."""
+def _study(
+    space: Space, trials: Sequence[Trial], seed: int, pending: Sequence[Mapping[str, Value]] = ()
+) -> "Study":
+    """Returns a study of Optuna that knows the trials inside the space: scores, which failed, which are `pending`."""
     import optuna
     from optuna.trial import TrialState
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=N_RANDOM)
+    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=N_RANDOM, constant_liar=True)
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    for trial in (one for one in trials if _inside(space, one)):
-        study.add_trial(
-            optuna.create_trial(
-                params=dict(trial.settings),
-                distributions=_distributions(space),
-                value=trial.score,
-                state=TrialState.COMPLETE if trial.score is not None else TrialState.FAIL,
+    known = [
+        (one.settings, one.score, TrialState.FAIL if one.score is None else TrialState.COMPLETE)
+        for one in trials
+    ]
+    for settings, score, state in [*known, *((one, None, TrialState.RUNNING) for one in pending)]:
+        if _inside(space, settings):
+            made = optuna.create_trial(
+                params=dict(settings), distributions=_distributions(space), value=score, state=state
             )
-        )
+            study.add_trial(made)
     return study
 
 
-def _inside(space: Space, trial: Trial) -> bool:
-    """Returns whether the trial lies in the space; the defaults need not."""
-    return all(span.holds(trial.settings[name]) for name, span in space.items())
+def _inside(space: Space, settings: Mapping[str, Value]) -> bool:
+    """Returns whether the settings of a trial lie in the space; the defaults need not."""
+    return all(span.holds(settings[name]) for name, span in space.items())

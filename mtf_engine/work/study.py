@@ -13,7 +13,17 @@ from pydantic import Field, ValidationError, field_validator
 
 from mtf_engine.environments.names import GYM, Played, is_session, meets_again
 from mtf_engine.registry import BASELINE, RunRow, RunState
-from mtf_engine.runs.campaign import Campaign, Done, Order, Part, Reuse, as_asked_now, counts, same_result
+from mtf_engine.runs.campaign import (
+    Campaign,
+    Done,
+    Order,
+    Part,
+    Reuse,
+    always,
+    as_asked_now,
+    counts,
+    same_result,
+)
 from mtf_engine.runs.executor import enqueue, submit
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.storage import check_environment
@@ -251,7 +261,7 @@ def _data(config: CompareConfig, seed: int) -> Iterator[Part]:
             name = _data_name(dataset, seed)
             collection = paper_data.collection(paper, name, how)
             order = Order(collection.model_dump(mode="json"), seed=collection.seed, n_steps=paper.sessions)
-            yield Part(name, COLLECT, partial(_always, order))
+            yield Part(name, COLLECT, partial(always, order))
 
 
 def _paper(config: CompareConfig, seed: int) -> PaperDataConfig:
@@ -280,11 +290,7 @@ def _in_rounds(config: CompareConfig, method: str, seed: int) -> Part:
     n_steps = len(rounds.stages) * rounds.rounds
     order = Order(rounds.model_dump(mode="json"), seed=rounds.seed, n_steps=n_steps)
     name = title(Cell(method=method, dataset=ROUNDS, seed=seed))
-    return Part(name, PROGRESSIVE, partial(_always, order), algo=method)
-
-
-def _always(order: Order, _: Done) -> Order:
-    return order
+    return Part(name, PROGRESSIVE, partial(always, order), algo=method)
 
 
 def _joined(name: str, rounds: str, done: Done) -> Order:

@@ -1,13 +1,19 @@
-"""Searches over a method's settings: each trial is an ordinary training, scored on the log's validation users."""
+"""Searches over a method's settings: each trial is an ordinary training, scored on the log's validation users.
 
-from collections.abc import Mapping
+A trial is a run of its own, which the search only waits for. Trial k is proposed once trials 0 to k - `at_once` have
+ended, and knows their results, and of those behind them the settings alone: which ends first decides nothing.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from pydantic import Field
 
 from mtf_engine.registry import BEST, DatasetRow, RunRow, RunState
-from mtf_engine.runs import parts
+from mtf_engine.runs.campaign import Campaign, Order, Part, always
 from mtf_engine.runs.executor import submit
 from mtf_engine.runs.kind import RunKind
 from mtf_engine.runs.storage import open_dataset
@@ -15,12 +21,13 @@ from mtf_engine.runs.worker import Job
 from mtf_engine.spec import Refusal, Seed, Spec, Threads
 from mtf_engine.study.space import Space, Value, read_space, text_of
 from mtf_engine.study.tuning import DEFAULTS, Change, Trial, Tuning, best_of, importance, propose
-from mtf_engine.work.evaluate import submit_evaluate
+from mtf_engine.work.evaluate import KIND as EVALUATION
+from mtf_engine.work.evaluate import EvaluateConfig
 from mtf_engine.work.train import KIND as TRAINING
 from mtf_engine.work.train import check_learns, validation_on
 from mtf_engine.workspace import Workspace
 
-MOST_TRIALS = 1_000
+MOST_TRIALS, MOST_AT_ONCE = 1_000, 100
 
 
 class TuneConfig(Spec):
@@ -31,6 +38,7 @@ class TuneConfig(Spec):
     settings: dict[str, str] = Field(description="fixed, as --set takes them")
     space: dict[str, str] = Field(description="LOW..HIGH, LOW..HIGH log or A,B,C by setting")
     trials: int = Field(ge=2, le=MOST_TRIALS, description="the default settings are the first")
+    at_once: int = Field(default=1, ge=1, le=MOST_AT_ONCE, description="trials that are trained at a time")
     seed: Seed = Field(default=0, description="of what is proposed, and of each training")
     n_threads: Threads = 1
 
@@ -44,6 +52,7 @@ def submit_tune(
     settings: Mapping[str, str],
     search: Mapping[str, str],
     trials: int,
+    at_once: int = 1,
     seed: int = 0,
     name: str | None = None,
 ) -> str:
@@ -56,6 +65,7 @@ def submit_tune(
         settings=settings,
         search=search,
         trials=trials,
+        at_once=at_once,
         seed=seed,
     )
     _, why_none = validation_on(open_dataset(workspace, row.id))
@@ -100,43 +110,93 @@ def space_of(config: TuneConfig) -> Space:
 
 
 def tune(job: Job, config: TuneConfig) -> dict[str, Any]:
-    """Tries settings one after the other, and returns the best of them and what it has over the defaults.
+    """Tries settings, some at once, and returns the best of them and what it has over the defaults.
 
     Trials that are done are not done again, so a search that was killed ends like one that was not.
     """
-    space, trials = space_of(config), list[Trial]()
-    while len(trials) < config.trials:
-        trials.append(_tried(job, config, space, trials))
-        found = Tuning(trials=tuple(trials), best=best_of(trials))
-        job.workspace.registry.update_run(job.run.id, result=found.model_dump(mode="json"))
-        job.progress(len(trials))
-    best = best_of(trials, _change(job, trials))
+    job.workspace.dataset(str(job.run.dataset_id))  # deleted since, it would be a search of failed trials
+    campaign = Campaign(job, how_far=lambda: (len(search.trials), config.trials))
+    search = Search(job.run, config, space_of(config), campaign)
+    with closing(campaign.carry_out(search.to_train())) as more:
+        for _ in more:
+            campaign.add(search.to_train())
+            found = Tuning(trials=search.trials, best=best_of(search.trials))
+            job.workspace.registry.update_run(job.run.id, result=found.model_dump(mode="json"))
+    _refuse_lost(campaign)
+    trials = search.trials
+    best = best_of(trials, _change(job, campaign, trials))
     if best is None:
         raise Refusal(f"all {len(trials)} trials failed; the first: {trials[DEFAULTS].error}")
-    shares, said = importance(space, trials)
-    found = Tuning(trials=tuple(trials), best=best, importance=shares, importance_said=said)
+    shares, said = importance(search.space, trials)
+    found = Tuning(trials=trials, best=best, importance=shares, importance_said=said)
     return found.model_dump(mode="json")
 
 
-def _tried(job: Job, config: TuneConfig, space: Space, trials: list[Trial]) -> Trial:
-    """Returns the next trial: the defaults, then what is proposed; settings that were tried before keep their run."""
-    number = len(trials)
-    settings = propose(space, trials, config.seed) if trials else _defaults(config, space)
-    same = next((trial for trial in trials if trial.settings == settings), None)
-    if same is not None:
-        return same.model_copy(update={"number": number})
-    trial = partial(Trial, number=number, settings=settings)
-    try:
-        run = _trained(job, config, number, settings)
-    except _Impossible as impossible:
-        return trial(state="failed", error=str(impossible))
-    if run.state is RunState.FAILED or run.best_score is None:
-        return trial(state="failed", run_id=run.id, error=run.error or "it has no score")
-    return trial(state="completed", run_id=run.id, score=run.best_score)
+@dataclass
+class Search:
+    """The trials of a search: settings by number as they are proposed, and what came of them."""
 
+    run: RunRow
+    config: TuneConfig
+    space: Space
+    campaign: Campaign
+    _settings: list[dict[str, Value]] = field(default_factory=list)
+    _first: list[int] = field(default_factory=list)
+    """The earliest trial of the same settings as each, whose run is that of all."""
+    _impossible: dict[int, str] = field(default_factory=dict)
+    """Why the method takes each of a trial's settings, and not all of them together."""
 
-class _Impossible(Exception):
-    """The method takes each of the settings, and not all of them together."""
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """Those that have ended."""
+        ended = map(self._ended, range(len(self._settings)))
+        return tuple(trial for trial in ended if trial)
+
+    def to_train(self) -> Iterator[Part]:
+        """Yields the trainings of trials that can be proposed now: the defaults, then what Optuna proposes."""
+        while (number := len(self._settings)) < self.config.trials:
+            n_known = max(0, number - self.config.at_once + 1)
+            known = [trial for trial in map(self._ended, range(n_known)) if trial]
+            if len(known) < n_known:
+                return
+            self._settings.append(
+                propose(self.space, known, self.config.seed, self._settings[n_known:])
+                if number != DEFAULTS
+                else _defaults(self.config, self.space)
+            )
+            self._first.append(self._settings.index(self._settings[number]))
+            if self._first[number] == number:
+                yield from self._training(number)
+
+    def _ended(self, number: int) -> Trial | None:
+        """Returns a proposed trial once it has ended."""
+        first, told = self._first[number], partial(Trial, number=number, settings=self._settings[number])
+        if first in self._impossible:
+            return told(state="failed", error=self._impossible[first])
+        run = self.campaign.done.get(self._name(first))
+        if run is None:
+            return None
+        if run.state is RunState.FAILED or run.best_score is None:
+            return told(state="failed", run_id=run.id, error=run.error or "it has no score")
+        return told(state="completed", run_id=run.id, score=run.best_score)
+
+    def _training(self, number: int) -> Iterator[Part]:
+        """Yields the training of a trial, whose failure is a result; none where there is no such config."""
+        from mtf_engine.learning.training import make_config
+
+        config, settings = self.config, self._settings[number]
+        given = {} if number == DEFAULTS else {one: text_of(value) for one, value in settings.items()}
+        try:
+            made = make_config(config.algo, config.preset, {**config.settings, **given}, config.seed)
+        except Refusal as refusal:
+            self._impossible[number] = str(refusal)
+            return
+        told, n_steps = made.model_dump(mode="json"), made.n_steps or 0
+        order = Order(told, self.run.dataset_id, seed=config.seed, n_steps=n_steps)
+        yield Part(self._name(number), TRAINING, partial(always, order), algo=config.algo, may_fail=True)
+
+    def _name(self, number: int) -> str:
+        return f"{self.run.name} trial {number}"
 
 
 def _defaults(config: TuneConfig, space: Space) -> dict[str, Value]:
@@ -147,54 +207,30 @@ def _defaults(config: TuneConfig, space: Space) -> dict[str, Value]:
     return {name: span.written(getattr(defaults, name)) for name, span in space.items()}
 
 
-def _trained(job: Job, config: TuneConfig, number: int, settings: Mapping[str, Value]) -> RunRow:
-    """Returns the finished training of a trial: completed, or failed, which is not tried again."""
-    from mtf_engine.learning.training import make_config
-
-    name = f"{job.run.name} trial {number}"
-    try:
-        given = {} if number == DEFAULTS else {one: text_of(value) for one, value in settings.items()}
-        made = make_config(config.algo, config.preset, {**config.settings, **given}, config.seed)
-    except Refusal as refusal:
-        raise _Impossible(str(refusal)) from None
-    training = partial(
-        submit,
-        kind=TRAINING,
-        config=made.model_dump(mode="json"),
-        dataset_id=job.run.dataset_id,
-        algo=config.algo,
-        seed=config.seed,
-        n_steps=made.n_steps or 0,
-    )
-    if failed := _failed(job, name):
-        return failed
-    try:
-        return parts.done(job, "train", name, training)
-    except Refusal:
-        if failed := _failed(job, name):
-            return failed
-        raise
+def _refuse_lost(campaign: Campaign) -> None:
+    """Refuses to tell of a search whose parts did not all come to a result, as where the worker of one was killed."""
+    for name, why in campaign.failed.items():
+        raise Refusal(f"{name} is missing: {why}; `runs resume {campaign.job.run.id}` goes on")
 
 
-def _failed(job: Job, name: str) -> RunRow | None:
-    begun = job.workspace.registry.runs(RunState.FAILED, kind="train", parent_id=job.run.id)
-    return next((run for run in begun if run.name == name), None)
-
-
-def _change(job: Job, trials: list[Trial]) -> Change | None:
+def _change(job: Job, campaign: Campaign, trials: Sequence[Trial]) -> Change | None:
     """Returns the best trial against the defaults over users; None where it is they, or they failed."""
     best, defaults = best_of(trials), trials[DEFAULTS]
     if best is None or defaults.run_id is None or defaults.score is None or best.run_id == defaults.run_id:
         return None
-    pair = best.run_id + BEST, defaults.run_id + BEST
-    scoring = partial(submit_evaluate, policies=pair, dataset=str(job.run.dataset_id))
-    run = parts.done(job, "evaluate", f"{job.run.name} best against defaults", scoring)
-    result = run.result or {}
+    pair, dataset_id = (best.run_id + BEST, defaults.run_id + BEST), str(job.run.dataset_id)
+    asked = EvaluateConfig(policies=pair, dataset_id=dataset_id, floors=True)
+    order = Order(asked.model_dump(mode="json"), dataset_id, seed=asked.seed)
+    name = f"{job.run.name} best against defaults"
+    for _ in campaign.carry_out([Part(name, EVALUATION, partial(always, order))]):
+        pass
+    _refuse_lost(campaign)
+    result = campaign.done[name].result or {}
     found = next(
         one for one in result["differences"] if (one["run_id"], one["base"], one["group"]) == (*pair, "user")
     )
     interval = {name: found[name] for name in ("value", "ci_low", "ci_high")}
-    return Change(**interval, split=result["split"], run_id=run.id)
+    return Change(**interval, split=result["split"], run_id=campaign.done[name].id)
 
 
-KIND = RunKind("tune", TuneConfig, tune)
+KIND = RunKind("tune", TuneConfig, tune, coordinates=True)

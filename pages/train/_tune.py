@@ -43,8 +43,9 @@ def show_found(run: RunRow, found: Tuning) -> None:
     fixed = ", ".join(f"{name} {value or 'empty'}" for name, value in config.settings.items())
     st.caption(
         words.plain(
-            f"{config.algo}, {config.trials} trials, seed {config.seed}, preset {config.preset}"
-            f"{f' with {fixed}' if fixed else ''}. Trial 0 has the default settings; Optuna's TPE proposes the others."
+            f"{config.algo}, {config.trials} trials, {config.at_once} at once, seed {config.seed}, preset "
+            f"{config.preset}{f' with {fixed}' if fixed else ''}. Trial 0 has the default settings; Optuna's TPE "
+            "proposes the others."
         )
     )
     if found.best:
@@ -66,8 +67,10 @@ def show_best(found: Tuning, best: Best) -> None:
     """Draws the best settings beside the defaults, what they are worth, and the ways on."""
     st.header("Best settings", anchor=False)
     st.write(words.plain(best.said))
-    defaults = found.trials[DEFAULTS]
-    columns = {"defaults": defaults} | ({f"trial {best.number}": best} if best.number != DEFAULTS else {})
+    defaults = found.defaults
+    columns = ({"defaults": defaults} if defaults else {}) | (
+        {f"trial {best.number}": best} if best.number != DEFAULTS else {}
+    )
     told = {name: [_shown(value) for value in one.settings.values()] for name, one in columns.items()}
     table = pd.DataFrame({"setting": list(best.settings), **told})
     st.dataframe(
@@ -77,7 +80,7 @@ def show_best(found: Tuning, best: Best) -> None:
     with st.container(horizontal=True):
         train = {places.TAB: places.TRAIN, "from": best.run_id}
         st.page_link(places.START, label="Train with these settings →", query_params=train)
-        if best.number != DEFAULTS and defaults.score is not None:
+        if best.number != DEFAULTS and defaults and defaults.score is not None:
             pair = [best.run_id + BEST, f"{defaults.run_id}{BEST}"]
             query = {places.TAB: places.GAUC, "policies": pair}
             st.page_link(places.POLICIES, label="Score both on another log →", query_params=query)

@@ -64,7 +64,9 @@ def history(frame: pd.DataFrame) -> go.Figure:
         drawn.add_hline(
             y=defaults.iloc[0], line=line, annotation_text="defaults", annotation_position="bottom left"
         )
-    drawn.update_xaxes(title="trial", zeroline=False, tickformat="d", range=[-0.5, len(frame) - 0.5])
+    drawn.update_xaxes(
+        title="trial", zeroline=False, tickformat="d", range=[-0.5, frame["trial"].max() + 0.5]
+    )
     drawn.update_yaxes(title=UNIT, zeroline=False, **limits(UNIT))
     return sized(drawn, 330)
 

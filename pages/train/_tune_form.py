@@ -12,7 +12,7 @@ from mtf_engine.registry import DatasetRow
 from mtf_engine.runs import estimates
 from mtf_engine.study.space import suggested, tunable
 from mtf_engine.study.tuning import N_RANDOM
-from mtf_engine.work.tune import MOST_TRIALS, asked_for, submit_tune
+from mtf_engine.work.tune import MOST_AT_ONCE, MOST_TRIALS, asked_for, submit_tune
 from pages.shared import access, follow, links, loaders, words
 from pages.train import _forms
 
@@ -20,6 +20,10 @@ COLUMNS = 3
 N_TRIALS = 20
 FIRST = 2
 """Settings that are offered at first."""
+AT_ONCE = (
+    "Trainings at a time, each a run of its own. More end sooner where there is room for them, and each is proposed "
+    "knowing less: not the scores of those beside it."
+)
 
 
 class Order(NamedTuple):
@@ -31,6 +35,7 @@ class Order(NamedTuple):
     search: dict[str, str]
     settings: dict[str, str]
     trials: int
+    at_once: int
     seed: int
     name: str
 
@@ -74,13 +79,16 @@ def choose(dataset: DatasetRow) -> Order:
     config = make_config(algo, preset, {}, seed=0)
     search = choose_search(algo, preset, config)
     settings = choose_fixed(algo, preset, config, search)
-    first, second, third = st.columns(3)
+    first, second, third, fourth = st.columns(4)
     trials = first.number_input(
         "Trials", 2, MOST_TRIALS, N_TRIALS, key="tune trials", help="The first has the default settings."
     )
-    seed = second.number_input("Seed", 0, step=1, key="tune seed", help="Same seed, same trials.")
-    name = third.text_input("Name (optional)", placeholder=f"{algo} on {dataset.name}", key="tune name")
-    return Order(dataset, algo, preset, search, settings, trials, seed, name)
+    at_once = second.number_input("At once", 1, MOST_AT_ONCE, key="tune at once", help=AT_ONCE)
+    seed = third.number_input(
+        "Seed", 0, step=1, key="tune seed", help="Same seed and as many at once, same trials."
+    )
+    name = fourth.text_input("Name (optional)", placeholder=f"{algo} on {dataset.name}", key="tune name")
+    return Order(dataset, algo, preset, search, settings, trials, at_once, seed, name)
 
 
 def choose_search(algo: str, preset: str, config: TrainerConfig) -> dict[str, str]:
@@ -126,13 +134,22 @@ def show_estimate(order: Order) -> None:
     asked_for(workspace, **{name: value for name, value in order.asked().items() if name != "name"})
     config = make_config(order.algo, order.preset, order.settings, order.seed)
     took = estimates.search(
-        workspace, order.algo, config.model_dump(mode="json"), order.dataset, order.trials
+        workspace, order.algo, config.model_dump(mode="json"), order.dataset, order.trials, order.at_once
     )
+    n_random = N_RANDOM + order.at_once - 1
     said = (
-        f"{order.trials} trials, one after the other: about {words.duration(took.seconds)} ({took.basis}). "
-        f"The first {N_RANDOM} are drawn at random, the others where scores were high."
+        f"{order.trials} trials, {at_a_time(order.at_once)}: about {words.duration(took.seconds)} ({took.basis}). "
+        f"The first {n_random} are drawn at random, the others where scores were high."
     )
     st.caption(words.plain(said))
+
+
+def at_a_time(at_once: int) -> str:
+    """Returns in words how many trials work at a time."""
+    working = estimates.at_work(at_once)
+    if working < at_once:
+        return f"{at_once} at once, of which this machine works on {working} at a time"
+    return "one after the other" if at_once == 1 else f"{at_once} at once"
 
 
 def show_command(order: Order) -> None:
@@ -140,7 +157,7 @@ def show_command(order: Order) -> None:
         *("tune", order.dataset.id, "--algo", order.algo, "--preset", order.preset),
         *(part for one in order.search.items() for part in ("--search", "=".join(one))),
         *(part for one in order.settings.items() for part in ("--set", "=".join(one))),
-        *("--trials", order.trials, "--seed", order.seed),
+        *("--trials", order.trials, "--at-once", order.at_once, "--seed", order.seed),
         *(("--name", order.name) if order.name else ()),
         "--background",
     )
