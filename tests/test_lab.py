@@ -48,7 +48,8 @@ def explored(n: int, half: tuple[float, float], seed: int, slope: float = 3.0) -
 
 
 def test_rows_inside_a_narrower_box_teach_what_a_log_explored_in_it_does():
-    found = sub_box(explored(8_000, (0.2, 0.2), 0), NAMES, NARROW)
+    log = explored(8_000, (0.2, 0.2), 0)
+    found = sub_box(log, signal(log, NAMES), NAMES, NARROW)
     assert found.expected == pytest.approx(4_000) and found.kept == pytest.approx(4_000, abs=150)
     own = signal(explored(found.kept, (0.1, 0.2), 1), NAMES)
     told = found.inside
@@ -83,8 +84,8 @@ def test_every_row_of_a_log_lies_in_the_plan_that_it_was_drawn_by(logged, most):
 def test_a_plan_that_holds_no_row_is_refused_and_one_of_few_rows_says_so():
     log = explored(400, (0.2, 0.2), 0)
     with pytest.raises(Refusal, match="dimension 1 is explored in the log and has no width in the plan"):
-        sub_box(log, NAMES, BoundsPlan(lower=(-0.1, 0), upper=(0.1, 0)))
-    few = sub_box(log, NAMES, BoundsPlan.symmetric(0.01, 2))
+        sub_box(log, signal(log, NAMES), NAMES, BoundsPlan(lower=(-0.1, 0), upper=(0.1, 0)))
+    few = sub_box(log, signal(log, NAMES), NAMES, BoundsPlan.symmetric(0.01, 2))
     assert few.inside is None and "too few" in few.sentence
     far = Box(lower=(0.3, 0), upper=(0.4, 0.1))
     with pytest.raises(

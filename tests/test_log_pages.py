@@ -228,6 +228,19 @@ def test_what_a_log_can_teach_is_measured_once_and_shown(filled, few_will_do):
     assert f"dataset narrow {row.id} --bounds plan.yaml" in said and "rows lie inside (100.0%)" in said
 
 
+def test_of_a_large_log_the_command_tells_what_a_narrower_plan_would_have_taught(filled, monkeypatch):
+    monkeypatch.setattr(loaders, "MOST_REQUESTS", 10)
+    row = filled.dataset("explored")
+    app = opened("datasets", dataset=row.id, tab=TEACHING)
+    app.session_state["unfold What a narrower plan would have taught"] = True
+    said = texts(checked(app.run())).replace("\\", "")
+    assert (
+        "too large to be read while you wait" in said
+        and f"dataset narrow {row.id} --bounds plan.yaml" in said
+    )
+    assert "rows lie inside" not in said
+
+
 def test_segments_that_cannot_tell_are_named(filled):
     app = opened("datasets", dataset=filled.dataset("explored").id, tab=TEACHING)
     assert "Segments that cannot tell by themselves: 25_to_44/heavy" in texts(app).replace("\\", "")

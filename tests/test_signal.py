@@ -1,20 +1,24 @@
 """The signal of a log: uniform p-values where there is none, planted slopes found, errors that are true."""
 
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.stats import f, kstest, ncx2
 
-from mtf_engine.exploration.clustered import FOLDS, RIDGES, clustered_slopes, residuals
-from mtf_engine.exploration.explored_returns import ExploredReturns, explored_returns, read_sessions
+from mtf_engine.exploration.clustered import FOLDS, RIDGES, clustered_slopes, folds_of, residuals
+from mtf_engine.exploration.explored_returns import ExploredReturns, explored_returns
 from mtf_engine.exploration.signal import ALPHA, POWER, Signal, signal, signals
+from mtf_engine.logs import explored
+from mtf_engine.logs.explored import ExploredRequests
 from mtf_engine.runs.storage import open_dataset
 from mtf_engine.spec import Refusal
+from tests.signal_oracle import slow_signal
 
 NAMES = ("pow_a", "pow_b", "pow_c")
 HALF = 0.15
+ROWS = tuple(one.name for one in fields(ExploredReturns) if one.name != "gamma")
 
 
 def log(
@@ -176,7 +180,7 @@ def test_few_sessions_and_many_dimensions_do_not_make_a_signal():
 
 def test_chi2_and_its_p_value_are_those_of_the_sandwich():
     rows = log(3, 60, (1.0, 0.0, 0.0))
-    x, y = residuals(rows.observations, rows.offsets, rows.returns, rows.sessions)
+    x, y = residuals(rows.observations, rows.offsets, rows.returns, rows.folds)
     b, covariance = slow_sandwich(x, y, rows.sessions)
     chi2 = b @ np.linalg.inv(covariance) @ b
     one = found(rows)
@@ -265,8 +269,8 @@ REFUSED = {
     "nothing moves": (lambda: found(replace(log(0), offsets=0 * log(0).offsets)), "no dimension of this log moves"),
     "two as one": (lambda: found(together(log(0))), "pow_a and pow_c move as one"),
     "wish of none": (lambda: found(log(0)).wishing(3), "a chi2 of 3 is that of none; give more than 3"),
-    "gamma": (lambda: explored_returns([], 1, 1.1), "a gamma of 1.1 discounts nothing"),
-    "no rows": (lambda: explored_returns([], 1, 0.9), "no training row of this dataset was explored"),
+    "gamma": (lambda: explored_returns({}, 1.1), "a gamma of 1.1 discounts nothing"),
+    "no rows": (lambda: found(log(0).among(np.zeros(len(log(0)), bool))), "no training row of this dataset was"),
 }  # fmt: skip
 
 
@@ -278,26 +282,40 @@ def test_what_cannot_be_told_is_refused_in_a_sentence(what):
     assert str(refused.value).count("\n") == 0
 
 
+def whole(small_workspace, gamma=0.9) -> ExploredReturns:
+    parts = list(ExploredRequests(open_dataset(small_workspace, "explored"), gamma).each(itself))
+    return joined(parts)
+
+
+def itself(part: ExploredReturns) -> ExploredReturns:
+    return part
+
+
+def joined(parts: list[ExploredReturns]) -> ExploredReturns:
+    columns = {name: np.concatenate([vars(part)[name] for part in parts]) for name in ROWS}
+    return replace(parts[0], **columns)
+
+
 def test_a_log_without_exploration_is_refused(small_workspace):
     bare = open_dataset(small_workspace, "test")
     with pytest.raises(Refusal, match="collect one with --explore uniform"):
-        explored_returns(read_sessions(bare.parts, "train"), bare.n_requests, 0.9)
+        signals(ExploredRequests(bare, 0.9), bare.meta.fusion.names)
 
 
-@pytest.mark.parametrize("chunk", [pytest.param(7, marks=pytest.mark.slow), 700, 10**6])
-def test_explored_returns_are_those_of_the_transitions(small_workspace, chunk):
+@pytest.mark.parametrize("requests", [pytest.param(7, marks=pytest.mark.slow), 700, 10**6])
+def test_explored_returns_are_those_of_the_transitions(small_workspace, requests, monkeypatch):
+    monkeypatch.setattr(explored, "PART_REQUESTS", requests)
     dataset = open_dataset(small_workspace, "explored")
-    rows = explored_returns(read_sessions(dataset.parts, "train", chunk), dataset.n_requests, 0.9)
+    rows = whole(small_workspace)
     log = dataset.transitions()
     steps = log[:]
-    explored = (steps.actions != steps.baseline_actions).any(axis=1)
-    assert len(rows) == explored.sum() and not rows.cut.any()
+    moved = (steps.actions != steps.baseline_actions).any(axis=1)
+    assert len(rows) == moved.sum() and not rows.cut.any()
     by_offset = np.lexsort(rows.offsets.T)
-    same = np.lexsort((steps.actions - steps.baseline_actions)[explored].T)
-    np.testing.assert_allclose(rows.returns[by_offset], log.returns(0.9)[explored][same])
-    np.testing.assert_array_equal(rows.observations[by_offset], steps.observations[explored][same])
-    np.testing.assert_array_equal(np.bincount(rows.sessions)[:3] > 0, True)
-    assert (rows.steps == 0).sum() == rows.n_sessions
+    same = np.lexsort((steps.actions - steps.baseline_actions)[moved].T)
+    np.testing.assert_allclose(rows.returns[by_offset], log.returns(0.9)[moved][same])
+    np.testing.assert_array_equal(rows.observations[by_offset], steps.observations[moved][same])
+    assert (rows.steps == 0).sum() == len(np.unique(rows.sessions))
 
 
 def test_rows_without_exploration_count_in_returns_alone():
@@ -309,7 +327,57 @@ def test_rows_without_exploration_count_in_returns_alone():
         "lower": -np.ones((5, 3), np.float32), "upper": np.ones((5, 3), np.float32),
         "explored": np.array([True, True, False, True, True]),
     }  # fmt: skip
-    rows = explored_returns([part], 5, 0.5)
-    assert rows.returns.tolist() == [4.0, 3.0, 1.5, 1.0]
-    assert rows.steps.tolist() == [1, 0, 0, 1] and rows.sessions.tolist() == [1, 1, 0, 0]
-    assert rows.cut.tolist() == [False, False, True, True]
+    rows = explored_returns(part, 0.5)
+    assert rows.returns.tolist() == [1.5, 1.0, 3.0, 4.0]
+    assert rows.steps.tolist() == [0, 1, 0, 1] and rows.sessions.tolist() == [2, 2, 5, 5]
+    assert rows.cut.tolist() == [True, True, False, False]
+
+
+@dataclass(frozen=True)
+class InParts:
+    """A log in parts of so many sessions, one of them empty."""
+
+    log: ExploredReturns
+    sessions: int
+    gamma: float = 0.9
+
+    def each(self, work):
+        number = np.unique(self.log.sessions, return_inverse=True)[1] // self.sessions
+        for part in range(-1, number.max() + 1):
+            yield work(self.log.among(number == part))
+
+
+def hard(seed: int) -> ExploredReturns:
+    """A log with boxes off centre, a column that is large and alike, constant ones, and sessions without end."""
+    rows = log(seed, 300, (2.0, 0.0, -1.0), off=0.2)
+    n, large = len(rows), 1e4 + rows.observations[:, 0]
+    observations = np.column_stack([rows.observations, large, np.full(n, 0.1), np.full(n, 7e3 / 3)])
+    cut = (rows.sessions % 7 == 0) & (rows.sessions > 50)
+    observations = observations.astype(np.float32)
+    return replace(rows, observations=observations, cut=cut, sessions=rows.sessions * 3 + 1)
+
+
+@pytest.mark.parametrize("sessions", [300, 41, 1])
+@pytest.mark.parametrize("dead", [False, True])
+def test_the_sums_of_parts_are_those_of_all_rows(sessions, dead):
+    rows = hard(9)
+    if dead:
+        offsets = rows.offsets.copy()
+        offsets[:, 1] = 0.1
+        rows = replace(rows, offsets=offsets)
+    told = signals(InParts(rows, sessions), NAMES)
+    assert told.everybody.df == 3 - dead and len(told.segments) == 2
+    for one in (told.everybody, *told.segments):
+        slow = slow_signal(rows if one.segment is None else rows.among(rows.segments == one.segment), NAMES)
+        fast = one.model_dump() | {"slopes": [row.slope for row in one.slopes], "dead": list(one.dead)}
+        fast |= {"errors": [row.error for row in one.slopes]}
+        fast |= {"half_widths": [row.half_width for row in one.slopes]}
+        for name, value in slow.items():
+            assert fast[name] == (value if name == "dead" else pytest.approx(value, rel=1e-9)), name
+
+
+def test_folds_depend_on_the_session_alone_and_are_even():
+    for ids in (np.arange(1_000), 10 * np.arange(1_000) + 7, 2**40 + np.arange(1_000)):
+        counted = np.bincount(folds_of(ids), minlength=FOLDS)
+        assert counted.min() > 170 and counted.max() < 230
+    np.testing.assert_array_equal(folds_of(np.array([3, 900])), folds_of(np.arange(1_000))[[3, 900]])

@@ -13,7 +13,8 @@ from mtf_engine.logs.aggregates import pilot as pilot_of
 from mtf_engine.logs.aggregates import pilot_path
 from mtf_engine.runs.storage import open_dataset
 from mtf_engine.spec import BoundsPlan, Refusal
-from tests.test_signal import NAMES, found, log
+from tests.signal_oracle import explained_away, slow_curvatures, slow_signal
+from tests.test_signal import NAMES, InParts, found, hard, log
 
 NOBODY = Arms(np.zeros(0, bool), np.zeros(0, np.int64), np.zeros(0))
 CURVED = np.array([200.0, 100.0, 50.0])
@@ -271,3 +272,18 @@ def test_a_log_is_measured_once_with_its_control_users(small_workspace, tmp_path
     assert seen.returns[~seen.explored].sum() == pytest.approx(returns[control].sum())
     churn = {row.dimension: row.churn for row in one.dimensions}
     assert churn["pow_like"] > churn["bias_play_finish_rate"] >= 0
+
+
+@pytest.mark.parametrize("sessions", [400, 30])
+def test_the_sums_of_parts_are_those_of_all_rows(sessions):
+    rows = hard(3)
+    rows = replace(rows, returns=rows.returns - np.square(rows.offsets) @ CURVED / 2)
+    one = pilot(InParts(rows, sessions), NOBODY, CHURN, NAMES, (0.0,) * 3, 400)
+    live, moves, _ = explained_away(rows)
+    slow, (curvatures, covariance) = slow_signal(rows, NAMES), slow_curvatures(rows)
+    assert len(live) == 3 and one.learned == 300
+    assert [row.error for row in one.dimensions] == pytest.approx(slow["errors"], rel=1e-9)
+    assert [row.variance for row in one.dimensions] == pytest.approx(list(moves.var(axis=0)), rel=1e-9)
+    assert [row.estimated for row in one.dimensions] == pytest.approx(list(curvatures), rel=1e-8)
+    errors = [row.estimated_error for row in one.dimensions]
+    assert errors == pytest.approx(list(np.sqrt(covariance.diagonal())), rel=1e-8)

@@ -220,7 +220,8 @@ class LinearOneStep:
             batch.covariates, batch.offsets, batch.target(self.config.target), batch.sessions
         )
         told = np.ptp(batch.returns) > 0
-        live = np.flatnonzero(moving(batch.offsets, deviations) & told)
+        spread = batch.offsets.std(axis=0, dtype=np.float64)
+        live = np.flatnonzero(moving(spread, deviations.std(axis=0)) & told)
         slopes, covariance = clustered_slopes(deviations[:, live], target, batch.sessions, self.config.ridge)
         self.slope_sum[live] += slopes
         self.covariance_sum[np.ix_(live, live)] += covariance

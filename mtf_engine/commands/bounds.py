@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mtf_engine.commands.frame import Session, command, confirm_deletion
-from mtf_engine.commands.options import Seed, bounds_plan
+from mtf_engine.commands.options import Seed, Workers, bounds_plan
 from mtf_engine.spec import Refusal
 
 if TYPE_CHECKING:
@@ -250,6 +250,7 @@ def teach(
     ] = False,
     widest: Annotated[float, typer.Option(help="Half width that no dimension exceeds.")] = 0.4,
     sigma: Annotated[float, typer.Option(help="Of the Gaussian noise compared with.")] = 0.2,
+    workers: Workers = 1,
     save: Annotated[
         str | None, typer.Option("--save", "--name", metavar="NAME", help="Store the plan under this name.")
     ] = None,
@@ -258,10 +259,11 @@ def teach(
     from mtf_engine.exploration.teaching import origin
     from mtf_engine.exploration.teaching import teach as find
     from mtf_engine.logs.aggregates import pilot
+    from mtf_engine.runs.spread import by
     from mtf_engine.runs.storage import open_dataset
 
     opened = open_dataset(shell.workspace, dataset)
-    measured = pilot(opened)
+    measured = pilot(opened, spread=by(workers))
     found = find(
         measured,
         sessions or measured.sessions,

@@ -261,12 +261,14 @@ def signal(
         ),
     ] = None,
     by_segment: Annotated[bool, typer.Option("--by-segment", help="Each user segment too.")] = False,
+    workers: Workers = 1,
 ) -> None:
     """Tell whether a log can teach: does the return hang on the explored actions, and how many sessions would tell?"""
     from mtf_engine.logs.aggregates import signal as signal_of
+    from mtf_engine.runs.spread import by
     from mtf_engine.runs.storage import open_dataset
 
-    found = signal_of(open_dataset(shell.workspace, name), gamma=gamma)
+    found = signal_of(open_dataset(shell.workspace, name), gamma=gamma, spread=by(workers))
     told = [one.wishing(chi2) if chi2 is not None else one for one in (found.everybody, *found.segments)]
     first, *segments = [{"sentence": one.sentence, **one.model_dump(mode="json")} for one in told]
     if not shell.as_json:
@@ -305,15 +307,17 @@ def narrow(
     name: Annotated[
         str | None, typer.Option("--name", metavar="NAME", help="Write those rows as a log to train on.")
     ] = None,
+    workers: Workers = 1,
 ) -> None:
     """Tell what a narrower plan would have taught, by a uniform log's rows inside it; with --name, keep them."""
     from mtf_engine.commands.foreground import finish
     from mtf_engine.logs.aggregates import sub_box
+    from mtf_engine.runs.spread import by
     from mtf_engine.runs.storage import open_dataset
     from mtf_engine.work.narrow import submit_narrow
 
     plan = bounds_plan(shell.workspace, bounds)
-    found = sub_box(open_dataset(shell.workspace, dataset), plan)
+    found = sub_box(open_dataset(shell.workspace, dataset), plan, by(workers))
     run = finish(shell.workspace, submit_narrow(shell.workspace, dataset, plan, name)) if name else None
     told = found.model_dump(mode="json") if shell.as_json else {"kept": found.kept, "of": found.requests}
     shell.show({"sentence": found.sentence, **((run and run.result) or {}), **told})

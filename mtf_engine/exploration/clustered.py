@@ -1,7 +1,12 @@
-"""What a linear fit on covariates leaves, and regressions whose errors are correlated within clusters."""
+"""What a linear fit on covariates leaves, and regressions whose errors are correlated within clusters.
+
+Fits and slopes are told by Gram matrices, which add up: `Fit` and `jackknife` are for those who see the rows part by
+part, `residuals` and `clustered_slopes` for those who have them all.
+"""
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +15,10 @@ FOLDS = 5
 RIDGES = 10.0 ** np.arange(8)
 """Tried of each fit, in rows: how strongly the slope of a standardised covariate is pulled to 0."""
 CHUNK = 65_536
-CLUSTERS = 8_192
-"""Clusters at a time."""
+CLUSTERS = 1_024
+"""Clusters at a time, all of one length."""
 CONSTANT = 1e-6
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Covariates(Protocol):
@@ -78,21 +84,96 @@ def clustered_slopes(
     alone in its place the errors of few clusters are too small. Slopes that cannot be told apart raise LinAlgError.
     """
     x, y = x - x.mean(axis=0), y - y.mean()
-    gram, g = x.T @ x, int(clusters.max()) + 1
+    gram = x.T @ x
     gram += ridge / len(x) * np.diag(gram.diagonal())
     slopes = np.linalg.solve(gram, x.T @ y)
-    errors = y - x @ slopes
     order = np.argsort(clusters, kind="stable")
-    starts = np.searchsorted(clusters[order], np.arange(g + 1))
-    spread = np.zeros_like(gram)
-    for first in range(0, g, CLUSTERS):
-        ends = starts[first : first + CLUSTERS + 1]
-        rows, own = order[ends[0] : ends[-1]], ends[:-1] - ends[0]
-        grams = np.add.reduceat(x[rows, :, None] * x[rows, None, :], own)  # [clusters, d, d]
-        scores = np.add.reduceat(x[rows] * errors[rows, None], own)
-        lost = np.linalg.solve(gram - grams, scores[:, :, None])[:, :, 0]
-        spread += lost.T @ lost
-    return slopes, spread * (g - 1) / g
+    starts = np.searchsorted(clusters[order], np.arange(int(clusters.max()) + 1))
+    spread = jackknife(gram, x, y - x @ slopes, starts, order)
+    return slopes, spread * (len(starts) - 1) / len(starts)
+
+
+def jackknife(
+    gram: NDArray[np.float64],
+    x: NDArray[np.float64],
+    errors: NDArray[np.float64],
+    starts: NDArray[np.int64],
+    order: NDArray[np.int64] | None = None,
+) -> NDArray[np.float64]:
+    """Returns `sum_c b_c b_c'` [d, d] of `clustered_slopes` over some clusters of rows, which add up over all.
+
+    `gram` is that of all rows, `x` [n, d] about the means of all. The rows of a cluster stand together, in `order`
+    where it is given, and the first of each is at `starts`.
+    """
+    spread, lengths = np.zeros_like(gram), np.diff(np.append(starts, len(x)))
+    for length in np.unique(lengths):
+        own = starts[lengths == length]
+        for first in range(0, len(own), CLUSTERS):
+            rows = own[first : first + CLUSTERS, None] + np.arange(length)  # [clusters, length]
+            rows = rows if order is None else order[rows]
+            moves = x[rows]
+            scores = errors[rows][:, None] @ moves  # [clusters, 1, d]
+            grams = moves.swapaxes(1, 2) @ moves
+            lost = np.linalg.solve(gram - grams, scores.swapaxes(1, 2))[:, :, 0]
+            spread += lost.T @ lost
+    return spread
+
+
+def folds_of(ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns the fold of clusters by their ids [n], whatever others there are; ids in a row are dealt evenly."""
+    high = ids.astype(np.uint64) * GOLDEN >> np.uint64(32)
+    return (high * np.uint64(FOLDS) >> np.uint64(32)).astype(np.int64)
+
+
+def moved_to(grams: NDArray[np.float64], by: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns Gram matrices [..., 1 + c, 1 + c] of a constant and c columns, where `by` [c] is added to the columns."""
+    move = np.eye(len(by) + 1)
+    move[0, 1:] = by
+    return np.asarray(move.T @ grams @ move)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Linear fits of t targets on f covariates, both about their `means` [f + t], and a constant.
+
+    `weights` [folds, 1 + f, t] are those for rows of each fold; `left` [1 + t, 1 + t] is the Gram matrix of a constant
+    and of what they leave of the targets.
+    """
+
+    means: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    left: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, grams: NDArray[np.float64], centre: NDArray[np.float64], n_covariates: int) -> Self:
+        """Returns the fits by Gram matrices of each fold [folds, 1 + f + t, 1 + f + t] of columns about a `centre`.
+
+        As in `residuals` the last target is fitted without the row's fold, the others on all rows.
+        """
+        total, first = grams.sum(axis=0), 1 + n_covariates
+        means = total[0, 1:] / total[0, 0]
+        grams, at = moved_to(grams, -means), centre + means
+        on_others, on_all = solved(grams, first, CONSTANT * (1 + np.abs(at[:n_covariates])))
+        weights = np.concatenate(
+            [np.broadcast_to(on_all, on_others.shape)[..., :-1], on_others[..., -1:]], -1
+        )
+        n_targets = weights.shape[2]
+        what = np.zeros((FOLDS, len(total), 1 + n_targets))  # of the columns, to what is left
+        what[:, 0, 0] = 1
+        what[:, :first, 1:] = -weights
+        what[:, first:, 1:] = np.eye(n_targets)
+        return cls(at, weights, (what.swapaxes(1, 2) @ grams @ what).sum(axis=0))
+
+    def variances(self) -> NDArray[np.float64]:
+        """Returns the variance of what is left of each target [t]."""
+        n, sums, squares = self.left[0, 0], self.left[0, 1:], self.left.diagonal()[1:]
+        return np.asarray(np.maximum(squares - sums**2 / n, 0) / n)
+
+    def weights_about(self, means: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Returns the weights [folds, 1 + f, t] for covariates about other means [f]."""
+        weights = self.weights.copy()
+        weights[:, 0] += (means - self.means[: len(means)]) @ self.weights[:, 1:]
+        return weights
 
 
 def _chunks(n: int) -> Iterator[slice]:
@@ -139,10 +220,10 @@ def _fits(
         for fold in range(FOLDS):
             own = block[folds[rows] == fold]
             grams[fold] += own.T @ own
-    return _solved(grams, first, CONSTANT * (1 + np.abs(mean)))
+    return solved(grams, first, CONSTANT * (1 + np.abs(mean)))
 
 
-def _solved(
+def solved(
     grams: NDArray[np.float64], first: int, least_std: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Returns the weights without each fold [folds, 1 + f, t], and those on all folds [1 + f, t].
@@ -151,7 +232,7 @@ def _solved(
     about their means, and t targets, which start at `first`.
     """
     total = grams.sum(axis=0)
-    std = np.sqrt(total.diagonal()[1:first] / total[0, 0])
+    std = np.sqrt(np.maximum(total.diagonal()[1:first], 0) / total[0, 0])  # of a constant, rounding alone
     scale = np.append(1.0, np.divide(1, std, out=np.zeros_like(std), where=std > least_std))
     own = grams.copy()
     own[:, :first] *= scale[:, None]

@@ -12,18 +12,21 @@ curvatures, and the return of control users above that of explored ones.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial, reduce
+from operator import add
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy.special import log_ndtr, ndtr, ndtri
 
-from mtf_engine.exploration.clustered import clustered_slopes, residuals
+from mtf_engine.exploration.clustered import CONSTANT, FOLDS, jackknife, solved
 from mtf_engine.exploration.cost import CandidateLists, top_changed
 from mtf_engine.exploration.coverage_counts import Arrays
-from mtf_engine.exploration.explored_returns import ExploredReturns
-from mtf_engine.exploration.signal import PER_DIMENSION, WORST_CONDITION, Z, covariates, explained_away
+from mtf_engine.exploration.explored_returns import ExploredLog, ExploredReturns
+from mtf_engine.exploration.explored_sums import ExploredSums, Regression, left_over, starts_of, sums
+from mtf_engine.exploration.signal import NOTHING_EXPLORED, PER_DIMENSION, WORST_CONDITION, Z, regression
 from mtf_engine.spec import BoundsPlan, FusionSpec, Refusal, Spec
 
 REFERENCE = 0.15
@@ -131,7 +134,7 @@ def dimension_churn(fusion: FusionSpec, lists: CandidateLists, k: int) -> Array:
 
 
 def pilot(
-    log: ExploredReturns,
+    log: ExploredLog,
     arms: Arms,
     churn: Array,
     names: tuple[str, ...],
@@ -140,24 +143,29 @@ def pilot(
 ) -> Pilot:
     """Returns what a log of so many `sessions` in all tells of exploring around its mean `baseline` action [d].
 
-    Refuses what `signal` refuses, and returns of mean 0, of which no share can be told.
+    Refuses what `signal` refuses, and returns of mean 0, of which no share can be told. The log is read three times.
     """
-    live, moves, left = explained_away(log, names)
-    mean_return = float(log.returns[log.steps == 0].mean())
+    seen, squares = _first_look(log)
+    told = regression(seen, names)
+    live = told.live
+    mean_return = seen.begun_returns / max(seen.begun, 1)
     if mean_return == 0:
         raise Refusal(
             "pilot: the mean return of a session is 0, so no share of it can be told; shift the reward"
         )
-    slopes, covariance = clustered_slopes(moves, left, log.sessions)
-    variances, errors = moves.var(axis=0), np.sqrt(covariance.diagonal())
-    _refuse_flat(log.offsets[:, live].astype(np.float64), [names[int(i)] for i in live])
-    estimated, its_covariance = _curvatures(log, moves, left)
-    requests = float((log.gamma**log.steps).sum() / log.n_sessions)
-    control = _control(arms, log.offsets[:, live], slopes, covariance, requests)
-    middles = log.offsets[:, live].mean(axis=0, dtype=np.float64)
+    squares.refuse_flat(live, names)
+    bent = _Bent.of(told, reduce(add, log.each(partial(_squares, told))))
+    spread, bent_spread = (reduce(add, of) for of in zip(*log.each(partial(_spreads, bent)), strict=True))
+    covariance, bent_covariance = (of * (seen.sessions - 1) / seen.sessions for of in (spread, bent_spread))
+    variances, errors = told.fit.variances()[live], np.sqrt(covariance.diagonal())
+    m = len(live)
+    estimated, its_covariance = -2 * bent.slopes[m:], 4 * bent_covariance[m:, m:]
+    requests = seen.discounts / seen.sessions
+    middles = told.fit.means[seen.n_covariates :][live]
+    control = _control(arms, middles, told.slopes, covariance, requests)
     bend = _bend(churn[live], estimated, its_covariance, control, variances, middles)
     figures = {
-        "rate": 1 / (errors**2 * variances * log.n_sessions),
+        "rate": 1 / (errors**2 * variances * seen.sessions),
         "error": errors,
         "variance": variances,
         "estimated": estimated,
@@ -169,7 +177,7 @@ def pilot(
     return Pilot(
         gamma=log.gamma,
         sessions=sessions,
-        learned=log.n_sessions,
+        learned=seen.sessions,
         mean_return=mean_return,
         requests=requests,
         basis=bend.basis,
@@ -248,31 +256,123 @@ def _difference(arms: Arms) -> tuple[float, float, float] | None:
     return means[0] - means[1], float(np.sqrt(sum(variances))), means[1]
 
 
-def _refuse_flat(offsets: Array, names: Sequence[str]) -> None:
-    """Refuses deviations [n, m] whose squares tell nothing besides: of two values, or of one size in two dimensions."""
-    moves = offsets - offsets.mean(axis=0)
-    squares, variances = moves**2 - moves.var(axis=0), moves.var(axis=0)
-    along = (squares * moves).mean(axis=0) / variances
-    besides = squares.var(axis=0) - along**2 * variances
-    flat = np.flatnonzero(besides <= FLAT * variances**2)
-    if len(flat):
-        raise Refusal(
-            f"pilot: {names[flat[0]]} was moved to two values only, so what larger moves cost cannot be told; "
-            "explore it with uniform or Gaussian noise"
-        )
-    if np.linalg.cond(np.corrcoef(np.hstack([moves, squares]).T)) >= WORST_CONDITION:
-        raise Refusal(
-            "pilot: dimensions were moved by sizes that go together, so what each costs cannot be told apart; "
-            "explore each with noise of its own"
-        )
+@dataclass(frozen=True)
+class _Squares:
+    """The Gram matrix [1 + 2 d, 1 + 2 d] of a constant, deviations about a centre [d], and their squares."""
+
+    centre: Array
+    gram: Array
+
+    @classmethod
+    def of(cls, offsets: NDArray[np.float32]) -> Self:
+        centre = offsets.mean(axis=0, dtype=np.float64)
+        moves = offsets - centre
+        columns = np.column_stack([np.ones(len(moves)), moves, moves**2])
+        return cls(centre, columns.T @ columns)
+
+    def about(self, centre: Array) -> Array:
+        """Returns the Gram matrix about another centre [d]."""
+        by, d = self.centre - centre, len(centre)
+        move = np.eye(1 + 2 * d)  # x + b and (x + b)^2 = x^2 + 2 b x + b^2
+        move[0, 1:] = np.append(by, by**2)
+        move[1 : 1 + d, 1 + d :] = np.diag(2 * by)
+        return np.asarray(move.T @ self.gram @ move)
+
+    def __add__(self, other: "_Squares") -> "_Squares":
+        return _Squares(self.centre, self.gram + other.about(self.centre))
+
+    def refuse_flat(self, live: NDArray[np.int64], names: Sequence[str]) -> None:
+        """Refuses deviations whose squares tell nothing besides: of two values, or of one size in two dimensions."""
+        n, d = self.gram[0, 0], len(self.centre)
+        kept = np.concatenate([live, d + live])
+        gram = self.about(self.centre + self.gram[0, 1 : 1 + d] / n)
+        covariance = (gram[1:, 1:] / n - np.outer(gram[0, 1:], gram[0, 1:]) / n**2)[np.ix_(kept, kept)]
+        spread, m = covariance.diagonal(), len(live)
+        along = covariance[:m, m:].diagonal() / spread[:m]
+        besides = spread[m:] - along**2 * spread[:m]
+        flat = np.flatnonzero(besides <= FLAT * spread[:m] ** 2)
+        if len(flat):
+            raise Refusal(
+                f"pilot: {names[live[flat[0]]]} was moved to two values only, so what larger moves cost cannot be "
+                "told; explore it with uniform or Gaussian noise"
+            )
+        if np.linalg.cond(covariance / np.sqrt(np.outer(spread, spread))) >= WORST_CONDITION:
+            raise Refusal(
+                "pilot: dimensions were moved by sizes that go together, so what each costs cannot be told apart; "
+                "explore each with noise of its own"
+            )
 
 
-def _curvatures(log: ExploredReturns, moves: Array, left: Array) -> tuple[Array, Array]:
-    """Returns the curvature of the return in each dimension [m], and its covariance [m, m]."""
-    squares, _ = residuals(covariates(log), moves**2, log.returns, log.sessions)
-    slopes, covariance = clustered_slopes(np.column_stack([moves, squares]), left, log.sessions)
-    m = moves.shape[1]
-    return -2 * np.asarray(slopes[m:], np.float64), 4 * np.asarray(covariance[m:, m:], np.float64)
+def _first_look(log: ExploredLog) -> tuple[ExploredSums, _Squares]:
+    """Returns the sums of everybody, and those of squares."""
+    found = [one for one in log.each(_looked_at) if one]
+    if not found:
+        raise Refusal(NOTHING_EXPLORED)
+    seen, squares = zip(*found, strict=True)
+    return reduce(add, seen), reduce(add, squares)
+
+
+def _looked_at(part: ExploredReturns) -> tuple[ExploredSums, _Squares] | None:
+    return (sums(part)[None], _Squares.of(part.offsets)) if len(part) else None
+
+
+@dataclass(frozen=True)
+class _Bent:
+    """The regression of returns on m deviations and on their squares, what the request explains taken out of each.
+
+    `weights` [1 + f, m] are those of the squares; `gram` [2 m, 2 m] and `slopes` [2 m] as in `Regression`.
+    """
+
+    straight: Regression
+    weights: Array
+    means: Array
+    gram: Array
+    slopes: Array
+
+    @classmethod
+    def of(cls, straight: Regression, grams: Array) -> Self:
+        """Returns it by Gram matrices of each fold: a constant and covariates, squares, deviations, returns."""
+        m, first = len(straight.live), straight.fit.weights.shape[1]
+        least_std = CONSTANT * (1 + np.abs(straight.fit.means[: first - 1]))
+        weights = solved(grams[:, : first + m, : first + m], first, least_std)[1]
+        what = np.zeros(
+            (grams.shape[1], 2 + 2 * m)
+        )  # of the columns, to constant, deviations, squares and returns
+        what[0, 0] = 1
+        what[first + m : first + 2 * m, 1 : 1 + m] = np.eye(m)
+        what[:first, 1 + m : -1], what[first : first + m, 1 + m : -1] = -weights, np.eye(m)
+        what[-1, -1] = 1
+        left = what.T @ grams.sum(axis=0) @ what
+        means = left[0, 1:] / left[0, 0]
+        total = left[1:, 1:] - left[0, 0] * np.outer(means, means)
+        slopes = np.linalg.solve(total[:-1, :-1], total[:-1, -1])
+        return cls(straight, weights, means, total[:-1, :-1], slopes)
+
+
+def _squares(told: Regression, part: ExploredReturns) -> Array:
+    """Returns what a part adds to the Gram matrices of `_Bent.of`."""
+    size = told.fit.weights.shape[1] + 2 * len(told.live) + 1
+    grams = np.zeros((FOLDS, size, size))
+    for fold, design, left, _ in left_over(told.fit, part):
+        moves = left[:, told.live]
+        block = np.column_stack([design, moves**2, moves, left[:, -1]])
+        grams[fold] += block.T @ block
+    return grams
+
+
+def _spreads(bent: _Bent, part: ExploredReturns) -> tuple[Array, Array]:
+    """Returns what a part adds to the `jackknife` of the slopes alone, and of slopes and curvatures."""
+    straight, m = bent.straight, len(bent.straight.live)
+    left = np.empty((len(part), len(straight.fit.left) - 1))
+    columns = np.empty((len(part), 2 * m + 1))
+    for _, design, some, own in left_over(straight.fit, part):
+        moves = some[:, straight.live]
+        left[own] = some
+        columns[own] = np.column_stack([moves, moves**2 - design @ bent.weights, some[:, -1]])
+    columns -= bent.means
+    errors = columns[:, -1] - columns[:, :-1] @ bent.slopes
+    both = jackknife(bent.gram, columns[:, :-1], errors, starts_of(part.sessions))
+    return straight.spread(left, part.sessions), both
 
 
 def _shape(churn: Array) -> Array:
@@ -281,16 +381,15 @@ def _shape(churn: Array) -> Array:
 
 
 def _control(
-    arms: Arms, offsets: NDArray[np.float32], slopes: NDArray, covariance: NDArray, requests: float
+    arms: Arms, middles: Array, slopes: NDArray, covariance: NDArray, requests: float
 ) -> tuple[float, float] | None:
     """Returns the second order of what control users have a request above explored ones, and its variance.
 
-    To the baseline's own return it is `c'b + diff`, c the middle of the deviations: `sum_i k_i (v_i - c_i^2) / 2`.
+    To the baseline's own return it is `c'b + diff`, c the `middles` of the deviations: `sum_i k_i (v_i - c_i^2) / 2`.
     """
     found = _difference(arms)
     if found is None:
         return None
-    middles = offsets.mean(axis=0, dtype=np.float64)
     difference, error = found[0] / requests, found[1] / requests
     return float(difference + middles @ slopes), float(error**2 + middles @ covariance @ middles)
 

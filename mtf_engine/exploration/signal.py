@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -9,9 +10,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.special import chdtri, chndtrinc, fdtrc, ndtri
 
-from mtf_engine.exploration.clustered import clustered_slopes, residuals
-from mtf_engine.exploration.drift import segment_sizes
-from mtf_engine.exploration.explored_returns import ExploredReturns
+from mtf_engine.exploration.explored_returns import ExploredLog
+from mtf_engine.exploration.explored_sums import ExploredSums, Regression, Whom, added, spreads, sums
 from mtf_engine.spec import Refusal, Spec
 
 ALPHA, POWER = 0.05, 0.8
@@ -22,6 +22,10 @@ FEWEST, FEWEST_EACH = 30, 5
 """Sessions that a regression needs at least, in all and for each dimension."""
 MOVED, OWN_SHARE = 1e-6, 1e-2
 """A dimension is dead whose offsets spread by MOVED or less, or by this share of that or less on their own."""
+NOTHING_EXPLORED = (
+    "signal: no training row of this dataset was explored (pscore or action is empty throughout); "
+    "collect one with --explore uniform"
+)
 LEAST_NONCENTRALITY, WORST_CONDITION = 1e-6, 1e10
 
 Verdict = Literal["nothing", "some", "enough"]
@@ -105,17 +109,14 @@ class Signals(Spec):
     left_out: dict[str, str] = Field(description="why segments have none, by name")
 
 
-def signals(log: ExploredReturns, names: Sequence[str]) -> Signals:
+def signals(log: ExploredLog, names: Sequence[str]) -> Signals:
     """Returns the signal of everybody's requests and of each segment's; one that is refused is left out."""
-    everybody = signal(log, names)
-    found: list[Signal] = []
-    left_out: dict[str, str] = {}
-    for name in segment_sizes(log.segments):
-        try:
-            found.append(signal(log.of(name), names, segment=name))
-        except Refusal as refusal:
-            left_out[name] = str(refusal)
-    return Signals(everybody=everybody, segments=tuple(found), left_out=left_out)
+    found, refused = _told(log, names, by_segment=True)
+    return Signals(
+        everybody=found[None],
+        segments=tuple(found[segment] for segment in sorted(found.keys() - {None}, key=str)),
+        left_out={segment: refused[segment] for segment in sorted(refused)},
+    )
 
 
 def fewest_sessions(n_actions: int) -> int:
@@ -123,7 +124,7 @@ def fewest_sessions(n_actions: int) -> int:
     return max(FEWEST, FEWEST_EACH * n_actions)
 
 
-def signal(log: ExploredReturns, names: Sequence[str], segment: str | None = None) -> Signal:
+def signal(log: ExploredLog, names: Sequence[str]) -> Signal:
     """Returns what the explored requests of `log`, whose dimensions have `names`, tell of the return.
 
     The return minus a linear V of the observation is regressed on the deviations action - baseline action,
@@ -139,21 +140,50 @@ def signal(log: ExploredReturns, names: Sequence[str], segment: str | None = Non
     Slopes are means over the requests: an action that helps some and harms as many others does not show, but by
     segment. Too few sessions, returns that are all alike, and dimensions that move as one are refused.
     """
-    live, moves, left = explained_away(log, names)
-    free = tuple(names[int(i)] for i in live)
-    slopes, covariance = clustered_slopes(moves, left, log.sessions)
-    chi2, df, g = float(slopes @ np.linalg.solve(covariance, slopes)), len(live), log.n_sessions
-    half_widths = (log.upper[:, live] - log.lower[:, live]).mean(axis=0, dtype=np.float64) / 2
-    mean_return, gain = float(log.returns[log.steps == 0].mean()), _gain(log, half_widths, covariance)
+    return _told(log, names, by_segment=False)[0][None]
+
+
+def _told(
+    log: ExploredLog, names: Sequence[str], by_segment: bool
+) -> tuple[dict[Whom, Signal], dict[str, str]]:
+    """Returns the signal of everybody, and of segments, and why others have none; the log is read twice."""
+    whole = added(log.each(sums))
+    if not whole:
+        raise Refusal(NOTHING_EXPLORED)
+    regressions: dict[Whom, Regression] = {None: regression(whole[None], names)}
+    refused = {}
+    for segment in whole.keys() - {None} if by_segment else ():
+        try:
+            regressions[segment] = regression(whole[segment], names)
+        except Refusal as refusal:
+            refused[str(segment)] = str(refusal)
+    spread = added(log.each(partial(spreads, regressions)))
+    found = {
+        whom: _signal(whom, names, log.gamma, whole[whom], one, spread[whom])
+        for whom, one in regressions.items()
+    }
+    return found, refused
+
+
+def _signal(
+    segment: Whom, names: Sequence[str], gamma: float, of: ExploredSums, told: Regression, spread: NDArray
+) -> Signal:
+    live, slopes, g = told.live, told.slopes, of.sessions
+    covariance = spread * (g - 1) / g
+    free, df = tuple(names[int(i)] for i in live), len(live)
+    chi2 = float(slopes @ np.linalg.solve(covariance, slopes))
+    half_widths = of.widths[live] / of.requests / 2
+    mean_return = of.begun_returns / max(of.begun, 1)  # of a segment that no session begins in, none
+    gain = _gain(of.discounts / g, half_widths, covariance)
     wished = df * (1 + PER_DIMENSION)
     return Signal(
         segment=segment,
-        gamma=log.gamma,
-        requests=len(log),
+        gamma=gamma,
+        requests=of.requests,
         sessions=g,
-        sessions_cut=int(log.cut[log.steps == 0].sum()),
+        sessions_cut=of.cut,
         mean_return=mean_return,
-        explained=max(0.0, 1 - float(left.var() / log.returns.var())),
+        explained=max(0.0, 1 - float(told.fit.variances()[-1] / of.variances()[-1])),
         chi2=chi2,
         df=df,
         p_value=float(fdtrc(df, g - df, chi2 * (g - df) / (df * (g - 1)))),
@@ -167,32 +197,31 @@ def signal(log: ExploredReturns, names: Sequence[str], segment: str | None = Non
     )
 
 
-def explained_away(
-    log: ExploredReturns, names: Sequence[str]
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Returns the dimensions that move [m], and what the request explains of neither moves [n, m] nor returns [n].
+def regression(of: ExploredSums, names: Sequence[str]) -> Regression:
+    """Returns the regression of what the request does not explain of returns on that of the offsets that move.
 
     Refuses what `signal` refuses.
     """
-    _refuse(log, len(names))
-    moves, left = residuals(covariates(log), log.offsets, log.returns, log.sessions)
-    live = np.flatnonzero(moving(log.offsets, moves))
-    _refuse_together(moves[:, live], [names[int(i)] for i in live])
-    return live, moves[:, live], left
+    _refuse(of, len(names))
+    fit, d = of.fit(), len(names)
+    offsets = slice(-1 - d, -1)
+    live = np.flatnonzero(moving(np.sqrt(of.variances()[offsets]), np.sqrt(fit.variances()[offsets])))
+    told = Regression.of(fit, live)
+    _refuse_together(told.gram, [names[int(i)] for i in live])
+    return told
 
 
-def _gain(log: ExploredReturns, half_widths: NDArray[np.floating], covariance: NDArray[np.floating]) -> float:
+def _gain(each_session: float, half_widths: NDArray[np.floating], covariance: NDArray[np.floating]) -> float:
     """Returns the gain in a session's return from which on the test of chi2 tells it: at 5 %, with 80 % power.
 
     A policy that moves every request to a corner `a` of the box (`a_i` is half_width_i, either sign) gains to
-    first order `a'b` a request and `k a'b` a session, k the mean of a session's `sum_t gamma^t`. As
+    first order `a'b` a request and `k a'b` a session, k, `each_session`, the mean of a session's `sum_t gamma^t`. As
     `a'b <= sqrt(b' C^-1 b  a' C a)`, a gain of `k sqrt(L a' C a)` or more means a noncentrality of L or more;
     L is that which the test needs. For `a' C a` stands `sum_ij h_i h_j |C_ij|`, at least that of any corner, so
     also of the one that the slopes' signs choose. Smaller gains may be there and not show.
     """
     df = len(half_widths)
     needed = chndtrinc(chdtri(df, ALPHA), df, 1 - POWER)
-    each_session = (log.gamma**log.steps).sum() / log.n_sessions
     return float(each_session * np.sqrt(needed * (half_widths @ np.abs(covariance) @ half_widths)))
 
 
@@ -233,40 +262,37 @@ def _rows(
     )
 
 
-def covariates(log: ExploredReturns) -> NDArray[np.float32]:
-    """Returns what the fits see of each request: its observation, and the middle of its box where that varies."""
-    middles = (log.lower + log.upper) / 2
-    varies = varying(middles)
-    return np.column_stack([log.observations, middles[:, varies]]) if varies.any() else log.observations
-
-
 def varying(middles: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Returns in which dimensions [d] the middles of boxes [n, d] differ."""
     differ: NDArray[np.bool_] = np.ptp(middles, axis=0) > MOVED
     return differ
 
 
-def moving(offsets: NDArray[np.float32], left: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Returns which dimensions [d] have a variance that the observation and the box do not explain."""
-    spread, own = offsets.std(axis=0, dtype=np.float64), left.std(axis=0)
+def moving(spread: NDArray[np.float64], own: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Returns which dimensions [d] move on their own: standard deviations of offsets, and of what is not explained."""
     return (spread > MOVED) & (own > OWN_SHARE * spread)
 
 
-def _refuse(log: ExploredReturns, n_actions: int) -> None:
-    fewest = fewest_sessions(n_actions)
-    if log.n_sessions < fewest:
-        raise Refusal(
-            f"signal: {log.n_sessions} explored sessions are too few for {n_actions} slopes; "
-            f"collect {fewest} or more"
-        )
-    if np.ptp(log.returns) == 0:
+def too_few(sessions: int, n_actions: int) -> Refusal:
+    """Returns what is told of so few sessions."""
+    return Refusal(
+        f"signal: {sessions} explored sessions are too few for {n_actions} slopes; "
+        f"collect {fewest_sessions(n_actions)} or more"
+    )
+
+
+def _refuse(of: ExploredSums, n_actions: int) -> None:
+    if of.sessions < fewest_sessions(n_actions):
+        raise too_few(of.sessions, n_actions)
+    if of.least == of.most:
         raise Refusal("signal: every explored request has the same return; bring a log whose reward varies")
 
 
-def _refuse_together(moves: NDArray[np.float64], names: Sequence[str]) -> None:
+def _refuse_together(gram: NDArray[np.float64], names: Sequence[str]) -> None:
     if not names:
         raise Refusal("signal: no dimension of this log moves on its own; collect one with --explore uniform")
-    correlations = np.abs(np.atleast_2d(np.corrcoef(moves.T)))
+    deviations = np.sqrt(gram.diagonal())
+    correlations = np.abs(gram / np.outer(deviations, deviations))
     if np.linalg.cond(correlations) < WORST_CONDITION:
         return
     i, j = divmod(int(np.triu(correlations, 1).argmax()), len(names))

@@ -4,15 +4,20 @@ Given that a uniform action lies inside a smaller box, it is uniform there: the 
 The rewards after a request are still those of actions anywhere in the log's own box.
 """
 
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from mtf_engine.exploration.explored_returns import ExploredReturns
-from mtf_engine.exploration.signal import Signal, signal
+from mtf_engine.exploration.explored_returns import ExploredLog, ExploredReturns
+from mtf_engine.exploration.signal import Signal, signal, too_few
 from mtf_engine.spec import BoundsPlan, Box, Refusal, Spec
+
+R = TypeVar("R")
 
 ROUNDING = 1e-6
 """An offset is the difference of two float32 numbers: it may lie so far beyond the box that it was drawn in."""
@@ -96,27 +101,50 @@ def density(lower: NDArray[np.float32], upper: NDArray[np.float32]) -> NDArray[n
     return 1 / np.where(width > 0, width, 1).prod(axis=1)
 
 
-def sub_box(log: ExploredReturns, names: tuple[str, ...], plan: BoundsPlan) -> SubBox:
-    """Returns what the rows of a uniform log inside `plan` tell of the return, beside what all of them do."""
-    kept, lower, upper = inside(log.offsets, log.lower, log.upper, log.segments, plan)
-    width = (log.upper - log.lower).astype(np.float64)
+@dataclass(frozen=True)
+class _Inside:
+    """The requests of a log that lie inside a plan."""
+
+    log: ExploredLog
+    plan: BoundsPlan
+
+    @property
+    def gamma(self) -> float:
+        return self.log.gamma
+
+    def each(self, work: Callable[[ExploredReturns], R], /) -> Iterable[R]:
+        """Returns what `work` makes of each part."""
+        return self.log.each(partial(_of_inside, self.plan, work))
+
+
+def _of_inside(plan: BoundsPlan, work: Callable[[ExploredReturns], R], part: ExploredReturns) -> R:
+    kept, lower, upper = inside(part.offsets, part.lower, part.upper, part.segments, plan)
+    return work(replace(part, lower=lower, upper=upper).among(kept))
+
+
+def _counted(plan: BoundsPlan, part: ExploredReturns) -> NDArray[np.float64]:
+    """Returns how many rows lie inside, and how many uniform exploration puts there, [2]."""
+    kept, lower, upper = inside(part.offsets, part.lower, part.upper, part.segments, plan)
+    width = (part.upper - part.lower).astype(np.float64)
     share = np.divide(upper - lower, width, where=width > 0, out=np.ones_like(width)).prod(axis=1)
-    part = replace(
-        log,
-        **{one.name: getattr(log, one.name)[kept] for one in fields(log) if one.name != "gamma"}
-        | {"lower": lower[kept], "upper": upper[kept]},
-    )
-    part = replace(part, sessions=np.unique(part.sessions, return_inverse=True)[1])
+    return np.array([kept.sum(), share.sum()])
+
+
+def sub_box(log: ExploredLog, whole: Signal, names: tuple[str, ...], plan: BoundsPlan) -> SubBox:
+    """Returns what the rows of a uniform log inside `plan` tell of the return, beside the signal of the `whole`."""
+    kept, expected = sum(log.each(partial(_counted, plan)), np.zeros(2)).tolist()
     found, untold = None, ""
     try:
-        found = signal(part, names)
+        if not kept:
+            raise too_few(0, len(names))
+        found = signal(_Inside(log, plan), names)
     except Refusal as refusal:
         untold = str(refusal)
     return SubBox(
-        requests=len(log),
-        kept=int(kept.sum()),
-        expected=float(share.sum()),
-        whole=signal(log, names),
+        requests=whole.requests,
+        kept=int(kept),
+        expected=expected,
+        whole=whole,
         inside=found,
         untold=untold,
     )

@@ -1,6 +1,6 @@
 """What is counted once a dataset and kept beside it: coverage, quality, signal, pilot, the next day, its users."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -15,27 +15,22 @@ from mtf_engine.exploration.coverage_counts import (
     count_coverage,
     read_logged_actions,
 )
-from mtf_engine.exploration.explored_returns import explored_returns, read_sessions
 from mtf_engine.exploration.pilot import CHURN_REQUESTS, Pilot, dimension_churn, read_arms
 from mtf_engine.exploration.pilot import pilot as measure_pilot
 from mtf_engine.exploration.signal import Signals, signals
 from mtf_engine.exploration.sub_box import SubBox
 from mtf_engine.exploration.sub_box import sub_box as replay
 from mtf_engine.logs.datasets import Dataset
+from mtf_engine.logs.explored import ExploredRequests, Progress, Spread
 from mtf_engine.logs.narrowing import narrowed_meta, refuse_narrowed
 from mtf_engine.logs.next_day import NextDay
 from mtf_engine.logs.next_day import next_day as correlate
 from mtf_engine.logs.quality import Quality, measure
-from mtf_engine.logs.splits import TRAIN
 from mtf_engine.reward import GAMMA
 from mtf_engine.spec import BoundsPlan, Spec
 
 BASELINE_ROWS = 10_000
 """Requests of which the mean baseline action is taken."""
-
-Progress = Callable[[int, int], None]
-"""Is told how many rows are counted, and of how many."""
-
 
 Counts = TypeVar("Counts", bound=Spec)
 Part = TypeVar("Part")
@@ -134,20 +129,27 @@ def quality(dataset: Dataset, progress: Progress = lambda done, of: None) -> Qua
     return _store(dataset, quality_path(dataset.path), measure(dataset, progress))
 
 
-def signal(dataset: Dataset, progress: Progress = lambda done, of: None, gamma: float = GAMMA) -> Signals:
+def signal(
+    dataset: Dataset,
+    progress: Progress = lambda done, of: None,
+    gamma: float = GAMMA,
+    spread: Spread | None = None,
+) -> Signals:
     """Returns what the explored training rows of `dataset` tell of the return discounted by `gamma`.
 
-    That of GAMMA is stored beside it, and read there once it is. A caller that raises in `progress` leaves
-    nothing behind. A log that cannot tell, such as one without exploration, is refused.
+    That of GAMMA is stored beside it, and read there once it is. The log is read twice, part by part, which `spread`
+    may have several processes do: to the same bits. A caller that raises in `progress` leaves nothing behind. A log
+    that cannot tell, such as one without exploration, is refused.
     """
     if gamma == GAMMA and (stored := stored_signal(dataset.path, dataset.content_hash)) is not None:
         return stored
-    parts = _told(read_sessions(dataset.parts, TRAIN), dataset.n_requests, progress)
-    found = signals(explored_returns(parts, dataset.n_requests, gamma), dataset.meta.fusion.names)
+    found = signals(ExploredRequests(dataset, gamma, spread, progress), dataset.meta.fusion.names)
     return _store(dataset, signal_path(dataset.path), found) if gamma == GAMMA else found
 
 
-def pilot(dataset: Dataset, progress: Progress = lambda done, of: None) -> Pilot:
+def pilot(
+    dataset: Dataset, progress: Progress = lambda done, of: None, spread: Spread | None = None
+) -> Pilot:
     """Returns what an explored log tells of exploring: what is stored beside it, else measured and stored.
 
     A log that cannot tell, such as one without exploration, is refused. A caller that raises in `progress` leaves
@@ -156,8 +158,7 @@ def pilot(dataset: Dataset, progress: Progress = lambda done, of: None) -> Pilot
     if (stored := stored_pilot(dataset.path, dataset.content_hash)) is not None:
         return stored
     refuse_narrowed(dataset.meta, "plan by")
-    parts = _told(read_sessions(dataset.parts, TRAIN), dataset.n_requests, progress)
-    log = explored_returns(parts, dataset.n_requests, GAMMA)
+    log = ExploredRequests(dataset, GAMMA, spread, progress, passes=3)
     fusion, users = dataset.meta.fusion, population(dataset)
     found = measure_pilot(
         log,
@@ -181,12 +182,12 @@ def _churn(dataset: Dataset) -> NDArray[np.float64]:
     return dimension_churn(dataset.meta.fusion, lists, k)
 
 
-def sub_box(dataset: Dataset, plan: BoundsPlan) -> SubBox:
-    """Returns what the rows of a uniform log inside a narrower `plan` tell of the return; nothing is kept."""
+def sub_box(dataset: Dataset, plan: BoundsPlan, spread: Spread | None = None) -> SubBox:
+    """Returns what the rows of a uniform log inside a narrower `plan` tell of the return; that of all rows is kept."""
     held = narrowed_meta(dataset.meta, "", "", plan).plan
     assert held is not None
-    parts = read_sessions(dataset.parts, TRAIN)
-    return replay(explored_returns(parts, dataset.n_requests, GAMMA), dataset.meta.fusion.names, held)
+    whole = signal(dataset, spread=spread).everybody
+    return replay(ExploredRequests(dataset, GAMMA, spread), whole, dataset.meta.fusion.names, held)
 
 
 def next_day(dataset: Dataset, progress: Progress = lambda done, of: None) -> NextDay:

@@ -771,6 +771,20 @@ class Dataset:
         shares = [UserShare(first, stop, before) for (first, before), stop in zip(found, ends, strict=True)]
         return [shares[0]._replace(first=None), *shares[1:]] if shares else [UserShare()]
 
+    def request_shares(self, split: str, n_requests: int) -> list[UserShare]:
+        """Returns shares of the users of `split`, and of none, with about so many requests of it each; perhaps none.
+
+        They depend on the rows alone, wherever those lie.
+        """
+        with TemporaryDirectory() as spill, self._connect(Path(spill)) as con:
+            firsts = con.sql(
+                "SELECT min(user_id) AS first FROM (SELECT user_id, "
+                f"(sum(n) OVER (ORDER BY user_id) - n) // ? AS share FROM (SELECT user_id, count(*) AS n {OF_SPLIT} "
+                "GROUP BY user_id)) GROUP BY share ORDER BY first",
+                params=[n_requests, split],
+            ).fetchall()
+        return [UserShare(first, stop) for (first,), (stop,) in pairwise([*firsts, (None,)])]
+
     def evaluation_size(self, split: str | None = None) -> int:
         """Returns how many impressions `evaluation_rows` has."""
         split, where = self._whom(split)

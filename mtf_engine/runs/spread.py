@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from typing import TypeVar
@@ -25,6 +26,11 @@ R = TypeVar("R")
 
 AHEAD = 1
 """Shards that wait for a free process, for each that works; more would only lie in memory."""
+
+
+def by(n_workers: int) -> Callable[[Callable[[S], R], Iterable[S]], Generator[R, None, None]] | None:
+    """Returns `spread` over so many workers; None where it is one, which is this process."""
+    return partial(spread, n_workers=n_workers) if n_workers > 1 else None
 
 
 def spread(work: Callable[[S], R], shards: Iterable[S], n_workers: int) -> Generator[R, None, None]:

@@ -16,7 +16,7 @@ from mtf_engine.environments.collect import Collection, collect
 from mtf_engine.environments.session import SessionConfig, SessionEnvironment
 from mtf_engine.environments.world import WORLDS, World, f32
 from mtf_engine.evaluation.weighted_gauc import weighted_gauc
-from mtf_engine.exploration.explored_returns import explored_returns
+from mtf_engine.exploration.explored_returns import COLUMNS, explored_returns
 from mtf_engine.exploration.signal import signal
 from mtf_engine.fusion import log_final_score
 from mtf_engine.reward import GAMMA
@@ -310,5 +310,5 @@ def _chi2(config: SessionConfig, live: Acting, n_sessions: int, n_threads: int) 
         {**table.requests, "explored": np.ones(len(table.requests["step"]), bool)}
         for table in collect(env, live, how)
     ]
-    log = explored_returns(parts, sum(len(part["step"]) for part in parts), GAMMA)
-    return signal(log, env.fusion.names).chi2
+    rows = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
+    return signal(explored_returns(rows, GAMMA), env.fusion.names).chi2

@@ -21,6 +21,7 @@ from mtf_engine.reward import GAMMA
 from mtf_engine.runs import executor, parts
 from mtf_engine.runs.executor import submit
 from mtf_engine.runs.kind import RunKind
+from mtf_engine.runs.spread import by
 from mtf_engine.runs.storage import check_environment, load_policy, open_critics, open_dataset, open_policy
 from mtf_engine.runs.worker import Job, Waits
 from mtf_engine.spec import MOST, BoundsPlan, Count, HalfWidth, Refusal, Seed, Threads, Workers
@@ -340,7 +341,8 @@ class _Rounds:
         """Returns what the log trained on tells of the return; None where it is too short to tell."""
         log = open_dataset(self.job.workspace, str(trained_on.dataset_id))
         try:
-            return aggregates.signal(log, gamma=self.config.training.get("gamma", GAMMA)).everybody
+            gamma, spread = self.config.training.get("gamma", GAMMA), by(self.config.n_workers)
+            return aggregates.signal(log, gamma=gamma, spread=spread).everybody
         except Refusal:
             return None
 

@@ -80,7 +80,7 @@ def _measured(row: DatasetRow) -> Pilot | None:
         return stored
     if st.session_state.get("pilot asked") != row.id:
         st.write(
-            "What this log tells of exploring was not measured yet: some 5 seconds for 100,000 requests."
+            "What this log tells of exploring was not measured yet: some 2 seconds for 100,000 requests."
         )
         access.button(Action.LOOK, "Measure the pilot", on_click=_ask, args=(row.id,))
         return None

@@ -13,12 +13,15 @@ def show(row: DatasetRow) -> None:
     """Draws the choice of a plan, what its rows tell, and the button that keeps them as a log to train on."""
     plan = plans.choose(FusionSpec.model_validate(row.meta["fusion"]).n_actions)
     with follow.refusals():
-        found = loaders.sub_box(row, plan.plan)
-        st.write(words.plain(found.sentence))
-        st.caption(
-            f"{found.expected:,.0f} rows are expected by the boxes' volumes. A reward that follows is still that of "
-            "actions anywhere in the log's own boxes."
-        )
+        if row.n_requests > loaders.MOST_REQUESTS:
+            st.write("This log is too large to be read while you wait: the command below tells it, too.")
+        else:
+            found = loaders.sub_box(row, plan.plan)
+            st.write(words.plain(found.sentence))
+            st.caption(
+                f"{found.expected:,.0f} rows are expected by the boxes' volumes. A reward that follows is still that "
+                "of actions anywhere in the log's own boxes."
+            )
         name = st.text_input("Name of the log", f"{row.name} inside {plan.title}", key="narrow_name")
         if access.button(Action.COLLECT, "Keep these rows as a log"):
             submit_narrow(loaders.workspace(), row.id, plan.plan, name)

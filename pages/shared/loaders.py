@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from mtf_engine.exploration.sub_box import SubBox
     from mtf_engine.questions.exploring import PolicyActions
 
-MOST_REQUESTS = 200_000
+MOST_REQUESTS = 500_000
 """Of a log that is measured while a visitor waits for something else: some 5 seconds."""
 
 
