@@ -10,6 +10,7 @@ from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from mtf_engine.runs import executor
+from mtf_engine.runs.nursery import NURSERY, Nursery
 from mtf_engine.work.abtest import submit_abtest
 from mtf_engine.work.collect import submit_collect
 from mtf_engine.work.evaluate import submit_evaluate
@@ -18,15 +19,17 @@ from mtf_engine.work.train import submit_train
 from mtf_engine.workspace import REGISTRY_URL, Workspace
 from tests import postgres
 from tests.browsing import chrome, tab
-from tests.workspaces import worked_on_here
+from tests.searching import REPEATABLE, SEARCHING
+from tests.waiting import wait_until
+from tests.workspaces import has_loaded, worked_on_here
 
 __all__ = ["chrome", "tab"]  # one browser for every file that asks for it
 
 anytime = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """No test fails because the machine is busy."""
-settings.register_profile("searching", anytime)  # `make slow` looks for new counterexamples
-settings.register_profile("repeatable", anytime, derandomize=True, database=None)
-settings.load_profile("repeatable")
+settings.register_profile(SEARCHING, anytime)  # `make slow` looks for new counterexamples
+settings.register_profile(REPEATABLE, anytime, derandomize=True, database=None)
+settings.load_profile(REPEATABLE)
 
 ROOT = Path(__file__).parent.parent
 
@@ -68,6 +71,29 @@ def small_workspace(tmp_path_factory, worker_id) -> Workspace:
             with worked_on_here():
                 fill(workspace)
     return workspace
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory) -> Iterator[str]:
+    """The place of a nursery for the tests of this process, which starts when one of them first asks for it."""
+    environment = os.environ | executor._environment(1)
+    kept = Nursery(str(tmp_path_factory.mktemp("nursery")), environment)
+    wait_until(lambda: has_loaded(kept), "the nursery has loaded")
+    yield kept.place
+    kept.process.kill()
+    kept.process.wait()
+    kept.forget()
+
+
+@pytest.fixture(scope="module")
+def borne(nursery: str) -> Iterator[None]:
+    """Workers are copies of a process that has loaded, as those of a dashboard are: one by itself loads for seconds.
+
+    So are the workers that a worker starts. How one loads by itself is what tests/test_jobs.py looks at.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(NURSERY, nursery)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,10 @@
 """The house: who may import whom, held by reading every import statement."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = (
@@ -100,15 +98,21 @@ def layer_of(module: str) -> int:
     return next(i for name in names for i, rooms in enumerate(LAYERS) if name in rooms)
 
 
-@pytest.mark.parametrize("path", ENGINE, ids=name_of)
-def test_the_engine_imports_downwards(path):
-    own = layer_of(module_of(path))
-    above = {
-        name
-        for name in files_behind(imports_of(path)) - {"mtf_engine"}
-        if name.startswith("mtf_engine") and layer_of(name) > own
-    }
-    assert not above, f"{name_of(path)} imports {above}, which lies above it"
+def wrong(paths: Iterable[Path], told: Callable[[Path], Iterable[object] | bool]) -> dict[str, object]:
+    """Returns what is `told` to be wrong with each file, by its name: one test for all files, which are hundreds."""
+    return {name_of(path): found for path in paths if (found := told(path))}
+
+
+def test_the_engine_imports_downwards():
+    def above(path):
+        own = layer_of(module_of(path))
+        return {
+            name
+            for name in files_behind(imports_of(path)) - {"mtf_engine"}
+            if name.startswith("mtf_engine") and layer_of(name) > own
+        }
+
+    assert not wrong(ENGINE, above), "a file imports what lies above it"
 
 
 def test_no_file_is_behind_itself():
@@ -126,44 +130,53 @@ def test_every_file_is_imported_by_another():
     assert not {name for name in engine - behind if not name.startswith(found)}
 
 
-@pytest.mark.parametrize("path", ENGINE, ids=name_of)
-def test_the_engine_knows_no_dashboard(path):
-    foreign = {name for name in imports_of(path) if name.split(".")[0] in ("streamlit", "pages", "plotly")}
-    if path.name == "dashboard.py":
-        foreign -= {"streamlit.App", "streamlit.runtime.pages_manager.PagesManager"}
-    assert not foreign
+def test_the_engine_knows_no_dashboard():
+    def foreign(path):
+        found = {name for name in imports_of(path) if name.split(".")[0] in ("streamlit", "pages", "plotly")}
+        served = {"streamlit.App", "streamlit.runtime.pages_manager.PagesManager"}
+        return found - served if path.name == "dashboard.py" else found
+
+    assert not wrong(ENGINE, foreign)
 
 
-@pytest.mark.parametrize("path", [*ENGINE, *PAGES], ids=name_of)
-def test_what_is_slow_to_load_waits_until_it_is_called(path):
+def test_what_is_slow_to_load_waits_until_it_is_called():
     """`scipy.stats` takes a second of every worker that loads it; `scipy.special` has the functions alone."""
-    at_the_top = {name for node in tree_of(path).body for name in _imported(node)}
-    assert not {name for name in at_the_top if name.startswith("scipy.stats")}
+
+    def slow(path):
+        at_the_top = {name for node in tree_of(path).body for name in _imported(node)}
+        return {name for name in at_the_top if name.startswith("scipy.stats")}
+
+    assert not wrong([*ENGINE, *PAGES], slow)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "mtf_engine/algos").glob("[!_]*.py")), ids=name_of)
-def test_no_algorithm_imports_another(path):
-    assert not {name for name in imports_of(path) if name.startswith("mtf_engine.algos")}
+def test_no_algorithm_imports_another():
+    def others(path):
+        return {name for name in imports_of(path) if name.startswith("mtf_engine.algos")}
+
+    algorithms = sorted((ROOT / "mtf_engine/algos").glob("[!_]*.py"))
+    assert algorithms and not wrong(algorithms, others)
 
 
-@pytest.mark.parametrize("path", [ROOT / "app.py", *PAGES], ids=name_of)
-def test_pages_act_through_the_engine_alone(path):
-    imports = imports_of(path)
-    assert not {
-        name for name in imports if name.split(".")[0] in ("duckdb", "torch", "sqlalchemy", "sqlite3")
-    }
+def test_pages_act_through_the_engine_alone():
+    def past_it(path):
+        behind = ("duckdb", "torch", "sqlalchemy", "sqlite3")
+        return {name for name in imports_of(path) if name.split(".")[0] in behind}
+
+    assert not wrong([ROOT / "app.py", *PAGES], past_it)
 
 
-@pytest.mark.parametrize("path", PAGES, ids=name_of)
-def test_what_a_page_imports_lies_beside_it_or_is_shared(path):
+def test_what_a_page_imports_lies_beside_it_or_is_shared():
     """A file whose name begins with `_` helps the pages of its own folder alone."""
-    own = f"pages.{path.parent.name}._"
-    foreign = {
-        name
-        for name in files_behind(imports_of(path))
-        if name.startswith("pages.") and not name.startswith(("pages.shared.", own))
-    }
-    assert not foreign, f"{name_of(path)} imports {foreign}"
+
+    def foreign(path):
+        own = f"pages.{path.parent.name}._"
+        return {
+            name
+            for name in files_behind(imports_of(path))
+            if name.startswith("pages.") and not name.startswith(("pages.shared.", own))
+        }
+
+    assert not wrong(PAGES, foreign)
 
 
 def test_what_lies_in_shared_serves_several_files():
@@ -172,10 +185,11 @@ def test_what_lies_in_shared_serves_several_files():
     assert not [name for name, n in served.items() if n < 2]
 
 
-@pytest.mark.parametrize("path", [ROOT / "app.py", *PAGES], ids=name_of)
-def test_loaders_alone_cache(path):
-    cached = "st.cache_" in path.read_text()
-    assert not cached or path.name == "loaders.py"
+def test_loaders_alone_cache():
+    def caches(path):
+        return "st.cache_" in path.read_text() and path.name != "loaders.py"
+
+    assert not wrong([ROOT / "app.py", *PAGES], caches)
 
 
 def test_no_page_lies_directly_under_pages():
@@ -183,28 +197,32 @@ def test_no_page_lies_directly_under_pages():
     assert not list((ROOT / "pages").glob("*.py"))
 
 
-@pytest.mark.parametrize("path", [*ENGINE, *PAGES], ids=name_of)
-def test_functions_fit_on_a_screen(path):
-    functions = [
-        node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
-    long = {
-        f.name: f.end_lineno - f.lineno + 1 for f in functions if f.end_lineno - f.lineno >= LONGEST_FUNCTION
-    }
-    assert not long
+def test_functions_fit_on_a_screen():
+    def long(path):
+        functions = (
+            n for n in ast.walk(tree_of(path)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
+        )
+        lines = {f.name: f.end_lineno - f.lineno + 1 for f in functions}
+        return {name: n for name, n in lines.items() if n > LONGEST_FUNCTION}
+
+    assert not wrong([*ENGINE, *PAGES], long)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "tests").glob("test_*.py")), ids=name_of)
-def test_how_long_a_test_waits_is_said_in_one_place(path):
+def test_how_long_a_test_waits_is_said_in_one_place():
     """Seconds of its own would make it fail where the machine is busy; `tests/waiting.py` has enough for all."""
-    source = path.read_text()
-    assert path.name == Path(__file__).name or "time.monotonic() +" not in source
+
+    def waits(path):
+        return path.name != Path(__file__).name and "time.monotonic() +" in path.read_text()
+
+    assert not wrong(sorted((ROOT / "tests").glob("test_*.py")), waits)
 
 
-@pytest.mark.parametrize("path", PAGES, ids=name_of)
-def test_what_a_table_does_not_know_is_blank_and_not_a_grey_none(path):
-    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
-    tables = [
-        call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "dataframe"
-    ]
-    assert all("placeholder" in [word.arg for word in call.keywords] for call in tables)
+def test_what_a_table_does_not_know_is_blank_and_not_a_grey_none():
+    def grey(path):
+        calls = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)]
+        tables = (
+            call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "dataframe"
+        )
+        return [call.lineno for call in tables if "placeholder" not in [word.arg for word in call.keywords]]
+
+    assert not wrong(PAGES, grey)

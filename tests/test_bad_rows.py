@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mtf_engine.logs.datasets import Dataset, write_dataset
@@ -15,6 +15,7 @@ from mtf_engine.logs.kuairand_files import find_files, read_files
 from mtf_engine.spec import Refusal
 from tests.fixtures import kuairand as published
 from tests.fixtures import logs
+from tests.searching import examples
 
 N_STEPS = 3
 
@@ -61,7 +62,7 @@ def spoiled(
     )
 
 
-@settings(max_examples=6, deadline=None)
+@examples(3)
 @given(seed=st.integers(0, 10_000))
 def test_what_remains_is_the_log_without_these_rows(
     seed: int, tmp_path_factory: pytest.TempPathFactory

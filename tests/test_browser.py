@@ -12,15 +12,15 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from streamlit.testing.v1 import AppTest
 
 from mtf_engine.policies.bundle import verify
 from mtf_engine.registry import RunState, now
 from mtf_engine.workspace import Workspace
 from pages.shared import notices
 from tests.accessibility import violations
-from tests.browsing import ROOT, SECONDS, VIEWPORT, Server, Tab
+from tests.browsing import SECONDS, VIEWPORT, Server, Tab
 from tests.fixtures.rounds import a_round, add_rounds
+from tests.test_pages import opened
 from tests.titles import HOME, TITLES
 from tests.waiting import wait_until
 from tests.workspaces import copy_workspace, stop_all
@@ -42,6 +42,7 @@ def visitor(chrome: Browser) -> Iterator[Tab]:
 @pytest.fixture
 def kept_tab(visitor: Tab) -> Tab:
     """The visitor's tab as if it were new: for links that are opened, which load the page anew."""
+    visitor.page.context.clear_cookies()
     visitor.errors.clear()
     visitor.foreign.clear()
     visitor.page.emulate_media(color_scheme="light")
@@ -62,6 +63,19 @@ def dashboard(small_workspace: Workspace, tmp_path_factory) -> Iterator[Server]:
     server = Server(small_workspace.path, tmp_path_factory.mktemp("dashboard") / "server.log")
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def taking(
+    small_workspace: Workspace, borne: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Workspace, Server]]:
+    """A copy of the filled workspace and its dashboard, for tests that upload logs; each looks at its own alone."""
+    folder = tmp_path_factory.mktemp("taking")
+    workspace = copy_workspace(small_workspace, folder / "workspace")
+    server = Server(workspace.path, folder / "server.log")
+    yield workspace, server
+    server.stop()
+    stop_all(workspace)
 
 
 @pytest.fixture
@@ -90,7 +104,9 @@ def shows(page: str, url: str, tab: Tab) -> None:
     tab.check()
 
 
-@pytest.mark.parametrize("page", ["", pytest.param("density", marks=pytest.mark.slow), "review"])
+@pytest.mark.parametrize(
+    "page", [*(pytest.param(page, marks=pytest.mark.slow) for page in ("", "density")), "review"]
+)
 def test_the_first_deep_link_on_a_fresh_server_shows_its_page(page, small_workspace, serve, tab):
     shows(page, serve(small_workspace).url, tab)
 
@@ -119,7 +135,11 @@ def below_a_path(small_workspace: Workspace, tmp_path_factory) -> Iterator[Serve
     server.stop()
 
 
-@pytest.mark.parametrize("page", ["", "datasets", "runs", "review"], ids=lambda page: page or "home")
+@pytest.mark.parametrize(
+    "page",
+    ["", *(pytest.param(page, marks=pytest.mark.slow) for page in ("datasets", "runs")), "review"],
+    ids=lambda page: page or "home",
+)
 def test_a_deep_link_below_a_base_path_shows_its_page_and_its_links_stay_there(page, below_a_path, kept_tab):
     shows(page, below_a_path.url, kept_tab)
     links = kept_tab.page.get_by_role("link").evaluate_all("links => links.map(link => link.href)")
@@ -147,7 +167,8 @@ def test_a_foreign_host_gets_400_and_every_answer_says_who_may_frame_it(path, da
             assert answer.headers["referrer-policy"] == "same-origin"
 
 
-def test_back_leads_to_the_page_before_whatever_was_chosen_on_this_one(dashboard, tab):
+def test_back_leads_to_the_page_before_whatever_was_chosen_on_this_one(dashboard, kept_tab):
+    tab = kept_tab
     page = tab.open(f"{dashboard.url}/density")
     page.wait_for_function("history.pushes !== undefined")  # until then Streamlit adds an entry each choice
     for name in ("Policies", "Datasets"):
@@ -167,7 +188,8 @@ def test_back_leads_to_the_page_before_whatever_was_chosen_on_this_one(dashboard
     tab.check()
 
 
-def test_an_earlier_address_leads_to_its_tab_with_what_was_chosen(dashboard, small_workspace, tab):
+def test_an_earlier_address_leads_to_its_tab_with_what_was_chosen(dashboard, small_workspace, kept_tab):
+    tab = kept_tab
     (run,) = small_workspace.registry.runs(kind="train")
     log = small_workspace.dataset("explored").id
     page = tab.open(f"{dashboard.url}/deviation?policies={run.id}&dataset={log}")
@@ -176,22 +198,26 @@ def test_an_earlier_address_leads_to_its_tab_with_what_was_chosen(dashboard, sma
     tab.check()
 
 
-def test_home_leads_to_the_next_step_below_the_base_path(below_a_path, small_workspace, tab, monkeypatch):
+def test_home_leads_to_the_next_step_below_the_base_path(
+    below_a_path, small_workspace, kept_tab, monkeypatch
+):
+    tab = kept_tab
     monkeypatch.setenv("MTF_WORKSPACE", str(small_workspace.path))
-    home = AppTest.from_file(str(ROOT / "app.py"), default_timeout=SECONDS).run()
+    home = opened()
     link = next(table.value["next"] for table in home.dataframe if "next" in table.value).iloc[1]
     page = tab.open(below_a_path.url)
-    opened = tab.open(page.evaluate("link => new URL(link, document.baseURI).href", link))
-    assert opened.url.startswith(f"{below_a_path.url}/policies?tab=Deviation&policies=train-")
-    expect(opened.locator("h1")).to_have_text("Policies")
+    shown = tab.open(page.evaluate("link => new URL(link, document.baseURI).href", link))
+    assert shown.url.startswith(f"{below_a_path.url}/policies?tab=Deviation&policies=train-")
+    expect(shown.locator("h1")).to_have_text("Policies")
     tab.check()
 
 
-def test_a_refused_upload_is_told_in_a_sentence_and_leaves_nothing(workspace, serve, tab, tmp_path):
+def test_a_refused_upload_is_told_in_a_sentence_and_leaves_nothing(taking, kept_tab, tmp_path):
+    (workspace, server), tab = taking, kept_tab
     log = tmp_path / "impressions.csv"
     log.write_text("user_id,item_id\n1,2\n")
     before = [run.id for run in workspace.registry.runs()], sorted(workspace.path.rglob("*.duckdb"))
-    page = tab.open(f"{serve(workspace).url}/import_logs")
+    page = tab.open(f"{server.url}/import_logs")
     page.get_by_text("Upload", exact=True).click()
     page.locator("input[type=file]").first.set_input_files(log)
     page.get_by_role("button", name="Check and import").click()
@@ -201,10 +227,11 @@ def test_a_refused_upload_is_told_in_a_sentence_and_leaves_nothing(workspace, se
     tab.check()
 
 
-def test_an_uploaded_log_is_shown_mapped_and_imported(workspace, serve, tab, tmp_path):
+def test_an_uploaded_log_is_shown_mapped_and_imported(taking, kept_tab, tmp_path):
+    (workspace, server), tab = taking, kept_tab
     rows = "".join(f"{i % 3}\t{1_700_000_000 + 60 * i}\t.5\t.1\t{i % 2}\t9\n" for i in range(30))
     (log := tmp_path / "mine.tsv").write_text("member\tts\tp_click\tp_like\tclick\tplay_time\n" + rows)
-    page = tab.open(f"{serve(workspace).url}/import_logs")
+    page = tab.open(f"{server.url}/import_logs")
     page.get_by_text("Upload", exact=True).click()
     page.locator("input[type=file]").first.set_input_files(log)
     expect(page.get_by_text("First rows of mine.tsv")).to_be_visible()
@@ -354,7 +381,8 @@ def test_no_move_in_the_planner_is_lost_and_a_rectangle_becomes_the_box(dashboar
     tab.check()
 
 
-def test_the_browser_remembers_the_columns_of_the_runs_until_the_next_visit(dashboard, tab):
+def test_the_browser_remembers_the_columns_of_the_runs_until_the_next_visit(dashboard, kept_tab):
+    tab = kept_tab
     url = f"{dashboard.url}/runs"
     tab.open(f"{url}?columns=State&columns=Run")
     tab.page.wait_for_function("document.cookie.includes('mtf_columns=State%2CRun')")

@@ -47,7 +47,7 @@ def submit(workspace: Workspace, **changes: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+def workspace(tmp_path_factory: pytest.TempPathFactory, borne: None) -> Iterator[Workspace]:
     """A workspace in which no run outlives the tests."""
     workspace = Workspace(tmp_path_factory.mktemp("compare") / "workspace")
     yield workspace

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import norm, spearmanr
@@ -20,6 +20,7 @@ from mtf_engine.fusion import log_final_score
 from mtf_engine.logs.datasets import Dataset, write_dataset
 from mtf_engine.logs.schema import DatasetMeta, Tables
 from mtf_engine.spec import BoundsPlan, Box, FusionSpec, Refusal, RewardSpec
+from tests.searching import examples
 
 PREDICTIONS = tuple(f"p{i}" for i in range(8))
 FUSION = FusionSpec.default(PREDICTIONS, bias=PREDICTIONS[:2])
@@ -57,7 +58,7 @@ def test_the_largest_deviation_is_that_of_theory():
     assert result.gaussian.largest == pytest.approx(theory, abs=1e-5)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(
     baseline=st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=4),
     low=st.floats(-0.6, 0.1),

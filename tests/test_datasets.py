@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mtf_engine.logs import datasets
@@ -17,6 +17,7 @@ from mtf_engine.logs.datasets import STORAGE_VERSION, Dataset, write_dataset
 from mtf_engine.logs.schema import DatasetMeta, Tables
 from mtf_engine.spec import FusionSpec, Refusal, RewardSpec
 from tests import problems
+from tests.searching import examples
 
 N_FEATURES, SHOWN = 3, 2
 FUSION = FusionSpec.default(("click", "like"))
@@ -312,7 +313,7 @@ def slow_transitions(batch: Tables) -> dict[str, list]:
     return out
 
 
-@settings(max_examples=15, deadline=None)
+@examples(8)
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.data())
 def test_transitions_follow_their_sessions(tmp_path_factory, lengths, data):
     truncated = data.draw(st.sets(st.integers(0, len(lengths) - 1), max_size=len(lengths) - 1))
@@ -331,7 +332,7 @@ def test_transitions_follow_their_sessions(tmp_path_factory, lengths, data):
     np.testing.assert_array_equal(after.upper, np.reshape(expected["next_upper"], (-1, FUSION.n_actions)))
 
 
-@settings(max_examples=10, deadline=None)
+@examples(5)
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=5), st.floats(0, 1))
 def test_returns_are_discounted_to_the_end_of_the_session(tmp_path_factory, lengths, gamma):
     batch = tables(lengths)

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
@@ -17,6 +17,7 @@ from mtf_engine.exploration.density import (
 )
 from mtf_engine.exploration.mixture import Mixture
 from mtf_engine.spec import BoundsPlan, Refusal
+from tests.searching import examples
 
 H, S, D = 0.15, 0.2, 10
 
@@ -150,7 +151,7 @@ def cut(draw):
     return lower[0].astype(float), upper[0].astype(float)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     box=st.one_of(asymmetric, cut()),
     sigma=st.floats(0.1, 0.5),

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mtf_engine.evaluation.critic_pairs import LEVELS, critic_pairs
 from mtf_engine.evaluation.disagreement import disagreement, distance_from_bounds
 from mtf_engine.evaluation.segments import Segments
+from tests.searching import examples
 
 
 class LinearCritics:
@@ -82,7 +83,7 @@ def test_a_large_log_is_sampled_evenly():
     assert result.inside.std_mean == pytest.approx(STD * 0.1, rel=1e-3)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(seed=st.integers(0, 2**32), scale=st.floats(0.01, 1))
 def test_every_point_is_counted_once(seed, scale):
     generator = np.random.default_rng(seed)

@@ -2,13 +2,14 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
 from mtf_engine.exploration.drift import bounds_from_drift, drift_quantiles
 from mtf_engine.exploration.wall_pressure import RULE, WallPressure, wall_pressure
 from mtf_engine.spec import BoundsPlan, Box, Refusal
+from tests.searching import examples
 
 N = 20_000
 NAMES = ("pow_click", "pow_like", "bias_click")
@@ -59,7 +60,7 @@ def test_dimensions_that_drift_together_need_a_level_no_higher_than_the_share():
     assert draw_bounds(drift, share=0.8).boxes[0].level == pytest.approx(0.8, abs=0.01)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     n=st.integers(1, 60),

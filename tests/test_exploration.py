@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import kstest, norm, truncnorm, uniform
@@ -10,6 +10,7 @@ from scipy.stats import kstest, norm, truncnorm, uniform
 from mtf_engine.exploration.mixture import Mixture
 from mtf_engine.exploration.policies import explore
 from mtf_engine.spec import BoundsPlan, Box
+from tests.searching import examples
 
 N, D = 4, 3
 baselines = arrays(np.float32, (N, D), elements=st.floats(-1, 1, width=32))
@@ -83,7 +84,7 @@ def slow_density(mixture: Mixture, baseline, offset, free) -> float:
     return (1 - mixture.random_share) * noise + mixture.random_share * at_random
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(baselines, luck, parts, mixtures)
 def test_a_mixture_draws_each_request_of_one_part_and_pscore_is_the_density_of_both(
     baseline, luck, part, mixture
@@ -108,7 +109,7 @@ def quadrature(edges) -> tuple[np.ndarray, np.ndarray]:
     return (middle + half * nodes).ravel(), (half * weights).ravel()
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(mixtures, st.floats(-0.9, 0.9), st.floats(-0.9, 0.9), st.floats(-0.5, 0.5), st.floats(-0.9, 0.9))
 def test_the_density_of_a_mixture_integrates_to_1_and_to_its_quantiles(mixture, one, other, at, below):
     """Over two dimensions to 1; over the second up to `below`, given the first at `at`, to its quantile there."""

@@ -15,8 +15,7 @@ from mtf_engine.runs.storage import open_dataset
 from mtf_engine.spec import BoundsPlan, Box, Refusal
 from mtf_engine.workspace import Workspace
 from pages.shared import bounds_charts, densities, log_charts, plans, worlds
-from tests.test_pages import ROOT, button, checked, opened, tables, texts
-from tests.waiting import PATIENCE
+from tests.test_pages import app_of, button, checked, opened, tables, texts
 from tests.workspaces import copy_workspace
 
 PAGES = ("bounds", "drift", "walls", "cost", "coverage", "density", "formulas")
@@ -298,7 +297,7 @@ def test_coverage_counts_once_and_says_why_a_log_fails(filled):
 
 
 def test_a_cancelled_count_waits_to_be_asked_for(filled):
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=PATIENCE)
+    app = app_of()
     app.switch_page("pages/logs/datasets.py")
     app.query_params["tab"] = "Coverage"
     app.query_params["dataset"] = filled.dataset("explored").id

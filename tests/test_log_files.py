@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mtf_engine.logs.datasets import Dataset, write_dataset
@@ -22,6 +22,7 @@ from mtf_engine.logs.importing import read_log
 from mtf_engine.logs.preview import preview
 from mtf_engine.spec import BoundsPlan, Refusal
 from tests.fixtures import logs
+from tests.searching import examples
 
 
 def shown(n: int = 6) -> pd.DataFrame:
@@ -292,7 +293,7 @@ def test_tables_of_requests_and_impressions_are_read_so_too(how: str, tmp_path: 
     assert len(hashes) == 1
 
 
-@settings(max_examples=8, deadline=None)
+@examples(4)
 @given(
     length=st.integers(1, 12),
     n=st.integers(1, 4),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -16,6 +16,7 @@ from mtf_engine.policies.networks import (
     soft_update,
 )
 from mtf_engine.spec import MIN_WIDTH
+from tests.searching import examples
 
 WIDTHS = st.just(0.0) | st.floats(MIN_WIDTH, 1)
 N_CRITICS, N_FEATURES, N_ACTIONS, N = 5, 4, 3, 7
@@ -159,7 +160,7 @@ def test_an_unexplored_dimension_leaves_the_critics_input():
 
 
 @given(st.lists(st.floats(-1, 1, width=32), min_size=2, max_size=2), WIDTHS)
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_deviation_is_in_half_widths_and_zero_where_the_width_is_zero(action, half_width):
     actions = torch.tensor([action])
     half = torch.tensor([[half_width, 0.0]])

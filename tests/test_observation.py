@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mtf_engine.observation import (
@@ -14,6 +14,7 @@ from mtf_engine.observation import (
     pooled_history,
     push,
 )
+from tests.searching import examples
 
 SIGNALS = ("click", "watch_time")
 PROFILES = pd.DataFrame({"age": [20.0, np.nan, 40.0], "city": ["Bern", None, "Aarau"]})
@@ -98,7 +99,7 @@ def test_an_encoder_survives_json(encoder):
     assert ObservationEncoder.model_validate_json(encoder.model_dump_json()) == encoder
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(st.lists(st.tuples(st.integers(0, 1), st.floats(0, 100, width=16)), max_size=230))
 def test_means_are_over_the_last_impressions_of_each_window(past):
     encoder = ObservationEncoder(signals=SIGNALS)
@@ -110,7 +111,7 @@ def test_means_are_over_the_last_impressions_of_each_window(past):
     assert found["history_count"] == min(len(past), HISTORY)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=40), st.integers(0, 2**32 - 1))
 def test_a_log_rebuilds_the_history_that_pushing_makes(sizes, seed):
     """Requests of `sizes` impressions by one user, who comes second in the log."""

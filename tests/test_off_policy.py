@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import truncnorm
 
@@ -26,6 +26,7 @@ from mtf_engine.runs.storage import open_dataset
 from mtf_engine.spec import FusionSpec, Refusal
 from pages.shared.places import OFF_POLICY, TAB
 from tests.problems import transitions
+from tests.searching import examples
 from tests.test_cli import Shell
 from tests.test_pages import button, opened, tables, texts
 from tests.workspaces import copy_workspace
@@ -132,7 +133,7 @@ def test_estimators_are_scope_rls_where_it_can_say_the_same():
         assert sums.value == pytest.approx(float(oracle[name]), rel=1e-6), name
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(
     lengths=st.lists(st.integers(1, 5), min_size=1, max_size=8),
     width=st.floats(0.01, 0.5),

@@ -1,10 +1,15 @@
 """Every page, of an empty workspace and of a filled one, without an exception."""
 
 import shutil
+from collections.abc import Callable
+from functools import cache
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from streamlit.components.v2.component_manager import BidiComponentManager
 from streamlit.testing.v1 import AppTest
 
 from mtf_engine.registry import RunState
@@ -24,12 +29,32 @@ PAGES = {
 }
 
 
+@cache
+def components() -> BidiComponentManager:
+    """Returns the components of the installed packages, as a server has them: one for all who look at it.
+
+    Every AppTest would look through all packages anew, and that takes twice as long as drawing a page.
+    """
+    found = BidiComponentManager()
+    found.discover_and_register_components(start_file_watching=False)
+    return found
+
+
+def app_of(script: Callable[..., None] | None = None, *args: Any) -> AppTest:
+    """Returns the app before its first run, or a page that is `script` alone."""
+    path = str(ROOT / "app.py")
+    app = AppTest.from_function(script, args=args) if script else AppTest.from_file(path)
+    app.default_timeout = PATIENCE
+    app._bidi_component_manager = components()
+    return app
+
+
 def opened(page: str | None = None, **query: str) -> AppTest:
     """Returns the app after its first run on `page` (home if None), checked to be free of exceptions.
 
     A page of an earlier address is the tab of the page that it leads to, of which AppTest knows no address.
     """
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=PATIENCE)
+    app = app_of()
     place = MOVED[page] if page in MOVED else Place(PAGES[page]) if page else None
     if place:
         app.switch_page(place.page)
@@ -45,13 +70,16 @@ def checked(app: AppTest) -> AppTest:
 
 
 def tables(app: AppTest) -> list[pd.DataFrame]:
-    """Returns all tables of the page, those beside the figures and in folded sections too, which it opens."""
-    for _ in range(2):  # a section has figures of its own
-        for expander in app.expander:
-            if expander.key and expander.key.startswith(("downloads", "unfold")):
-                app.session_state[expander.key] = True
+    """Returns all tables of the page as it was drawn last, and those of folded sections, which it opens."""
+    while folded := [key for key in map(attrgetter("key"), app.expander) if key and _is_folded(app, key)]:
+        for key in folded:  # a section has figures of its own
+            app.session_state[key] = True
         checked(app.run())
     return [table.value for table in app.dataframe]
+
+
+def _is_folded(app: AppTest, key: str) -> bool:
+    return key.startswith(("downloads", "unfold")) and not app.session_state.get(key)
 
 
 def button(app: AppTest, label: str):

@@ -17,8 +17,7 @@ from mtf_engine.work import import_log
 from mtf_engine.workspace import Workspace
 from tests.fixtures.rounds import a_round, add_rounds
 from tests.test_architecture import tree_of
-from tests.test_pages import button, checked
-from tests.waiting import PATIENCE
+from tests.test_pages import app_of, button, checked
 
 ROOT = Path(__file__).parent.parent
 PAGES = [path for path in sorted((ROOT / "pages").rglob("*.py")) if path.name != "access.py"]
@@ -205,8 +204,8 @@ def team(tmp_path, monkeypatch) -> Workspace:
     return workspace
 
 
-def app_of(user: dict, page: str = "pages/release/review.py") -> AppTest:
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=PATIENCE)
+def shown_to(user: dict, page: str = "pages/release/review.py") -> AppTest:
+    app = app_of()
     app.user = user
     app.switch_page(page)
     return checked(app.run())
@@ -217,7 +216,7 @@ def test_nobody_sees_anything_before_the_login(team, login):
         ({}, "log in to go on"),
         (claims("ada", iat=0), "your session has ended"),
     ):
-        app = app_of(user)
+        app = shown_to(user)
         assert said in app.info[0].value
         assert [b.label for b in app.button] == ["Log in as somebody else" if "email" in user else "Log in"]
         assert not app.dataframe and not app.sidebar.button and not app.header
@@ -225,7 +224,7 @@ def test_nobody_sees_anything_before_the_login(team, login):
 
 @pytest.mark.parametrize("name", ["grace", "ada"])
 def test_an_approver_decides_in_her_own_name_and_others_not_whatever_their_browser_sends(name, team, login):
-    app = app_of(claims(name))
+    app = shown_to(claims(name))
     assert name in app.sidebar.caption[0].value
     assert not app.text_input, "a name is typed by nobody"
     app.radio(key="choice").set_value("promote")
@@ -238,7 +237,7 @@ def test_an_approver_decides_in_her_own_name_and_others_not_whatever_their_brows
 
 
 def test_a_role_that_is_taken_away_is_gone_at_the_next_click(team, login):
-    app = app_of(claims("ada"))
+    app = shown_to(claims("ada"))
     app.radio(key="choice").set_value("promote")
     login.write_text(SETTINGS.replace("ada@", "another@"))
     button(app, "Decide").click()
@@ -256,7 +255,7 @@ def test_what_a_button_calls_is_called_for_those_alone_who_may(name, stores, log
 
         access.button(Action.SAVE_PLAN, "Store", on_click=lambda: st.session_state.update(stored=True))
 
-    app = AppTest.from_function(page)
+    app = app_of(page)
     app.user = claims(name)
     (store,) = checked(app.run()).button
     assert store.disabled != stores and ("editor" in store.help) != stores
@@ -267,7 +266,7 @@ def test_what_a_button_calls_is_called_for_those_alone_who_may(name, stores, log
 
 def test_a_login_without_roles_of_ours_lets_nobody_in(team, monkeypatch):
     monkeypatch.delenv(LOGIN, raising=False)
-    app = app_of({"is_logged_in": True, "email": "ada@example.org"})
+    app = shown_to({"is_logged_in": True, "email": "ada@example.org"})
     assert "a login without roles" in app.info[0].value and not app.dataframe
 
 
@@ -368,7 +367,7 @@ def test_a_folder_of_logs_that_is_relative_or_holds_the_login_is_refused(folder,
 
 
 def test_an_editor_has_read_what_lies_in_the_folder_and_a_viewer_nothing(team, logs, login):
-    app = app_of(claims("grace"), "pages/logs/import_logs.py")
+    app = shown_to(claims("grace"), "pages/logs/import_logs.py")
     shown = checked(app.text_input(key="import_path").set_value("day").run())
     assert [list(d.value["user_id"]) for d in shown.dataframe] == [["u1"]] and not shown.error
     for key, path in (("import_path", "out.csv"), ("import_mapping", str(login))):
@@ -401,6 +400,6 @@ def test_the_preview_of_a_file_on_the_server_asks_itself(logs):
             st.error(str(refusal))
 
     for name, path, why in (("vera", "day", "role editor"), ("grace", "out.csv", "leaves")):
-        app = AppTest.from_function(page, args=(path,))
+        app = app_of(page, path)
         app.user = claims(name)
         assert why in checked(app.run()).error[0].value

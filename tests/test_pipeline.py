@@ -27,7 +27,7 @@ def test_readme_example_runs_word_for_word(tmp_path, monkeypatch):
     assert all(0 < value < 1 for value in gauc.values())
 
 
-def test_a_real_log_becomes_a_verified_bundle(tmp_path, kuairand):
+def test_a_real_log_becomes_a_verified_bundle(tmp_path, kuairand, borne):
     """KuaiRand is imported, explored by replay, trained on in the background, compared and exported."""
     run = Shell(tmp_path / "workspace")
     imported = run("dataset", "import", str(kuairand), "--format", "kuairand", "--name", "real")

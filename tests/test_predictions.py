@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
@@ -23,6 +23,7 @@ from mtf_engine.logs.predictions import (
     means_before,
 )
 from mtf_engine.spec import Refusal
+from tests.searching import examples
 
 ALL_ROWS = Judged(np.full(1_000, True), "validation rows")
 QUICK = PredictorConfig(n_steps=30, batch_size=64, hidden=(8, 8))
@@ -41,7 +42,7 @@ def predict_by_day(features, values, day, config):
             yield rows, network.predict(features[rows])
 
 
-@settings(max_examples=60)
+@examples(30)
 @given(
     st.lists(
         st.tuples(st.integers(0, 3), st.integers(0, 4), st.sampled_from([0.0, 1.0, np.nan])),
@@ -203,7 +204,7 @@ def test_a_log_where_nothing_can_be_predicted_is_refused():
         choose_heads(Behaviours(("like",), np.zeros((1_000, 1))), ALL_ROWS)
 
 
-@settings(max_examples=40)
+@examples(20)
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_size=40))
 def test_auc_counts_ties_as_one_half(rows):
     scores, labels = np.array([s for s, _ in rows], float), np.array([y for _, y in rows])
@@ -225,7 +226,7 @@ def test_an_interval_over_users_is_wider_than_one_over_rows():
     assert by_user.ci_high - by_user.ci_low > 3 * (by_row.ci_high - by_row.ci_low)
 
 
-@settings(max_examples=30)
+@examples(15)
 @given(st.integers(0, 2**32 - 1))
 def test_the_auc_of_a_head_is_the_weighted_gauc_of_one_group(seed):
     """Two functions, one truth: this one serves many weightings of one sort, which a bootstrap asks for."""

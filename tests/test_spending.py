@@ -8,6 +8,7 @@ from scipy.optimize import minimize
 
 from mtf_engine.exploration.spending import cheapest, cost, information, most_telling
 from mtf_engine.spec import Refusal
+from tests.searching import examples
 
 
 @st.composite
@@ -39,7 +40,7 @@ def oracle(objective, bound, most):
     return min(one.fun for one in tried if bound(most * one.x) > -1e-7)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(markets(), shares)
 def test_no_box_of_the_same_information_costs_less(market, share):
     rates, costs, most = market
@@ -52,7 +53,7 @@ def test_no_box_of_the_same_information_costs_less(market, share):
     assert cost(costs, found) / scale == pytest.approx(least, abs=2e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(markets(), shares)
 def test_no_box_of_the_same_cost_tells_more(market, share):
     rates, costs, most = market

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mtf_engine.exploration.mixture import Mixture
@@ -12,6 +12,7 @@ from mtf_engine.logs.importing import read_log
 from mtf_engine.logs.validation import DEFECT_CODES
 from mtf_engine.spec import Refusal
 from tests.fixtures import logs
+from tests.searching import examples
 
 
 def refusal(folder: Path) -> Refusal:
@@ -126,7 +127,7 @@ def test_parquet_files_that_are_none_are_refused(content, tmp_path):
     assert {d.code for d in refusal(tmp_path).defects} <= {"unreadable_file", "truncated_parquet"}
 
 
-@settings(max_examples=20, deadline=None)
+@examples(10)
 @given(st.sampled_from(["requests", "impressions"]), st.integers(0, 10**6), st.binary(min_size=1, max_size=4))
 def test_bytes_written_anywhere_are_read_or_refused(tmp_path_factory, table, at, junk):
     folder = logs.write(logs.clean(n_users=1), tmp_path_factory.mktemp("log"))

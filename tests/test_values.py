@@ -10,7 +10,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mtf_engine.evaluation import evaluate
@@ -25,6 +25,7 @@ from mtf_engine.logs.validation import TOLERANCE
 from mtf_engine.policies.policy import Policy
 from mtf_engine.spec import Refusal
 from tests.fixtures import kuairand, logs
+from tests.searching import examples
 
 EPOCH = pd.Timestamp("1970-01-01")
 NUMBERS: dict[str, Callable[[pd.Series], pd.Series]] = {
@@ -146,7 +147,7 @@ def test_numbers_that_are_no_time_are_refused(value, tmp_path):
 PLAUSIBLE = st.datetimes(datetime(1990, 1, 1), datetime.now(UTC).replace(tzinfo=None) + timedelta(days=364))
 
 
-@settings(max_examples=40, deadline=None)
+@examples(20)
 @given(st.sampled_from(sorted(TIME_UNITS)), st.lists(PLAUSIBLE, min_size=1, max_size=5), st.booleans())
 def test_plausible_times_come_back_from_numbers_of_any_unit(unit, times, as_floats):
     exact = {"us": 1, "ns": 1, "ms": 1_000}.get(unit, 1_000_000)
@@ -252,7 +253,7 @@ IDS = st.sampled_from(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@examples(20)
 @given(st.lists(IDS | st.integers(-(2**63), 2**63 - 1).map(str), min_size=1, max_size=4))
 def test_ids_are_integers_only_where_every_one_comes_back(ids):
     with duckdb.connect() as con:

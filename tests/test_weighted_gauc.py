@@ -5,12 +5,13 @@ from fractions import Fraction
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from mtf_engine.evaluation import weighted_gauc
 from mtf_engine.spec import Refusal
+from tests.searching import examples
 
 
 def brute_force(scores, labels, weights, users):
@@ -56,7 +57,7 @@ row = st.tuples(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@examples(200)
 @given(rows=st.lists(row, min_size=1, max_size=40))
 @example(rows=[(1 + 1e-12, True, 1.0, 0), (1.0, False, 1.0, 0), (1e300, True, 2.0, 0), (1.0, True, 3.0, 1)])
 @example(rows=[(2.0, True, 1.0, 7)])
@@ -80,7 +81,7 @@ heavy_and_light = st.tuples(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(rows=st.lists(heavy_and_light, min_size=1, max_size=12))
 @example(
     rows=[(0.0, False, 1e-200, 0), (1.0, True, 1e-200, 0), (1.0, True, 1e300, 1), (0.0, False, 1e300, 1)]
@@ -160,7 +161,7 @@ def test_a_light_user_among_heavy_ones_keeps_its_digits():
     assert result.aucs[result.keys == 30] == pytest.approx(expected, abs=1e-12)
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(seed=st.integers(0, 2**32))
 def test_the_order_of_rows_and_a_rising_map_of_scores_do_not_matter(seed):
     rows = random_rows(n=200, n_users=9, seed=seed)
