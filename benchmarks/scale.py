@@ -1,8 +1,9 @@
-"""Collection, import, evaluation and training as logs grow, by one process and by several: seconds, rows, memory.
+"""Collection, import, evaluation, training and signal as logs grow, by one process and by several: seconds, memory.
 
     python benchmarks/scale.py [--sessions 10000 40000] [--longest 160000] [--workers 1 2] [--repeats 1] [--write]
 
-Each is the run that the command line starts, in a workspace of its own; its seconds are the registry's. Runs by 1 and
+Each is the run that the command line starts, in a workspace of its own; its seconds are the registry's, or those of the
+command where that works itself, as for the signal. Runs by 1 and
 by several processes alternate, and the fastest of the repeats counts. On a machine that others use too, what tells more
 than seconds is the processor time of all its processes, and of the busiest: an idle machine with a core for each needs
 little more than the latter. Peak memory is what all processes of a run hold at once that the machine cannot take back
@@ -10,7 +11,8 @@ little more than the latter. Peak memory is what all processes of a run hold at 
 docs/scale.md.
 
 Imports and trainings are done by one process. A training is 500 steps of IntegratedRL-MTF's `laptop` preset, 24
-critics, on a log that explores uniformly, and its rows are requests; those of the others are impressions. The last
+critics, on a log that explores uniformly; its rows, and those of the signal of that log, are requests, those of the
+others impressions. The last
 paragraph is arithmetic on the table: what the paper's 6.8 million sessions and 300,000 steps would take.
 
 Exits with 1 where a log or a result by several processes is not, bit for bit, that of one.
@@ -18,6 +20,7 @@ Exits with 1 where a log or a result by several processes is not, bit for bit, t
 
 import argparse
 import hashlib
+import subprocess
 import sys
 import tempfile
 import time
@@ -31,6 +34,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from mtf_engine.logs.aggregates import signal_path
 from mtf_engine.logs.exporting import export_log
 from mtf_engine.registry import DatasetRow, RunRow
 from mtf_engine.runs import executor, files
@@ -63,13 +67,33 @@ class Cost:
     result: str
 
 
+@dataclass(frozen=True)
+class AtWork:
+    """What was started: its process for as long as it works, and what tells of it once it has ended."""
+
+    pids: Iterator[int | None]
+    ended: Callable[[], tuple[float, int, str]]
+    """Returns the seconds that it took, how many rows it had, and a hash of its result."""
+
+
 Told = Callable[[RunRow], tuple[int, str]]
 """Returns how many rows a completed run had, and a hash of its result."""
-Work = Callable[[Workspace, int, int], tuple[str, Told]]
-"""Starts a run for so many sessions by so many processes; returns its id, and what tells of it."""
+Work = Callable[[Workspace, int, int], AtWork]
+"""Starts what is measured, for so many sessions by so many processes."""
 
 
-def collection(workspace: Workspace, n_sessions: int, n_workers: int) -> tuple[str, Told]:
+def of_run(workspace: Workspace, run_id: str, told: Told) -> AtWork:
+    """Returns a run that was started."""
+
+    def ended() -> tuple[float, int, str]:
+        run = executor.completed(workspace, workspace.registry.run(run_id))
+        return run.seconds or 0.0, *told(run)
+
+    pids = (run.pid for (run,) in executor.watch(workspace, run_id, poll_seconds=0.0))
+    return AtWork(pids, ended)
+
+
+def collection(workspace: Workspace, n_sessions: int, n_workers: int) -> AtWork:
     """Collects a baseline log of `n_sessions`, which is test rows alone; rows are its impressions."""
     run_id = submit_collect(
         workspace, env="session:feed", explore="baseline", n_sessions=n_sessions, seed=1, n_workers=n_workers,
@@ -80,7 +104,7 @@ def collection(workspace: Workspace, n_sessions: int, n_workers: int) -> tuple[s
         row = workspace.dataset(str(run.dataset_id))
         return row.n_impressions, row.content_hash
 
-    return run_id, told
+    return of_run(workspace, run_id, told)
 
 
 def _newest(workspace: Workspace, n_sessions: int) -> DatasetRow:
@@ -88,7 +112,7 @@ def _newest(workspace: Workspace, n_sessions: int) -> DatasetRow:
     return max(logs, key=lambda row: row.created_at)
 
 
-def evaluation(workspace: Workspace, n_sessions: int, n_workers: int) -> tuple[str, Told]:
+def evaluation(workspace: Workspace, n_sessions: int, n_workers: int) -> AtWork:
     """Evaluates POLICIES on the newest log of `n_sessions`."""
     log = _newest(workspace, n_sessions)
     run_id = submit_evaluate(workspace, POLICIES, log.id, floors=False, n_workers=n_workers)
@@ -97,10 +121,10 @@ def evaluation(workspace: Workspace, n_sessions: int, n_workers: int) -> tuple[s
         content = (workspace.run_dir(run.id) / files.EVALUATION).read_bytes()
         return log.n_impressions, hashlib.sha256(content.replace(log.id.encode(), b"")).hexdigest()
 
-    return run_id, told
+    return of_run(workspace, run_id, told)
 
 
-def importing(workspace: Workspace, n_sessions: int, n_workers: int) -> tuple[str, Told]:
+def importing(workspace: Workspace, n_sessions: int, n_workers: int) -> AtWork:
     """Imports the newest log of `n_sessions`, written to Parquet before."""
     log = _newest(workspace, n_sessions)
     folder = workspace.path / log.id
@@ -111,10 +135,10 @@ def importing(workspace: Workspace, n_sessions: int, n_workers: int) -> tuple[st
         row = workspace.dataset(str(run.dataset_id))
         return row.n_impressions, row.content_hash
 
-    return run_id, told
+    return of_run(workspace, run_id, told)
 
 
-def training(workspace: Workspace, n_sessions: int, n_workers: int) -> tuple[str, Told]:
+def training(workspace: Workspace, n_sessions: int, n_workers: int) -> AtWork:
     """Trains on a log of `n_sessions` that is collected for it."""
     explored = submit_collect(
         workspace, env="session:feed", explore="uniform", n_sessions=n_sessions, seed=2, name=f"{n_sessions} explored"
@@ -127,11 +151,41 @@ def training(workspace: Workspace, n_sessions: int, n_workers: int) -> tuple[str
     def told(run: RunRow) -> tuple[int, str]:
         return workspace.dataset(str(log)).n_requests, str((run.result or {})["transitions"])
 
-    return run_id, told
+    return of_run(workspace, run_id, told)
+
+
+def signal(workspace: Workspace, n_sessions: int, n_workers: int) -> AtWork:
+    """Tells the signal of the log that a training of `n_sessions` was on."""
+    log = workspace.dataset(f"{n_sessions} explored")
+    signal_path(workspace.dataset_path(log.id)).unlink(missing_ok=True)  # that of the processes before
+    began = time.monotonic()
+    command = [
+        sys.executable,
+        "-m",
+        "mtf_engine",
+        "--workspace",
+        str(workspace.path),
+        "dataset",
+        "signal",
+        log.id,
+    ]
+    process = psutil.Popen([*command, "--workers", str(n_workers), "--json"], stdout=subprocess.PIPE)
+
+    def pids() -> Iterator[int | None]:
+        while process.poll() is None:
+            yield process.pid
+
+    def ended() -> tuple[float, int, str]:
+        seconds = time.monotonic() - began
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+        return seconds, log.n_requests, hashlib.sha256(process.stdout.read()).hexdigest()
+
+    return AtWork(pids(), ended)
 
 
 WORKS: dict[str, Work] = {
-    "collect": collection, "import": importing, "evaluate": evaluation, "train": training
+    "collect": collection, "import": importing, "evaluate": evaluation, "train": training, "signal": signal
 }  # fmt: skip
 FLAT = ("collect", "import", "evaluate")
 """What is done with the longest log, too: a training's rows are a map that the machine takes back."""
@@ -139,14 +193,14 @@ BY_ONE = ("import", "train")
 """What several processes do not do faster."""
 
 
-def measured(workspace: Workspace, start: Callable[[], tuple[str, Told]]) -> Cost:
-    """Returns what a run took, all its processes together."""
-    run_id, told = start()
+def measured(start: Callable[[], AtWork]) -> Cost:
+    """Returns what was started took, all its processes together."""
+    work = start()
     cpu: dict[int, float] = {}
     peak = files_peak = 0.0
-    for (run,) in executor.watch(workspace, run_id, poll_seconds=0.0):
+    for pid in work.pids:
         held = mapped = 0.0
-        for process in _processes(run.pid):
+        for process in _processes(pid):
             with suppress(psutil.Error, OSError):
                 spent = process.cpu_times()
                 cpu[process.pid] = spent.user + spent.system
@@ -154,17 +208,9 @@ def measured(workspace: Workspace, start: Callable[[], tuple[str, Told]]) -> Cos
                 held, mapped = held + anonymous, mapped + of_files
         peak, files_peak = max(peak, held), max(files_peak, mapped)
         time.sleep(SECONDS_BETWEEN_LOOKS)
-    run = executor.completed(workspace, run)
-    n_rows, result = told(run)
-    return Cost(
-        run.seconds or 0.0,
-        sum(cpu.values()),
-        max(cpu.values(), default=0.0),
-        peak,
-        files_peak,
-        n_rows,
-        result,
-    )
+    seconds, n_rows, result = work.ended()
+    spent = list(cpu.values())
+    return Cost(seconds, sum(spent), max(spent, default=0.0), peak, files_peak, n_rows, result)
 
 
 def _processes(pid: int | None) -> Iterator[psutil.Process]:
@@ -195,7 +241,7 @@ def main(folder: Path, options: argparse.Namespace) -> int:
         work = WORKS[name]
         workers = [1] if name in BY_ONE or n_sessions == options.longest else sorted({1, *options.workers})
         for n_workers in workers * options.repeats:
-            cost = measured(workspace, partial(work, workspace, n_sessions, n_workers))
+            cost = measured(partial(work, workspace, n_sessions, n_workers))
             found.setdefault((name, n_sessions, n_workers), cost)
             best = min(found[name, n_sessions, n_workers], cost, key=lambda cost: cost.seconds)
             found[name, n_sessions, n_workers] = best
@@ -254,7 +300,7 @@ def _paper(found: dict[tuple[str, int, int], Cost]) -> Iterator[str]:
     hours = {
         name: found[name, most, 1].seconds * PAPER_SESSIONS / most / 3600
         for name, most in largest.items()
-        if name != "train"
+        if name in FLAT
     }
     step = found["train", largest["train"], 1].seconds / STEPS
     parts = ", ".join(f"{name} {value:.1f}" for name, value in hours.items())

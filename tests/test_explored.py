@@ -1,8 +1,10 @@
 """Explored requests in parts: the same bits whoever reads which part and wherever it lies, memory of one."""
 
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from mtf_engine.exploration.signal import signals
 from mtf_engine.exploration.sub_box import sub_box
 from mtf_engine.logs import explored
 from mtf_engine.logs.datasets import Dataset
-from mtf_engine.logs.explored import ExploredRequests
+from mtf_engine.logs.explored import ExploredRequests, Spread
 from mtf_engine.runs.spread import by
 from mtf_engine.spec import BoundsPlan
 from tests.test_datasets import META, tables, written
@@ -63,21 +65,26 @@ def test_parts_are_of_whole_users_and_hold_all_training_rows(log, in_parts):
 
 
 def test_whoever_reads_which_part_and_wherever_it_lies_the_bits_are_the_same(log, in_parts, tmp_path):
+    """Also where several processes read the parts, the same ones for all that is asked."""
     folder = sharded(log, tmp_path)
     nobody = Arms(np.zeros(0, bool), np.zeros(0, np.int64), np.zeros(0))
     plan = BoundsPlan.symmetric(0.12, len(NAMES))
 
-    def told(dataset: Dataset, n_workers: int) -> Iterator:
-        requests = ExploredRequests(dataset, 0.9, by(n_workers))
+    def told(dataset: Dataset, spread: Spread | None = None) -> Iterator:
+        requests = ExploredRequests(dataset, 0.9, spread)
         found = signals(requests, NAMES)
         yield found
         yield pilot(requests, nobody, np.ones(len(NAMES)), NAMES, (0.0,) * len(NAMES), 400)
         yield sub_box(requests, found.everybody, NAMES, plan)
 
-    alone = list(told(log, 1))
+    def to_both(work: Callable, parts: Iterable) -> Generator:
+        yield from pool.map(work, parts)
+
+    alone = list(told(log))
     assert len(alone[0].segments) == 2 and alone[2].inside is not None
-    assert list(told(log, 2)) == alone
-    assert list(told(folder, 1)) == alone
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        assert list(told(log, to_both)) == alone
+    assert list(told(folder)) == alone
 
 
 def test_progress_is_told_of_all_passes_and_ends_what_it_raises_in(log, in_parts):

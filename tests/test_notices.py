@@ -95,12 +95,10 @@ def nowhere() -> str:
 
 
 def all_sent() -> None:
-    """Waits until all that this process started has ended, what sends notices among it, but its nursery."""
-    nursery = executor._workers._nursery
-    kept = nursery.process.pid if nursery else None
-    _, alive = psutil.wait_procs(
-        [child for child in psutil.Process().children() if child.pid != kept], PATIENCE
-    )
+    """Waits until whatever sends notices for this process has ended."""
+    alive = [one for one in psutil.Process().children() if one.status() != psutil.STATUS_ZOMBIE]
+    senders = [child for child in alive if "notify" in child.cmdline()]
+    _, alive = psutil.wait_procs(senders, PATIENCE)
     assert not alive
 
 

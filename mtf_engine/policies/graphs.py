@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 import torch
@@ -139,7 +138,6 @@ def _observations(policy: Policy) -> dict[str, tuple[Tensor, dict[int, Any]]]:
 
 
 def _onnx(module: nn.Module, inputs: dict[str, tuple[Tensor, dict[int, Any]]], output: str) -> bytes:
-    _read_functions_once()
     with _quiet_exporter():
         program = torch.onnx.export(
             module.eval(),
@@ -163,18 +161,6 @@ def _onnx(module: nn.Module, inputs: dict[str, tuple[Tensor, dict[int, Any]]], o
     ):
         del part.metadata_props[:]  # stack traces, with the paths of this machine
     return model.SerializeToString(deterministic=True)
-
-
-@cache
-def _read_functions_once() -> None:
-    """Has PyTorch read the source of all functions that a graph may consist of once, and not for each graph.
-
-    That takes as long as the rest of an export.
-    """
-    from torch.onnx._internal.exporter._registration import ONNXRegistry
-
-    once = staticmethod(cache(ONNXRegistry.from_torchlib))
-    ONNXRegistry.from_torchlib = once  # type: ignore[method-assign]
 
 
 @contextmanager

@@ -128,7 +128,7 @@ def run_job(workspace: Workspace, run_id: str, kinds: Mapping[str, RunKind]) -> 
     with _fenced(workspace, run) as own:
         job = Job(own, run, kinds)
         if (
-            kinds[run.kind].coordinates and not run.coordinates
+            kinds[run.kind].coordinates > run.coordinates
         ):  # begun by a version that worked on its parts itself
             own.registry.update_run(run_id, coordinates=True)
         with nullcontext() if run.is_local else _logging_to(job.folder / files.LOG):
