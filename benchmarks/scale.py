@@ -15,6 +15,8 @@ critics, on a log that explores uniformly; its rows, and those of the signal of 
 others impressions. The last
 paragraph is arithmetic on the table: what the paper's 6.8 million sessions and 300,000 steps would take.
 
+The signal of a log of less than a million requests is told by one process, whatever it is asked for.
+
 Exits with 1 where a log or a result by several processes is not, bit for bit, that of one.
 """
 
@@ -107,14 +109,15 @@ def collection(workspace: Workspace, n_sessions: int, n_workers: int) -> AtWork:
     return of_run(workspace, run_id, told)
 
 
-def _newest(workspace: Workspace, n_sessions: int) -> DatasetRow:
-    logs = (row for row in workspace.registry.datasets() if row.name.startswith(f"{n_sessions} by"))
+def _newest(workspace: Workspace, name: str) -> DatasetRow:
+    """Returns the newest log whose name begins so."""
+    logs = (row for row in workspace.registry.datasets() if row.name.startswith(name))
     return max(logs, key=lambda row: row.created_at)
 
 
 def evaluation(workspace: Workspace, n_sessions: int, n_workers: int) -> AtWork:
     """Evaluates POLICIES on the newest log of `n_sessions`."""
-    log = _newest(workspace, n_sessions)
+    log = _newest(workspace, f"{n_sessions} by")
     run_id = submit_evaluate(workspace, POLICIES, log.id, floors=False, n_workers=n_workers)
 
     def told(run: RunRow) -> tuple[int, str]:
@@ -126,7 +129,7 @@ def evaluation(workspace: Workspace, n_sessions: int, n_workers: int) -> AtWork:
 
 def importing(workspace: Workspace, n_sessions: int, n_workers: int) -> AtWork:
     """Imports the newest log of `n_sessions`, written to Parquet before."""
-    log = _newest(workspace, n_sessions)
+    log = _newest(workspace, f"{n_sessions} by")
     folder = workspace.path / log.id
     export_log(open_dataset(workspace, log.id), "parquet", folder)
     run_id = submit_import(workspace, folder, mapping=folder / "mapping.yaml", name=f"imported {n_sessions}")
@@ -156,7 +159,7 @@ def training(workspace: Workspace, n_sessions: int, n_workers: int) -> AtWork:
 
 def signal(workspace: Workspace, n_sessions: int, n_workers: int) -> AtWork:
     """Tells the signal of the log that a training of `n_sessions` was on."""
-    log = workspace.dataset(f"{n_sessions} explored")
+    log = _newest(workspace, f"{n_sessions} explored")
     signal_path(workspace.dataset_path(log.id)).unlink(missing_ok=True)  # that of the processes before
     began = time.monotonic()
     command = [

@@ -78,11 +78,13 @@ def nursery(tmp_path_factory) -> Iterator[str]:
     """The place of a nursery for the tests of this process, which starts when one of them first asks for it."""
     environment = os.environ | executor._environment(1)
     kept = Nursery(str(tmp_path_factory.mktemp("nursery")), environment)
-    wait_until(lambda: has_loaded(kept), "the nursery has loaded")
-    yield kept.place
-    kept.process.kill()
-    kept.process.wait()
-    kept.forget()
+    try:
+        wait_until(lambda: has_loaded(kept), "the nursery has loaded")
+        yield kept.place
+    finally:
+        kept.process.kill()
+        kept.process.wait()
+        kept.forget()
 
 
 @pytest.fixture(scope="module")

@@ -43,6 +43,8 @@ def visitor(chrome: Browser) -> Iterator[Tab]:
 def kept_tab(visitor: Tab) -> Tab:
     """The visitor's tab as if it were new: for links that are opened, which load the page anew."""
     visitor.page.context.clear_cookies()
+    if visitor.page.url.startswith("http"):
+        visitor.page.evaluate("localStorage.clear()")
     visitor.errors.clear()
     visitor.foreign.clear()
     visitor.page.emulate_media(color_scheme="light")

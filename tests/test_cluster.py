@@ -169,8 +169,8 @@ def test_a_search_whose_trials_die_with_their_node_goes_on_to_the_same(
     while executor.wait(workspace, run_id).state is not RunState.COMPLETED:
         executor.resume(workspace, run_id)
     spread = workspace.registry.run(run_id)
-    assert sum(run.attempt for run in workspace.registry.runs(parent_id=run_id)) > 4, "one was begun again"
     trials = workspace.registry.runs(kind="train", parent_id=run_id)
+    assert sum(run.attempt for run in trials) > len(trials), "one was begun again"
     workspace.delete_runs(*(run.id for run in workspace.registry.runs(parent_id=run_id)))
     monkeypatch.setenv("MTF_EXECUTOR", "local")
     again = search(workspace, seed=2)

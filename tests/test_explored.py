@@ -7,6 +7,7 @@ from contextlib import closing
 from multiprocessing import get_context
 
 import numpy as np
+import psutil
 import pytest
 
 from mtf_engine.exploration.explored_returns import ExploredReturns
@@ -21,6 +22,7 @@ from mtf_engine.runs.spread import by
 from mtf_engine.spec import BoundsPlan
 from tests.test_datasets import META, tables, written
 from tests.test_sharding import sharded
+from tests.waiting import PATIENCE
 
 NAMES = META.fusion.names
 
@@ -100,9 +102,13 @@ def test_progress_is_told_of_all_passes_and_ends_what_it_raises_in(log, in_parts
         signals(ExploredRequests(log, 0.9, progress=leave), NAMES)
 
 
-def test_who_stops_after_a_part_ends_the_processes(log, in_parts):
+def test_processes_tell_the_same_and_who_stops_after_a_part_ends_them(log, in_parts):
+    assert signals(ExploredRequests(log, 0.9, by(2)), NAMES) == signals(ExploredRequests(log, 0.9), NAMES)
+    before = set(psutil.Process().children())
     with closing(ExploredRequests(log, 0.9, by(2)).each(len)) as parts:
         assert next(parts) > 100
+        begun = set(psutil.Process().children()) - before
+    assert begun and not psutil.wait_procs(begun, PATIENCE)[1]
 
 
 def test_memory_is_that_of_a_part_however_many_there_are(tmp_path, monkeypatch):

@@ -155,6 +155,39 @@ def test_two_tables_keep_their_hash(kind, digest, tmp_path, monkeypatch):
     assert parts.content_hash == digest and parts.meta == dataset.meta
 
 
+@pytest.mark.parametrize("name", ["place", "is_last", "number", "r", "PLACE"])
+def test_a_profile_may_be_called_as_what_is_counted_inside(name, tmp_path):
+    log = logs.clean()
+    requests = log.requests.drop(columns="observation")
+    found = []
+    for called in ("age", name):
+        source = logs.write(log._replace(requests=requests.assign(**{called: 7.0})), tmp_path / f"a {called}")
+        (source / "mapping.yaml").write_text(f"{logs.MAPPING}profile: {{numeric: [{called}]}}\n")
+        found.append(
+            imported(source, tmp_path / f"to {called}", mapping=source / "mapping.yaml", name="mine")
+        )
+    assert found[0].content_hash == found[1].content_hash
+
+
+@pytest.mark.parametrize(
+    ("mapping", "told"),
+    [
+        ("profile: {numeric: [row]}", "no column of a log can be called row"),
+        ("signals: [click, Row, watch_time]", "no column of a log can be called row"),
+        ("signals: [click, position, watch_time]", "signals: position is a column of every log"),
+        ("signals: [click, item_id, watch_time]", "signals: item_id is a column of every log"),
+        ("thresholds: {session_id: 3}", "names session_id, which is an id and no number"),
+    ],
+)
+def test_a_name_that_is_taken_is_refused(mapping, told, tmp_path):
+    log = logs.clean()
+    requests = log.requests.drop(columns="observation").assign(row=1.0)
+    source = logs.write(log._replace(requests=requests), tmp_path / "log", "parquet")
+    (source / "mapping.yaml").write_text(f"predictions: [click, like]\n{mapping}\n")
+    with pytest.raises(Refusal, match=told):
+        read_log(source, mapping=source / "mapping.yaml")
+
+
 def test_a_log_comes_out_as_it_went_in(folder, tmp_path):
     log = logs.clean()
     dataset = imported(folder, tmp_path, mapping=folder / "mapping.yaml", name="mine")

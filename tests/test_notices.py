@@ -6,7 +6,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Barrier, Event, Thread
@@ -96,8 +96,10 @@ def nowhere() -> str:
 
 def all_sent() -> None:
     """Waits until whatever sends notices for this process has ended."""
-    alive = [one for one in psutil.Process().children() if one.status() != psutil.STATUS_ZOMBIE]
-    senders = [child for child in alive if "notify" in child.cmdline()]
+    senders = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):  # it ends just now
+            senders += [child] if "notify" in child.cmdline() else []
     _, alive = psutil.wait_procs(senders, PATIENCE)
     assert not alive
 

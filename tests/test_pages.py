@@ -71,15 +71,19 @@ def checked(app: AppTest) -> AppTest:
 
 def tables(app: AppTest) -> list[pd.DataFrame]:
     """Returns all tables of the page as it was drawn last, and those of folded sections, which it opens."""
-    while folded := [key for key in map(attrgetter("key"), app.expander) if key and _is_folded(app, key)]:
-        for key in folded:  # a section has figures of its own
+    for _ in range(3):  # a section has figures of its own
+        if not (folded := _folded(app)):
+            break
+        for key in folded:
             app.session_state[key] = True
         checked(app.run())
+    assert not _folded(app)
     return [table.value for table in app.dataframe]
 
 
-def _is_folded(app: AppTest, key: str) -> bool:
-    return key.startswith(("downloads", "unfold")) and not app.session_state.get(key)
+def _folded(app: AppTest) -> list[str]:
+    keys = [key for key in map(attrgetter("key"), app.expander) if key]
+    return [key for key in keys if key.startswith(("downloads", "unfold")) and not app.session_state.get(key)]
 
 
 def button(app: AppTest, label: str):

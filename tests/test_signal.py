@@ -348,10 +348,13 @@ class InParts:
 
 
 def hard(seed: int) -> ExploredReturns:
-    """A log with boxes off centre, a column that is large and alike, constant ones, and sessions without end."""
+    """A log with boxes off centre, columns that are large and alike, in a segment too, constant ones, and open ends."""
     rows = log(seed, 300, (2.0, 0.0, -1.0), off=0.2)
     n, large = len(rows), 1e4 + rows.observations[:, 0]
-    observations = np.column_stack([rows.observations, large, np.full(n, 0.1), np.full(n, 7e3 / 3)])
+    of_segment = 1e5 * (rows.segments == rows.segments[0]) + rows.observations[:, 0] ** 2
+    observations = np.column_stack(
+        [rows.observations, large, of_segment, np.full(n, 0.1), np.full(n, 7e3 / 3)]
+    )
     cut = (rows.sessions % 7 == 0) & (rows.sessions > 50)
     observations = observations.astype(np.float32)
     return replace(rows, observations=observations, cut=cut, sessions=rows.sessions * 3 + 1)
@@ -377,7 +380,7 @@ def test_the_sums_of_parts_are_those_of_all_rows(sessions, dead):
 
 
 def test_folds_depend_on_the_session_alone_and_are_even():
-    for ids in (np.arange(1_000), 10 * np.arange(1_000) + 7, 2**40 + np.arange(1_000)):
-        counted = np.bincount(folds_of(ids), minlength=FOLDS)
-        assert counted.min() > 170 and counted.max() < 230
+    for apart in (1, 10, 144, 377, 610, 987, 1_597, 2**32):
+        counted = np.bincount(folds_of(2**20 + apart * np.arange(1_000)), minlength=FOLDS)
+        assert counted.min() > 150 and counted.max() < 250, apart
     np.testing.assert_array_equal(folds_of(np.array([3, 900])), folds_of(np.arange(1_000))[[3, 900]])

@@ -22,6 +22,7 @@ from mtf_engine.runs.worker import Job
 from mtf_engine.spec import Refusal
 from mtf_engine.study.space import Range, read_space, suggested, tunable
 from mtf_engine.study.tuning import FEWEST, Change, Trial, Tuning, best_of, importance, propose
+from mtf_engine.work.train import KIND as TRAIN
 from mtf_engine.work.tune import Search, TuneConfig, space_of, submit_tune
 from mtf_engine.workspace import Workspace
 from pages.shared.places import TUNE
@@ -179,6 +180,26 @@ def test_a_search_whose_log_is_gone_cannot_go_on(workspace: Workspace, tmp_path:
         executor.resume(place, run_id)
         with pytest.raises(Refusal, match=f"there is no dataset '{log}'"):
             searched(place, run_id)
+
+
+def test_trials_whose_search_was_killed_can_be_cancelled(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor, "MAX_WORKING", 0)
+    whole = submit(workspace, trials=3)
+    update = workspace.registry.update_run
+    trials = [executor.submit(workspace, TRAIN, {}, name=f"trial {i}", parent_id=whole) for i in range(2)]
+    for trial in trials:
+        update(trial, state=RunState.QUEUED)
+    update(whole, state=RunState.INTERRUPTED)
+    executor.cancel(workspace, trials[0])
+    states = [workspace.registry.run(one).state for one in (whole, *trials)]
+    assert states == [RunState.INTERRUPTED, RunState.CANCELLED, RunState.QUEUED]
+    executor.cancel(workspace, whole)
+    assert workspace.registry.run(trials[1]).state is RunState.CANCELLED
+    with pytest.raises(Refusal, match="is interrupted already, so there is nothing to cancel"):
+        executor.cancel(workspace, whole)
+    workspace.delete_runs(whole)
 
 
 @pytest.mark.slow
@@ -513,7 +534,7 @@ def test_the_page_shows_trials_as_they_end_also_before_the_defaults(shown: Works
         shown.registry.update_run(whole.id, result=early.model_dump(mode="json"))
         app = opened("start", tab=TUNE, tune=whole.id)
         assert plain("Trial 1 scores highest, 0.6000") in texts(app)
-        assert plain("the default settings are still being trained.") in texts(app)
+        assert plain("the default settings have no score yet.") in texts(app)
         assert list(app.dataframe[0].value.columns) == ["setting", "trial 1"]
         assert app.dataframe[-1].value["trial"].tolist() == [1, 3]
     finally:

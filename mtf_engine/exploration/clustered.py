@@ -19,6 +19,7 @@ CLUSTERS = 1_024
 """Clusters at a time, all of one length."""
 CONSTANT = 1e-6
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+MIX = (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB))
 
 
 class Covariates(Protocol):
@@ -120,8 +121,14 @@ def jackknife(
 
 
 def folds_of(ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Returns the fold of clusters by their ids [n], whatever others there are; ids in a row are dealt evenly."""
-    high = ids.astype(np.uint64) * GOLDEN >> np.uint64(32)
+    """Returns the fold of clusters by their ids [n], whatever others there are: by SplitMix64 of the id.
+
+    Steele, Lea and Flood, OOPSLA 2014. No spacing of ids puts them all into one.
+    """
+    mixed = ids.astype(np.uint64) * GOLDEN
+    for shift, factor in MIX:
+        mixed = (mixed ^ (mixed >> shift)) * factor
+    high = (mixed ^ (mixed >> np.uint64(31))) >> np.uint64(32)
     return (high * np.uint64(FOLDS) >> np.uint64(32)).astype(np.int64)
 
 

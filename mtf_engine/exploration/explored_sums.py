@@ -110,14 +110,16 @@ def sums(log: ExploredReturns) -> dict[Whom, ExploredSums]:
     """Returns the sums of a part of a log, of everybody and of the segments that it has; of no requests, none."""
     if not len(log):
         return {}
-    rows = _Rows(log)
-    centre = rows.mean()
-    grams = np.zeros((1 + len(rows.segments), FOLDS, 1 + len(centre), 1 + len(centre)))
-    for number, fold, block, _ in rows.blocks(centre):
+    rows, first = _Rows(log), slice(ROWS)
+    centres = {number: rows.mean(rows.of(number)[first]) for number in range(1 + len(rows.segments))}
+    centre = rows.mean(slice(None))
+    grams = np.zeros((len(centres), FOLDS, 1 + len(centre), 1 + len(centre)))
+    for number, fold, block, _ in rows.blocks(centres):
         grams[number, fold] += block.T @ block
-    found: dict[Whom, ExploredSums] = {None: _sums(log, slice(None), centre, grams.sum(axis=0))}
+    whole = sum(moved_to(grams[number], of - centre) for number, of in centres.items())
+    found: dict[Whom, ExploredSums] = {None: _sums(log, slice(None), centre, np.asarray(whole))}
     for number, segment in rows.numbered:
-        found[segment] = _sums(log, rows.of(number), centre, grams[number])
+        found[segment] = _sums(log, rows.of(number), centres[number], grams[number])
     return found
 
 
@@ -145,7 +147,7 @@ def spreads(regressions: Mapping[Whom, Regression], log: ExploredReturns) -> dic
     first = regressions[None].fit.weights.shape[1]
     weights = {whom: one.fit.weights_about(means[: first - 1]) for whom, one in regressions.items()}
     left, left_of_own = np.empty((2, len(log), 1 + len(means) - first))
-    for number, fold, block, own in rows.blocks(means):
+    for number, fold, block, own in rows.blocks(rows.all_about(means)):
         design, targets = block[:, :first], block[:, first:]
         left[own] = targets - design @ weights[None][fold]
         if number and (segment := rows.segments[number - 1]) in weights:
@@ -161,8 +163,8 @@ def spreads(regressions: Mapping[Whom, Regression], log: ExploredReturns) -> dic
 
 def left_over(fit: Fit, log: ExploredReturns) -> Iterator[tuple[int, Array, Array, NDArray[np.int64]]]:
     """Yields fold, a constant and the covariates about their means, what a fit leaves, and places of some rows."""
-    first = fit.weights.shape[1]
-    for _, fold, block, own in _Rows(log).blocks(fit.means):
+    first, rows = fit.weights.shape[1], _Rows(log)
+    for _, fold, block, own in rows.blocks(rows.all_about(fit.means)):
         design = block[:, :first]
         yield fold, design, block[:, first:] - design @ fit.weights[fold], own
 
@@ -198,17 +200,26 @@ class _Rows:
     def columns(self) -> tuple[NDArray, ...]:
         return self.log.observations, self.middles, self.log.offsets, self.log.returns[:, None]
 
-    def mean(self) -> Array:
-        """Returns the means of the columns [c]."""
-        return np.concatenate([column.mean(axis=0, dtype=np.float64) for column in self.columns])
+    def mean(self, own: Own) -> Array:
+        """Returns the means of the columns [c] of some rows; 0 of none."""
+        some = [column[own] for column in self.columns]
+        return np.concatenate([one.sum(axis=0, dtype=np.float64) / max(len(one), 1) for one in some])
 
-    def blocks(self, centre: Array) -> Iterator[tuple[int, int, Array, NDArray[np.int64]]]:
-        """Yields segment, fold, a constant and the columns about a centre [m, 1 + c], and the rows' places [m]."""
+    def all_about(self, centre: Array) -> dict[int, Array]:
+        """Returns one centre for all segments by their numbers."""
+        return dict.fromkeys(range(1 + len(self.segments)), centre)
+
+    def blocks(self, centres: Mapping[int, Array]) -> Iterator[tuple[int, int, Array, NDArray[np.int64]]]:
+        """Yields segment, fold, a constant and the columns about its centre [m, 1 + c], and the rows' places [m].
+
+        `centres` are by the numbers of segments, 0 that of rows without one.
+        """
         group = self.numbers * FOLDS + self.log.folds
         order = np.argsort(group, kind="stable")
         starts = starts_of(group[order])
         for first, end in pairwise([*starts.tolist(), len(order)]):
             number, fold = divmod(int(group[order[first]]), FOLDS)
+            centre = centres[number]
             for start in range(first, end, ROWS):
                 own = order[start : min(start + ROWS, end)]
                 block = np.ones((len(own), 1 + len(centre)))

@@ -53,7 +53,7 @@ class Signal(Spec):
     sessions_cut: int = Field(
         description="that the log does not follow to their end: their returns lack a part"
     )
-    mean_return: float = Field(description="of a session")
+    mean_return: float | None = Field(description="of a session; None where none begins among the requests")
     explained: float = Field(description="share of the return's variance that V of the observation explains")
     chi2: float
     df: int
@@ -173,7 +173,7 @@ def _signal(
     free, df = tuple(names[int(i)] for i in live), len(live)
     chi2 = float(slopes @ np.linalg.solve(covariance, slopes))
     half_widths = of.widths[live] / of.requests / 2
-    mean_return = of.begun_returns / max(of.begun, 1)  # of a segment that no session begins in, none
+    mean_return = of.begun_returns / of.begun if of.begun else None
     gain = _gain(of.discounts / g, half_widths, covariance)
     wished = df * (1 + PER_DIMENSION)
     return Signal(

@@ -10,7 +10,7 @@ import duckdb
 
 from mtf_engine.logs.files import PLACE, SLATE, RawTable, alike, literal, quoted, repeats
 from mtf_engine.logs.mapping import WEIGHTS, Mapping, Renames, bad_mapping
-from mtf_engine.logs.schema import Kind
+from mtf_engine.logs.schema import IMPRESSION_COLUMNS, Kind
 from mtf_engine.logs.typed import SQL_TYPES, WHOLE, Column, Need, judged, list_sources, type_columns
 from mtf_engine.logs.units import TIME_UNITS
 from mtf_engine.logs.validation import (
@@ -33,6 +33,9 @@ from mtf_engine.spec import Defect, RewardSpec
 SIGNALS = (*WEIGHTS, "click", "profile_enter")
 """Columns that are feedback signals where a mapping names none."""
 
+COLUMNS = {*IMPRESSION_COLUMNS, "session_id"}
+"""What no signal can be called."""
+ROW = "row"
 OTHER = "other"
 """The category of values that `categories` in a mapping does not name."""
 RULES: dict[str, Kind] = {"counts": "number", "thresholds": "number", "categories": "text"}
@@ -207,6 +210,10 @@ class Columns:
 
     def add(self, name: str, kind: Kind, need: Need = "value") -> bool:
         """Returns whether the file has the column; if only the mapping has it, that is a defect."""
+        if name.lower() == ROW:
+            raise bad_mapping(
+                "no column of a log can be called row, which counts its lines; give it another name"
+            )
         renamed = self.renames.get(name)
         if renamed is None:
             sources = list_sources(self.raw.types, name) if kind == "list" else (name,)
@@ -287,6 +294,8 @@ class Columns:
     def add_signals(self, mapping: Mapping) -> tuple[str, ...]:
         """Returns the feedback signals: those of the mapping, else all known ones that the file has."""
         for name in mapping.signals:
+            if name in COLUMNS:
+                raise bad_mapping(f"signals: {name} is a column of every log; give the signal another name")
             self.require(name, "number")
         if mapping.signals:
             return tuple(s for s in mapping.signals if s in self.names)
@@ -333,7 +342,8 @@ def value_sql(column: Column, mapping: Mapping) -> str | None:
     value, name = quoted(column.name), column.name
     for rule, kind in RULES.items():
         if name in getattr(mapping, rule) and column.kind != kind:
-            raise bad_mapping(f"{rule}: names {name}, which is a {column.kind} and no {kind}")
+            found = "n id" if column.kind == "long" else f" {column.kind}"
+            raise bad_mapping(f"{rule}: names {name}, which is a{found} and no {kind}")
     if name in mapping.counts:
         most = mapping.counts[name]
         return f"CASE WHEN isfinite({value}) THEN least({value}, {most!r}) / {most!r} ELSE {value} END"

@@ -210,12 +210,8 @@ class SharedBottom(nn.Module):
         last.weight, last.bias = (nn.Parameter(part[behaviours]) for part in (last.weight, last.bias))
         return kept.requires_grad_(False)
 
-    def standardised(self, features: Tensor) -> Tensor:
-        """Returns `features` [m, f] as the layers take them."""
-        return ((features - self.mean) / self.std).clamp(-5, 5)
-
     def forward(self, features: Tensor) -> Tensor:
-        return self.layers(self.standardised(features))
+        return self.layers(((features - self.mean) / self.std).clamp(-5, 5))
 
 
 def fit_predictor(features: NDArray, values: NDArray, config: PredictorConfig) -> SharedBottom:
@@ -225,7 +221,6 @@ def fit_predictor(features: NDArray, values: NDArray, config: PredictorConfig) -
     targets = torch.from_numpy(np.nan_to_num(values).astype(np.float32))
     network = SharedBottom(inputs.shape[1], values.shape[1], config.hidden)
     network.start(inputs, generator)
-    inputs = network.standardised(inputs)  # once, and not at each step
     optimiser = torch.optim.AdamW(
         network.parameters(), config.learning_rate, weight_decay=config.weight_decay
     )
@@ -233,7 +228,7 @@ def fit_predictor(features: NDArray, values: NDArray, config: PredictorConfig) -
     for _ in range(config.n_steps):
         rows = torch.randint(len(inputs), (config.batch_size,), generator=generator)
         losses = functional.binary_cross_entropy_with_logits(
-            network.layers(inputs[rows]), targets[rows], reduction="none"
+            network(inputs[rows]), targets[rows], reduction="none"
         )
         optimiser.zero_grad()
         (losses * known[rows]).sum(1).mean().backward()

@@ -56,26 +56,28 @@ ACTIONS = ("action", "baseline_action", "lower", "upper")
 MOST_IDS = 10**18
 """Larger ids are numbered anew: several logs of them could not be numbered on."""
 
-ORDER = """
+PLACE, IS_LAST = quoted(NUMBER), quoted("the request is the last of its session")
+"""Columns beside those of a log, and called like none of them."""
+ORDER = f"""
     CREATE TABLE places AS
     SELECT row, request_id, user_id,
-        row_number() OVER (ORDER BY user_id, timestamp, session_id::VARCHAR, step) - 1 AS place,
-        row_number() OVER (PARTITION BY session_id ORDER BY step DESC) = 1 AS is_last
+        row_number() OVER (ORDER BY user_id, timestamp, session_id::VARCHAR, step) - 1 AS {PLACE},
+        row_number() OVER (PARTITION BY session_id ORDER BY step DESC) = 1 AS {IS_LAST}
     FROM requests
 """
 """The place of each request by user and time, and whether it is the last of its session; ids are sorted as texts."""
-IN_ORDER = "requests r JOIN (SELECT row, place, is_last FROM places) USING (row)"
+IN_ORDER = f"requests r JOIN (SELECT row, {PLACE}, {IS_LAST} FROM places) USING (row)"
 """Requests with their places."""
-FILLED = """
+FILLED = f"""
     coalesce(segment, 'all') AS segment, step::INTEGER AS step, coalesce(clipped, 0)::INTEGER AS clipped,
     coalesce(truncated, false) AS truncated,
-    coalesce(terminal, is_last AND NOT coalesce(truncated, false)) AS terminal
+    coalesce(terminal, {IS_LAST} AND NOT coalesce(truncated, false)) AS terminal
 """
 """Columns of the requests with what stands where the log has nothing."""
-GROWS = """
+GROWS = f"""
     SELECT bool_and(grows) FROM (
-        SELECT coalesce(request_id > lag(request_id) OVER (PARTITION BY user_id ORDER BY place), true) AS grows
-        FROM (SELECT {ids}, user_id, place FROM places)
+        SELECT coalesce(request_id > lag(request_id) OVER (PARTITION BY user_id ORDER BY {PLACE}), true) AS grows
+        FROM (SELECT {{ids}}, user_id, {PLACE} FROM places)
     )
 """
 
@@ -200,17 +202,16 @@ def _requests(con: duckdb.DuckDBPyConnection, log: Checked, n: int) -> Iterator[
     ids = [whole_or_text(con, "requests", name) for name in ("request_id", "session_id")]
     lists = [_sized(con, [name]) for name in LISTS if name in log.requests.names]
     columns = ", ".join([*ids, "user_id", "timestamp", "split", "pscore", FILLED, *lists])
-    sql = f"SELECT {columns} FROM {IN_ORDER} ORDER BY place"
+    sql = f"SELECT {columns} FROM {IN_ORDER} ORDER BY {PLACE}"
     return of_whole_users(con.cursor().sql(sql).to_arrow_reader(READ_ROWS), n)
 
 
 def _parts(con: duckdb.DuckDBPyConnection, log: Checked) -> Iterator[Part]:
     """Yields the log in parts of whole users."""
-    number = quoted(NUMBER)
     order = "position, row" if "position" in log.impressions.names else "row"
     shown = con.cursor().sql(
-        f"SELECT {number}, {log.feedback.select(con, log.impressions)} FROM impressions "
-        f"JOIN (SELECT request_id, place AS {number} FROM places) USING (request_id) ORDER BY {number}, {order}"
+        f"SELECT {PLACE}, {log.feedback.select(con, log.impressions)} FROM impressions "
+        f"JOIN (SELECT request_id, {PLACE} FROM places) USING (request_id) ORDER BY {PLACE}, {order}"
     )
     return read_parts(_requests(con, log, BATCH_REQUESTS), shown.to_arrow_reader(READ_ROWS))
 
@@ -230,7 +231,7 @@ def _observations(
     profiles = pd.DataFrame(index=range(_one(con, "SELECT count(*) FROM requests")))
     if found:
         profile = ", ".join(f"r.{quoted(name)}" for name in found)
-        columns = read_columns(con.sql(f"SELECT {profile} FROM {IN_ORDER} ORDER BY place").to_arrow_table())
+        columns = read_columns(con.sql(f"SELECT {profile} FROM {IN_ORDER} ORDER BY {PLACE}").to_arrow_table())
         profiles = pd.DataFrame({name: values(columns[name]) for name in found})
     split = np.concatenate([rules.split_of(read_columns(rows)) for rows in _requests(con, log, READ_ROWS)])
     encoded = encode(like, profiles, split, log.feedback.signals, mapping.profile)

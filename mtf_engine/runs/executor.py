@@ -380,11 +380,16 @@ def report_of(workspace: Workspace, run: RunRow) -> dict[str, Any] | None:
 def cancel(workspace: Workspace, run_id: str) -> None:
     """Asks a live run to stop: at once if queued, else after its step; it is killed if it does not.
 
-    A part stops with the run that it is a part of.
+    A part stops with the run that it is a part of; one whose whole has ended, as by a kill, stops alone or, where the
+    whole is to be cancelled, with the others that are left.
     """
-    if not workspace.registry.run(run_id).state.is_finished:
-        run_id = _whole(workspace, run_id)
-    if not ask_to_stop(workspace, run_id):
+    run = workspace.registry.run(run_id)
+    whole = _whole(workspace, run_id)
+    if not run.state.is_finished and not workspace.registry.run(whole).state.is_finished:
+        run_id = whole
+    left = workspace.registry.runs(parent_id=run_id) if run.state.is_finished else []
+    stopped = [ask_to_stop(workspace, one) for one in (run_id, *(part.id for part in left))]
+    if not any(stopped):
         state = workspace.registry.run(run_id).state
         raise Refusal(f"{run_id} is {state} already, so there is nothing to cancel")
     tell_ends(workspace)

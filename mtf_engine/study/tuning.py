@@ -119,7 +119,7 @@ def best_of(trials: Sequence[Trial], change: Change | None = None) -> Best | Non
 
 def _said(number: int, score: float, start: Trial | None, n: int, change: Change | None) -> str:
     if start is None or start.score is None:
-        how = "are still being trained" if start is None else "failed"
+        how = "have no score yet" if start is None else "failed"
         return f"Trial {number} scores highest, {score:.4f} on validation users; the default settings {how}."
     if number == DEFAULTS:
         others = f"none of {n - 1} other trials scores higher" if n > 1 else "no other trial is completed"

@@ -137,11 +137,11 @@ def show_estimate(order: Order) -> None:
         workspace, order.algo, config.model_dump(mode="json"), order.dataset, order.trials, order.at_once
     )
     n_random = N_RANDOM + order.at_once - 1
-    said = (
-        f"{order.trials} trials, {at_a_time(order.at_once)}: about {words.duration(took.seconds)} ({took.basis}). "
-        f"The first {n_random} are drawn at random, the others where scores were high."
-    )
-    st.caption(words.plain(said))
+    said = f"{order.trials} trials, {at_a_time(order.at_once)}: about {words.duration(took.seconds)} ({took.basis})."
+    drawn = f"The first {n_random} are drawn at random, the others where scores were high."
+    if n_random >= order.trials:
+        drawn = "All are drawn at random: too few have ended when the last one begins."
+    st.caption(words.plain(f"{said} {drawn}"))
 
 
 def at_a_time(at_once: int) -> str:
