@@ -312,7 +312,8 @@ def _paper(found: dict[tuple[str, int, int], Cost]) -> Iterator[str]:
     yield (
         f"On paper, by the rates of each work's largest size: {PAPER_SESSIONS:,} sessions take one process {parts} "
         f"hours, and {PAPER_STEPS:,} steps {PAPER_STEPS * step / 3600:.1f} hours at {1000 * step:.0f} ms, those of "
-        f"the shortest training with its start. {NODES} such machines with 2 cores collect and evaluate in a twentieth of these hours at best, "
+        f"the shortest training with its start. {NODES} such machines with 2 cores collect and evaluate in a "
+        "twentieth of these hours at best, "
         f"where nobody waits for the one that writes, and train {2 * NODES} seeds or methods in the time of one; one "
         "training is not divided. A GPU was not measured: it shortens the steps alone. If memory went on growing as "
         f"between its two largest sizes, one process would hold {memory} GiB."
