@@ -188,6 +188,14 @@ def test_a_name_that_is_taken_is_refused(mapping, told, tmp_path):
         read_log(source, mapping=source / "mapping.yaml")
 
 
+def test_a_time_is_no_number_too(tmp_path):
+    source = impressions_alone(tmp_path, ())
+    for rule in ("signals: [click, watch_time, timestamp]", "profile: {numeric: [timestamp]}"):
+        (tmp_path / "mapping.yaml").write_text(f"{rule}\n")
+        with pytest.raises(Refusal, match="timestamp is to be both a time and a number"):
+            read_log(source, mapping=tmp_path / "mapping.yaml")
+
+
 def test_a_log_comes_out_as_it_went_in(folder, tmp_path):
     log = logs.clean()
     dataset = imported(folder, tmp_path, mapping=folder / "mapping.yaml", name="mine")

@@ -335,9 +335,7 @@ class _Bent:
         m, first = len(straight.live), straight.fit.weights.shape[1]
         least_std = CONSTANT * (1 + np.abs(straight.fit.means[: first - 1]))
         weights = solved(grams[:, : first + m, : first + m], first, least_std)[1]
-        what = np.zeros(
-            (grams.shape[1], 2 + 2 * m)
-        )  # of the columns, to constant, deviations, squares and returns
+        what = np.zeros((grams.shape[1], 2 + 2 * m))  # made of the columns
         what[0, 0] = 1
         what[first + m : first + 2 * m, 1 : 1 + m] = np.eye(m)
         what[:first, 1 + m : -1], what[first : first + m, 1 + m : -1] = -weights, np.eye(m)

@@ -229,9 +229,9 @@ class Columns:
                 f"{self.section}: {name} is one {kind} and named as {len(sources)} columns; name one"
             )
         read_as = {column.kind for column in self.found if column.name == name} | {kind}
-        if read_as >= {"text", "number"}:
+        if "number" in read_as and (other := read_as & {"text", "time"}):
             raise bad_mapping(
-                f"{name} is to be both a text and a number; name a copy of the column for one of them"
+                f"{name} is to be both a {min(other)} and a number; name a copy of the column for one of them"
             )
         self.found.append(Column(name, kind, sources, need, **self._units(name)))
         return True
