@@ -145,10 +145,8 @@ def store_buckets(
     except BaseException:
         abandon(place)
         raise
-    return _registered(workspace, run, meta, ledger) | {
-        "files": len(found),
-        "place": place if place.startswith(S3) else "",
-    }
+    there = {"place": place} if place.startswith(S3) else {}
+    return _registered(workspace, run, meta, ledger) | {"files": len(found)} | there
 
 
 def _written(
